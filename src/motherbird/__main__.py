@@ -1,0 +1,5 @@
+"""``python -m motherbird``."""
+
+from motherbird.cli.main import main
+
+main()

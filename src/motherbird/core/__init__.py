@@ -1,0 +1,1 @@
+"""The encoder and all it stands on: packing, attention, checkpoints, tokenizer, masking."""

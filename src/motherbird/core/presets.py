@@ -1,0 +1,47 @@
+"""The shapes that have a name: ``base`` and ``large`` of the paper, two smaller ones of ours."""
+
+from .config import EncoderConfig
+
+
+def base() -> EncoderConfig:
+    """22 layers of 768, 149M parameters (paper, table 4)."""
+    return EncoderConfig()
+
+
+def large() -> EncoderConfig:
+    """28 layers of 1,024, 395M parameters (paper, table 4)."""
+    return EncoderConfig(
+        hidden_size=1_024, intermediate_size=2_624, num_hidden_layers=28, num_attention_heads=16
+    )
+
+
+def mini() -> EncoderConfig:
+    """19 layers of 384, 30M parameters."""
+    return _ours(
+        hidden_size=384, intermediate_size=576, num_hidden_layers=19, num_attention_heads=6
+    )
+
+
+def nano() -> EncoderConfig:
+    """13 layers of 256, 16M parameters, for two CPU cores."""
+    return _ours(
+        hidden_size=256, intermediate_size=384, num_hidden_layers=13, num_attention_heads=4
+    )
+
+
+def _ours(
+    hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_attention_heads: int
+) -> EncoderConfig:
+    # The last 88 ids, as in ModernBERT: [UNK] [CLS] [SEP] [PAD] [MASK] and 83 unused.
+    return EncoderConfig(
+        vocab_size=32_768,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        cls_token_id=32_681,
+        bos_token_id=32_681,
+        sep_token_id=32_682,
+        eos_token_id=32_682,
+        pad_token_id=32_683,
+    )

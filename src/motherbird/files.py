@@ -1,0 +1,188 @@
+"""The one module that writes. What it names as finished is complete, or does not exist.
+
+The protocol for a file: temporary name in the same directory, write, fsync, rename, fsync of the
+directory. For a directory of our own the same, with ``motherbird.json`` inside: a list of the files
+that we wrote, with the SHA-256 of each. That list is what makes a directory "ours": only such a
+directory, and only while it holds nothing else, is ever replaced.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import DamagedError, InputError, OutputExistsError
+
+MANIFEST = "motherbird.json"
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON strictly: duplicate keys, NaN and Infinity are refused.
+
+    Raises:
+        InputError: the file is missing, unreadable or not strict JSON.
+    """
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise ValueError(f"the key {key!r} stands there twice")
+            result[key] = value
+        return result
+
+    def no_constant(name: str) -> Any:
+        raise ValueError(f"{name} is not a JSON number")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    except OSError as error:
+        raise InputError(f"cannot read the file ({error.strerror})", str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not valid JSON ({error})", str(path), "repair or remove it") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    # Windows can neither open nor sync a directory; there the rename has to do.
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+
+    An existing file is replaced; on any failure it is left as it was and nothing new remains.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text through `write_file`, with a line end at its end and no newline mapping."""
+    data = (text if text.endswith("\n") else text + "\n").encode()
+    write_file(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Refuse a directory that `new_directory` may not replace.
+
+    Raises:
+        OutputExistsError: it is a file, a link, not ours, or holds files that we did not write.
+    """
+    how = "name a new folder, or remove this one yourself"
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise OutputExistsError("the output exists and is not a folder", str(directory), how)
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not (directory / MANIFEST).is_file():
+        raise OutputExistsError("the output folder was not made by motherbird", str(directory), how)
+    ours = {MANIFEST, *read_manifest(directory)["sha256"]}
+    foreign = sorted(_contents(directory) - ours)
+    if foreign:
+        raise OutputExistsError(
+            f"the output folder also holds {foreign[0]!r}, which motherbird did not write",
+            str(directory),
+            how,
+        )
+
+
+def _contents(directory: Path) -> set[str]:
+    return {
+        p.relative_to(directory).as_posix()
+        for p in directory.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    }
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read ``motherbird.json``: {"kind": str, "motherbird": version, "sha256": {name: digest}}."""
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+        raise DamagedError("not a manifest of motherbird", str(directory / MANIFEST))
+    return manifest
+
+
+def check_files(directory: Path, names: list[str]) -> None:
+    """Compare files with the manifest beside them, where there is one.
+
+    Raises:
+        DamagedError: a file's bytes are not those that were written.
+    """
+    if not (directory / MANIFEST).is_file():
+        return
+    digests = read_manifest(directory)["sha256"]
+    for name in names:
+        if name in digests and sha256(directory / name) != digests[name]:
+            raise DamagedError(
+                "the file was changed after it was written (its SHA-256 differs)",
+                str(directory / name),
+                "copy it again from its source",
+            )
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path, kind: str) -> Iterator[Path]:
+    """Give a temporary directory to fill; at the end of the block it becomes ``directory``.
+
+    A directory of our own is replaced, an empty one too; whatever fails inside the block leaves
+    the old one as it was.
+
+    Raises:
+        OutputExistsError: see `check_replaceable`.
+    """
+    from . import __version__
+
+    check_replaceable(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex
+    fresh = directory.parent / f".{directory.name}.{token}.tmp"
+    old = directory.parent / f".{directory.name}.{token}.old"
+    fresh.mkdir()
+    try:
+        yield fresh
+        digests = {name: sha256(fresh / name) for name in sorted(_contents(fresh))}
+        manifest = {"kind": kind, "motherbird": __version__, "sha256": digests}
+        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for path in [*fresh.rglob("*"), fresh]:
+            _sync(path)
+        check_replaceable(directory)
+        if directory.exists():
+            os.rename(directory, old)
+        try:
+            os.rename(fresh, directory)
+        except OSError:
+            if old.exists():
+                os.rename(old, directory)
+            raise
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,253 @@
+"""Embedder: texts to vectors, one each."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import normalize as normalized
+
+from ..core import checkpoint
+from ..core.config import Pooling
+from ..core.heads import pool
+from ..core.model import Encoder
+from ..core.packed import pack, split_by_tokens
+from ..core.tokenizer import Tokenizer
+from ..errors import InputError
+from ..files import read_json
+
+log = logging.getLogger(__name__)
+
+BATCH_TOKENS = 8192
+_MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+class Embedder:
+    """An encoder, its tokenizer, and how to pool.
+
+    Args:
+        encoder: with a tokenizer of its own.
+        pooling: "mean" over the tokens or "cls", the first one's vector.
+        prompts: name to text that is put before what is embedded.
+        default_prompt: the name of the prompt that is used where none is asked for.
+        max_length: longest document in tokens; None the encoder's own limit.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        pooling: Pooling = "mean",
+        prompts: dict[str, str] | None = None,
+        default_prompt: str | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        limit = encoder.config.max_position_embeddings
+        self.encoder = encoder
+        self.pooling: Pooling = pooling
+        self.prompts = prompts or {}
+        self.default_prompt = default_prompt
+        self.max_length = min(limit, max_length or limit)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The encoder's tokenizer; InputError where it has none."""
+        return checkpoint.own_tokenizer(self.encoder)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_dir: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        attention: str = "auto",
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load a sentence-transformers directory, or any checkpoint of the family (mean pooling).
+
+        Arguments and errors as `Encoder.load`; modules that change the vectors in a way that we do
+        not have (Dense and others) are refused.
+        """
+        directory = checkpoint.find(name_or_dir, revision)
+        arguments = _read_modules(directory)
+        encoder = Encoder.load(directory, dtype=dtype, attention=attention, device=device)
+        return cls(encoder, **arguments)
+
+    def save(self, directory: str | Path) -> None:
+        """Write a directory for sentence-transformers 5.3 and 6, transformers and ourselves.
+
+        Raises:
+            OutputExistsError: the directory exists and is not ours.
+        """
+        checkpoint.save(self.encoder, directory, extra=self.write_modules)
+
+    def write_modules(self, directory: Path) -> None:
+        """Write what sentence-transformers reads beside the encoder, in the dialect of 5.3."""
+        config = self.encoder.config
+        kind = "sentence_transformers.models."
+        modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
+                 "weightedmean_tokens", "lasttoken")  # fmt: skip
+        contents: dict[str, Any] = {
+            "modules.json": [
+                {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": kind + name}
+                for i, name in enumerate(_MODULES)
+            ],
+            "config_sentence_transformers.json": {
+                "model_type": "SentenceTransformer",
+                # The lowest versions that read this: a higher one than the reader's makes it warn.
+                "__version__": {
+                    "sentence_transformers": "5.3.0",
+                    "transformers": "4.57.6",
+                    "pytorch": "2.11.0",
+                },
+                "prompts": self.prompts,
+                "default_prompt_name": self.default_prompt,
+                "similarity_fn_name": "cosine",
+            },
+            "sentence_bert_config.json": {
+                "max_seq_length": self.max_length,
+                "do_lower_case": False,
+            },
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": config.hidden_size,
+                **{
+                    f"pooling_mode_{mode}": mode.startswith(self.pooling + "_tok") for mode in modes
+                },
+                "include_prompt": True,
+            },
+            "2_Normalize/config.json": {
+                "module_input_name": "sentence_embedding",
+                "module_output_name": "sentence_embedding",
+            },
+        }
+        for name, content in contents.items():
+            path = directory / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @torch.inference_mode()
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        normalize: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        truncate: bool = False,
+        batch_tokens: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed texts.
+
+        Args:
+            texts: n documents, none of them empty.
+            prompt: a name among ``prompts``, or a text itself, put before every document.
+            normalize: scale every vector to length 1.
+            truncate_dim: keep only this many leading dimensions, cut before normalising.
+            max_length: longest document in tokens, special ones included.
+            truncate: cut longer documents (how many is logged) instead of refusing them.
+            batch_tokens: tokens of a batch, None for 8,192.
+
+        Returns:
+            float32 array (n, D), row i for text i.
+
+        Raises:
+            InputError: an empty text, a document beyond the limit, or an impossible argument.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts is one string", how="give a list: embed([text])")
+        ids = self._tokenize(texts, prompt, max_length, truncate)
+        width = self.encoder.config.hidden_size
+        dimensions = width if truncate_dim is None else truncate_dim
+        if not 1 <= dimensions <= width:
+            raise InputError(f"truncate_dim = {dimensions}", how=f"the vectors have 1..{width}")
+        vectors = np.empty((len(ids), dimensions), dtype=np.float32)
+        self.encoder.eval()
+        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        for batch in split_by_tokens([len(document) for document in ids], budget):
+            packed = pack([ids[i] for i in batch])
+            pooled = pool(self.encoder(packed), packed, self.pooling)
+            pooled = pooled[:, :dimensions].float()
+            vectors[batch] = (normalized(pooled) if normalize else pooled).cpu().numpy()
+        return vectors
+
+    def _tokenize(
+        self, texts: Sequence[str], prompt: str | None, max_length: int | None, truncate: bool
+    ) -> list[list[int]]:
+        limit = self.max_length if max_length is None else max_length
+        if not 1 <= limit <= self.encoder.config.max_position_embeddings:
+            raise InputError(
+                f"max_length = {limit} is impossible",
+                how=f"the model takes 1 to {self.encoder.config.max_position_embeddings} tokens",
+            )
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise InputError("an empty text has no vector", f"text {number}", "leave it out")
+        prompt = prompt if prompt is not None else self.default_prompt
+        before = self.prompts.get(prompt, prompt) if prompt is not None else ""
+        ids = self.tokenizer.encode_batch([before + text for text in texts])
+        long = [number for number, document in enumerate(ids) if len(document) > limit]
+        if long and not truncate:
+            raise InputError(
+                f"{len(ids[long[0]])} tokens are more than the limit of {limit}",
+                f"text {long[0]}" + (f" and {len(long) - 1} others" if long[1:] else ""),
+                "cut it into pieces, or ask for truncation",
+            )
+        for number in long:
+            ids[number] = self.tokenizer.truncate(ids[number], limit)
+        if long:
+            log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
+        return ids
+
+
+def _read_modules(directory: Path) -> dict[str, Any]:
+    """What a sentence-transformers directory of either dialect says, as arguments of Embedder."""
+    if not (directory / "modules.json").is_file():
+        return {}
+    paths: dict[str, str] = {}
+    modules = read_json(directory / "modules.json")
+    for module in modules if isinstance(modules, list) else []:
+        kind = str(module.get("type")).rpartition(".")[2]
+        if kind not in _MODULES:
+            raise InputError(
+                f"the model has a module {kind}, which motherbird does not have",
+                str(directory / "modules.json"),
+            )
+        paths[kind] = str(module.get("path"))
+    arguments: dict[str, Any] = {}
+    if "Pooling" in paths:
+        arguments["pooling"] = _read_pooling(directory / paths["Pooling"] / "config.json")
+    limits = _read_optional(directory / "sentence_bert_config.json")
+    arguments["max_length"] = limits.get("max_seq_length")
+    settings = _read_optional(directory / "config_sentence_transformers.json")
+    arguments["prompts"] = {k: v for k, v in (settings.get("prompts") or {}).items() if v}
+    arguments["default_prompt"] = settings.get("default_prompt_name")
+    return arguments
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    value = read_json(path) if path.is_file() else {}
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", str(path))
+    return value
+
+
+def _read_pooling(path: Path) -> Pooling:
+    settings = _read_optional(path)
+    modes = [k for k, v in settings.items() if k.startswith("pooling_mode_") and v is True]
+    mode = settings.get("pooling_mode") or "+".join(m.removeprefix("pooling_mode_") for m in modes)
+    known: dict[str, Pooling] = {
+        "mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"
+    }  # fmt: skip
+    if mode not in known or settings.get("include_prompt") is False:
+        raise InputError(
+            f"pooling {mode!r} with include_prompt {settings.get('include_prompt', True)} "
+            "is not supported",
+            str(path),
+            "mean and cls over all tokens are",
+        )
+    return known[mode]

@@ -1,0 +1,92 @@
+"""One autouse fixture: seeds, threads, offline. Real data beside the checkout is optional."""
+
+import gzip
+import json
+import logging
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    logging.getLogger("motherbird").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data that lies beside the checkout on the project's machines, never in a fresh clone."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared, real data that is not in the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def published(shared, tmp_path_factory):
+    """name -> path of an unpacked tokenizer.json of ../shared/data/tokenizers."""
+    folder = tmp_path_factory.mktemp("published")
+
+    def unpack(name: str) -> Path:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            packed = shared / "data/tokenizers" / f"{name}.tokenizer.json.gz"
+            path.write_bytes(gzip.decompress(packed.read_bytes()))
+        return path
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def prose() -> list[str]:
+    """Real text that every Python has: docstrings and sources of its standard library."""
+    import argparse
+    import ast
+    import json as json_module
+    import textwrap
+
+    return [
+        Path(module.__file__).read_text(encoding="utf-8")
+        for module in (argparse, ast, json_module, textwrap)
+    ]
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(prose):
+    """A tokenizer of 1,024 entries trained on `prose`."""
+    from motherbird.core import tokenizer
+
+    return tokenizer.train(prose, 1024)
+
+
+@pytest.fixture
+def toy():
+    """A geometry small enough for any test; its window is 8 tokens on each side."""
+    from motherbird import EncoderConfig
+
+    return EncoderConfig(
+        vocab_size=1024,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        local_attention=16,
+        pad_token_id=939,
+        cls_token_id=937,
+        bos_token_id=937,
+        sep_token_id=938,
+        eos_token_id=938,
+    )
+
+
+def read_json(path: Path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
