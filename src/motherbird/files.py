@@ -21,11 +21,11 @@ from .errors import DamagedError, InputError, OutputExistsError
 MANIFEST = "motherbird.json"
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON strictly: duplicate keys, NaN and Infinity are refused.
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly: duplicate keys, NaN and Infinity are refused.
 
     Raises:
-        InputError: the file is missing, unreadable or not strict JSON.
+        ValueError, RecursionError: it is not strict JSON.
     """
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -39,9 +39,17 @@ def read_json(path: Path) -> Any:
     def no_constant(name: str) -> Any:
         raise ValueError(f"{name} is not a JSON number")
 
+    return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+
+
+def read_json(path: Path) -> Any:
+    """Read a file with `parse_json`.
+
+    Raises:
+        InputError: the file is missing, unreadable or not strict JSON.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the file ({error.strerror})", str(path)) from error
     except (ValueError, RecursionError) as error:
@@ -91,6 +99,17 @@ def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step, so that no kill finds neither; False where none can."""
+    import ctypes
+
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if renameat2 is None:
+        return False
+    return bool(renameat2(here, bytes(first), here, bytes(second), swap) == 0)
+
+
 def check_replaceable(directory: Path) -> None:
     """Refuse a directory that `new_directory` may not replace.
 
@@ -118,7 +137,7 @@ def _contents(directory: Path) -> set[str]:
     return {
         p.relative_to(directory).as_posix()
         for p in directory.rglob("*")
-        if p.is_symlink() or not p.is_dir()
+        if p.is_symlink() or not p.is_dir() or not any(p.iterdir())
     }
 
 
@@ -131,21 +150,24 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def check_files(directory: Path, names: list[str]) -> None:
-    """Compare files with the manifest beside them, where there is one.
+    """Compare files with the manifest beside them or one folder up, where there is one.
 
     Raises:
         DamagedError: a file's bytes are not those that were written.
     """
-    if not (directory / MANIFEST).is_file():
-        return
-    digests = read_manifest(directory)["sha256"]
-    for name in names:
-        if name in digests and sha256(directory / name) != digests[name]:
-            raise DamagedError(
-                "the file was changed after it was written (its SHA-256 differs)",
-                str(directory / name),
-                "copy it again from its source",
-            )
+    for home in (directory, directory.parent):
+        if not (home / MANIFEST).is_file():
+            continue
+        digests = read_manifest(home)["sha256"]
+        for name in names:
+            file = directory / name
+            wanted = digests.get(file.relative_to(home).as_posix())
+            if wanted is not None and sha256(file) != wanted:
+                raise DamagedError(
+                    "the file was changed after it was written (its SHA-256 differs)",
+                    str(file),
+                    "copy it again from its source",
+                )
 
 
 @contextlib.contextmanager
@@ -160,6 +182,7 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
     """
     from . import __version__
 
+    directory = Path(os.path.abspath(directory))
     check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
@@ -174,14 +197,15 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
         for path in [*fresh.rglob("*"), fresh]:
             _sync(path)
         check_replaceable(directory)
-        if directory.exists():
-            os.rename(directory, old)
-        try:
+        if not directory.exists():
             os.rename(fresh, directory)
-        except OSError:
-            if old.exists():
+        elif not _exchange(fresh, directory):  # then the old one is in `fresh`, and goes below
+            os.rename(directory, old)
+            try:
+                os.rename(fresh, directory)
+            except OSError:
                 os.rename(old, directory)
-            raise
+                raise
         _sync(directory.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

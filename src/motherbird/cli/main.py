@@ -1,1 +1,139 @@
-def main() -> None: ...
+"""Entry point: commands are imported when they are called; errors become one line.
+
+Exit codes: 0 done, 1 failed while working, 2 refused before work, 130 and 143 stopped by SIGINT
+and SIGTERM.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import MotherbirdError
+
+# name -> (module, the line in --help); the module has a click command called `command`.
+COMMANDS = {
+    "demo": (
+        "demo",
+        "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",
+    ),
+    "embed": ("embed", "Turn lines of text into vectors (.npy)."),
+    "fill-mask": ("fill_mask", "Guess the words behind [MASK] in a text."),
+    "info": ("info", "Describe a model, or this machine and what can run on it."),
+}
+EPILOG = "Start with: motherbird demo"
+
+
+class Lazy(click.Group):
+    """A group whose help costs no import of any command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        return import_module(f"motherbird.cli.{COMMANDS[cmd_name][0]}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name suggested."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else " See motherbird --help."
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Lazy,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+@click.version_option(__version__, prog_name="motherbird")
+@click.option("--verbose", is_flag=True, help="Also log what was chosen and why.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, verbose: bool, debug: bool) -> None:
+    """motherbird: a ModernBERT encoder that is never padded."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("motherbird")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):  # a terminal in the C locale must not break output
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        result = cli.main(prog_name="motherbird", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+    except SystemExit as stop:
+        code = _fail("stopped", "stopped by a signal") if stop.code == 143 else int(stop.code or 0)
+        code = 143 if stop.code == 143 else code
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", "stopped by Ctrl-C")
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing, and keep the interpreter from trying to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        code = _report(error)
+    sys.exit(code)
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, MotherbirdError):
+        return _fail(error.code, error.what, error.where, error.how, error.exit_code)
+    if isinstance(error, click.ClickException):
+        how = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            how = f"see {error.ctx.command_path} --help"
+        return _fail("usage", error.format_message().rstrip("."), "", how, 2)
+    if isinstance(error, OSError):
+        where = str(error.filename or "")
+        return _fail("io", error.strerror or str(error), where, "free space or check rights, retry")
+    what = f"{type(error).__name__}: {error}"
+    return _fail("internal", what, "", "this is a bug; run again with motherbird --debug ...")
+
+
+def _fail(code: str, what: str, where: str = "", how: str = "", exit_code: int = 1) -> int:
+    """Say what went wrong, as JSON on standard output or as one line on standard error."""
+    parts = [" ".join(part.split()) for part in (what, where, how) if part]
+    if "--json" in sys.argv:
+        error: dict[str, Any] = {"code": code, "what": what, "where": where, "how": how}
+        print(json.dumps({"error": error}))  # noqa: T201
+    click.echo(f"error: {': '.join(parts)}", err=True)
+    return exit_code

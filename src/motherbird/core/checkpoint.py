@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import DamagedError, InputError
-from ..files import check_files, new_directory, read_json
+from ..files import check_files, new_directory, parse_json, read_json
 from . import hf_config
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
@@ -24,6 +24,7 @@ from .tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
+LARGEST_HEADER = 100_000_000  # bytes, as in the format's own specification
 HEADS = ("head.", "decoder.", "classifier.")
 ENCODER = ("embeddings.", "layers.", "final_norm.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
@@ -36,12 +37,18 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     Raises:
         InputError: there is no such directory, and no such model can be had from the Hub.
     """
-    path = Path(name_or_dir).expanduser()
-    if path.is_dir():
-        return path
     name = str(name_or_dir)
-    if path.exists():
-        raise InputError("a model is a directory, and this is a file", name)
+    try:
+        path = Path(name_or_dir).expanduser()
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise InputError("a model is a directory, and this is a file", name)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"there is no such directory ({reason})", name[:100]) from error
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise InputError("there is no such directory", name, "give a model's folder or owner/name")
     from huggingface_hub import snapshot_download
@@ -88,13 +95,12 @@ def weight_files(directory: Path) -> list[Path]:
         shards = raw.get("weight_map") if isinstance(raw, dict) else None
         if not isinstance(shards, dict) or not shards:
             raise InputError("the index has no weight_map", str(directory / INDEX))
-        names = sorted(set(shards.values()), key=str)
-        for name in names:
+        for name in shards.values():
             if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", name):
                 raise InputError(f"the index names {name!r}, no file beside it", str(directory))
             if not (directory / name).is_file():
                 raise DamagedError("a shard is missing", str(directory / name), "download it again")
-        return [directory / name for name in names]
+        return [directory / name for name in sorted(set(shards.values()))]
     pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLES)
     if pickles:
         raise InputError(
@@ -117,18 +123,36 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:
+            _check_header(file)
             part = load_file(file)
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        except (
+            safetensors.SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            RecursionError,
+        ) as error:
             raise DamagedError(
                 f"not a whole safetensors file ({error})", str(file), "copy or download it again"
             ) from error
         for name, tensor in part.items():
+            if name in tensors:
+                raise DamagedError(f"tensor {name} stands in two shards", str(file))
             if not tensor.is_floating_point() or tensor.element_size() < 2:
                 raise DamagedError(f"tensor {name} is of {tensor.dtype}", str(file))
             if not torch.isfinite(tensor).all():
                 raise DamagedError(f"tensor {name} holds NaN or infinity", str(file))
         tensors |= part
     return tensors
+
+
+def _check_header(file: Path) -> None:
+    """Refuse what the library takes without a word: a name that stands in the header twice."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"its header claims {length:,} bytes")
+        parse_json(stream.read(length).decode())
 
 
 def published_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -156,13 +180,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def load(
-    build: Callable[[EncoderConfig, tuple[str, ...]], M],
+    build: Callable[[EncoderConfig, dict[str, Any]], M],
     name_or_dir: str | Path,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
     revision: str | None,
 ) -> M:
-    """Build a model from its configuration and labels, and give it the weights of a directory.
+    """Build a model from its configuration, parsed and raw, and give it a directory's weights.
 
     Raises:
         InputError, DamagedError: see `Encoder.load`.
@@ -173,7 +197,7 @@ def load(
     raw = read_config(directory)
     config = hf_config.read(raw, str(directory / "config.json"))
     with torch.device("meta"):
-        model = build(config, hf_config.read_labels(raw))
+        model = build(config, raw)
     tensors = _select(model, published_names(read_tensors(directory)), config, str(directory))
     stored = torch.float16 if not tensors else next(iter(tensors.values())).dtype
     for tensor in tensors.values():
@@ -191,6 +215,7 @@ def _encoder(model: nn.Module) -> Any:
 def _tokenizer_of(directory: Path, config: EncoderConfig) -> Tokenizer | None:
     if not (directory / "tokenizer.json").is_file():
         return None
+    check_files(directory, ["tokenizer.json"])
     tokenizer = tokenizers.load(directory)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
@@ -306,7 +331,7 @@ def save(
     *,
     tokenizer: Tokenizer | None = None,
     labels: tuple[str, ...] = (),
-    extra: Callable[[Path], None] | None = None,
+    extra: Callable[[Path], None] = lambda directory: None,
 ) -> None:
     """Write a Hugging Face directory that transformers 4.57 to 5.x and others load.
 
@@ -321,6 +346,18 @@ def save(
         OutputExistsError: the directory exists and is not ours.
         InputError: a weight is NaN or infinite.
     """
+    with new_directory(Path(directory).expanduser(), "model") as fresh:
+        write(model, fresh, tokenizer, labels)
+        extra(fresh)
+
+
+def write(
+    model: nn.Module,
+    directory: Path,
+    tokenizer: Tokenizer | None = None,
+    labels: tuple[str, ...] = (),
+) -> None:
+    """Write the files of `save` into a directory that is being made (`files.new_directory`)."""
     encoder = _encoder(model)
     config: EncoderConfig = encoder.config
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -328,17 +365,13 @@ def save(
     if bad:
         raise InputError(f"weights hold NaN or infinity: {_few(bad)}", how="nothing was saved")
     architecture = cast(Model, model).architecture
-    dtype = next(iter(tensors.values())).dtype
+    raw = hf_config.write(config, architecture, next(iter(tensors.values())).dtype, labels)
+    (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
     tokenizer = tokenizer or encoder.tokenizer
-    with new_directory(Path(directory), "model") as fresh:
-        raw = hf_config.write(config, architecture, dtype, labels)
-        (fresh / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
-        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
-        if tokenizer is not None:
-            tokenizer.write_files(fresh, config.max_position_embeddings)
-        (fresh / "README.md").write_text(_card(config, architecture, tensors), encoding="utf-8")
-        if extra is not None:
-            extra(fresh)
+    if tokenizer is not None:
+        tokenizer.write_files(directory, config.max_position_embeddings)
+    (directory / "README.md").write_text(_card(config, architecture, tensors), encoding="utf-8")
 
 
 def _card(config: EncoderConfig, architecture: str, tensors: dict[str, Tensor]) -> str:

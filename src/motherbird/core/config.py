@@ -75,9 +75,10 @@ class EncoderConfig:
         problems = self._wrong_types() or [*self._out_of_range(), *self._impossible()]
         if problems:
             raise InputError("; ".join(problems), "EncoderConfig")
-        every = self.global_attn_every_n_layers
-        if self.layer_types == every_nth_global(self.num_hidden_layers, every):
-            object.__setattr__(self, "layer_types", None)  # one spelling for equal models
+        if self.layer_types is not None:  # one spelling for equal models
+            every = period(self.layer_types)
+            object.__setattr__(self, "global_attn_every_n_layers", every or 3)
+            object.__setattr__(self, "layer_types", None if every else self.layer_types)
 
     @property
     def head_dim(self) -> int:
@@ -149,6 +150,14 @@ def every_nth_global(layers: int, n: int) -> tuple[LayerType, ...]:
     return tuple("sliding_attention" if i % n else "full_attention" for i in range(layers))
 
 
+def period(layers: tuple[LayerType, ...]) -> int | None:
+    """The smallest n with which `every_nth_global` gives these layers, or None."""
+    for n in range(1, len(layers) + 1):
+        if layers == every_nth_global(len(layers), n):
+            return n
+    return None
+
+
 def _fits(value: object, hint: object) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
@@ -158,7 +167,8 @@ def _fits(value: object, hint: object) -> bool:
     if get_args(hint):  # a union
         return any(_fits(value, option) for option in get_args(hint))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        exact = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+        return exact or isinstance(value, float)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +11,7 @@ from torch.nn.functional import dropout, linear
 from ..errors import InputError
 from . import checkpoint, initial
 from .config import EncoderConfig, Pooling
+from .hf_config import read_labels
 from .model import ACTIVATIONS, Encoder, Norm
 from .packed import Packed, pack
 from .tokenizer import Tokenizer
@@ -99,7 +99,7 @@ class MaskedLM(nn.Module):
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "MaskedLM":
         """As `Encoder.load`; a checkpoint without this head is refused."""
         return checkpoint.load(
             lambda config, _: cls(config, attention), name_or_dir, dtype, device, revision
@@ -176,10 +176,10 @@ class SequenceClassifier(nn.Module):
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "SequenceClassifier":
         """As `Encoder.load`; a checkpoint without this head is refused."""
         return checkpoint.load(
-            lambda config, labels: cls(config, labels, attention),
+            lambda config, raw: cls(config, read_labels(raw), attention),
             name_or_dir,
             dtype,
             device,
@@ -221,10 +221,10 @@ class TokenClassifier(nn.Module):
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "TokenClassifier":
         """As `Encoder.load`; a checkpoint without this head is refused."""
         return checkpoint.load(
-            lambda config, labels: cls(config, labels, attention),
+            lambda config, raw: cls(config, read_labels(raw), attention),
             name_or_dir,
             dtype,
             device,

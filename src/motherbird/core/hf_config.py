@@ -36,6 +36,8 @@ def read(raw: dict[str, Any], where: str) -> EncoderConfig:
         raw = {_RESEARCH.get(key, key): value for key, value in raw.items()}
     values = {**_SILENT, **{key: raw[key] for key in FIELDS if raw.get(key) is not None}}
     if isinstance(values.get("eos_token_id"), list):  # 5.x allows several
+        if not values["eos_token_id"]:
+            raise InputError("eos_token_id is an empty list", where, "write one id")
         values["eos_token_id"] = values["eos_token_id"][0]
     for name in ("pad", "bos", "eos", "cls", "sep"):  # null means "none", not "the default"
         if f"{name}_token_id" in raw:
@@ -50,6 +52,8 @@ def read(raw: dict[str, Any], where: str) -> EncoderConfig:
 
 def _check_family(raw: dict[str, Any], where: str) -> None:
     architectures = raw.get("architectures") or ["(none stated)"]
+    if not isinstance(architectures, list):
+        raise InputError("architectures is not a list", where)
     research = str(architectures[0]).startswith("FlexBert")
     if raw.get("model_type") != "modernbert" and not research:
         raise InputError(
@@ -69,9 +73,13 @@ def _check_family(raw: dict[str, Any], where: str) -> None:
 def _read_thetas(raw: dict[str, Any], values: dict[str, Any], where: str) -> None:
     parameters = raw.get("rope_parameters") or {}
     if not isinstance(parameters, dict) or not all(
-        isinstance(parameters.get(kind, {}), dict) for kind in ROPE_KINDS
+        kind in ROPE_KINDS and isinstance(value, dict) for kind, value in parameters.items()
     ):
-        raise InputError("rope_parameters is not an object per kind of layer", where)
+        raise InputError(
+            "rope_parameters is not one object for each kind of layer",
+            where,
+            f"its keys are {' and '.join(ROPE_KINDS)}",
+        )
     for kind, old in ROPE_KINDS.items():
         new = parameters.get(kind, {})
         if new.get("rope_type", "default") != "default":
@@ -111,11 +119,6 @@ def _read_layer_types(raw: dict[str, Any], values: dict[str, Any], where: str) -
                 where,
                 "make them equal: transformers 4 reads the first, 5 the second",
             )
-        return
-    for every in range(1, len(types) + 1):
-        if values["layer_types"] == every_nth_global(len(types), every):
-            values["global_attn_every_n_layers"] = every
-            return
 
 
 def write(
@@ -156,8 +159,21 @@ def write(
 
 
 def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Names of a classifier's labels in the order of its logits; empty where there are none."""
-    labels = raw.get("id2label") or {}
-    if not labels and isinstance(raw.get("num_labels"), int):
-        return tuple(f"LABEL_{i}" for i in range(raw["num_labels"]))
-    return tuple(labels[key] for key in sorted(labels, key=int))
+    """Names of a classifier's labels in the order of its logits.
+
+    transformers writes none where there are two without names.
+
+    Raises:
+        InputError: id2label is no table of the numbers 0.. and names.
+    """
+    labels = raw.get("id2label")
+    if labels is None:
+        count = raw.get("num_labels", 2)
+        labels = {str(i): f"LABEL_{i}" for i in range(count)} if count in range(1, 2**16) else None
+    wanted = [str(i) for i in range(len(labels))] if isinstance(labels, dict) else []
+    if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
+        raise InputError("the labels (id2label, num_labels) are no table of 0.. and names")
+    names = tuple(labels[number] for number in wanted)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError("a label in id2label is not a text")
+    return names

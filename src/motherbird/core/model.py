@@ -7,7 +7,6 @@ shapes are in packed.py.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -146,7 +145,7 @@ class Encoder(nn.Module):
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "Encoder":
         """Load the encoder of any checkpoint of the family; a head that is in the file is left out.
 
         Args:

@@ -16,7 +16,7 @@ def large() -> EncoderConfig:
 
 
 def mini() -> EncoderConfig:
-    """19 layers of 384, 30M parameters."""
+    """19 layers of 384, 36M parameters."""
     return _ours(
         hidden_size=384, intermediate_size=576, num_hidden_layers=19, num_attention_heads=6
     )

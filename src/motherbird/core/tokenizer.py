@@ -30,6 +30,10 @@ _ALIASES = {
 }
 
 
+# White space by Unicode; Python's own notion adds the separators 1C to 1F.
+_SPACE_BEFORE = re.compile(r"[^\S\x1c-\x1f]+\Z")
+
+
 class Tokenizer:
     """A `tokenizers.Tokenizer` with the roles of its special tokens.
 
@@ -104,7 +108,7 @@ class Tokenizer:
         ids: list[int] = []
         for number, piece in enumerate(pieces):
             last = number == len(pieces) - 1
-            piece = piece if last else piece.rstrip()
+            piece = piece if last else _SPACE_BEFORE.sub("", piece)
             ids += self.backend.encode(piece, add_special_tokens=False).ids
             if not last:
                 ids.append(self.mask_id)
@@ -139,7 +143,7 @@ class Tokenizer:
         Raises:
             OutputExistsError: the directory exists and is not ours.
         """
-        with new_directory(Path(directory), "tokenizer") as fresh:
+        with new_directory(Path(directory).expanduser(), "tokenizer") as fresh:
             self.write_files(fresh, max_length)
 
     def write_files(self, directory: Path, max_length: int) -> None:
@@ -185,7 +189,12 @@ def load(path: Path) -> Tokenizer:
     read_json(file)  # for its errors: duplicate keys and the like
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
+        inside = backend.encode("a").ids
+        if max(inside, default=0) > max(backend.get_vocab(with_added_tokens=True).values()):
+            raise ValueError("its template adds ids that it does not have")
+    except BaseException as error:  # the library raises bare Exception, and panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise InputError(f"not a tokenizer that can be read ({error})", str(file)) from error
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):

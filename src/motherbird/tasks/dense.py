@@ -2,13 +2,17 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as normalized
 
 from ..core import checkpoint
@@ -66,15 +70,15 @@ class Embedder:
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "Embedder":
         """Load a sentence-transformers directory, or any checkpoint of the family (mean pooling).
 
         Arguments and errors as `Encoder.load`; modules that change the vectors in a way that we do
         not have (Dense and others) are refused.
         """
         directory = checkpoint.find(name_or_dir, revision)
-        arguments = _read_modules(directory)
-        encoder = Encoder.load(directory, dtype=dtype, attention=attention, device=device)
+        place, arguments = _read_modules(directory)
+        encoder = Encoder.load(place, dtype=dtype, attention=attention, device=device)
         return cls(encoder, **arguments)
 
     def save(self, directory: str | Path) -> None:
@@ -85,15 +89,18 @@ class Embedder:
         """
         checkpoint.save(self.encoder, directory, extra=self.write_modules)
 
-    def write_modules(self, directory: Path) -> None:
-        """Write what sentence-transformers reads beside the encoder, in the dialect of 5.3."""
+    def write_modules(self, directory: Path, at: str = "") -> None:
+        """Write what sentence-transformers reads beside the encoder, in the dialect of 5.3.
+
+        The encoder itself is in the sub-folder ``at``.
+        """
         config = self.encoder.config
         kind = "sentence_transformers.models."
         modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
                  "weightedmean_tokens", "lasttoken")  # fmt: skip
         contents: dict[str, Any] = {
             "modules.json": [
-                {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": kind + name}
+                {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else at, "type": kind + name}
                 for i, name in enumerate(_MODULES)
             ],
             "config_sentence_transformers.json": {
@@ -108,7 +115,7 @@ class Embedder:
                 "default_prompt_name": self.default_prompt,
                 "similarity_fn_name": "cosine",
             },
-            "sentence_bert_config.json": {
+            f"{at}/sentence_bert_config.json".lstrip("/"): {
                 "max_seq_length": self.max_length,
                 "do_lower_case": False,
             },
@@ -129,7 +136,38 @@ class Embedder:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    @torch.inference_mode()
+    def loss(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        *,
+        temperature: float = 0.05,
+        max_length: int | None = None,
+    ) -> tuple[Float[Tensor, ""], int]:
+        """Contrast of pairs: question i belongs to answer i and to none of the others.
+
+        The mean cross entropy over cosine / temperature, both ways (InfoNCE; van den Oord et al.
+        2018, in-batch negatives). Texts longer than ``max_length`` are cut.
+
+        Returns:
+            The loss, and how many tokens it was made of.
+        """
+        limit = self.max_length if max_length is None else max_length
+        ids = [
+            self.tokenizer.truncate(document, limit)
+            for document in self.tokenizer.encode_batch([*questions, *answers])
+        ]
+        packed = pack(ids)
+        device = self.encoder.device
+        fast = checkpoint.fastest_dtype(device)
+        with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
+            hidden = self.encoder(packed)
+        vectors = normalized(pool(hidden, packed, self.pooling).float())
+        scores = vectors[: len(questions)] @ vectors[len(questions) :].T / temperature
+        right = torch.arange(len(questions), device=scores.device)
+        loss = (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
+        return loss, len(packed.ids)
+
     def embed(
         self,
         texts: Sequence[str],
@@ -158,26 +196,22 @@ class Embedder:
         Raises:
             InputError: an empty text, a document beyond the limit, or an impossible argument.
         """
+        ids, _ = self.tokenize(texts, prompt=prompt, max_length=max_length, truncate=truncate)
+        return self.embed_ids(
+            ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens
+        )
+
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        truncate: bool = False,
+    ) -> tuple[list[list[int]], int]:
+        """The first half of `embed`: token ids, and how many texts were truncated."""
         if isinstance(texts, str):
             raise InputError("texts is one string", how="give a list: embed([text])")
-        ids = self._tokenize(texts, prompt, max_length, truncate)
-        width = self.encoder.config.hidden_size
-        dimensions = width if truncate_dim is None else truncate_dim
-        if not 1 <= dimensions <= width:
-            raise InputError(f"truncate_dim = {dimensions}", how=f"the vectors have 1..{width}")
-        vectors = np.empty((len(ids), dimensions), dtype=np.float32)
-        self.encoder.eval()
-        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        for batch in split_by_tokens([len(document) for document in ids], budget):
-            packed = pack([ids[i] for i in batch])
-            pooled = pool(self.encoder(packed), packed, self.pooling)
-            pooled = pooled[:, :dimensions].float()
-            vectors[batch] = (normalized(pooled) if normalize else pooled).cpu().numpy()
-        return vectors
-
-    def _tokenize(
-        self, texts: Sequence[str], prompt: str | None, max_length: int | None, truncate: bool
-    ) -> list[list[int]]:
         limit = self.max_length if max_length is None else max_length
         if not 1 <= limit <= self.encoder.config.max_position_embeddings:
             raise InputError(
@@ -201,32 +235,71 @@ class Embedder:
             ids[number] = self.tokenizer.truncate(ids[number], limit)
         if long:
             log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
-        return ids
+        return ids, len(long)
+
+    @torch.inference_mode()
+    def embed_ids(
+        self,
+        ids: Sequence[Sequence[int]],
+        *,
+        normalize: bool = True,
+        truncate_dim: int | None = None,
+        batch_tokens: int | None = None,
+        on_batch: Callable[[int], None] = lambda documents: None,
+    ) -> NDArray[np.float32]:
+        """The second half of `embed`; ``on_batch`` is told how many documents each batch had."""
+        width = self.encoder.config.hidden_size
+        dimensions = width if truncate_dim is None else truncate_dim
+        if not 1 <= dimensions <= width:
+            raise InputError(f"truncate_dim = {dimensions}", how=f"the vectors have 1..{width}")
+        vectors = np.empty((len(ids), dimensions), dtype=np.float32)
+        self.encoder.eval()
+        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
+        for batch in split_by_tokens([len(document) for document in ids], budget):
+            packed = pack([ids[i] for i in batch])
+            pooled = pool(self.encoder(packed), packed, self.pooling)[:, :dimensions].float()
+            vectors[batch] = (normalized(pooled) if normalize else pooled).cpu().numpy()
+            on_batch(len(batch))
+        return vectors
 
 
-def _read_modules(directory: Path) -> dict[str, Any]:
-    """What a sentence-transformers directory of either dialect says, as arguments of Embedder."""
+def _read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Where a sentence-transformers directory has its encoder, and arguments of Embedder."""
     if not (directory / "modules.json").is_file():
-        return {}
-    paths: dict[str, str] = {}
+        return directory, {}
     modules = read_json(directory / "modules.json")
-    for module in modules if isinstance(modules, list) else []:
+    if not isinstance(modules, list) or not all(isinstance(m, dict) for m in modules):
+        raise InputError("not a list of modules", str(directory / "modules.json"))
+    paths: dict[str, Path] = {}
+    for module in modules:
         kind = str(module.get("type")).rpartition(".")[2]
-        if kind not in _MODULES:
+        path = str(module.get("path"))
+        if kind not in _MODULES or not re.fullmatch(r"\w*", path):
             raise InputError(
-                f"the model has a module {kind}, which motherbird does not have",
+                f"the model has a module {kind!r} at {path!r}, which motherbird does not have",
                 str(directory / "modules.json"),
             )
-        paths[kind] = str(module.get("path"))
-    arguments: dict[str, Any] = {}
+        paths[kind] = directory / path
+    place = paths.get("Transformer", directory)
+    arguments = _read_prompts(directory / "config_sentence_transformers.json")
+    limits = place / "sentence_bert_config.json"
+    length = _read_optional(limits).get("max_seq_length")
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise InputError(f"max_seq_length = {length!r} is no number of tokens", str(limits))
+    arguments["max_length"] = length
     if "Pooling" in paths:
-        arguments["pooling"] = _read_pooling(directory / paths["Pooling"] / "config.json")
-    limits = _read_optional(directory / "sentence_bert_config.json")
-    arguments["max_length"] = limits.get("max_seq_length")
-    settings = _read_optional(directory / "config_sentence_transformers.json")
-    arguments["prompts"] = {k: v for k, v in (settings.get("prompts") or {}).items() if v}
-    arguments["default_prompt"] = settings.get("default_prompt_name")
-    return arguments
+        arguments["pooling"] = _read_pooling(paths["Pooling"] / "config.json")
+    return place, arguments
+
+
+def _read_prompts(path: Path) -> dict[str, Any]:
+    settings = _read_optional(path)
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
+        raise InputError("prompts is not a table of names and texts", str(path))
+    if default is not None and default not in prompts:
+        raise InputError(f"default_prompt_name {default!r} is not among the prompts", str(path))
+    return {"prompts": prompts, "default_prompt": default}
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -243,7 +316,7 @@ def _read_pooling(path: Path) -> Pooling:
     known: dict[str, Pooling] = {
         "mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"
     }  # fmt: skip
-    if mode not in known or settings.get("include_prompt") is False:
+    if not isinstance(mode, str) or mode not in known or settings.get("include_prompt") is False:
         raise InputError(
             f"pooling {mode!r} with include_prompt {settings.get('include_prompt', True)} "
             "is not supported",

@@ -11,7 +11,7 @@ side, or None for a global layer. Scores are scaled by H ** -0.5.
 
 import logging
 from functools import cache
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ __all__ = ["BACKENDS", "Backend", "Plan", "choose"]
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Backend(Protocol):
     """What a module in this folder offers."""
 

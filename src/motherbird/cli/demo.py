@@ -1,0 +1,329 @@
+"""``motherbird demo``: from text to a tokenizer, a tiny encoder, filled masks and a search."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .output import print_json, progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..core.config import EncoderConfig
+    from ..core.heads import MaskedLM
+    from ..core.tokenizer import Tokenizer
+    from ..data.passages import Passage
+    from ..data.text import Document
+    from ..tasks.dense import Embedder
+    from ..train.loop import Step
+
+VOCABULARIES = (4096, 2048, 1024, 512)  # the largest that the text fills
+LONGEST = 256  # tokens
+HELD_OUT = 0.04  # share of the documents that is never trained on
+TRAIN_SHARE, PAIRS_SHARE = 0.55, 0.2  # of the time; reading, tokenizing, indexing take the rest
+PAIRS, PAIR_TOKENS = 48, 96  # of a contrastive step
+SENTENCES = (
+    "for i in [MASK](len(items)):",
+    "def __init__([MASK], name):",
+    "if value is [MASK] None:",
+    "Return the number of [MASK] in the list.",
+)
+QUESTIONS = (
+    "compress data with gzip",
+    "run another program and capture its output",
+    "mean, median and standard deviation of numbers",
+)
+
+
+@click.command(name="demo")
+@click.option("--text", metavar="PATH", help="Your own file or folder instead of Python's library.")
+@click.option("--out", default="motherbird-demo", metavar="DIR", show_default=True,
+              help="Where the model goes.")  # fmt: skip
+@click.option("--minutes", default=3.0, metavar="M", show_default=True,
+              type=click.FloatRange(0.1, 24 * 60), help="How long it all takes.")  # fmt: skip
+@click.option("--question", "questions", multiple=True, metavar="TEXT",
+              help="Search for this; may be given several times.")  # fmt: skip
+@options.seed
+@options.threads
+@options.as_json
+def command(
+    text: str | None,
+    out: str,
+    minutes: float,
+    questions: tuple[str, ...],
+    seed: int,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Train a tiny encoder on text of this machine, fill masks, and search.
+
+    Without --text it reads the sources and documentation of the Python that it runs on; no network
+    is used. Of --out, a folder of its own is replaced; any other is refused.
+
+    With --json: {"out", "seconds", "documents", "megabytes", "vocabulary", "parameters", "steps",
+    "tokens_per_second", "held_out_loss", "unigram_entropy", "gain", "fills", "searches"}; losses in
+    nats a token, fills [{"text", "candidates"}], searches [{"question", "hits": [{"source",
+    "title", "score"}]}].
+    """
+    from ..files import check_replaceable
+
+    start = time.monotonic()
+    out_path = options.output(out, [Path(text)] if text else [])
+    check_replaceable(out_path)
+    options.set_threads(threads)
+
+    def say(line: str) -> None:
+        click.echo(line, err=json_)
+
+    import torch
+
+    from ..core import checkpoint
+    from ..core.heads import MaskedLM
+    from ..files import new_directory
+    from ..train.loop import evaluate, unigram_entropy
+
+    torch.manual_seed(seed)
+    documents = _gather(text)
+    megabytes = sum(len(d.text.encode()) for d in documents) / 1e6
+    what = f"from {text}" if text else "of this Python's standard library"
+    say(f"1/5 reading    {len(documents)} documents {what}, {megabytes:.1f} MB")
+
+    tokenizer = _tokenizer([d.text for d in documents])
+    encoded = tokenizer.encode_batch([d.text for d in documents])
+    per_token = megabytes * 1e6 / sum(map(len, encoded))
+    say(f"2/5 tokenizer  {tokenizer.vocab_size:,} entries, {per_token:.2f} bytes a token")
+
+    held_out, train_on = _split(encoded, seed)
+    config = _geometry(tokenizer)
+    model = MaskedLM(config)
+    model.model.tokenizer = tokenizer
+    parameters = sum(p.numel() for p in model.parameters())
+    say(
+        f"3/5 training   {config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{parameters / 1e6:.1f}M parameters, {minutes * 60 * TRAIN_SHARE:.0f} seconds"
+    )
+    last = _train(model, train_on, tokenizer, seed, minutes * 60 * TRAIN_SHARE, say)
+    loss = evaluate(model, held_out, tokenizer, LONGEST)
+    entropy = unigram_entropy(held_out, tokenizer.special_ids)
+    say(
+        f"    held-out loss {loss:.2f} nats a masked token; knowing only how frequent each token is"
+    )
+    say(f"    would give {entropy:.2f}: {entropy - loss:.2f} nats are read from the context")
+
+    say("4/5 filling masks")
+    fills = [(sentence, model.fill(sentence, 3)[0]) for sentence in SENTENCES]
+    for sentence, candidates in fills:
+        best = ", ".join(f"{c.text} {c.probability:.0%}" for c in candidates)
+        say(f"    {sentence:<44}{best}")
+
+    say(f"5/5 searching  (a second encoder, {minutes * 60 * PAIRS_SHARE:.0f} seconds on questions)")
+    passages = _passages(documents)
+    embedder = _train_search(config, tokenizer, passages, seed, minutes * 60 * PAIRS_SHARE)
+    searches = _search(embedder, passages, questions or _questions(text, passages))
+    for search in searches:
+        say(f"    {search['question'][:70]}")
+        for hit in search["hits"]:
+            say(f"      {hit['score']:.2f}  {hit['title'] or hit['source']}")
+
+    with new_directory(out_path, "demo") as fresh:
+        checkpoint.write(model, fresh)
+        (fresh / "search").mkdir()
+        checkpoint.write(embedder.encoder, fresh / "search")
+        embedder.write_modules(fresh, at="search")
+    seconds = time.monotonic() - start
+    say(f"\nSaved in {out} after {seconds:.0f} seconds. Now try:")
+    say(f'  motherbird fill-mask "import [MASK]" --model {out}')
+    say(f"  motherbird embed questions.txt --model {out} --out vectors.npy")
+    say(f"  motherbird info {out}")
+    say("  motherbird demo --text a/folder/of/yours --out other-demo")
+    if json_:
+        print_json(
+            {
+                "out": out,
+                "seconds": round(seconds, 1),
+                "documents": len(documents),
+                "megabytes": round(megabytes, 2),
+                "vocabulary": tokenizer.vocab_size,
+                "parameters": parameters,
+                "steps": last.number,
+                "tokens_per_second": last.tokens_per_second,
+                "held_out_loss": loss,
+                "unigram_entropy": entropy,
+                "gain": entropy - loss,
+                "fills": [{"text": s, "candidates": [asdict(c) for c in cs]} for s, cs in fills],
+                "searches": searches,
+            }
+        )
+
+
+def _gather(text: str | None) -> "list[Document]":
+    """The documents; a few large ones are cut, so that some can be held out."""
+    from ..data import stdlib
+    from ..data import text as text_reader
+    from ..data.text import Document
+    from ..errors import InputError
+
+    documents = list(stdlib.read() if text is None else text_reader.read(text))
+    if sum(len(d.text) for d in documents) < 50_000:
+        raise InputError("less than 50 kB of text is too little to learn from", str(text))
+    if len(documents) >= 50:
+        return documents
+    size = 4000
+    return [
+        Document(d.text[i : i + size], d.source)
+        for d in documents
+        for i in range(0, len(d.text), size)
+    ]
+
+
+def _tokenizer(texts: list[str]) -> "Tokenizer":
+    """The largest vocabulary that the text fills."""
+    from ..core import tokenizer
+    from ..errors import InputError
+
+    for size in VOCABULARIES:
+        try:
+            return tokenizer.train(texts, size)
+        except InputError:
+            if size == VOCABULARIES[-1]:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _split(encoded: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[int]]]:
+    """A few documents, chosen by the seed, are held out; the others are trained on."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(encoded)).tolist()
+    count = max(1, round(HELD_OUT * len(encoded)))
+    return [encoded[i] for i in order[:count]], [encoded[i] for i in order[count:]]
+
+
+def _geometry(tokenizer: "Tokenizer") -> "EncoderConfig":
+    """3 layers of 192.
+
+    Initial weights of 0.02 are for wide models: at this width the matrices start at
+    1 / sqrt(width), without which the loss stays on its first plateau for minutes.
+    """
+    from ..core.config import EncoderConfig
+
+    width = 192
+    return EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        intermediate_size=288,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        max_position_embeddings=8192,
+        initializer_range=width**-0.5,
+        cls_token_id=tokenizer.id_of("cls"),
+        bos_token_id=tokenizer.id_of("cls"),
+        sep_token_id=tokenizer.id_of("sep"),
+        eos_token_id=tokenizer.id_of("sep"),
+        pad_token_id=tokenizer.id_of("pad"),
+    )
+
+
+def _train(
+    model: "MaskedLM",
+    encoded: list[list[int]],
+    tokenizer: "Tokenizer",
+    seed: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> "Step":
+    """Masked-LM training, with a bar on a terminal and a line every tenth elsewhere."""
+    from ..train.loop import Step, pretrain
+
+    recent: list[float] = []
+    tenths = 0
+
+    with progress("    training", total=1.0) as advance:
+        done = 0.0
+
+        def on_step(step: Step) -> None:
+            nonlocal tenths, done
+            recent.append(step.loss)
+            line = f"loss {mean(recent[-20:]):.2f}  {step.tokens_per_second:,.0f} tokens/s"
+            advance(step.share - done, line)
+            done = step.share
+            if step.share * 10 >= tenths + 1:
+                tenths = int(step.share * 10)
+                say(f"    {tenths * 10:3d}%  {line}  {step.seconds_left:.0f} s left")
+
+        return pretrain(model, encoded, tokenizer, seed=seed, seconds=seconds, on_step=on_step)
+
+
+def _passages(documents: "list[Document]") -> "list[Passage]":
+    """What search can find: public names in code, paragraphs in prose."""
+    from ..data.passages import passages
+
+    found = [passage for document in documents for passage in passages(document)]
+    public = [p for p in found if not any(part.startswith("_") for part in p.title.split("."))]
+    return public or found
+
+
+def _train_search(
+    config: "EncoderConfig",
+    tokenizer: "Tokenizer",
+    passages: "list[Passage]",
+    seed: int,
+    seconds: float,
+) -> "Embedder":
+    """A second encoder, from fresh weights, that brings questions and their answers together.
+
+    From fresh ones because masked-LM training of a minute leaves all mean vectors alike (cosines of
+    0.95), and a contrast that starts there does not get anywhere in the time: docs/log.md.
+    """
+    import numpy as np
+
+    from ..core.model import Encoder
+    from ..tasks.dense import Embedder
+    from ..train.loop import train
+
+    encoder = Encoder(config)
+    encoder.tokenizer = tokenizer
+    embedder = Embedder(encoder)
+    order = np.random.default_rng([seed, 1]).permutation(len(passages))
+
+    def loss_of(number: int) -> "tuple[Tensor, int]":
+        chosen = [passages[order[(number * PAIRS + i) % len(order)]] for i in range(PAIRS)]
+        return embedder.loss(
+            [p.question for p in chosen], [p.answer for p in chosen], max_length=PAIR_TOKENS
+        )
+
+    train(encoder, loss_of, lr=1e-3, seconds=seconds)
+    return embedder
+
+
+def _search(
+    embedder: "Embedder", passages: "list[Passage]", questions: Sequence[str]
+) -> list[dict[str, Any]]:
+    """For each question the three sources with the nearest passage."""
+    ids, _ = embedder.tokenize([p.text for p in passages], max_length=PAIR_TOKENS, truncate=True)
+    vectors = embedder.embed_ids(ids)
+    asked = embedder.embed(questions, max_length=LONGEST, truncate=True)
+    results = []
+    for question, scores in zip(questions, asked @ vectors.T, strict=True):
+        hits: dict[str, dict[str, Any]] = {}
+        for i in (-scores).argsort():
+            passage = passages[i]
+            hit = {"source": passage.source, "title": passage.title, "score": float(scores[i])}
+            hits.setdefault(passage.source, hit)
+            if len(hits) == 3:
+                break
+        results.append({"question": question, "hits": list(hits.values())})
+    return results
+
+
+def _questions(text: str | None, passages: "list[Passage]") -> Sequence[str]:
+    """What to ask where the user asks nothing: of one's own text, words from its middle."""
+    if text is None:
+        return QUESTIONS
+    return [passages[len(passages) * i // 4].question[:200] for i in (1, 2, 3)]

@@ -1,0 +1,51 @@
+"""``motherbird fill-mask``."""
+
+from dataclasses import asdict
+
+import click
+
+from . import options
+from .output import print_json
+
+
+@click.command(name="fill-mask")
+@click.argument("text")
+@options.model
+@click.option("--top-k", default=5, show_default=True, metavar="K", help="Candidates a mask.")
+@options.attention
+@options.revision
+@options.compute
+@options.as_json
+def command(
+    text: str,
+    model: str,
+    top_k: int,
+    attention: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Guess the words behind [MASK] in TEXT.
+
+    \b
+    motherbird fill-mask "import [MASK] as np" --model motherbird-demo
+
+    With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
+    """  # noqa: D301
+    options.set_threads(threads)
+    from ..core.heads import MaskedLM
+
+    loaded = MaskedLM.load(
+        model, dtype=dtype, attention=attention, device=device, revision=revision
+    )
+    masks = loaded.fill(text, top_k)
+    if json_:
+        print_json({"text": text, "masks": [[asdict(c) for c in mask] for mask in masks]})
+        return
+    for number, mask in enumerate(masks, 1):
+        if len(masks) > 1:
+            click.echo(f"mask {number}")
+        for candidate in mask:
+            click.echo(f"{candidate.probability:7.1%}  {candidate.text}")

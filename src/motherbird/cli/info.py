@@ -1,0 +1,190 @@
+"""``motherbird info``: a model, or this machine."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+from .output import human, print_json
+
+
+@click.command(name="info")
+@click.argument("model", required=False)
+@options.revision
+@options.as_json
+def command(model: str | None, revision: str | None, json_: bool) -> None:
+    """Describe MODEL (a folder, or owner/name on the Hub); without it, this machine.
+
+    The weights are read and checked, and nothing is computed.
+
+    With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
+    "memory", "tokenizer", "labels", "files", "tensors"}; for the machine {"motherbird", "python",
+    "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
+    """
+    if model is None:
+        report = _machine()
+        print_json(report) if json_ else _show_machine(report)
+    else:
+        report = _model(model, revision)
+        print_json(report) if json_ else _show_model(report)
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from .. import __version__
+    from ..core.attention import BACKENDS
+    from ..core.checkpoint import fastest_dtype
+
+    devices = ["cpu"]
+    devices += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    has = torch.cpu.get_capabilities()
+    units = ("avx2", "avx512_f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    return {
+        "motherbird": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu": {
+            "name": has.get("cpu_name") or platform.processor() or platform.machine(),
+            "units": [unit for unit in units if has.get(unit)],
+        },
+        "threads": torch.get_num_threads(),
+        "devices": devices,
+        "fastest_dtype": {
+            name: str(fastest_dtype(torch.device(name))).removeprefix("torch.") for name in devices
+        },
+        "attention": {
+            device: {
+                name: backend.why_not(torch.device(device), fastest_dtype(torch.device(device)))
+                or "can run"
+                for name, backend in BACKENDS.items()
+            }
+            for device in devices
+        },
+    }
+
+
+def _show_machine(report: dict[str, Any]) -> None:
+    rows = [
+        ("motherbird", report["motherbird"]),
+        ("python", report["python"]),
+        ("torch", report["torch"]),
+        ("cpu", f"{report['cpu']['name']} ({', '.join(report['cpu']['units']) or 'no units'})"),
+        ("threads", report["threads"]),
+    ]
+    for device in report["devices"]:
+        rows.append((device, f"computes fastest in {report['fastest_dtype'][device]}"))
+        for name, state in report["attention"][device].items():
+            rows.append((f"  attention {name}", state))
+    _table(rows)
+
+
+def _table(rows: list[tuple[str, Any]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def _model(name: str, revision: str | None) -> dict[str, Any]:
+    from ..core import checkpoint, hf_config
+    from ..core import tokenizer as tokenizers
+    from ..core.config import FIELDS
+
+    directory = checkpoint.find(name, revision)
+    raw = checkpoint.read_config(directory)
+    config = hf_config.read(raw, str(directory / "config.json"))
+    tensors = checkpoint.published_names(checkpoint.read_tensors(directory))
+    tokenizer: dict[str, Any] | None = None
+    if (directory / "tokenizer.json").is_file():
+        loaded = tokenizers.load(directory)
+        special = {role: [token, loaded.id_of(role)] for role, token in loaded.special.items()}
+        tokenizer = {"entries": loaded.vocab_size, "special": special}
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    element = weights // parameters
+    geometry = {key: getattr(config, key) for key in FIELDS if key != "layer_types"}
+    return {
+        "model": str(directory),
+        "architecture": (raw.get("architectures") or ["?"])[0],
+        "geometry": geometry,
+        "layers": list(config.layers),
+        "parameters": {
+            "total": parameters,
+            "embedding": config.vocab_size * config.hidden_size,
+        },
+        "memory": {
+            "weights": weights,
+            **{
+                f"activations_{tokens}": activation_bytes(
+                    tokens, config.hidden_size, config.intermediate_size, element
+                )
+                for tokens in (512, 8192)
+                if tokens <= config.max_position_embeddings
+            },
+        },
+        "tokenizer": tokenizer,
+        "labels": list(hf_config.read_labels(raw)),
+        "files": sorted(p.name for p in directory.iterdir()),
+        "tensors": {
+            "count": len(tensors),
+            "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
+            "heads": sorted(n for n in tensors if n.startswith(checkpoint.HEADS)),
+        },
+    }
+
+
+def activation_bytes(tokens: int, width: int, glu: int, element: int) -> int:
+    """About what one document needs above the weights, in inference on a CPU.
+
+    The larger of the two halves of a layer: attention (residual, norm, Q K V, both rotated in
+    float32 and cast, output) or the MLP (residual, norm, both halves of Wi, their product).
+    """
+    attention = (1 + 1 + 3 + 2 + 1) * width * element + 4 * width * 4
+    mlp = (2 * width + 4 * glu) * element
+    return tokens * max(attention, mlp)
+
+
+def _show_model(report: dict[str, Any]) -> None:
+    g, layers, memory = report["geometry"], report["layers"], report["memory"]
+    full = layers.count("full_attention")
+    picture = "".join("G" if kind == "full_attention" else "l" for kind in layers)
+    total, embedding = report["parameters"]["total"], report["parameters"]["embedding"]
+    bias = [key.removesuffix("_bias") for key in g if key.endswith("_bias") and g[key]]
+    rows: list[tuple[str, Any]] = [
+        ("model", report["model"]),
+        ("class", report["architecture"]),
+        (
+            "geometry",
+            f"{g['num_hidden_layers']} layers x {g['hidden_size']}, {g['num_attention_heads']} "
+            f"heads, GLU {g['intermediate_size']} ({g['hidden_activation']})",
+        ),
+        ("layers", f"{picture}  ({full} global, {len(layers) - full} local)"),
+        (
+            "local layers",
+            f"see {g['local_attention'] // 2} tokens on each side, theta {g['local_rope_theta']:g}",
+        ),
+        ("global layers", f"see the whole document, theta {g['global_rope_theta']:g}"),
+        ("longest", f"{g['max_position_embeddings']:,} tokens"),
+        ("biases", ", ".join(bias) or "none"),
+        ("parameters", f"{total:,} ({human(total)}), embedding {embedding:,}"),
+        ("weights", f"{human(memory['weights'], 'B')}, {', '.join(report['tensors']['dtypes'])}"),
+    ]
+    for key, value in memory.items():
+        if key.startswith("activations_"):
+            tokens = int(key.removeprefix("activations_"))
+            rows.append((f"memory at {tokens:,}", f"weights + about {human(value, 'B')}"))
+    tokenizer = report["tokenizer"]
+    if tokenizer is None:
+        rows.append(("tokenizer", "none in the folder: only token ids can be encoded"))
+    else:
+        special = ", ".join(f"{token} {i}" for token, i in tokenizer["special"].values())
+        rows.append(("tokenizer", f"{tokenizer['entries']:,} entries; {special}"))
+    if report["labels"]:
+        rows.append(("labels", ", ".join(report["labels"])))
+    heads = ", ".join(report["tensors"]["heads"]) or "no head"
+    rows.append(("tensors", f"{report['tensors']['count']}: encoder, {heads}"))
+    rows.append(("files", ", ".join(Path(name).name for name in report["files"])))
+    _table(rows)

@@ -1,0 +1,69 @@
+"""Flags that several commands share: a flag means one thing everywhere."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json = click.option(
+    "--json", "json_", is_flag=True, help="Print one JSON document and nothing else."
+)
+model = click.option(
+    "--model", required=True, metavar="DIR", help="A model's folder, or owner/name on the Hub."
+)
+revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
+attention = click.option(
+    "--attention", default="auto", metavar="NAME", show_default=True,
+    help="auto, banded or oracle.",
+)  # fmt: skip
+device = click.option(
+    "--device", default="cpu", metavar="DEVICE", show_default=True, help="cpu, cuda, mps."
+)
+dtype = click.option(
+    "--dtype", default="auto", metavar="DTYPE", show_default=True,
+    help="auto (the fastest here), float32, bfloat16, float16.",
+)  # fmt: skip
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; all cores if not set."
+)
+seed = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all chance."
+)
+
+
+def compute(function: F) -> F:
+    """--device, --dtype and --threads."""
+    for option in (threads, dtype, device):
+        function = option(function)
+    return function
+
+
+def set_threads(count: int | None) -> None:
+    """Use this many CPU threads for torch and the tokenizer; None leaves both alone."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+        os.environ["RAYON_NUM_THREADS"] = str(count)
+
+
+def output(path: str, inputs: list[Path]) -> Path:
+    """An output path that does not lie inside an input and whose folder exists.
+
+    Raises:
+        InputError: it does.
+    """
+    from ..errors import InputError
+
+    out = Path(path).resolve()
+    for given in inputs:
+        folder = given.resolve()
+        if out == folder or (folder.is_dir() and folder in out.parents):
+            raise InputError("the output would lie inside the input", str(path), "name another")
+    if not out.parent.is_dir():
+        raise InputError("the folder to write into does not exist", str(out.parent), "create it")
+    return Path(path)

@@ -1,0 +1,46 @@
+"""What commands print: tables and bars on a terminal, plain lines elsewhere, or one JSON value."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+def print_json(value: Any) -> None:
+    """Print the one JSON document of a command that was called with --json."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress(what: str, total: float, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error, where that is a terminal.
+
+    Yields a function that is called with how much was done, and a text to show beside the bar.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, text="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, text="")
+        yield lambda done, text="": bar.update(task, advance=done, text=text)
+
+
+def human(number: float, unit: str = "") -> str:
+    """1234567 -> "1.2M"."""
+    for suffix in ("", "k", "M", "G"):
+        if abs(number) < 1000:
+            return f"{number:.3g}{suffix}{unit}"
+        number /= 1000
+    return f"{number:.3g}T{unit}"

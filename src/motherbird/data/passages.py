@@ -1,0 +1,88 @@
+"""Cut documents into passages that a search returns, each with a question that it answers."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .text import Document
+
+SHORTEST, LONGEST = 200, 1200  # characters of a passage of prose
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A findable piece of a document.
+
+    Attributes:
+        source: the document's own source.
+        title: what it is called: a dotted name in code, empty in prose.
+        text: what is embedded for search.
+        question: words that ask for it, taken from the document itself.
+        answer: the passage without those words, so that a model cannot match them letter by letter.
+    """
+
+    source: str
+    title: str
+    text: str
+    question: str
+    answer: str
+
+
+def passages(document: Document) -> Iterator[Passage]:
+    """Docstrings with their code for Python; paragraphs for everything else."""
+    found = False
+    if document.source.endswith(".py"):
+        for passage in _python(document):
+            found = True
+            yield passage
+    if not found:
+        yield from _prose(document)
+
+
+def _python(document: Document) -> Iterator[Passage]:
+    try:
+        tree = ast.parse(document.text)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    module = re.sub(r"(/__init__)?\.py$", "", document.source).replace("/", ".")
+    todo: list[tuple[str, ast.AST]] = [(module, tree)]
+    while todo:
+        name, node = todo.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                todo.append((f"{name}.{child.name}", child))
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        about = ast.get_docstring(node)
+        if not about:
+            continue
+        first = about.split("\n\n")[0]
+        names = " ".join(n.name for n in ast.iter_child_nodes(node) if hasattr(n, "name"))
+        body = node.body[1:] if not isinstance(node, ast.Module) else []
+        code = "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
+        rest = about[len(first) :].strip()[:LONGEST]
+        yield Passage(
+            source=document.source,
+            title=name,
+            text=f"{name}\n{about[:LONGEST]}",
+            question=first,
+            answer=f"{name} {names}\n{rest}\n{code}",
+        )
+
+
+def _prose(document: Document) -> Iterator[Passage]:
+    text = ""
+    for paragraph in [*re.split(r"\n\s*\n", document.text), None]:
+        if paragraph is not None and len(text) < SHORTEST:
+            text = f"{text}\n{paragraph.strip()}".strip()
+            if len(text) < SHORTEST:
+                continue
+        sentences = re.split(r"(?<=[.!?])\s+|\n", text[:LONGEST])
+        if len(sentences) > 1:
+            question = max(sentences, key=len)
+            rest = text[:LONGEST].replace(question, " ")
+            yield Passage(document.source, "", text[:LONGEST], question, rest)
+        elif text.strip():
+            yield Passage(document.source, "", text[:LONGEST], text[:LONGEST], text[:LONGEST])
+        text = ""
