@@ -128,7 +128,7 @@ def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:
     return list(x.split(packed.lengths))
 
 
-def repad(x: Shaped[Tensor, "T ..."], packed: Packed, value: float = 0.0) -> Tensor:
+def repad(x: Shaped[Tensor, "T ..."], packed: Packed, value: int | float = 0) -> Tensor:
     """Give the padded twin (S, max_seqlen, ...) to whoever outside needs one, filled by value."""
     return torch.nn.utils.rnn.pad_sequence(unpack(x, packed), batch_first=True, padding_value=value)
 

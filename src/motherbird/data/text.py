@@ -16,10 +16,9 @@ from ..errors import DamagedError, InputError, need
 log = logging.getLogger(__name__)
 
 JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-SUFFIXES = (
-            ".txt", ".md", ".rst", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs",
-            ".java", ".js", ".jsx", ".ts", ".tsx", ".go", ".rs", ".rb", ".php", ".swift", ".kt", ".scala",
-            ".sh", ".sql", ".r", ".jl", ".lua", ".toml", ".yaml", ".yml", ".tex", *JSONL)  # fmt: skip
+_PLAIN = """.txt .md .rst .tex .py .pyi .c .h .cc .cpp .hpp .cs .java .js .jsx .ts .tsx .go .rs
+.rb .php .swift .kt .scala .sh .sql .r .jl .lua .toml .yaml .yml"""
+SUFFIXES = (*_PLAIN.split(), *JSONL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,113 @@
+"""Peak memory of one document of 8,192 tokens, and what a local layer costs a token.
+
+    python benchmarks/memory_and_cost.py [--out benchmarks/memory_and_cost-CPU.json]
+
+Memory: base, bfloat16, in a process of its own; peak resident memory during the forward pass above
+what is resident with the weights loaded and read once. Cost: one local attention (base's 12 heads
+of 64, window 64) and one whole local layer, median of 15 interleaved runs. Linux only.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from motherbird import Encoder, pack, presets
+from motherbird.core.attention import Plan, choose
+
+MEMORY = """
+import sys, torch, motherbird
+encoder = motherbird.Encoder.load(sys.argv[1], dtype="bfloat16")
+sum(float(p.detach().sum()) for p in encoder.parameters())  # every page of the weights is resident now
+packed = motherbird.pack([torch.randint(0, 50280, (8192,)).tolist()])
+def status(key):
+    line = next(l for l in open("/proc/self/status") if l.startswith(key))
+    return int(line.split()[1]) * 1024
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+before = status("VmRSS")
+with torch.inference_mode():
+    encoder(packed)
+print(before, status("VmHWM"))
+"""
+
+
+def memory(tokens: int = 8192) -> dict[str, float]:
+    """MB above the weights, median of three processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        Encoder(presets.base()).to(torch.bfloat16).save(Path(folder) / "base")
+        above = []
+        for _ in range(3):
+            command = [sys.executable, "-c", MEMORY, f"{folder}/base"]
+            before, peak = map(int, subprocess.check_output(command).split())
+            above.append((peak - before) / 1e6)
+    return {"tokens": tokens, "mb_above_weights": statistics.median(above), "runs": above}
+
+
+def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
+    """Microseconds a token of local attention and of a whole local layer, by length and dtype."""
+    lengths = (1024, 8192)
+    encoder = Encoder(presets.base()).eval()
+    results: dict[str, dict[str, float]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = encoder.layers[1].to(dtype)
+        backend = choose("auto", torch.device("cpu"), dtype)
+        work = {}
+        for length in lengths:
+            plan = Plan(pack([[1] * length]))
+            x = torch.randn(length, 768, dtype=dtype)
+            qkv = [torch.randn(length, 12, 64, dtype=dtype) for _ in range(3)]
+            work["attention", length] = lambda a=qkv, p=plan: backend.attend(*a, p, 64)
+            work["layer", length] = lambda a=x, p=plan: layer(a, p, backend)
+        times: dict[tuple[str, int], list[float]] = {key: [] for key in work}
+        with torch.inference_mode():
+            for turn in range(repeats + 1):
+                for key, run in work.items():
+                    start = time.perf_counter()
+                    run()
+                    if turn:  # the first is a warm-up
+                        times[key].append((time.perf_counter() - start) / key[1] * 1e6)
+        name = str(dtype).removeprefix("torch.")
+        for what in ("attention", "layer"):
+            us = {n: statistics.median(times[what, n]) for n in lengths}
+            results[f"{what} {name}"] = {
+                "us_per_token_1024": us[1024],
+                "us_per_token_8192": us[8192],
+                "ratio": us[8192] / us[1024],
+            }
+    return results
+
+
+def main() -> None:
+    """Measure, print, and write where asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    has = torch.cpu.get_capabilities()
+    report = {
+        "command": "python benchmarks/memory_and_cost.py",
+        "machine": {
+            "cpu": has["cpu_name"],
+            "amx": bool(has.get("amx_bf16")),
+            "avx512_bf16": bool(has.get("avx512_bf16")),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "memory": memory(),
+        "cost": cost(),
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    print(text, end="")
+    if arguments.out:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
