@@ -32,9 +32,14 @@ def _deviations(config: EncoderConfig) -> dict[str, float]:
 
 @torch.no_grad()
 def initialise(module: nn.Module, config: EncoderConfig) -> None:
-    """Fill every parameter: matrices by the table, cut at 2 deviations; norms 1, biases 0."""
+    """Fill every parameter: matrices by the table, cut at 2 deviations; norms 1, biases 0.
+
+    The encoder inside a model with a head (``model.``) has filled itself and is left alone.
+    """
     deviations = _deviations(config)
     for name, parameter in module.named_parameters():
+        if name.startswith("model."):
+            continue
         if parameter.ndim == 2:
             std = next(d for suffix, d in deviations.items() if name.endswith(suffix))
             cut = config.initializer_cutoff_factor * std

@@ -1,0 +1,291 @@
+"""motherbird embed: one vector a line, in order, or nothing at all."""
+
+import errno
+import gzip
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Embedder
+
+TEXTS = ["A short text.", "  spaces  ", "é 😀", "for x in range(10): print(x)", "a" * 300]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a text file, and an older result that must not be lost."""
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    np.save(tmp_path / "out.npy", np.zeros(3))
+    return tmp_path
+
+
+@pytest.fixture
+def embed(motherbird, model, place):
+    def call(file="in.txt", *options, out="out.npy", stdin=b""):
+        file = file if file == "-" else place / file
+        return motherbird(
+            "embed", file, "--model", model, "--out", place / out, *options, stdin=stdin
+        )
+
+    return call
+
+
+def wanted(model, texts=TEXTS, **options):
+    return Embedder.load(model, dtype="float32").embed(texts, **options)
+
+
+EXACT = ("--dtype", "float32")
+
+
+def test_json(embed, place, model, documented, has_shape):
+    result = embed("in.txt", "--json").done().json
+    assert has_shape(result, *documented("embed"))
+    ids = Embedder.load(model).tokenizer.encode_batch(TEXTS)
+    assert (result["out"], result["texts"], result["dimensions"], result["truncated"]) == (
+        str(place / "out.npy"), 5, 32, 0
+    )  # fmt: skip
+    assert result["tokens"] == sum(map(len, ids)) and result["seconds"] >= 0
+
+
+def test_on_paper(embed, place):
+    out = embed().done().out
+    assert out.startswith(f"5 vectors of 32 in {place / 'out.npy'}: ") and out.endswith(
+        "tokens/s\n"
+    )
+
+
+def test_vectors_are_those_of_python(embed, place, model):
+    embed("in.txt", *EXACT).done()
+    vectors = np.load(place / "out.npy", allow_pickle=False)
+    assert vectors.dtype == np.float32 and vectors.shape == (5, 32)
+    np.testing.assert_allclose(vectors, wanted(model), atol=1e-6)
+    assert sorted(p.name for p in place.iterdir()) == ["in.txt", "out.npy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (["--truncate-dim", "7"], {"truncate_dim": 7}),
+        (["--no-normalize"], {"normalize": False}),
+        (["--prompt", "query"], {"prompt": "query"}),
+        (["--prompt", "any text: "], {"prompt": "any text: "}),
+        (["--max-length", "9", "--truncate"], {"max_length": 9, "truncate": True}),
+        (["--batch-tokens", "10"], {}),
+        (["--attention", "oracle"], {}),
+        (["--threads", "1"], {}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_options(options, arguments, embed, place, model):
+    result = embed("in.txt", *EXACT, *options, "--json")
+    assert result.code == 0
+    vectors = np.load(place / "out.npy")
+    np.testing.assert_allclose(vectors, wanted(model, **arguments), atol=1e-5)
+    assert result.json["dimensions"] == arguments.get("truncate_dim", 32)
+    if "--truncate" in options:
+        assert result.json["truncated"] == 2
+        assert result.err == "WARNING: truncated 2 of 5 texts to 9 tokens\n"
+    else:
+        assert result.err == "" and result.json["truncated"] == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "one\ntwo\x0c\x0b\x1c\x85\u2028 still two\n",
+        "one\r\ntwo\x0c\x0b\x1c\x85\u2028 still two\r\n",
+        "\ufeffone\ntwo\x0c\x0b\x1c\x85\u2028 still two",
+    ],
+    ids=["unix", "windows", "with mark, without end"],
+)
+def test_lines(data, embed, place, model):
+    """Only a line end ends a line; row i is line i."""
+    (place / "lines.txt").write_bytes(data.encode())
+    expected = wanted(model, ["one", "two\x0c\x0b\x1c\x85\u2028 still two"])
+    embed("lines.txt", *EXACT).done()
+    np.testing.assert_allclose(np.load(place / "out.npy"), expected, atol=1e-6)
+    embed("-", *EXACT, stdin=data.encode()).done()
+    np.testing.assert_allclose(np.load(place / "out.npy"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_lines_of_json(suffix, embed, place, model):
+    data = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
+    packed = gzip.compress(data.encode()) if suffix.endswith("gz") else data.encode()
+    (place / f"in{suffix}").write_bytes(packed)
+    embed(f"in{suffix}", *EXACT).done()
+    np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model), atol=1e-6)
+
+
+def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
+    monkeypatch.chdir(place)
+    embed(out="new.npy").done()
+    assert np.load("new.npy").shape == (5, 32)
+
+
+# --- bad input
+
+BAD_FILES = {
+    "missing.txt": (None, 2, r"no such file.*missing\.txt"),
+    "missing.jsonl": (None, 2, r"no such file.*missing\.jsonl"),
+    "folder": ({}, 2, "is a folder.*folder"),
+    "empty.txt": (b"", 2, r"no text.*empty\.txt"),
+    "only-a-mark.txt": (b"\xef\xbb\xbf", 2, "no text"),
+    "empty.jsonl": (b"", 2, r"no text.*empty\.jsonl"),
+    "empty-line.txt": (b"one\ntwo\n \t\nfour\n", 2, r"empty-line\.txt:3"),
+    "empty-first.txt": (b"\none\n", 2, r"empty-first\.txt:1"),
+    "empty-text.jsonl": (b'{"text": "a"}\n{"text": " "}\n{"text": "c"}\n', 2, r"text\.jsonl:2"),
+    "latin.txt": (b"one\ncaf\xe9\n", 1, r"UTF-8.*latin\.txt.*(byte 7|:2)"),
+    "wide.txt": ("one\n".encode("utf-16"), 1, r"UTF-8.*wide\.txt"),
+    "null.txt": (b"one\na\0b\n", 1, r"null\.txt"),
+    "broken.jsonl": (b'{"text": "a"}\n{"text": \n', 1, r"broken\.jsonl:2"),
+    "no-field.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', 1, r'"text".*no-field\.jsonl:2'),
+    "surrogate.jsonl": (b'{"text": "a"}\n{"text": "\\ud83d"}\n', 1, r"surrogate\.jsonl:2"),
+    "cut.jsonl.gz": (gzip.compress(b'{"text": "a"}\n')[:-9], 1, r"cut\.jsonl\.gz"),
+    "long.txt": (b"one\n" + b"word " * 600 + b"\nthree\n", 2, r"512.*long\.txt:2.*truncat"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_file_that_cannot_be_embedded(name, embed, place, tree):
+    content, code, says = BAD_FILES[name]
+    if content == {}:
+        (place / name).mkdir()
+    elif content is not None:
+        (place / name).write_bytes(content)
+    before = tree(place)
+    assert embed(name).refused(says, code).out == ""
+    error = embed(name, "--json").refused(says, code).json["error"]
+    assert set(error) == {"code", "what", "where", "how"} and name in error["where"]
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code", "says"),
+    [(b"", 2, "no text"), (b"a\n\nb\n", 2, ":2"), (b"\xff", 1, "UTF-8")],
+)
+def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place, tree):
+    before = tree(place)
+    embed("-", stdin=stdin).refused(says, code)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("out.npz", r"--out.*\.npy.*out\.npz|out\.npz.*\.npy"),
+        ("out", r"\.npy"),
+        ("in.txt", r"in\.txt"),
+        ("nowhere/out.npy", "folder.*nowhere"),
+        ("in.txt/out.npy", "folder|directory"),
+        ("folder.npy", r"folder.*folder\.npy|folder\.npy.*folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written(out, says, embed, place, tree):
+    (place / "folder.npy").mkdir()
+    before = tree(place)
+    embed(out=out).refused(says)
+    assert tree(place) == before
+
+
+def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
+    (place / "in.npy").write_text("a text with a curious name\n")
+    before = tree(place)
+    call = ("embed", place / "in.npy", "--model", model, "--out")
+    motherbird(*call, place / "in.npy").refused("inside the input|is the input")
+    motherbird(*call, place / "." / "in.npy").refused("inside the input|is the input")
+    call = ("embed", place / "in.txt", "--model", model, "--out")
+    motherbird(*call, model / "out.npy").refused("inside the input")
+    assert tree(place) == before and not (model / "out.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--device", "tpu"], "'tpu'.*use cpu"),
+        (["--dtype", "int8"], "'int8'.*bfloat16"),
+        (["--attention", "flash"], "'flash'.*banded.*oracle"),
+        (["--max-length", "0"], "0.*1 to 512"),
+        (["--max-length", "513"], "513.*512"),
+        (["--max-length", "2", "--truncate"], "2 tokens"),
+        (["--truncate-dim", "0"], r"1\.\.32"),
+        (["--truncate-dim", "33"], r"1\.\.32"),
+        (["--batch-tokens", "0"], "0"),
+        (["--batch-tokens", "many"], "--batch-tokens.*'many'"),
+        (["--thread", "1"], "--thread'.*'--threads'"),
+        (["another.txt"], "unexpected extra argument.*another"),
+    ],
+    ids=str,
+)
+def test_options_that_are_impossible(options, says, embed, place, tree):
+    before = tree(place)
+    embed("in.txt", *options).refused(says)
+    assert tree(place) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_absent(embed):
+    embed("in.txt", "--device", "cuda").refused("'cuda' is not on this machine: use cpu")
+
+
+def test_what_is_missing_on_the_line(motherbird, model, place):
+    motherbird("embed", place / "in.txt", "--model", model).refused("'--out'.*embed --help")
+    motherbird("embed", place / "in.txt", "--out", place / "x.npy").refused("'--model'")
+    motherbird("embed", "--model", model, "--out", place / "x.npy").refused("'FILE'")
+
+
+def test_a_model_that_is_none_or_damaged(motherbird, model, place, tree):
+    def call(name):
+        return motherbird(
+            "embed", place / "in.txt", "--model", place / name, "--out", place / "out.npy"
+        )
+
+    (place / "empty").mkdir()
+    for name in ("changed", "cut", "no-weights", "no-part"):
+        shutil.copytree(model, place / name)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (place / "changed" / "model.safetensors").write_bytes(weights)
+    (place / "cut" / "motherbird.json").unlink()
+    (place / "cut" / "model.safetensors").write_bytes(weights[:-100])
+    (place / "no-weights" / "model.safetensors").unlink()
+    modules = json.loads((model / "modules.json").read_text())
+    modules[0]["path"] = "encoder"
+    (place / "no-part" / "modules.json").write_text(json.dumps(modules))
+    before = tree(place)
+    call("nowhere").refused("no such directory.*nowhere")
+    call("empty").refused("no config.json.*empty")
+    call("in.txt").refused("this is a file")
+    call("no-weights").refused("no model.safetensors.*no-weights")
+    call("changed").refused("SHA-256.*changed.model.safetensors", code=1)
+    call("cut").refused("not a whole safetensors file.*cut.model.safetensors", code=1)
+    call("no-part").refused("no-part", code=2)
+    assert tree(place) == before
+
+
+def test_a_part_of_a_model_is_not_looked_for_on_the_hub(motherbird, model, tmp_path, monkeypatch):
+    """A broken folder "toy" with its encoder in "encoder" is not the Hub's model toy/encoder."""
+    shutil.copytree(model, tmp_path / "toy")
+    modules = json.loads((model / "modules.json").read_text())
+    modules[0]["path"] = "encoder"
+    (tmp_path / "toy" / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "in.txt").write_text("text\n")
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name))
+    monkeypatch.chdir(tmp_path)
+    result = motherbird("embed", "in.txt", "--model", "toy", "--out", "out.npy")
+    assert asked == [] and result.code in (1, 2)
+
+
+def test_a_full_disk_leaves_the_old_file(embed, place, tree, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = tree(place)
+    monkeypatch.setattr(os, "fsync", full)
+    embed().refused("No space left on device", code=1)
+    assert tree(place) == before

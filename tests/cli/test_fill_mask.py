@@ -1,0 +1,115 @@
+"""motherbird fill-mask: candidates for every mask, or a reason why not."""
+
+import shutil
+
+import pytest
+import torch
+
+from motherbird import MaskedLM
+
+
+def test_json(motherbird, model, documented, has_shape):
+    text = "The [MASK] of the [MASK] é 😀."
+    result = motherbird("fill-mask", text, "--model", model, "--top-k", 3, "--json").done().json
+    assert has_shape(result, *documented("fill_mask"))
+    assert result["text"] == text
+    assert [len(mask) for mask in result["masks"]] == [3, 3]
+    wanted = MaskedLM.load(model, dtype="auto").fill(text, 3)
+    assert [[(c["text"], c["token_id"]) for c in mask] for mask in result["masks"]] == [
+        [(c.text, c.token_id) for c in mask] for mask in wanted
+    ]
+    assert all(0 < c["probability"] < 1 for mask in result["masks"] for c in mask)
+
+
+def test_on_paper(motherbird, model):
+    one = motherbird("fill-mask", "a [MASK]", "--model", model).done().out.splitlines()
+    assert len(one) == 5
+    chances = [float(line.split("%")[0]) for line in one]
+    assert chances == sorted(chances, reverse=True)
+    two = motherbird("fill-mask", "[MASK] a [MASK]", "--model", model, "--top-k", 2).done().out
+    lines = two.splitlines()
+    assert (lines[0], lines[3]) == ("mask 1", "mask 2") and len(lines) == 6
+
+
+def test_every_candidate_can_be_seen(motherbird, model):
+    """Line ends and runs of spaces are tokens as well."""
+    for line in (
+        motherbird("fill-mask", "a [MASK]", "--model", model, "--top-k", 1024)
+        .done()
+        .out.splitlines()
+    ):
+        assert line.partition("%")[2].strip(), repr(line)
+
+
+def test_options_reach_the_model(motherbird, model):
+    def fill(*options):
+        call = ("fill-mask", "a [MASK]", "--model", model, "--json", "--top-k", 50, *options)
+        return [c["probability"] for c in motherbird(*call).done().json["masks"][0]]
+
+    exact = fill("--dtype", "float32", "--attention", "oracle")
+    assert fill("--dtype", "float32", "--attention", "banded") == pytest.approx(exact, rel=1e-3)
+    assert fill("--dtype", "float32", "--threads", 1) == pytest.approx(exact, rel=1e-3)
+    assert torch.get_num_threads() == 1
+    rough = fill("--dtype", "bfloat16", "--device", "cpu")
+    assert rough != exact and rough == pytest.approx(exact, rel=0.2)
+
+
+def test_the_text_of_other_special_tokens_is_plain_text(motherbird, model):
+    """ "[SEP]" in a text is five characters, not the end of a document."""
+    text = "[SEP] [CLS] [PAD] [MASK]"
+    (mask,) = motherbird("fill-mask", text, "--model", model, "--json").done().json["masks"]
+    assert len(mask) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["no mask"], r"no \[MASK\] in the text: 'no mask'"),
+        ([""], r"no \[MASK\]"),
+        (["a [mask]"], r"no \[MASK\]"),
+        (["word " * 600 + "[MASK]"], "longer than the model's 512"),
+        (["a [MASK]", "--top-k", "0"], "top_k = 0.*1 to 1024|--top-k.*0"),
+        (["a [MASK]", "--top-k", "1025"], "1 to 1024"),
+        (["a [MASK]", "--top-k", "five"], "--top-k.*'five'"),
+        (["a [MASK]", "--device", "tpu"], "'tpu'.*use cpu"),
+        (["a [MASK]", "--device", "meta"], "'meta'.*use cpu"),
+        (["a [MASK]", "--device", "cuda:99"], "'cuda:99'.*use cpu"),
+        (["a [MASK]", "--dtype", "int8"], "'int8'.*bfloat16"),
+        (["a [MASK]", "--attention", "flash"], "'flash'.*banded.*oracle"),
+        (["a [MASK]", "--threads", "0"], "--threads.*0"),
+        (["caf\udce9 [MASK]"], "UTF-8|characters"),  # an argument that was typed in Latin-1
+        ([], "Missing argument 'TEXT'.*fill-mask --help"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_input(arguments, says, motherbird, model):
+    result = motherbird("fill-mask", *arguments, "--model", model).refused(says)
+    assert result.out == ""
+    error = motherbird("fill-mask", *arguments, "--model", model, "--json").refused(says)
+    assert error.json["error"]["code"] in ("input", "usage")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_absent(motherbird, model):
+    call = ("fill-mask", "a [MASK]", "--model", model, "--device", "cuda")
+    motherbird(*call).refused("'cuda' is not on this machine: use cpu")
+
+
+def test_a_model_without_head_or_tokenizer(motherbird, model, tmp_path):
+    from motherbird import Embedder
+
+    Embedder.load(model).save(tmp_path / "headless")
+    call = ("fill-mask", "a [MASK]", "--model")
+    motherbird(*call, tmp_path / "headless").refused("no ModernBertForMaskedLM head")
+    shutil.copytree(model, tmp_path / "mute")
+    (tmp_path / "mute" / "tokenizer.json").unlink()
+    motherbird(*call, tmp_path / "mute").refused("without a tokenizer")
+
+
+def test_a_model_that_is_none(motherbird, tmp_path):
+    call = ("fill-mask", "a [MASK]", "--model")
+    motherbird(*call, tmp_path / "nowhere").refused("no such directory.*nowhere")
+    motherbird(*call, tmp_path).refused("no config.json")
+    (tmp_path / "file").write_text("x")
+    motherbird(*call, tmp_path / "file").refused("this is a file")
+    motherbird("fill-mask", "a [MASK]").refused("Missing option '--model'")
