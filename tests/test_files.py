@@ -229,19 +229,19 @@ def test_what_appears_during_the_work_is_not_overwritten(tmp_path):
 
 
 def test_nothing_and_emptiness_may_be_replaced(tmp_path):
-    check_replaceable(tmp_path / "nowhere")
-    check_replaceable(tmp_path)
+    check_replaceable(tmp_path / "nowhere", "test")
+    check_replaceable(tmp_path, "test")
     make(tmp_path / "out", a="1")
-    check_replaceable(tmp_path / "out")
+    check_replaceable(tmp_path / "out", "test")
     (tmp_path / "out" / "a").unlink()  # what is missing is no loss
-    check_replaceable(tmp_path / "out")
+    check_replaceable(tmp_path / "out", "test")
 
 
 def test_foreign_things_may_not(tmp_path):
     def refused(path, says):
         before = tree(tmp_path)
         with pytest.raises(OutputExistsError, match=says):
-            check_replaceable(path)
+            check_replaceable(path, "test")
         with pytest.raises(OutputExistsError, match=says):
             make(path, a="1")
         assert tree(tmp_path) == before

@@ -37,6 +37,12 @@ class DamagedError(MotherbirdError):
     code = "damaged"
 
 
+class DivergedError(MotherbirdError, FloatingPointError):
+    """Training went wrong: a loss that is not finite."""
+
+    code = "diverged"
+
+
 class MissingExtraError(InputError, ImportError):
     """An optional dependency is not installed; the message holds the pip line."""
 

@@ -110,11 +110,12 @@ def _exchange(first: Path, second: Path) -> bool:
     return bool(renameat2(here, bytes(first), here, bytes(second), swap) == 0)
 
 
-def check_replaceable(directory: Path) -> None:
+def check_replaceable(directory: Path, kind: str) -> None:
     """Refuse a directory that `new_directory` may not replace.
 
     Raises:
-        OutputExistsError: it is a file, a link, not ours, or holds files that we did not write.
+        OutputExistsError: it is a file, a link, not ours, of another kind, or holds files that we
+            did not write.
     """
     how = "name a new folder, or remove this one yourself"
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
@@ -123,7 +124,12 @@ def check_replaceable(directory: Path) -> None:
         return
     if not (directory / MANIFEST).is_file():
         raise OutputExistsError("the output folder was not made by motherbird", str(directory), how)
-    ours = {MANIFEST, *read_manifest(directory)["sha256"]}
+    manifest = read_manifest(directory)
+    if manifest.get("kind") != kind:
+        raise OutputExistsError(
+            f"the output folder holds a {manifest.get('kind')}, not a {kind}", str(directory), how
+        )
+    ours = {MANIFEST, *manifest["sha256"]}
     foreign = sorted(_contents(directory) - ours)
     if foreign:
         raise OutputExistsError(
@@ -183,7 +189,7 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
     from . import __version__
 
     directory = Path(os.path.abspath(directory))
-    check_replaceable(directory)
+    check_replaceable(directory, kind)
     directory.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     fresh = directory.parent / f".{directory.name}.{token}.tmp"
@@ -196,7 +202,7 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in [*fresh.rglob("*"), fresh]:
             _sync(path)
-        check_replaceable(directory)
+        check_replaceable(directory, kind)
         if not directory.exists():
             os.rename(fresh, directory)
         elif not _exchange(fresh, directory):  # then the old one is in `fresh`, and goes below

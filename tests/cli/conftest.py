@@ -31,10 +31,10 @@ class Result:
         assert (self.code, self.err) == (0, "")
         return self
 
-    def refused(self, says: str = "", code: int = 2) -> "Result":
-        """It said in one line what was wrong."""
+    def refused(self, says: str = "", code: int = 2, after: str = "") -> "Result":
+        """It said in one line what was wrong, and before that nothing but ``after``."""
         assert self.code == code, self.err
-        assert re.fullmatch(r"error: [^\n]+\n", self.err), self.err
+        assert re.fullmatch(rf"{after}error: [^\n]+\n", self.err), self.err
         assert "Traceback" not in self.err and "this is a bug" not in self.err
         assert re.search(says, self.err), self.err
         return self

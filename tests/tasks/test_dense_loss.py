@@ -29,15 +29,17 @@ def embedder(toy, small_tokenizer):
 
 
 @torch.no_grad()
-def test_the_loss_is_the_formula_written_out(embedder):
-    loss, tokens = embedder.loss(QUESTIONS, ANSWERS, temperature=0.1)
-    questions, answers = embedder.embed(QUESTIONS), embedder.embed(ANSWERS)
-    scores = questions @ answers.T / 0.1
-    towards_answers = -np.log(np.exp(scores) / np.exp(scores).sum(1, keepdims=True)).diagonal()
-    towards_questions = -np.log(np.exp(scores) / np.exp(scores).sum(0)).diagonal()
-    wanted = (towards_answers.mean() + towards_questions.mean()) / 2
-    assert loss.item() == pytest.approx(wanted, rel=0.02)  # perhaps computed in bfloat16
-    ids = embedder.tokenizer.encode_batch(QUESTIONS + ANSWERS)
+@pytest.mark.parametrize("answers", [ANSWERS, ANSWERS[:1] * 5 + ANSWERS[5:]], ids=["six", "two"])
+def test_the_loss_is_the_formula_written_out(answers, embedder):
+    loss, tokens = embedder.loss(QUESTIONS, answers, temperature=0.02)
+    scores = embedder.embed(QUESTIONS) @ embedder.embed(answers).T / 0.02
+    to_answers = -np.log(np.exp(scores) / np.exp(scores).sum(1, keepdims=True)).diagonal().mean()
+    to_questions = -np.log(np.exp(scores) / np.exp(scores).sum(0)).diagonal().mean()
+    if answers is not ANSWERS:
+        assert abs(to_answers - to_questions) > 0.1 * to_answers  # so that both are needed
+    wanted = (to_answers + to_questions) / 2
+    assert loss.item() == pytest.approx(wanted, rel=0.03)  # perhaps computed in bfloat16
+    ids = embedder.tokenizer.encode_batch(QUESTIONS + answers)
     assert tokens == sum(map(len, ids))
 
 

@@ -1,8 +1,10 @@
 """``motherbird demo``: from text to a tokenizer, a tiny encoder, filled masks and a search."""
 
+import math
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 VOCABULARIES = (4096, 2048, 1024, 512)  # the largest that the text fills
 LONGEST = 256  # tokens
 HELD_OUT = 0.04  # share of the documents that is never trained on
-TRAIN_SHARE, PAIRS_SHARE = 0.55, 0.2  # of the time; reading, tokenizing, indexing take the rest
+TRAIN_SHARE, PAIRS_SHARE = 0.6, 0.15  # of the time; reading, tokenizing, indexing take the rest
 PAIRS, PAIR_TOKENS = 48, 96  # of a contrastive step
 SENTENCES = (
     "for i in [MASK](len(items)):",
@@ -46,7 +48,7 @@ QUESTIONS = (
 @click.option("--out", default="motherbird-demo", metavar="DIR", show_default=True,
               help="Where the model goes.")  # fmt: skip
 @click.option("--minutes", default=3.0, metavar="M", show_default=True,
-              type=click.FloatRange(0.1, 24 * 60), help="How long it all takes.")  # fmt: skip
+              type=click.FloatRange(0.1, 24 * 60), help="About how long it all takes.")  # fmt: skip
 @click.option("--question", "questions", multiple=True, metavar="TEXT",
               help="Search for this; may be given several times.")  # fmt: skip
 @options.seed
@@ -74,8 +76,9 @@ def command(
     from ..files import check_replaceable
 
     start = time.monotonic()
-    out_path = options.output(out, [Path(text)] if text else [])
-    check_replaceable(out_path)
+    out_path = options.output(out, [Path(text or "")] if text is not None else [])
+    check_replaceable(out_path, "demo")
+    _check(minutes, questions)
     options.set_threads(threads)
 
     def say(line: str) -> None:
@@ -111,10 +114,13 @@ def command(
     last = _train(model, train_on, tokenizer, seed, minutes * 60 * TRAIN_SHARE, say)
     loss = evaluate(model, held_out, tokenizer, LONGEST)
     entropy = unigram_entropy(held_out, tokenizer.special_ids)
+    gain = entropy - loss
+    say(f"    held-out loss {loss:.2f} nats a masked token; {entropy:.2f} from frequency alone")
+    read = f"{gain:.2f} nats are read from the context"
     say(
-        f"    held-out loss {loss:.2f} nats a masked token; knowing only how frequent each token is"
+        "    "
+        + (read if gain > 0 else "nothing is read from the context yet: give it more --minutes")
     )
-    say(f"    would give {entropy:.2f}: {entropy - loss:.2f} nats are read from the context")
 
     say("4/5 filling masks")
     fills = [(sentence, model.fill(sentence, 3)[0]) for sentence in SENTENCES]
@@ -139,7 +145,7 @@ def command(
     seconds = time.monotonic() - start
     say(f"\nSaved in {out} after {seconds:.0f} seconds. Now try:")
     say(f'  motherbird fill-mask "import [MASK]" --model {out}')
-    say(f"  motherbird embed questions.txt --model {out} --out vectors.npy")
+    say(f"  echo 'compress a file' | motherbird embed - --model {out} --out vectors.npy")
     say(f"  motherbird info {out}")
     say("  motherbird demo --text a/folder/of/yours --out other-demo")
     if json_:
@@ -155,11 +161,23 @@ def command(
                 "tokens_per_second": last.tokens_per_second,
                 "held_out_loss": loss,
                 "unigram_entropy": entropy,
-                "gain": entropy - loss,
+                "gain": gain,
                 "fills": [{"text": s, "candidates": [asdict(c) for c in cs]} for s, cs in fills],
                 "searches": searches,
             }
         )
+
+
+def _check(minutes: float, questions: tuple[str, ...]) -> None:
+    """Refuse before the work what would fail after it."""
+    from ..errors import InputError
+
+    if not math.isfinite(minutes):
+        raise InputError(f"--minutes {minutes} is no length of time")
+    for question in questions:
+        options.check_text(question)
+        if not question.strip():
+            raise InputError("an empty --question asks nothing", how="leave it out")
 
 
 def _gather(text: str | None) -> "list[Document]":
@@ -171,7 +189,8 @@ def _gather(text: str | None) -> "list[Document]":
 
     documents = list(stdlib.read() if text is None else text_reader.read(text))
     if sum(len(d.text) for d in documents) < 50_000:
-        raise InputError("less than 50 kB of text is too little to learn from", str(text))
+        have = sum(len(d.text) for d in documents) / 1000
+        raise InputError(f"{have:.0f} kB of text is too little to learn from", str(text), "give 50")
     if len(documents) >= 50:
         return documents
     size = 4000
@@ -253,7 +272,7 @@ def _train(
             line = f"loss {mean(recent[-20:]):.2f}  {step.tokens_per_second:,.0f} tokens/s"
             advance(step.share - done, line)
             done = step.share
-            if step.share * 10 >= tenths + 1:
+            if not sys.stderr.isatty() and step.share * 10 >= tenths + 1:
                 tenths = int(step.share * 10)
                 say(f"    {tenths * 10:3d}%  {line}  {step.seconds_left:.0f} s left")
 
@@ -264,9 +283,7 @@ def _passages(documents: "list[Document]") -> "list[Passage]":
     """What search can find: public names in code, paragraphs in prose."""
     from ..data.passages import passages
 
-    found = [passage for document in documents for passage in passages(document)]
-    public = [p for p in found if not any(part.startswith("_") for part in p.title.split("."))]
-    return public or found
+    return [passage for document in documents for passage in passages(document)]
 
 
 def _train_search(
@@ -276,10 +293,10 @@ def _train_search(
     seed: int,
     seconds: float,
 ) -> "Embedder":
-    """A second encoder, from fresh weights, that brings questions and their answers together.
+    """A second encoder, of one layer, that brings questions and their answers together.
 
-    From fresh ones because masked-LM training of a minute leaves all mean vectors alike (cosines of
-    0.95), and a contrast that starts there does not get anywhere in the time: docs/log.md.
+    It starts from fresh weights because masked-LM training of a minute leaves all mean vectors
+    alike (cosines of 0.95); a contrast that starts there does not get anywhere: docs/log.md.
     """
     import numpy as np
 
@@ -287,18 +304,23 @@ def _train_search(
     from ..tasks.dense import Embedder
     from ..train.loop import train
 
-    encoder = Encoder(config)
+    encoder = Encoder(replace(config, num_hidden_layers=1))
     encoder.tokenizer = tokenizer
     embedder = Embedder(encoder)
     order = np.random.default_rng([seed, 1]).permutation(len(passages))
 
     def loss_of(number: int) -> "tuple[Tensor, int]":
         chosen = [passages[order[(number * PAIRS + i) % len(order)]] for i in range(PAIRS)]
-        return embedder.loss(
-            [p.question for p in chosen], [p.answer for p in chosen], max_length=PAIR_TOKENS
-        )
+        generator = np.random.default_rng([seed, 2, number])
+        questions = []
+        for passage in chosen:  # a few words in a row, as people ask
+            words = passage.question.split()
+            length = int(generator.integers(3, 10))
+            start = int(generator.integers(0, max(1, len(words) - length + 1)))
+            questions.append(" ".join(words[start : start + length]))
+        return embedder.loss(questions, [p.answer for p in chosen], max_length=PAIR_TOKENS)
 
-    train(encoder, loss_of, lr=1e-3, seconds=seconds)
+    train(encoder, loss_of, lr=3e-3, seconds=seconds)
     return embedder
 
 
@@ -306,8 +328,8 @@ def _search(
     embedder: "Embedder", passages: "list[Passage]", questions: Sequence[str]
 ) -> list[dict[str, Any]]:
     """For each question the three sources with the nearest passage."""
-    ids, _ = embedder.tokenize([p.text for p in passages], max_length=PAIR_TOKENS, truncate=True)
-    vectors = embedder.embed_ids(ids)
+    encoded = embedder.tokenizer.encode_batch([p.text for p in passages])
+    vectors = embedder.embed_ids([embedder.tokenizer.truncate(d, PAIR_TOKENS) for d in encoded])
     asked = embedder.embed(questions, max_length=LONGEST, truncate=True)
     results = []
     for question, scores in zip(questions, asked @ vectors.T, strict=True):

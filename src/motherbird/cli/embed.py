@@ -1,14 +1,17 @@
 """``motherbird embed``."""
 
-import io
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .output import print_json, progress
+
+if TYPE_CHECKING:
+    from ..data.text import Document
 
 
 @click.command(name="embed")
@@ -54,6 +57,11 @@ def command(
         from ..errors import InputError
 
         raise InputError("--out is no .npy file", out, "write a name that ends in .npy")
+    if path.is_dir():
+        from ..errors import InputError
+
+        raise InputError("--out is a folder", out, "name a file in it")
+    options.check_text(prompt or "")
     options.set_threads(threads)
     import numpy as np
 
@@ -66,7 +74,11 @@ def command(
     )
     start = time.monotonic()
     ids, truncated = embedder.tokenize(
-        texts, prompt=prompt, max_length=max_length, truncate=truncate
+        [text.text for text in texts],
+        prompt=prompt,
+        max_length=max_length,
+        truncate=truncate,
+        names=[text.source for text in texts],
     )
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
@@ -101,28 +113,34 @@ def command(
         click.echo(f"{n} vectors of {dimensions} in {path}: {seconds:.1f} s, {rate:,.0f} tokens/s")
 
 
-def _read(file: str) -> list[str]:
-    """One text a line, or the texts of a .jsonl; an empty line is named, not skipped."""
-    from ..data.text import JSONL, read
+def _read(file: str) -> "list[Document]":
+    """One text a line, or the texts of a .jsonl; an empty one is named, not skipped."""
+    from ..data.text import JSONL, Document, read
     from ..errors import DamagedError, InputError
 
     if file != "-" and file.lower().endswith(JSONL):
-        return [document.text for document in read(file)]
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
-    except FileNotFoundError as error:
-        raise InputError("there is no such file", file, "- reads standard input") from error
-    except IsADirectoryError as error:
-        raise InputError("this is a folder", file, "give a file of text") from error
-    except UnicodeDecodeError as error:
-        raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
-    texts = text.split("\n")  # not splitlines, which also splits at form feeds and others
-    if texts[-1] == "":
-        texts.pop()
-    for number, line in enumerate(texts, 1):
-        if not line.strip():
-            raise InputError("an empty line has no vector", f"{file}:{number}", "remove the line")
+        texts = list(read(file, keep_empty=True))
+    else:
+        try:
+            if file == "-":
+                data = sys.stdin.buffer.read() if sys.stdin is not None else b""
+            else:
+                data = Path(file).read_bytes()
+            lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        except FileNotFoundError as error:
+            raise InputError("there is no such file", file, "- reads standard input") from error
+        except IsADirectoryError as error:
+            raise InputError("this is a folder", file, "give a file of text") from error
+        except UnicodeDecodeError as error:
+            raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
+        if lines[-1] == "":
+            lines.pop()
+        texts = [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
+    for text in texts:
+        if not text.text.strip():
+            raise InputError("an empty text has no vector", text.source, "remove the line")
+        if "\0" in text.text:
+            raise DamagedError("a binary file, not text", text.source)
     if not texts:
         raise InputError("no text was found", file, "give one text a line")
     return texts

@@ -35,8 +35,10 @@ def command(
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
     """  # noqa: D301
     options.set_threads(threads)
+    from ..core.checkpoint import own_tokenizer
     from ..core.heads import MaskedLM
 
+    options.check_text(text)
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )
@@ -44,8 +46,11 @@ def command(
     if json_:
         print_json({"text": text, "masks": [[asdict(c) for c in mask] for mask in masks]})
         return
+    tokenizer = own_tokenizer(loaded)
     for number, mask in enumerate(masks, 1):
         if len(masks) > 1:
             click.echo(f"mask {number}")
         for candidate in mask:
-            click.echo(f"{candidate.probability:7.1%}  {candidate.text}")
+            # White space is a real answer; its repr shows it.
+            shown = candidate.text or repr(tokenizer.decode([candidate.token_id]))
+            click.echo(f"{candidate.probability:7.1%}  {shown}")

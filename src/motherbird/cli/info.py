@@ -24,6 +24,8 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
     "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
     """
     if model is None:
+        if revision is not None:
+            raise click.UsageError("--revision needs a MODEL.")
         report = _machine()
         print_json(report) if json_ else _show_machine(report)
     else:
@@ -126,7 +128,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
             },
         },
         "tokenizer": tokenizer,
-        "labels": list(hf_config.read_labels(raw)),
+        "labels": list(hf_config.read_labels(raw)) if "classifier.weight" in tensors else [],
         "files": sorted(p.name for p in directory.iterdir()),
         "tensors": {
             "count": len(tensors),

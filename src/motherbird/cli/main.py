@@ -96,7 +96,8 @@ def main() -> None:
     try:
         result = cli.main(prog_name="motherbird", standalone_mode=False)
         code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()
     except SystemExit as stop:
         code = _fail("stopped", "stopped by a signal") if stop.code == 143 else int(stop.code or 0)
         code = 143 if stop.code == 143 else code
@@ -104,14 +105,23 @@ def main() -> None:
         _fail("interrupted", "stopped by Ctrl-C")
         code = 130
     except BrokenPipeError:
-        # Whoever read our output has gone; say nothing, and keep the interpreter from trying to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = _nobody_listens()
     except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        code = _report(error)
+        if "--debug" in sys.argv and not isinstance(error, click.ClickException):
+            import traceback
+
+            traceback.print_exc()
+        try:
+            code = _report(error)
+        except BrokenPipeError:
+            code = _nobody_listens()
     sys.exit(code)
+
+
+def _nobody_listens() -> int:
+    """Say nothing to a reader that has gone, and keep the interpreter from trying to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _report(error: Exception) -> int:
@@ -125,6 +135,8 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         where = str(error.filename or "")
         return _fail("io", error.strerror or str(error), where, "free space or check rights, retry")
+    if isinstance(error, MemoryError):
+        return _fail("memory", "not enough memory", "", "use a smaller model, or --batch-tokens")
     what = f"{type(error).__name__}: {error}"
     return _fail("internal", what, "", "this is a bug; run again with motherbird --debug ...")
 
@@ -134,6 +146,6 @@ def _fail(code: str, what: str, where: str = "", how: str = "", exit_code: int =
     parts = [" ".join(part.split()) for part in (what, where, how) if part]
     if "--json" in sys.argv:
         error: dict[str, Any] = {"code": code, "what": what, "where": where, "how": how}
-        print(json.dumps({"error": error}))  # noqa: T201
+        print(json.dumps({"error": error}), flush=True)  # noqa: T201
     click.echo(f"error: {': '.join(parts)}", err=True)
     return exit_code

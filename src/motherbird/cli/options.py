@@ -31,7 +31,11 @@ threads = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; all cores if not set."
 )
 seed = click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Of all chance."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Start of all chance.",
 )
 
 
@@ -40,6 +44,20 @@ def compute(function: F) -> F:
     for option in (threads, dtype, device):
         function = option(function)
     return function
+
+
+def check_text(text: str) -> None:
+    """Refuse an argument that is not UTF-8.
+
+    Raises:
+        InputError: showing it escaped.
+    """
+    from ..errors import InputError
+
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("an argument is not UTF-8 text", ascii(text)) from error
 
 
 def set_threads(count: int | None) -> None:
@@ -59,11 +77,17 @@ def output(path: str, inputs: list[Path]) -> Path:
     """
     from ..errors import InputError
 
+    if not path or not all(str(given) for given in inputs):
+        raise InputError("a path is empty", how="write . for the current folder")
     out = Path(path).resolve()
     for given in inputs:
         folder = given.resolve()
         if out == folder or (folder.is_dir() and folder in out.parents):
-            raise InputError("the output would lie inside the input", str(path), "name another")
+            raise InputError(
+                f"the output would lie inside the input {given}",
+                str(path),
+                f"name another with --out, such as ../{out.name}",
+            )
     if not out.parent.is_dir():
         raise InputError("the folder to write into does not exist", str(out.parent), "create it")
     return Path(path)

@@ -11,11 +11,12 @@ import click
 
 def print_json(value: Any) -> None:
     """Print the one JSON document of a command that was called with --json."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 @contextmanager
-def progress(what: str, total: float, quiet: bool = False) -> Iterator[Callable[..., None]]:
+def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, where that is a terminal.
 
     Yields a function that is called with how much was done, and a text to show beside the bar.
@@ -37,7 +38,7 @@ def progress(what: str, total: float, quiet: bool = False) -> Iterator[Callable[
         yield lambda done, text="": bar.update(task, advance=done, text=text)
 
 
-def human(number: float, unit: str = "") -> str:
+def human(number: int | float, unit: str = "") -> str:
     """1234567 -> "1.2M"."""
     for suffix in ("", "k", "M", "G"):
         if abs(number) < 1000:

@@ -273,6 +273,8 @@ def as_device(device: torch.device | str | None) -> torch.device:
     """
     try:
         chosen = torch.device(device or "cpu")
+        if chosen.type == "meta":
+            raise RuntimeError("meta tensors hold no values")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Passage:
 
 
 def passages(document: Document) -> Iterator[Passage]:
-    """Docstrings with their code for Python; paragraphs for everything else."""
+    """Docstrings of public names with their code for Python; paragraphs for everything else."""
     found = False
     if document.source.endswith(".py"):
         for passage in _python(document):
@@ -42,15 +43,18 @@ def passages(document: Document) -> Iterator[Passage]:
 
 def _python(document: Document) -> Iterator[Passage]:
     try:
-        tree = ast.parse(document.text)
-    except (SyntaxError, ValueError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign code: invalid escapes and the like
+            tree = ast.parse(document.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     module = re.sub(r"(/__init__)?\.py$", "", document.source).replace("/", ".")
     todo: list[tuple[str, ast.AST]] = [(module, tree)]
     while todo:
         name, node = todo.pop()
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            definition = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if definition and not child.name.startswith("_"):
                 todo.append((f"{name}.{child.name}", child))
         if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
@@ -60,7 +64,7 @@ def _python(document: Document) -> Iterator[Passage]:
         first = about.split("\n\n")[0]
         names = " ".join(n.name for n in ast.iter_child_nodes(node) if hasattr(n, "name"))
         body = node.body[1:] if not isinstance(node, ast.Module) else []
-        code = "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
+        code = _source(body)
         rest = about[len(first) :].strip()[:LONGEST]
         yield Passage(
             source=document.source,
@@ -71,9 +75,21 @@ def _python(document: Document) -> Iterator[Passage]:
         )
 
 
+def _source(body: list[ast.stmt]) -> str:
+    try:
+        return "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
+    except RecursionError:  # a sum of a thousand terms
+        return ""
+
+
 def _prose(document: Document) -> Iterator[Passage]:
     text = ""
-    for paragraph in [*re.split(r"\n\s*\n", document.text), None]:
+    paragraphs = [
+        paragraph[i : i + LONGEST - SHORTEST]
+        for paragraph in re.split(r"\n\s*\n", document.text)
+        for i in range(0, max(1, len(paragraph)), LONGEST - SHORTEST)
+    ]
+    for paragraph in [*paragraphs, None]:
         if paragraph is not None and len(text) < SHORTEST:
             text = f"{text}\n{paragraph.strip()}".strip()
             if len(text) < SHORTEST:

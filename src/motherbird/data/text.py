@@ -1,17 +1,16 @@
 """Read text from a file, a folder, or .jsonl[.gz|.zst]."""
 
 import gzip
-import io
-import json
 import logging
 import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any
 
 from ..errors import DamagedError, InputError, need
+from ..files import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +28,11 @@ class Document:
     source: str
 
 
-def read(path: str | Path) -> Iterator[Document]:
+def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
     """Yield the documents of a file, or of every text file below a folder, in order of names.
 
-    A file of a folder that is no UTF-8 text is skipped, named and counted in the log; links are not
-    followed. Empty documents are left out.
+    A file of a folder that is unreadable or no UTF-8 text is skipped, named and counted in the log;
+    links are not followed. Empty documents are left out unless ``keep_empty``.
 
     Raises:
         InputError: the path is missing, or holds no text.
@@ -47,12 +46,12 @@ def read(path: str | Path) -> Iterator[Document]:
         documents = _read_folder(path)
     else:
         raise InputError("there is no such file or folder", str(path))
-    empty = True
+    found = False
     for document in documents:
-        if document.text.strip():
-            empty = False
+        if keep_empty or document.text.strip():
+            found = True
             yield document
-    if empty:
+    if not found:
         raise InputError("no text was found", str(path), "give text files, sources or .jsonl")
 
 
@@ -70,6 +69,8 @@ def _read_folder(folder: Path) -> Iterator[Document]:
             if path.name.lower().endswith(JSONL):
                 raise
             skipped.append(error.where)
+        except OSError:
+            skipped.append(str(path))
     if skipped:
         log.warning("skipped %d files that are no UTF-8 text, first %s", len(skipped), skipped[0])
 
@@ -92,22 +93,30 @@ def _read_jsonl(path: Path) -> Iterator[Document]:
     stream, damage = _open(path)
     try:
         with stream as file:
-            for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), 1):
+            for number, line in enumerate(_lines(file), 1):
                 if line.strip():
-                    yield Document(text_of(line, f"{path}:{number}"), f"{path}:{number}")
-    except (EOFError, zlib.error, UnicodeDecodeError, damage) as error:
+                    yield Document(_text_of(line, f"{path}:{number}"), f"{path}:{number}")
+    except (EOFError, zlib.error, damage) as error:
         where = f"{path}, after line {number}"
         raise DamagedError(f"cannot be read to its end ({error})", where) from error
 
 
-def text_of(line: str, where: str) -> str:
-    """The field "text" of one line of JSON.
+def _lines(file: Any) -> Iterator[bytes]:
+    """Lines of bytes, every whole one before the place where reading fails."""
+    rest = b""
+    while chunk := file.read(1 << 13):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
 
-    Raises:
-        DamagedError: naming ``where``.
-    """
+
+def _text_of(line: bytes, where: str) -> str:
+    """The field "text" of one line of JSON; a lone surrogate in it is no text."""
     try:
-        row = json.loads(line)
+        row = parse_json(line.decode("utf-8-sig"))
+        if isinstance(row, dict) and isinstance(row.get("text"), str):
+            row["text"].encode()
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"not a line of JSON ({error})", where) from error
     text = row.get("text") if isinstance(row, dict) else None
@@ -116,10 +125,10 @@ def text_of(line: str, where: str) -> str:
     return text
 
 
-def _open(path: Path) -> tuple[BinaryIO, type[Exception]]:
+def _open(path: Path) -> tuple[Any, type[Exception]]:
     """The decompressed bytes, and what reading them raises where they are damaged."""
     if path.suffix.lower() == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb")), OSError
+        return gzip.open(path, "rb"), OSError
     if path.suffix.lower() == ".zst":
         home = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
         zstd = need(home, "train")

@@ -78,6 +78,8 @@ class Embedder:
         """
         directory = checkpoint.find(name_or_dir, revision)
         place, arguments = _read_modules(directory)
+        if not place.is_dir():
+            raise InputError("the folder of the encoder is missing", str(place))
         encoder = Encoder.load(place, dtype=dtype, attention=attention, device=device)
         return cls(encoder, **arguments)
 
@@ -208,10 +210,18 @@ class Embedder:
         prompt: str | None = None,
         max_length: int | None = None,
         truncate: bool = False,
+        names: Sequence[str] | None = None,
     ) -> tuple[list[list[int]], int]:
-        """The first half of `embed`: token ids, and how many texts were truncated."""
+        """The first half of `embed`: token ids, and how many texts were truncated.
+
+        An error calls text i by ``names[i]``.
+        """
         if isinstance(texts, str):
             raise InputError("texts is one string", how="give a list: embed([text])")
+
+        def name(number: int) -> str:
+            return names[number] if names else f"text {number}"
+
         limit = self.max_length if max_length is None else max_length
         if not 1 <= limit <= self.encoder.config.max_position_embeddings:
             raise InputError(
@@ -220,7 +230,7 @@ class Embedder:
             )
         for number, text in enumerate(texts):
             if not text.strip():
-                raise InputError("an empty text has no vector", f"text {number}", "leave it out")
+                raise InputError("an empty text has no vector", name(number), "leave it out")
         prompt = prompt if prompt is not None else self.default_prompt
         before = self.prompts.get(prompt, prompt) if prompt is not None else ""
         ids = self.tokenizer.encode_batch([before + text for text in texts])
@@ -228,8 +238,8 @@ class Embedder:
         if long and not truncate:
             raise InputError(
                 f"{len(ids[long[0]])} tokens are more than the limit of {limit}",
-                f"text {long[0]}" + (f" and {len(long) - 1} others" if long[1:] else ""),
-                "cut it into pieces, or ask for truncation",
+                name(long[0]) + (f" and {len(long) - 1} others" if long[1:] else ""),
+                "cut it into pieces, or truncate (truncate=True, --truncate)",
             )
         for number in long:
             ids[number] = self.tokenizer.truncate(ids[number], limit)

@@ -17,7 +17,7 @@ from ..core.masking import mask_tokens
 from ..core.packed import Packed, pack
 from ..core.tokenizer import Tokenizer
 from ..data.packing import best_fit
-from ..errors import InputError
+from ..errors import DivergedError, InputError
 
 TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1; validation is always at 15%
 WARM_UP, DECAY_FROM = 0.03, 0.5  # shares of a run
@@ -67,9 +67,9 @@ def train(
 
     Raises:
         InputError: neither or both of seconds and steps are given, or none is positive.
-        FloatingPointError: the loss is not finite.
+        DivergedError: the loss is not finite.
     """
-    if (seconds is None) == (steps is None) or (seconds or steps or 0) <= 0:
+    if (seconds is None) == (steps is None) or not (seconds or steps or 0) > 0:
         raise InputError("a run needs either seconds or steps, more than 0")
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -86,7 +86,7 @@ def train(
             group["lr"] = learning_rate(max(share, 1e-3), lr)
         loss, size = loss_of(number)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {number}")
+            raise DivergedError(f"the loss is {loss.item()} at step {number}", how="lower lr")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,6 +104,8 @@ def cut(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int) -
     """Cut encoded documents into pieces of at most ``length``, each framed as a document."""
     prefix, suffix = tokenizer.frame()
     room = length - len(prefix) - len(suffix)
+    if room < 1:
+        raise InputError(f"nothing of a document fits into {length} tokens")
     return [
         [*prefix, *inside[i : i + room], *suffix]
         for inside in (d[len(prefix) : len(d) - len(suffix)] for d in documents)
@@ -116,6 +118,8 @@ def batches(
 ) -> Iterator[Packed]:
     """Batches of ``rows`` full rows, epoch after epoch without end, in an order keyed by seed."""
     packed_rows = best_fit([len(d) for d in documents], length)
+    if not packed_rows:
+        raise InputError("there is no document to train on")
     epoch = 0
     while True:
         order = np.random.default_rng([seed, epoch]).permutation(len(packed_rows))

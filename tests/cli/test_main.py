@@ -1,0 +1,256 @@
+"""The command line as a whole: help, errors, signals and odd surroundings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+
+import motherbird as package
+from motherbird.cli.main import COMMANDS, cli
+
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and pipes")
+MOTHERBIRD = [sys.executable, "-m", "motherbird"]
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [*MOTHERBIRD, *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+# --- help and version
+
+# Runs the statement that is its first argument, then says what that has cost.
+PROBE = """
+import json, sys, time
+code, sys.argv[1:] = sys.argv[1], sys.argv[2:]
+try:
+    exec(code)
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = sorted({"torch", "numpy", "tokenizers", "safetensors", "rich"} & set(sys.modules))
+print(json.dumps({"seconds": time.process_time(), "heavy": heavy}), file=sys.stderr)
+"""
+MAIN = "from motherbird.cli.main import main; main()"
+
+
+def cost(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, code, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["-h"], [], ["--version"], *([name, "--help"] for name in COMMANDS)],
+    ids=" ".join,
+)
+def test_help_costs_nothing(arguments):
+    out, spent = cost(MAIN, *arguments)
+    assert spent["heavy"] == []
+    assert out == f"motherbird, version {package.__version__}\n" or "Usage: motherbird" in out
+
+
+def test_import_and_help_are_fast():
+    """In CPU time, which others on the machine hardly change; the best of three."""
+    for code in ("import motherbird", MAIN):
+        assert min(cost(code, "--help")[1]["seconds"] for _ in range(3)) < 0.4
+    assert cost("import motherbird")[1]["heavy"] == []
+
+
+def test_help_names_every_command(motherbird):
+    out = motherbird("--help").done().out
+    assert motherbird().done().out == out
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in out and line.split()[0] in out
+    assert "motherbird demo" in out  # where to start
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_text(name, motherbird):
+    command = cli.get_command(click.Context(cli), name)
+    out = motherbird(name, "--help").done().out
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    assert {"--json"} <= {option for p in options for option in p.opts}
+    for option in options:
+        assert option.help and option.help[0].isupper() or option.help.startswith(("auto", "cpu"))
+        assert option.opts[0] in out
+
+
+def test_help_on_a_narrow_terminal(motherbird, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    for name in COMMANDS:
+        motherbird(name, "--help").done()
+
+
+def test_as_a_module():
+    assert run("--version").stdout == f"motherbird, version {package.__version__}\n"
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dem"], "'dem'.*'demo'"),
+        (["fillmask"], "'fillmask'.*'fill-mask'"),
+        (["fill_mask", "a"], "'fill-mask'"),
+        (["xyzzy"], "'xyzzy'.*motherbird --help"),
+        (["--hlep"], "'--hlep'.*'--help'"),
+        (["demo", "--minuets", "1"], "'--minuets'.*'--minutes'"),
+        (["demo", "--minutes"], "'--minutes' requires"),
+        (["info", "one", "two"], "unexpected extra argument.*two.*info --help"),
+        (["demo", "--seed", "-1"], "--seed.*-1"),
+        (["demo", "--seed", str(2**63)], "--seed"),
+        (["embed"], "Missing argument 'FILE'.*embed --help"),
+        ([""], "''"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_on_the_line(arguments, says, motherbird):
+    assert motherbird(*arguments).refused(says).out == ""
+    error = motherbird(*arguments, "--json").refused().json["error"]
+    assert error["code"] == "usage" and error["what"]
+
+
+def broken(error):
+    def load(*arguments, **options):
+        raise error
+
+    return load
+
+
+def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
+    error = RuntimeError("what nobody\n\nexpected")
+    monkeypatch.setattr("motherbird.core.heads.MaskedLM.load", broken(error))
+    call = ("fill-mask", "a [MASK]", "--model", model)
+    result = motherbird(*call)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error: RuntimeError: what nobody expected: this is a bug")
+    assert result.err.count("\n") == 1 and "--debug" in result.err
+    result = motherbird(*call, "--json")
+    assert result.code == 1 and result.json["error"]["code"] == "internal"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "/some/file"), MemoryError()], ids=repr
+)
+def test_an_error_of_the_machine_is_no_bug(error, motherbird, model, monkeypatch):
+    monkeypatch.setattr("motherbird.core.heads.MaskedLM.load", broken(error))
+    motherbird("fill-mask", "a [MASK]", "--model", model).refused("space|memory", code=1)
+
+
+def test_debug_shows_the_traceback(model):
+    done = run("--debug", "info", model / "nowhere")
+    assert "Traceback" in done.stderr and "InputError" in done.stderr
+    assert done.returncode == 2  # the same as without
+    assert "Traceback" not in run("info", model / "nowhere", "--debug").stderr  # no such option
+
+
+def test_verbose_says_what_was_chosen(motherbird, model):
+    from motherbird.core.attention import _announce
+
+    call = ("fill-mask", "a [MASK]", "--model", model)
+    _announce.cache_clear()
+    assert "INFO: attention on cpu" in motherbird("--verbose", *call).err
+    _announce.cache_clear()
+    motherbird(*call).done()
+
+
+# --- surroundings
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TERM": "dumb"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=str,
+)
+def test_any_locale(settings, model):
+    """Text that the terminal cannot show comes out escaped, and JSON stays JSON."""
+    kept = ("PATH", "PYTHONPATH", "SYSTEMROOT", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE")  # no HOME
+    environment = {key: os.environ[key] for key in kept if key in os.environ} | settings
+    text = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{GRINNING FACE} [MASK]"
+    program = (
+        "import sys; from motherbird.cli.main import main; "
+        f"sys.argv = ['motherbird', 'fill-mask', {ascii(text)}, '--json', '--model', sys.argv[1]]; "
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(model)], capture_output=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    out = done.stdout.decode("latin-1" if "PYTHONIOENCODING" in settings else "utf-8")
+    assert json.loads(out)["text"] == text
+
+
+@posix
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--json"], ["info", "/dev", "--json"]])
+def test_a_reader_that_has_gone(arguments):
+    """As in ``motherbird info | head -0``: nothing to say about it."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*MOTHERBIRD, *arguments], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    if done.returncode == 1:
+        assert done.stderr == ""
+
+
+@posix
+@pytest.mark.parametrize(
+    ("arguments", "closed", "codes"),
+    [(["--version"], ">&-", (0, 1)), (["embed", "-", "--out", "x.npy", "--model"], "<&-", (2,))],
+    ids=["no output", "no input"],
+)
+def test_closed_streams(arguments, closed, codes, model, tmp_path):
+    call = [*MOTHERBIRD, *arguments] + ([str(model)] if closed == "<&-" else [])
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *call],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in codes
+    assert "Traceback" not in done.stderr and "this is a bug" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--json"])],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_a_signal_during_a_demo(number, code, options, sources, tmp_path):
+    """One line, the right code, nothing written."""
+    process = subprocess.Popen(
+        [*MOTHERBIRD, "demo", "--text", sources, "--minutes", "10", "--threads", "1", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    with process:
+        talk = process.stderr if "--json" in options else process.stdout
+        for line in talk:
+            if line.startswith("3/5 training"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert [line for line in err.splitlines() if line.startswith("error: stopped")] == [
+        err.splitlines()[-1]
+    ]
+    assert "Traceback" not in err
+    if "--json" in options:
+        assert json.loads(out)["error"]["code"] == "stopped"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,58 @@
+"""Every Python block of README and docs is run; a text block right behind it is its output."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    """A folder in which a short demo has been run on three modules."""
+    import argparse
+    import difflib
+    import tarfile
+
+    from motherbird.cli.demo import command
+
+    folder = tmp_path_factory.mktemp("docs")
+    sources = folder / "sources"
+    sources.mkdir()
+    for module in (argparse, difflib, tarfile):
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        (sources / f"{module.__name__}.py").write_text(text, encoding="utf-8")
+    out = str(folder / "motherbird-demo")
+    arguments = ["--text", str(sources), "--minutes", "0.1", "--out", out]
+    command.main(arguments, standalone_mode=False)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_of_a_page(page, demo_folder, monkeypatch):
+    monkeypatch.chdir(demo_folder)
+    names: dict[str, object] = {}
+    for code, wanted in BLOCK.findall(page.read_text(encoding="utf-8")):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page.name, "exec"), names)
+        if wanted:
+            assert printed.getvalue() == wanted
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_readme_and_ci_run_the_same_commands():
+    commands = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text("utf-8"))
+    install, test = commands[1].split(" && ")
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    assert install in lines and lines[-1] == test

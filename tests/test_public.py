@@ -1,0 +1,54 @@
+"""The public surface is what others rely on: names, signatures, and what importing costs."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import motherbird
+
+NAMES = {
+    "DamagedError", "Embedder", "Encoder", "EncoderConfig", "InputError", "MaskedLM",
+    "MotherbirdError", "Packed", "SequenceClassifier", "TokenClassifier", "Tokenizer", "pack",
+    "presets", "repad", "split_by_tokens", "tokenizer", "unpack", "__version__",
+}  # fmt: skip
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_names():
+    assert set(motherbird.__all__) == NAMES
+    assert all(getattr(motherbird, name) is not None for name in NAMES)
+
+
+def test_a_name_that_is_none():
+    assert not hasattr(motherbird, "Encodr")
+
+
+def test_signatures():
+    load = ["name_or_dir", "dtype", "attention", "device", "revision"]
+    for model in (motherbird.Encoder, motherbird.MaskedLM, motherbird.Embedder):
+        assert parameters(model.load) == load
+    assert parameters(motherbird.Encoder.save) == ["self", "directory", "tokenizer"]
+    assert parameters(motherbird.MaskedLM.fill) == ["self", "text", "top_k"]
+    assert parameters(motherbird.MaskedLM.forward) == ["self", "packed", "positions"]
+    assert parameters(motherbird.Embedder.embed) == [
+        "self", "texts", "prompt", "normalize", "truncate_dim", "max_length", "truncate",
+        "batch_tokens",
+    ]  # fmt: skip
+    assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
+
+
+def test_importing_is_light():
+    """Neither torch nor numpy, and well under 0.4 seconds of CPU time."""
+    code = (
+        "import time, sys, json; t = time.process_time(); import motherbird, motherbird.cli.main;"
+        "print(json.dumps([time.process_time() - t, 'torch' in sys.modules,"
+        " 'numpy' in sys.modules]))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code])
+    seconds, torch, numpy = json.loads(out)
+    assert not torch and not numpy
+    assert seconds < 0.4
