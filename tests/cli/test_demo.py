@@ -173,11 +173,15 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     shutil.copytree(model, tmp_path / "ours")
     (tmp_path / "ours" / "notes.txt").write_text("mine")
+    shutil.copytree(model, tmp_path / "model")
+    manifest = tmp_path / "ours" / "motherbird.json"
+    manifest.write_text(manifest.read_text().replace('"kind": "model"', '"kind": "demo"'))
     (tmp_path / "file").write_text("mine")
     before = tree(tmp_path)
     for name, says in {
         "mine": "not made by motherbird.*mine",
         "ours": "also holds 'notes.txt'",
+        "model": "holds a model, not a demo",
         "file": "not a folder.*file",
         "nowhere/deep": "does not exist.*nowhere",
     }.items():

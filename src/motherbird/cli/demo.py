@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,7 @@ def command(
     from ..files import check_replaceable
 
     start = time.monotonic()
-    out_path = options.output(out, [Path(text or "")] if text is not None else [])
+    out_path = options.output(out, [text] if text is not None else [])
     check_replaceable(out_path, "demo")
     _check(minutes, questions)
     options.set_threads(threads)

@@ -52,7 +52,7 @@ def command(
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "seconds"}.
     """
-    path = options.output(out, [Path(model), *([Path(file)] if file != "-" else [])])
+    path = options.output(out, [model, *([file] if file != "-" else [])])
     if path.suffix != ".npy":
         from ..errors import InputError
 

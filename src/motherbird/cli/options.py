@@ -69,7 +69,7 @@ def set_threads(count: int | None) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(count)
 
 
-def output(path: str, inputs: list[Path]) -> Path:
+def output(path: str, inputs: list[str]) -> Path:
     """An output path that does not lie inside an input and whose folder exists.
 
     Raises:
@@ -77,11 +77,11 @@ def output(path: str, inputs: list[Path]) -> Path:
     """
     from ..errors import InputError
 
-    if not path or not all(str(given) for given in inputs):
-        raise InputError("a path is empty", how="write . for the current folder")
+    if not all([path, *inputs]):
+        raise InputError("a path or text is empty", how="write . for the current folder")
     out = Path(path).resolve()
     for given in inputs:
-        folder = given.resolve()
+        folder = Path(given).resolve()
         if out == folder or (folder.is_dir() and folder in out.parents):
             raise InputError(
                 f"the output would lie inside the input {given}",

@@ -53,8 +53,9 @@ def _python(document: Document) -> Iterator[Passage]:
     while todo:
         name, node = todo.pop()
         for child in ast.iter_child_nodes(node):
-            definition = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            if definition and not child.name.startswith("_"):
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if not child.name.startswith("_"):
                 todo.append((f"{name}.{child.name}", child))
         if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
