@@ -724,3 +724,9 @@ def test_weights_that_are_not_finite_are_not_saved(model, folder, tmp_path):
     with pytest.raises(InputError, match=r"head\.dense\.weight.*nothing was saved"):
         model.save(folder)
     assert contents(tmp_path) == before
+
+
+def test_weights_are_as_readable_as_their_neighbours(toy, tmp_path):
+    Encoder(toy).save(tmp_path / "m")
+    modes = {path.stat().st_mode for path in (tmp_path / "m").iterdir() if path.is_file()}
+    assert len(modes) == 1

@@ -370,6 +370,8 @@ def write(
     raw = hf_config.write(config, architecture, next(iter(tensors.values())).dtype, labels)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    # The library makes it readable by its owner alone; it is no more secret than its neighbours.
+    (directory / WEIGHTS).chmod((directory / "config.json").stat().st_mode)
     tokenizer = tokenizer or encoder.tokenizer
     if tokenizer is not None:
         tokenizer.write_files(directory, config.max_position_embeddings)
