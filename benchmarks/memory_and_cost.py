@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from motherbird.core.attention import Plan, choose
 MEMORY = """
 import sys, torch, motherbird
 encoder = motherbird.Encoder.load(sys.argv[1], dtype="bfloat16")
-sum(float(p.detach().sum()) for p in encoder.parameters())  # every page of the weights is resident now
+sum(float(p.detach().sum()) for p in encoder.parameters())  # now every page is resident
 packed = motherbird.pack([torch.randint(0, 50280, (8192,)).tolist()])
 def status(key):
     line = next(l for l in open("/proc/self/status") if l.startswith(key))
@@ -63,8 +64,8 @@ def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
             plan = Plan(pack([[1] * length]))
             x = torch.randn(length, 768, dtype=dtype)
             qkv = [torch.randn(length, 12, 64, dtype=dtype) for _ in range(3)]
-            work["attention", length] = lambda a=qkv, p=plan: backend.attend(*a, p, 64)
-            work["layer", length] = lambda a=x, p=plan: layer(a, p, backend)
+            work["attention", length] = partial(backend.attend, *qkv, plan, 64)
+            work["layer", length] = partial(layer, x, plan, backend)
         times: dict[tuple[str, int], list[float]] = {key: [] for key in work}
         with torch.inference_mode():
             for turn in range(repeats + 1):

@@ -91,11 +91,11 @@ def _table(rows: list[tuple[str, Any]]) -> None:
 
 
 def _model(name: str, revision: str | None) -> dict[str, Any]:
-    from ..core import checkpoint, hf_config
+    from ..core import checkpoint, hf_config, hub
     from ..core import tokenizer as tokenizers
     from ..core.config import FIELDS
 
-    directory = checkpoint.find(name, revision)
+    directory = hub.find(name, revision)
     raw = checkpoint.read_config(directory)
     config = hf_config.read(raw, str(directory / "config.json"))
     tensors = checkpoint.published_names(checkpoint.read_tensors(directory))

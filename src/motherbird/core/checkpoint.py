@@ -1,4 +1,4 @@
-"""Hugging Face directories, both ways: find, read, check, write.
+"""Hugging Face directories, both ways: read, check, write.
 
 Only safetensors are read. Nothing that a directory holds is ever executed.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import DamagedError, InputError
 from ..files import check_files, new_directory, parse_json, read_json
-from . import hf_config
+from . import hf_config, hub
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
@@ -29,41 +29,6 @@ HEADS = ("head.", "decoder.", "classifier.")
 ENCODER = ("embeddings.", "layers.", "final_norm.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
           "float64": torch.float64}  # fmt: skip
-
-
-def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a model: as given, or downloaded (or cached) from the Hub.
-
-    Raises:
-        InputError: there is no such directory, and no such model can be had from the Hub.
-    """
-    name = str(name_or_dir)
-    try:
-        path = Path(name_or_dir).expanduser()
-        if path.is_dir():
-            return path
-        if path.exists():
-            raise InputError("a model is a directory, and this is a file", name)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"there is no such directory ({reason})", name[:100]) from error
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise InputError("there is no such directory", name, "give a model's folder or owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["*.json", "*.safetensors", "1_Pooling/*"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"there is no such directory, and the Hub did not give it ({reason})",
-            name if revision is None else f"{name} at revision {revision}",
-            "check the name, or copy the model here and give its folder",
-        ) from error
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -193,7 +158,7 @@ def load(
     """
     where = as_device(device)
     wanted = as_dtype(dtype, where)
-    directory = find(name_or_dir, revision)
+    directory = hub.find(name_or_dir, revision)
     raw = read_config(directory)
     config = hf_config.read(raw, str(directory / "config.json"))
     with torch.device("meta"):

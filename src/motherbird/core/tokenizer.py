@@ -15,6 +15,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from ..errors import InputError
 from ..files import new_directory, read_json
+from . import hub
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
@@ -174,10 +175,8 @@ def tokenizer(name_or_dir: str | Path, *, revision: str | None = None) -> Tokeni
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    from .checkpoint import find
-
     path = Path(name_or_dir)
-    return load(path if path.is_file() else find(name_or_dir, revision))
+    return load(path if path.is_file() else hub.find(name_or_dir, revision))
 
 
 def load(path: Path) -> Tokenizer:

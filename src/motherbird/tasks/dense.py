@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as normalized
 
-from ..core import checkpoint
+from ..core import checkpoint, hub
 from ..core.config import Pooling
 from ..core.heads import pool
 from ..core.model import Encoder
@@ -76,7 +76,7 @@ class Embedder:
         Arguments and errors as `Encoder.load`; modules that change the vectors in a way that we do
         not have (Dense and others) are refused.
         """
-        directory = checkpoint.find(name_or_dir, revision)
+        directory = hub.find(name_or_dir, revision)
         place, arguments = _read_modules(directory)
         if not place.is_dir():
             raise InputError("the folder of the encoder is missing", str(place))
