@@ -205,14 +205,14 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
         check_replaceable(directory, kind)
         if not directory.exists():
             os.rename(fresh, directory)
-        elif not _exchange(fresh, directory):  # then the old one is in `fresh`, and goes below
+        elif not _exchange(fresh, directory):  # if exchanged, the old one is now called `fresh`
             os.rename(directory, old)
             try:
                 os.rename(fresh, directory)
-            except OSError:
+            except BaseException:
                 os.rename(old, directory)
                 raise
+            shutil.rmtree(old, ignore_errors=True)
         _sync(directory.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

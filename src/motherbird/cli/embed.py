@@ -72,7 +72,7 @@ def command(
     embedder = Embedder.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )
-    start = time.monotonic()
+    start = time.perf_counter()
     ids, truncated = embedder.tokenize(
         [text.text for text in texts],
         prompt=prompt,
@@ -88,7 +88,7 @@ def command(
             batch_tokens=batch_tokens,
             on_batch=advance,
         )
-    seconds = time.monotonic() - start
+    seconds = time.perf_counter() - start
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:

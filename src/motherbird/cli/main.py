@@ -135,9 +135,10 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         where = str(error.filename or "")
         return _fail("io", error.strerror or str(error), where, "free space or check rights, retry")
-    if isinstance(error, MemoryError):
-        return _fail("memory", "not enough memory", "", "use a smaller model, or --batch-tokens")
-    what = f"{type(error).__name__}: {error}"
+    name, text = type(error).__name__, str(error)
+    if name in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:
+        return _fail("memory", "not enough memory", "", "use a smaller model or shorter texts")
+    what = f"{name}: {text}"
     return _fail("internal", what, "", "this is a bug; run again with motherbird --debug ...")
 
 

@@ -28,7 +28,10 @@ dtype = click.option(
     help="auto (the fastest here), float32, bfloat16, float16.",
 )  # fmt: skip
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; all cores if not set."
+    "--threads",
+    type=click.IntRange(1, 4096),
+    metavar="N",
+    help="CPU threads; all cores if not set.",
 )
 seed = click.option(
     "--seed",

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, DivergedError, InputError
 from ..files import check_files, new_directory, parse_json, read_json
 from . import hf_config, hub
 from . import tokenizer as tokenizers
@@ -108,6 +108,8 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
             if not torch.isfinite(tensor).all():
                 raise DamagedError(f"tensor {name} holds NaN or infinity", str(file))
         tensors |= part
+    if not tensors:
+        raise DamagedError("there is no tensor in it", str(files[0]))
     return tensors
 
 
@@ -180,7 +182,6 @@ def _encoder(model: nn.Module) -> Any:
 def _tokenizer_of(directory: Path, config: EncoderConfig) -> Tokenizer | None:
     if not (directory / "tokenizer.json").is_file():
         return None
-    check_files(directory, ["tokenizer.json"])
     tokenizer = tokenizers.load(directory)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
@@ -241,7 +242,7 @@ def as_device(device: torch.device | str | None) -> torch.device:
         if chosen.type == "meta":
             raise RuntimeError("meta tensors hold no values")
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
                 *(["mps"] if torch.backends.mps.is_available() else [])]  # fmt: skip
         raise InputError(
@@ -311,7 +312,7 @@ def save(
 
     Raises:
         OutputExistsError: the directory exists and is not ours.
-        InputError: a weight is NaN or infinite.
+        DivergedError: a weight is NaN or infinite.
     """
     with new_directory(Path(directory).expanduser(), "model") as fresh:
         write(model, fresh, tokenizer, labels)
@@ -330,7 +331,7 @@ def write(
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise InputError(f"weights hold NaN or infinity: {_few(bad)}", how="nothing was saved")
+        raise DivergedError(f"weights hold NaN or infinity: {_few(bad)}", how="nothing was saved")
     architecture = cast(Model, model).architecture
     raw = hf_config.write(config, architecture, next(iter(tensors.values())).dtype, labels)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,8 @@ from .hf_config import read_labels
 from .model import ACTIVATIONS, Encoder, Norm
 from .packed import Packed, pack
 from .tokenizer import Tokenizer
+
+K = TypeVar("K", bound="_Classifier")
 
 
 def pool(x: Float[Tensor, "T D"], packed: Packed, how: Pooling) -> Float[Tensor, "S D"]:
@@ -146,8 +149,8 @@ class MaskedLM(nn.Module):
         ]
 
 
-class SequenceClassifier(nn.Module):
-    """A document to C logits: pooled ("cls" or "mean", as the configuration says), then the head.
+class _Classifier(nn.Module):
+    """Encoder, head and C logits; what the two classifiers share.
 
     Args:
         config: geometry and arithmetic.
@@ -155,8 +158,6 @@ class SequenceClassifier(nn.Module):
         attention: see `Encoder`.
     """
 
-    architecture = "ModernBertForSequenceClassification"
-
     def __init__(
         self, config: EncoderConfig, labels: tuple[str, ...], attention: str = "auto"
     ) -> None:
@@ -169,14 +170,14 @@ class SequenceClassifier(nn.Module):
 
     @classmethod
     def load(
-        cls,
+        cls: type[K],
         name_or_dir: str | Path,
         *,
         dtype: torch.dtype | str | None = None,
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
-    ) -> "SequenceClassifier":
+    ) -> K:
         """As `Encoder.load`; a checkpoint without this head is refused."""
         return checkpoint.load(
             lambda config, raw: cls(config, read_labels(raw), attention),
@@ -189,53 +190,29 @@ class SequenceClassifier(nn.Module):
     def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
         """Write a Hugging Face directory; see `checkpoint.save`."""
         checkpoint.save(self, directory, tokenizer=tokenizer, labels=self.labels)
+
+    def classify(self, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows C"]:
+        """Head, dropout, logits."""
+        x = dropout(self.head(x), self.model.config.classifier_dropout, self.training)
+        return self.classifier(x)
+
+
+class SequenceClassifier(_Classifier):
+    """A document to C logits, pooled ("cls" or "mean", as the configuration says)."""
+
+    architecture = "ModernBertForSequenceClassification"
 
     def forward(self, packed: Packed) -> Float[Tensor, "S C"]:
         """Logits of each document."""
-        config = self.model.config
-        x = self.head(pool(self.model(packed), packed, config.classifier_pooling))
-        return self.classifier(dropout(x, config.classifier_dropout, self.training))
+        pooling = self.model.config.classifier_pooling
+        return self.classify(pool(self.model(packed), packed, pooling))
 
 
-class TokenClassifier(nn.Module):
-    """Every token to C logits; arguments as `SequenceClassifier`."""
+class TokenClassifier(_Classifier):
+    """Every token to C logits."""
 
     architecture = "ModernBertForTokenClassification"
 
-    def __init__(
-        self, config: EncoderConfig, labels: tuple[str, ...], attention: str = "auto"
-    ) -> None:
-        super().__init__()
-        self.labels = labels
-        self.model = Encoder(config, attention)
-        self.head = PredictionHead(config)
-        self.classifier = nn.Linear(config.hidden_size, len(labels))
-        initial.initialise(self, config)
-
-    @classmethod
-    def load(
-        cls,
-        name_or_dir: str | Path,
-        *,
-        dtype: torch.dtype | str | None = None,
-        attention: str = "auto",
-        device: torch.device | str | None = None,
-        revision: str | None = None,
-    ) -> "TokenClassifier":
-        """As `Encoder.load`; a checkpoint without this head is refused."""
-        return checkpoint.load(
-            lambda config, raw: cls(config, read_labels(raw), attention),
-            name_or_dir,
-            dtype,
-            device,
-            revision,
-        )
-
-    def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
-        """Write a Hugging Face directory; see `checkpoint.save`."""
-        checkpoint.save(self, directory, tokenizer=tokenizer, labels=self.labels)
-
     def forward(self, packed: Packed) -> Float[Tensor, "T C"]:
         """Logits of each token."""
-        x = self.head(self.model(packed))
-        return self.classifier(dropout(x, self.model.config.classifier_dropout, self.training))
+        return self.classify(self.model(packed))

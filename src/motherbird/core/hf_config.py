@@ -154,7 +154,6 @@ def write(
         raw["id2label"] = {str(i): label for i, label in enumerate(labels)}
         raw["label2id"] = {label: i for i, label in enumerate(labels)}
         raw["num_labels"] = len(labels)
-        raw["problem_type"] = "single_label_classification" if len(labels) > 1 else "regression"
     return raw
 
 
@@ -169,7 +168,8 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
     labels = raw.get("id2label")
     if labels is None:
         count = raw.get("num_labels", 2)
-        labels = {str(i): f"LABEL_{i}" for i in range(count)} if count in range(1, 2**16) else None
+        possible = isinstance(count, int) and 0 < count < 2**16
+        labels = {str(i): f"LABEL_{i}" for i in range(count)} if possible else None
     wanted = [str(i) for i in range(len(labels))] if isinstance(labels, dict) else []
     if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
         raise InputError("the labels (id2label, num_labels) are no table of 0.. and names")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..errors import InputError
 
+PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * crosses folders
+
 
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """The local directory of a model: as given, or downloaded (or cached) from the Hub.
@@ -15,24 +17,25 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     name = str(name_or_dir)
     try:
         path = Path(name_or_dir).expanduser()
-        if path.is_dir():
-            return path
-        if path.exists():
-            raise InputError("a model is a directory, and this is a file", name)
+        is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"there is no such directory ({reason})", name[:100]) from error
+    if is_directory and revision is not None:
+        raise InputError("a folder has no revisions", name, "leave revision out")
+    if is_directory:
+        return path
+    if exists:
+        raise InputError("a model is a directory, and this is a file", name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise InputError("there is no such directory", name, "give a model's folder or owner/name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "1_Pooling/*"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+    except (
+        Exception
+    ) as error:  # the network has many: of the library, of its HTTP client, of the OS
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"there is no such directory, and the Hub did not give it ({reason})",

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """S documents, T tokens, one row.
 
@@ -114,8 +114,8 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
     Raises:
         InputError: naming the id, the document and the token.
     """
-    if int(packed.ids.max()) >= vocab_size:
-        wrong = packed.ids >= vocab_size
+    wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
+    if bool(wrong.any()):
         raise InputError(
             f"token id {int(packed.ids[wrong][0])} is outside the vocabulary",
             _locate(packed, wrong),

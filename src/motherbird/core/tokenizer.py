@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
-from ..files import new_directory, read_json
+from ..files import check_files, new_directory, read_json
 from . import hub
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
@@ -132,10 +132,12 @@ class Tokenizer:
         Raises:
             InputError: the special tokens alone are longer.
         """
+        if len(ids) <= length:
+            return ids
         prefix, suffix = self.frame()
         if length <= len(prefix) + len(suffix):
             raise InputError(f"nothing of a text fits into {length} tokens")
-        return ids if len(ids) <= length else ids[: length - len(suffix)] + suffix
+        return ids[: length - len(suffix)] + suffix
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens included."""
@@ -188,6 +190,7 @@ def load(path: Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError("there is no tokenizer.json", str(path))
+    check_files(file.parent, [file.name])
     read_json(file)  # for its errors: duplicate keys and the like
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from .text import Document
 
@@ -48,7 +49,9 @@ def _python(document: Document) -> Iterator[Passage]:
             tree = ast.parse(document.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    module = re.sub(r"(/__init__)?\.py$", "", document.source).replace("/", ".")
+    path = PurePath(document.source).with_suffix("")
+    parts = path.parts[-2:] if path.is_absolute() else path.parts
+    module = ".".join(parts).removesuffix(".__init__")
     todo: list[tuple[str, ast.AST]] = [(module, tree)]
     while todo:
         name, node = todo.pop()
@@ -62,6 +65,7 @@ def _python(document: Document) -> Iterator[Passage]:
         about = ast.get_docstring(node)
         if not about:
             continue
+        about = about.encode(errors="replace").decode()  # an escape can make a lone surrogate
         first = about.split("\n\n")[0]
         names = " ".join(n.name for n in ast.iter_child_nodes(node) if hasattr(n, "name"))
         body = node.body[1:] if not isinstance(node, ast.Module) else []
@@ -79,7 +83,7 @@ def _python(document: Document) -> Iterator[Passage]:
 def _source(body: list[ast.stmt]) -> str:
     try:
         return "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
-    except RecursionError:  # a sum of a thousand terms
+    except (RecursionError, ValueError):  # a sum of a thousand terms; odd f-strings
         return ""
 
 

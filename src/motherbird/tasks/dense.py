@@ -153,7 +153,12 @@ class Embedder:
 
         Returns:
             The loss, and how many tokens it was made of.
+
+        Raises:
+            InputError: not as many answers as questions, or none.
         """
+        if len(questions) != len(answers) or not questions:
+            raise InputError(f"{len(questions)} questions have {len(answers)} answers")
         limit = self.max_length if max_length is None else max_length
         ids = [
             self.tokenizer.truncate(document, limit)
@@ -293,6 +298,8 @@ def _read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
     place = paths.get("Transformer", directory)
     arguments = _read_prompts(directory / "config_sentence_transformers.json")
     limits = place / "sentence_bert_config.json"
+    if _read_optional(limits).get("do_lower_case"):
+        raise InputError("do_lower_case is not supported", str(limits))
     length = _read_optional(limits).get("max_seq_length")
     if length is not None and (not isinstance(length, int) or length < 1):
         raise InputError(f"max_seq_length = {length!r} is no number of tokens", str(limits))

@@ -20,6 +20,7 @@ from ..data.packing import best_fit
 from ..errors import DivergedError, InputError
 
 TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1; validation is always at 15%
+ORDER, MASKS = 1, 2  # what a keyed draw is for: equal keys would draw alike
 WARM_UP, DECAY_FROM = 0.03, 0.5  # shares of a run
 
 
@@ -78,7 +79,7 @@ def train(
         lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
     )  # fmt: skip
     model.train()
-    start = time.monotonic()
+    start = time.perf_counter()
     tokens = number = 0
     share, step = 0.0, Step(0, 0.0, math.nan, 0.0, seconds or 0.0)
     while share < 1:
@@ -91,7 +92,7 @@ def train(
         loss.backward()
         optimizer.step()
         number, tokens = number + 1, tokens + size
-        elapsed = time.monotonic() - start
+        elapsed = time.perf_counter() - start
         share = number / steps if steps else elapsed / (seconds or 1)
         left = max(0.0, elapsed / share - elapsed)
         step = Step(number, min(share, 1.0), loss.item(), tokens / elapsed, left)
@@ -122,7 +123,7 @@ def batches(
         raise InputError("there is no document to train on")
     epoch = 0
     while True:
-        order = np.random.default_rng([seed, epoch]).permutation(len(packed_rows))
+        order = np.random.default_rng([seed, ORDER, epoch]).permutation(len(packed_rows))
         for i in range(0, len(order), rows):
             yield pack([documents[d] for row in order[i : i + rows] for d in packed_rows[row]])
         epoch += 1
@@ -130,8 +131,11 @@ def batches(
 
 def masked_lm_loss(
     model: MaskedLM, packed: Packed, tokenizer: Tokenizer, rate: float, key: Sequence[int]
-) -> Float[Tensor, ""]:
-    """Mean cross entropy in nats over the masked tokens; the head runs on those alone."""
+) -> tuple[Float[Tensor, ""], int]:
+    """Mean cross entropy in nats over the masked tokens, and how many they are.
+
+    The head runs on those alone. Where chance masks none, the loss is 0, not NaN.
+    """
     fed, positions = mask_tokens(
         packed.ids,
         rate=rate,
@@ -140,13 +144,12 @@ def masked_lm_loss(
         vocab_size=model.model.config.vocab_size,
         key=key,
     )
-    if len(positions) == 0:  # a loss over nothing is NaN; predict what is there instead
-        positions = torch.zeros(1, dtype=torch.int64)
     device = model.model.device
     fast = fastest_dtype(device)
     with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
         logits = model(replace(packed, ids=fed), positions)
-    return cross_entropy(logits.float(), packed.ids[positions].to(device))
+    total = cross_entropy(logits.float(), packed.ids[positions].to(device), reduction="sum")
+    return total / max(1, len(positions)), len(positions)
 
 
 def pretrain(
@@ -173,8 +176,9 @@ def pretrain(
 
     def loss_of(number: int) -> tuple[Tensor, int]:
         packed = next(source)
-        key = (seed, number)
-        return masked_lm_loss(model, packed, tokenizer, TRAINING_RATE, key), len(packed.ids)
+        key = (seed, MASKS, number)
+        loss, _ = masked_lm_loss(model, packed, tokenizer, TRAINING_RATE, key)
+        return loss, len(packed.ids)
 
     return train(model, loss_of, lr=lr, seconds=seconds, steps=steps, on_step=on_step)
 
@@ -186,12 +190,14 @@ def evaluate(
     """Mean loss in nats a masked token at 15%, always with the same masks."""
     model.eval()
     pieces = cut(documents, tokenizer, length)
-    lots = [pieces[i : i + 16] for i in range(0, len(pieces), 16)]
-    losses = [
-        masked_lm_loss(model, pack(lot), tokenizer, EVALUATION_RATE, (0, i)).item()
-        for i, lot in enumerate(lots)
-    ]
-    return float(np.average(losses, weights=[sum(map(len, lot)) for lot in lots]))
+    total, masked = 0.0, 0
+    for i in range(0, len(pieces), 16):
+        packed = pack(pieces[i : i + 16])
+        loss, count = masked_lm_loss(model, packed, tokenizer, EVALUATION_RATE, (0, MASKS, i))
+        total, masked = total + loss.item() * count, masked + count
+    if not masked:
+        raise InputError("there is too little text to evaluate on")
+    return total / masked
 
 
 def unigram_entropy(documents: Sequence[Sequence[int]], special_ids: Sequence[int]) -> float:

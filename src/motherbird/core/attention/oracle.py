@@ -38,6 +38,7 @@ def attend(
 ) -> Float[Tensor, "T N H"]:
     """Softmax attention written out; memory grows with T * T."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    scores = torch.einsum("qnh,knh->nqk", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5
-    scores = scores.masked_fill(~visible(plan.packed, window), float("-inf"))
-    return torch.einsum("nqk,knh->qnh", scores.softmax(dim=-1), v.to(wide)).to(q.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = torch.einsum("qnh,knh->nqk", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~visible(plan.packed, window), float("-inf"))
+        return torch.einsum("nqk,knh->qnh", scores.softmax(dim=-1), v.to(wide)).to(q.dtype)
