@@ -26,7 +26,7 @@ from motherbird import (
     pack,
 )
 from motherbird.core import checkpoint
-from motherbird.errors import OutputExistsError
+from motherbird.errors import DivergedError, OutputExistsError
 
 WEIGHTS = "model.safetensors"
 LABELS = tuple(f"class {i}" for i in range(12))  # as strings "10" sorts before "2"
