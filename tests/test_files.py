@@ -20,7 +20,6 @@ from motherbird.files import (
     read_manifest,
     sha256,
     write_file,
-    write_text,
 )
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals and links")
@@ -96,12 +95,9 @@ def test_sha256(tmp_path):
 
 def test_a_file_is_written_and_replaced(tmp_path):
     path = tmp_path / "new" / "folder" / "x.txt"
-    for text in ("first", "second"):
-        write_text(path, text)
-        assert path.read_bytes() == text.encode() + b"\n"
-        assert tree(tmp_path) == {"new/folder/x.txt": text.encode() + b"\n"}
-    write_text(path, "é\r\n")
-    assert path.read_bytes() == "é\r\n".encode()
+    for data in (b"first", b"second"):
+        write_file(path, lambda temporary, data=data: temporary.write_bytes(data))
+        assert tree(tmp_path) == {"new/folder/x.txt": data}
 
 
 @pytest.mark.parametrize("old", [None, "old"])
@@ -150,7 +146,7 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
             return real(*arguments)
 
         monkeypatch.setattr(os, name, record)
-    write_text(tmp_path / "x.txt", "text")
+    write_file(tmp_path / "x.txt", lambda temporary: temporary.write_text("text"))
     assert calls == ["fsync", "replace", "fsync"]
     calls.clear()
     make(tmp_path / "folder", a="1", b="2")
@@ -406,7 +402,7 @@ def test_kill_where_directories_cannot_be_exchanged(number, left, tmp_path):
 
 @posix
 def test_kill_while_a_file_is_written(tmp_path):
-    write_text(tmp_path / "x.txt", "old")
+    (tmp_path / "x.txt").write_text("old")
     script = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom motherbird import files\n"
         "def write(temporary):\n"
@@ -416,4 +412,4 @@ def test_kill_while_a_file_is_written(tmp_path):
     )
     command = [sys.executable, "-c", script, str(tmp_path / "x.txt")]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    assert (tmp_path / "x.txt").read_text() == "old\n"
+    assert (tmp_path / "x.txt").read_text() == "old"

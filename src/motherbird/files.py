@@ -89,16 +89,6 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     _sync(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text through `write_file`, with a line end at its end and no newline mapping."""
-    data = (text if text.endswith("\n") else text + "\n").encode()
-    write_file(path, lambda temporary: _write_bytes(temporary, data))
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two directories in one step, so that no kill finds neither; False where none can."""
     import ctypes

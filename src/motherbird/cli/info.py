@@ -20,8 +20,8 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
     The weights are read and checked, and nothing is computed.
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
-    "memory", "tokenizer", "labels", "files", "tensors"}; for the machine {"motherbird", "python",
-    "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
+    "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
+    {"motherbird", "python", "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
     """
     if model is None:
         if revision is not None:
@@ -128,6 +128,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
             },
         },
         "tokenizer": tokenizer,
+        "embedding": _embedding(directory),
         "labels": list(hf_config.read_labels(raw)) if "classifier.weight" in tensors else [],
         "files": sorted(p.name for p in directory.iterdir()),
         "tensors": {
@@ -135,6 +136,18 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
             "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
             "heads": sorted(n for n in tensors if n.startswith(checkpoint.HEADS)),
         },
+    }
+
+
+def _embedding(directory: Path) -> dict[str, Any]:
+    """How Embedder would read the folder."""
+    from ..tasks.dense import read_modules
+
+    place, arguments = read_modules(directory)
+    return {
+        "encoder": "" if place == directory else place.name,
+        "pooling": arguments.get("pooling", "mean"),
+        "prompts": arguments.get("prompts", {}),
     }
 
 
@@ -184,6 +197,10 @@ def _show_model(report: dict[str, Any]) -> None:
     else:
         special = ", ".join(f"{token} {i}" for token, i in tokenizer["special"].values())
         rows.append(("tokenizer", f"{tokenizer['entries']:,} entries; {special}"))
+    embedding = report["embedding"]
+    place = f"the encoder in {embedding['encoder']}/" if embedding["encoder"] else "this encoder"
+    prompts = ", ".join(embedding["prompts"]) or "none"
+    rows.append(("embed", f"{place}, {embedding['pooling']} pooling, prompts: {prompts}"))
     if report["labels"]:
         rows.append(("labels", ", ".join(report["labels"])))
     heads = ", ".join(report["tensors"]["heads"]) or "no head"

@@ -97,13 +97,14 @@ class Tokenizer:
     def encode_masked(self, text: str) -> list[int]:
         """Ids of a text in which the mask token's text is a mask.
 
-        As in ModernBERT's own tokenizer the mask takes the space before it.
+        ``[MASK]`` is understood by every tokenizer, whatever it calls its own mask. As in
+        ModernBERT's the mask takes the space before it.
 
         Raises:
             InputError: there is no mask in the text.
         """
         mask = self.special.get("mask", SPECIAL["mask"])
-        first, *others = text.split(mask)
+        first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
         if not others:
             raise InputError(
                 f"no {mask} in the text", repr(text[:60]), f"write {mask} where to guess"

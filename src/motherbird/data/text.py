@@ -72,7 +72,8 @@ def _read_folder(folder: Path) -> Iterator[Document]:
         except OSError:
             skipped.append(str(path))
     if skipped:
-        log.warning("skipped %d files that are no UTF-8 text, first %s", len(skipped), skipped[0])
+        names = "; ".join(skipped[:10]) + ("; ..." if skipped[10:] else "")
+        log.warning("skipped %d files that are no UTF-8 text: %s", len(skipped), names)
 
 
 def _read_file(path: Path) -> Iterator[Document]:

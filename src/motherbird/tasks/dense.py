@@ -77,7 +77,7 @@ class Embedder:
         not have (Dense and others) are refused.
         """
         directory = hub.find(name_or_dir, revision)
-        place, arguments = _read_modules(directory)
+        place, arguments = read_modules(directory)
         if not place.is_dir():
             raise InputError("the folder of the encoder is missing", str(place))
         encoder = Encoder.load(place, dtype=dtype, attention=attention, device=device)
@@ -278,8 +278,14 @@ class Embedder:
         return vectors
 
 
-def _read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """Where a sentence-transformers directory has its encoder, and arguments of Embedder."""
+def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Where a sentence-transformers directory has its encoder, and arguments of `Embedder`.
+
+    Of any other directory: itself, and none.
+
+    Raises:
+        InputError: a module or a setting that would give other vectors than ours.
+    """
     if not (directory / "modules.json").is_file():
         return directory, {}
     modules = read_json(directory / "modules.json")
