@@ -1,7 +1,6 @@
 """``motherbird demo``: from text to a tokenizer, a tiny encoder, filled masks and a search."""
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import print_json, progress
+from .output import is_terminal, print_json, progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -205,13 +204,13 @@ def _tokenizer(texts: list[str]) -> "Tokenizer":
     from ..core import tokenizer
     from ..errors import InputError
 
-    for size in VOCABULARIES:
+    *larger, smallest = VOCABULARIES
+    for size in larger:
         try:
             return tokenizer.train(texts, size)
-        except InputError:
-            if size == VOCABULARIES[-1]:
-                raise
-    raise AssertionError("unreachable")
+        except InputError:  # too little text for this many
+            continue
+    return tokenizer.train(texts, smallest)
 
 
 def _split(encoded: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[int]]]:
@@ -271,7 +270,7 @@ def _train(
             line = f"loss {mean(recent[-20:]):.2f}  {step.tokens_per_second:,.0f} tokens/s"
             advance(step.share - done, line)
             done = step.share
-            if not sys.stderr.isatty() and step.share * 10 >= tenths + 1:
+            if not is_terminal() and step.share * 10 >= tenths + 1:
                 tenths = int(step.share * 10)
                 say(f"    {tenths * 10:3d}%  {line}  {step.seconds_left:.0f} s left")
 

@@ -15,13 +15,18 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
+def is_terminal() -> bool:
+    """Whether standard error, where progress goes, is a terminal (and not closed)."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, where that is a terminal.
 
     Yields a function that is called with how much was done, and a text to show beside the bar.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not is_terminal():
         yield lambda done, text="": None
         return
     from rich.console import Console

@@ -33,7 +33,10 @@ def mask_tokens(
         key: non-negative numbers that determine every draw, such as (seed, step).
 
     Returns:
-        The ids to feed, and the positions whose original ids are to be predicted.
+        The ids to feed (T,), and the positions whose original ids are to be predicted, int64.
+
+    Raises:
+        InputError: the rate is not within 0 (left out) to 1.
     """
     if not 0 < rate <= 1:
         raise InputError(f"a masking rate of {rate} is impossible", how="give more than 0, up to 1")

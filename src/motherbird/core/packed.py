@@ -145,6 +145,9 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
     Returns:
         Lists of indices into ``lengths``; every index stands in exactly one.
+
+    Raises:
+        InputError: the budget is below 1.
     """
     if budget < 1:
         raise InputError(f"a token budget of {budget} holds nothing", how="give at least 1")

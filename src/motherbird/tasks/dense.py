@@ -262,7 +262,12 @@ class Embedder:
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda documents: None,
     ) -> NDArray[np.float32]:
-        """The second half of `embed`; ``on_batch`` is told how many documents each batch had."""
+        """The second half of `embed`; ``on_batch`` is told how many documents each batch had.
+
+        Raises:
+            InputError: a document is empty or beyond the encoder's limit, or an id,
+                ``truncate_dim`` or ``batch_tokens`` is impossible.
+        """
         width = self.encoder.config.hidden_size
         dimensions = width if truncate_dim is None else truncate_dim
         if not 1 <= dimensions <= width:
