@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, relu, silu
 
@@ -19,7 +19,8 @@ from . import checkpoint, initial
 from .attention import Backend, Plan
 from .config import Activation, EncoderConfig
 from .packed import Packed, check_ids
-from .rope import rotate
+from .products import Projection
+from .rope import pairs_together, rotate
 from .tokenizer import Tokenizer
 
 tanh_gelu = partial(gelu, approximate="tanh")
@@ -59,9 +60,9 @@ class Attention(nn.Module):
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
-        self.Wqkv = nn.Linear(width, 3 * width, bias=bias)
-        self.Wo = nn.Linear(width, width, bias=bias)
         self.head_dim = config.head_dim
+        self.Wqkv = Projection(width, (2 * width, width), bias, self._rows_of_qkv)
+        self.Wo = Projection(width, (width,), bias)
         self.dropout = config.attention_dropout
         if config.layers[layer] == "full_attention":
             self.theta, self.window = config.global_rope_theta, None
@@ -72,11 +73,16 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "T D"], plan: Plan, backend: Backend
     ) -> Float[Tensor, "T D"]:
         """Every token attends to what it sees in ``plan``."""
-        q, k, v = self.Wqkv(x).unflatten(-1, (3, -1, self.head_dim)).unbind(1)  # (T, N, H) each
-        rotary = plan.rotary(self.theta, self.head_dim)
-        y = backend.attend(rotate(q, rotary), rotate(k, rotary), v, plan, self.window)
+        qk, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.Wqkv(x))
+        q, k = rotate(qk, plan.rotary(self.theta, self.head_dim)).chunk(2, dim=1)
+        y = backend.attend(q, k, v, plan, self.window)  # (T, N, H) each
         # The paper drops the output and no probabilities: a fused kernel never shows them.
-        return dropout(self.Wo(y.flatten(1)), self.dropout, self.training)
+        return dropout(self.Wo(y.flatten(1))[0], self.dropout, self.training)
+
+    def _rows_of_qkv(self, rows: Shaped[Tensor, "Q_K_V ..."]) -> Shaped[Tensor, "Q_K_V ..."]:
+        """Q and K with the channels that turn together side by side, as `rotate` wants them."""
+        third = len(rows) // 3
+        return torch.cat((pairs_together(rows[: 2 * third], self.head_dim), rows[2 * third :]))
 
 
 class GatedMLP(nn.Module):
@@ -84,15 +90,16 @@ class GatedMLP(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
-        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.Wi = Projection(width, (inner, inner), bias)
+        self.Wo = Projection(inner, (width,), bias)
         self.activation = ACTIVATIONS[config.hidden_activation]
         self.dropout = config.mlp_dropout
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Token by token."""
-        first, second = self.Wi(x).chunk(2, dim=-1)  # (T, F) each
-        return self.Wo(dropout(self.activation(first) * second, self.dropout, self.training))
+        first, second = self.Wi(x)  # (T, F) each
+        return self.Wo(dropout(self.activation(first) * second, self.dropout, self.training))[0]
 
 
 class Layer(nn.Module):
@@ -118,7 +125,7 @@ class Encoder(nn.Module):
 
     Args:
         config: geometry and arithmetic.
-        attention: "auto", "banded" or "oracle"; see `motherbird.core.attention`.
+        attention: "auto", "tiled", "banded" or "oracle"; see `motherbird.core.attention`.
 
     ``tokenizer`` is the one that was loaded beside the weights, or None.
     """
@@ -184,7 +191,9 @@ class Encoder(nn.Module):
         packed, restore = packed.by_length()
         plan = Plan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)
-        backend = attention_backends.choose(self.attention, x.device, x.dtype)
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        backend = attention_backends.choose(self.attention, x.device, dtype)
         for layer in self.layers:
             x = layer(x, plan, backend)
         x = self.final_norm(x)

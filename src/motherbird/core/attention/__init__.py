@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import InputError
-from . import banded, oracle
+from . import banded, oracle, tiled
 from .plan import Plan
 
 __all__ = ["BACKENDS", "Backend", "Plan", "choose"]
@@ -48,6 +48,7 @@ class Backend(Protocol):
 
 # In the order in which "auto" tries them.
 BACKENDS: dict[str, Backend] = {
+    "tiled": cast(Backend, tiled),
     "banded": cast(Backend, banded),
     "oracle": cast(Backend, oracle),
 }

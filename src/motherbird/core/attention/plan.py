@@ -1,15 +1,39 @@
 """Plan: what the boundaries of one batch mean for attention, worked out once a batch."""
 
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from ..packed import Packed
-from ..rope import Rotary, tables
+from ..rope import tables
 
 BLOCK = 64  # queries of a block in a banded layer
+LANES = 32  # keys of a tile are a multiple: a softmax over odd rows costs twice as much
+FILLING = 0.1  # how much of a tile of documents may be filling: they share it if of like length
+
+
+@dataclass(frozen=True)
+class Tile:
+    """B stretches of queries, each with its stretch of keys: what one batched product works on.
+
+    Attributes:
+        rows: the tokens of the batch that it answers for.
+        queries: which token each query is; filling repeats another.
+        keys: which token each key is, likewise.
+        mask: added to the scores of all keys from ``first`` on: 0 where seen, -inf elsewhere.
+        first: keys before it are seen by every query.
+        valid: which of the queries answer for ``rows``, in order; None for all.
+    """
+
+    rows: slice
+    queries: Int[Tensor, "B Lq"]
+    keys: Int[Tensor, "B Lk"]
+    mask: Float[Tensor, "B _ masked"] | None
+    first: int
+    valid: Int[Tensor, " rows"] | None
 
 
 class Plan:
@@ -17,12 +41,13 @@ class Plan:
 
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
-        self._rotary: dict[tuple[float, int], Rotary] = {}
+        self._rotary: dict[tuple[float, int], Tensor] = {}
         self._bands: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._tiles: dict[tuple[int | None, int, torch.dtype], list[Tile]] = {}
         # Neighbouring documents of one length: (how many, length), in order.
         self.runs = [(len(list(same)), length) for length, same in groupby(packed.lengths)]
 
-    def rotary(self, theta: float, head_dim: int) -> Rotary:
+    def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T half_H"]:
         """Tables of `rope.tables` for this batch's positions."""
         key = (theta, head_dim)
         if key not in self._rotary:
@@ -40,8 +65,7 @@ class Plan:
         key = (window, dtype)
         if key not in self._bands:
             documents = self.packed.documents
-            blocks = -(-len(documents) // BLOCK)
-            tail = blocks * BLOCK - len(documents)
+            tail = -len(documents) % BLOCK
             padded = torch.nn.functional.pad(documents, (window, tail + window), value=-1)
             keys = padded.unfold(0, BLOCK + 2 * window, BLOCK)  # (blocks, keys)
             queries = keys[:, window : window + BLOCK]  # (blocks, BLOCK)
@@ -51,3 +75,91 @@ class Plan:
             band = torch.zeros(seen.shape, dtype=dtype, device=documents.device)
             self._bands[key] = band.masked_fill_(~seen, float("-inf"))[:, None]
         return self._bands[key]
+
+    def tiles(self, window: int | None, most: int, dtype: torch.dtype) -> list[Tile]:
+        """The batch cut into tiles that together answer for every token once.
+
+        Documents that fit the window, and all of them in a global layer, are tiles by document,
+        several of like length together; what is longer is cut into blocks and their bands.
+
+        Args:
+            window: tokens seen on each side, None for all of the document.
+            most: scores of one head that a tile should not exceed, unless one document needs it.
+            dtype: of the masks.
+        """
+        key = (window, most, dtype)
+        if key not in self._tiles:
+            lengths = self.packed.lengths
+            reach = max(lengths) if window is None else window + 1
+            short = next((i for i, n in enumerate(lengths) if n > reach), len(lengths))
+            tiles = self._by_document(short, most, dtype)
+            if short < len(lengths):
+                assert window is not None
+                tiles += self._by_block(sum(lengths[:short]), window, most, dtype)
+            self._tiles[key] = tiles
+        return self._tiles[key]
+
+    def _by_document(self, documents: int, most: int, dtype: torch.dtype) -> list[Tile]:
+        """Tiles of the first documents: neighbours share one while little of it is filling."""
+        lengths = self.packed.lengths[:documents]
+        tiles = []
+        token = first = 0
+        while first < documents:
+            last, longest, total = first, 0, 0
+            while last < documents:
+                longer = _lanes(max(longest, lengths[last]))
+                count = last + 1 - first
+                used = total + lengths[last]
+                if last > first and (
+                    used < count * longer * (1 - FILLING) or count * longer**2 > most
+                ):
+                    break
+                last, longest, total = last + 1, longer, used
+            tiles.append(_documents(token, lengths[first:last], longest, dtype))
+            token, first = token + total, last
+        return tiles
+
+    def _by_block(self, start: int, window: int, most: int, dtype: torch.dtype) -> list[Tile]:
+        """Tiles of the row from ``start`` on: blocks of queries, each with the band it may see."""
+        total = len(self.packed.ids)
+        reach = _lanes(BLOCK + 2 * window)
+        together = max(1, most // (BLOCK * reach))
+        documents = self.packed.documents
+        tiles = []
+        for begin in range(start, total, together * BLOCK):
+            end = min(total, begin + together * BLOCK)
+            blocks = torch.arange(begin, end, BLOCK)[:, None]
+            queries = blocks + torch.arange(BLOCK)
+            keys = blocks - window + torch.arange(reach)
+            near = (queries[:, :, None] - keys[:, None, :]).abs() <= window
+            inside = (keys >= start) & (keys < total)
+            queries, keys = queries.clamp(max=total - 1), keys.clamp(start, total - 1)
+            seen = near & inside[:, None] & (
+                documents[queries][:, :, None] == documents[keys][:, None, :]
+            )
+            # A query that is filling repeats the last token, and may see whatever is there.
+            seen |= ~seen.any(-1, keepdim=True)
+            mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+            valid = torch.arange(end - begin) if (end - begin) % BLOCK else None
+            tiles.append(Tile(slice(begin, end), queries, keys, mask, 0, valid))
+        return tiles
+
+
+def _lanes(n: int) -> int:
+    return -(-n // LANES) * LANES
+
+
+def _documents(start: int, lengths: list[int], longest: int, dtype: torch.dtype) -> Tile:
+    sizes = torch.tensor(lengths)[:, None]
+    starts = start + sizes.cumsum(0) - sizes
+    place = torch.arange(longest)
+    real = place < sizes  # (B, longest)
+    tokens = starts + torch.minimum(place, sizes - 1)
+    rows = slice(start, start + sum(lengths))
+    if bool(real.all()):
+        return Tile(rows, tokens, tokens, None, longest, None)
+    first = min(lengths)
+    mask = torch.zeros(real.shape, dtype=dtype).masked_fill_(~real, float("-inf"))
+    return Tile(
+        rows, tokens, tokens, mask[:, None, first:].contiguous(), first, real.flatten().nonzero()[:, 0]
+    )

@@ -1,0 +1,136 @@
+"""Attention on a CPU: batched products over tiles whose scores stay in the cache.
+
+torch's fused kernel reaches a fifth of a CPU's bfloat16 speed. Two batched products with a softmax
+between them are two to three times as fast, as long as the scores of a tile do not leave the cache
+and their memory is used again; in float32 the two are equal (docs/log.md). The plan says which
+queries and keys make a tile (`Plan.tiles`): documents of like length, or blocks and their bands.
+
+In bfloat16 the scores are rounded before the softmax, whose sums are float32. The backward works
+the probabilities out again, tile by tile.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .plan import Plan, Tile
+
+SCORES = 2**19  # that a thread works on at a time: 1 MiB of bfloat16, a core's cache
+QUERIES = 128  # of a long document that are taken at a time
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """It is for float32 and bfloat16 on a CPU."""
+    if device.type != "cpu":
+        return f"the device is {device.type}, not a CPU"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"it computes in float32 and bfloat16, not {dtype}".replace("torch.", "")
+    return None
+
+
+def attend(
+    q: Float[Tensor, "T N H"],
+    k: Float[Tensor, "T N H"],
+    v: Float[Tensor, "T N H"],
+    plan: Plan,
+    window: int | None,
+) -> Float[Tensor, "T N H"]:
+    """Attention of every token to what it sees; see `oracle.visible`."""
+    return _Attend.apply(q, k, v, plan, window)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, window: int | None) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.plan, ctx.window = plan, window
+        v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
+        y = torch.empty(v.shape, dtype=v.dtype)
+        for tile in _tiles(q, plan, window):
+            tq, tk, tv = _gather(q, tile.queries), _gather(k, tile.keys), _gather(v, tile.keys)
+            out = torch.empty_like(tq)
+            for heads, rows, p in _probabilities(tq, tk, tile):
+                torch.bmm(p, tv[heads], out=out[heads, rows])
+            _scatter(out, tile, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v = ctx.saved_tensors
+        dq = torch.empty(q.shape, dtype=q.dtype)
+        dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
+        scale = q.shape[-1] ** -0.5
+        for tile in _tiles(q, ctx.plan, ctx.window):
+            tq, tk, tv = _gather(q, tile.queries), _gather(k, tile.keys), _gather(v, tile.keys)
+            dy = _gather_rows(grads[0], tile)
+            tdq = torch.empty_like(tq)
+            tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
+            for heads, rows, p in _probabilities(tq, tk, tile):
+                tdv[heads] += p.mT @ dy[heads, rows]
+                dp = dy[heads, rows] @ tv[heads].mT
+                ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+                tdq[heads, rows] = torch.bmm(ds, tk[heads]).mul_(scale)
+                tdk[heads] += torch.bmm(ds.mT, tq[heads, rows]).mul_(scale)
+            _scatter(tdq, tile, dq)
+            for total, part in ((dk, tdk), (dv, tdv)):
+                total.index_add_(1, tile.keys.flatten(), part.view(len(total), -1, part.shape[-1]))
+        return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
+
+
+def _budget() -> int:
+    return SCORES * torch.get_num_threads()
+
+
+def _tiles(q: Float[Tensor, "T N H"], plan: Plan, window: int | None) -> list[Tile]:
+    return plan.tiles(window, max(1, _budget() // q.shape[1]), q.dtype)
+
+
+def _gather(x: Float[Tensor, "T N H"], which: Tensor) -> Float[Tensor, "NB L H"]:
+    """The tokens (B, L) of every head."""
+    heads_first = x.transpose(0, 1)
+    return heads_first.index_select(1, which.flatten()).view(-1, which.shape[1], x.shape[-1])
+
+
+def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T N H"]) -> None:
+    """Put a tile's results where they belong; those of filling are dropped."""
+    rows = part.view(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
+    whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
+
+
+def _gather_rows(whole: Float[Tensor, "T N H"], tile: Tile) -> Float[Tensor, "NB L H"]:
+    """The reverse of `_scatter`, with zeros for filling."""
+    rows = whole[tile.rows]
+    if tile.valid is not None:
+        padded = rows.new_zeros(tile.queries.numel(), *rows.shape[1:])
+        rows = padded.index_copy_(0, tile.valid, rows)
+    return rows.transpose(0, 1).reshape(-1, tile.queries.shape[1], rows.shape[-1])
+
+
+def _probabilities(
+    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], tile: Tile
+) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
+    """Which heads, which queries, and their softmax; its memory is used again by the next.
+
+    All at once where the scores fit the budget; else one document's heads and queries in portions.
+    """
+    (every, queries, width), keys = q.shape, k.shape[1]
+    together, step = every, queries
+    if every * queries * keys > _budget():
+        step = min(QUERIES, queries)
+        together = max(1, min(every, _budget() // (step * keys)))
+    memory = q.new_empty(together * step * keys)
+    for heads in _slices(every, together):
+        for rows in _slices(queries, step):
+            a, b = q[heads, rows], k[heads].mT
+            scores = memory[: a.shape[0] * a.shape[1] * keys].view(*a.shape[:2], keys)
+            torch.baddbmm(scores, a, b, beta=0, alpha=width**-0.5, out=scores)
+            if tile.mask is not None:
+                scores.unflatten(0, (-1, len(tile.mask)))[..., tile.first :] += tile.mask
+            yield heads, rows, torch.softmax(scores, dim=-1, out=scores)
+
+
+def _slices(total: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(total, start + step)) for start in range(0, total, step))

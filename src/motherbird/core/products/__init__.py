@@ -1,0 +1,92 @@
+"""The matrix products of a layer: one call, however they are computed.
+
+A way to compute them is a module with
+
+    why_not(device, dtype) -> str | None   a reason why it cannot run there, or None
+    Prepared(weights, biases)              the parts of one weight, reordered or quantised once
+
+and ``Prepared(weights, biases)(x)`` is ``linear(x, weight, bias)`` of every part within
+docs/numerics.md. Prepared forms are copies: they cost memory beside the weights, know no gradient,
+and are remade when a weight has changed.
+"""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from . import int8, onednn
+
+Prepared = onednn.Prepared | int8.Prepared
+Arrange = Callable[[Shaped[Tensor, "out ..."]], Shaped[Tensor, "out ..."]]
+
+
+class Projection(nn.Linear):
+    """One weight, and a product for each of the parts that its output falls into.
+
+    Args:
+        width: channels of the input.
+        parts: channels of each output; the weight has their sum.
+        bias: whether there is one.
+        arrange: another order for the rows of the weight and the bias, taken before the product.
+
+    Attributes:
+        int8: compute in 8 bits where a forward needs no gradient (`quantize.quantize` decides).
+    """
+
+    def __init__(
+        self, width: int, parts: Sequence[int], bias: bool, arrange: Arrange = lambda rows: rows
+    ) -> None:
+        super().__init__(width, sum(parts), bias=bias)
+        self.parts = list(parts)
+        self.arrange = arrange
+        self.int8 = False
+        self._prepared: Prepared | None = None
+        self._made_of: tuple[Any, ...] = ()
+
+    def forward(self, x: Float[Tensor, "T rows"]) -> tuple[Float[Tensor, "T _"], ...]:  # type: ignore[override]
+        """The parts, each (T, its channels)."""
+        way = self._way(x)
+        if way is None:
+            bias = None if self.bias is None else self.arrange(self.bias)
+            return linear(x, self.arrange(self.weight), bias).split(self.parts, dim=-1)
+        return self._product(way, x.dtype)(x)
+
+    def train(self, mode: bool = True) -> "Projection":
+        """As any module; leaving evaluation forgets the prepared copies."""
+        if mode:
+            self._prepared, self._made_of = None, ()
+        return super().train(mode)
+
+    def prepared_bytes(self) -> int:
+        """Memory of the prepared copies, which is beside that of the weights."""
+        size = 1 if self.int8 else self.weight.element_size()
+        return self.weight.numel() * size if self._prepared else 0
+
+    def _way(self, x: Tensor) -> ModuleType | None:
+        """The module that computes this input, or None for plain torch."""
+        if self.training or (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)):
+            return None
+        if torch.is_autocast_enabled(x.device.type):
+            return None
+        way = int8 if self.int8 else onednn
+        return None if way.why_not(x.device, x.dtype) else way
+
+    def _product(self, way: ModuleType, dtype: torch.dtype) -> Prepared:
+        """The prepared form, made now if there is none of the weight as it is."""
+        tensors = [self.weight] if self.bias is None else [self.weight, self.bias]
+        versions = [0 if t.is_inference() else t._version for t in tensors]
+        made_of = (way, dtype, *(t.data_ptr() for t in tensors), *versions)
+        if self._prepared is None or made_of != self._made_of:
+            weight, *bias = (self.arrange(t.detach()).to(dtype).split(self.parts) for t in tensors)
+            self._prepared = way.Prepared(weight, bias[0] if bias else [None] * len(weight))
+            self._made_of = made_of
+        return self._prepared
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the prepared forms behind."""
+        return {**super().__getstate__(), "_prepared": None, "_made_of": ()}
