@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-ROWS = 256  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
+ROWS = 128  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
 
 
 def tables(positions: Int[Tensor, " T"], theta: float, head_dim: int) -> Complex[Tensor, "T half"]:

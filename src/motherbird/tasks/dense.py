@@ -20,13 +20,13 @@ from ..core.config import Pooling
 from ..core.heads import pool
 from ..core.model import Encoder
 from ..core.packed import pack, split_by_tokens
+from ..core.parallel import on_every_core, tokens_of_a_batch
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import read_json
 
 log = logging.getLogger(__name__)
 
-BATCH_TOKENS = 8192
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -195,7 +195,7 @@ class Embedder:
             truncate_dim: keep only this many leading dimensions, cut before normalising.
             max_length: longest document in tokens, special ones included.
             truncate: cut longer documents (how many is logged) instead of refusing them.
-            batch_tokens: tokens of a batch, None for 8,192.
+            batch_tokens: tokens of a batch, None for what suits the device.
 
         Returns:
             float32 array (n, D), row i for text i.
@@ -252,7 +252,6 @@ class Embedder:
             log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
         return ids, len(long)
 
-    @torch.inference_mode()
     def embed_ids(
         self,
         ids: Sequence[Sequence[int]],
@@ -274,12 +273,22 @@ class Embedder:
             raise InputError(f"truncate_dim = {dimensions}", how=f"the vectors have 1..{width}")
         vectors = np.empty((len(ids), dimensions), dtype=np.float32)
         self.encoder.eval()
-        budget = BATCH_TOKENS if batch_tokens is None else batch_tokens
-        for batch in split_by_tokens([len(document) for document in ids], budget):
+        lengths = [len(document) for document in ids]
+        if batch_tokens is None:
+            batch_tokens = tokens_of_a_batch(sum(lengths), self.encoder.device)
+        batches = split_by_tokens(lengths, batch_tokens)
+
+        @torch.inference_mode()
+        def embed(batch: list[int]) -> NDArray[np.float32]:
             packed = pack([ids[i] for i in batch])
             pooled = pool(self.encoder(packed), packed, self.pooling)[:, :dimensions].float()
-            vectors[batch] = (normalized(pooled) if normalize else pooled).cpu().numpy()
-            on_batch(len(batch))
+            return (normalized(pooled) if normalize else pooled).cpu().numpy()
+
+        on_cpu = self.encoder.device.type == "cpu"
+        done = on_every_core(embed, batches) if on_cpu else enumerate(map(embed, batches))
+        for number, part in done:
+            vectors[batches[number]] = part
+            on_batch(len(part))
         return vectors
 
 

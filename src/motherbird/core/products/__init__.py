@@ -11,6 +11,7 @@ and are remade when a weight has changed.
 """
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +22,13 @@ from torch.nn.functional import linear
 
 from . import int8, onednn
 
+_MAKING = Lock()
 Prepared = onednn.Prepared | int8.Prepared
 Arrange = Callable[[Shaped[Tensor, "out ..."]], Shaped[Tensor, "out ..."]]
+
+
+def _as_they_are(rows: Tensor) -> Tensor:
+    return rows
 
 
 class Projection(nn.Linear):
@@ -39,11 +45,11 @@ class Projection(nn.Linear):
     """
 
     def __init__(
-        self, width: int, parts: Sequence[int], bias: bool, arrange: Arrange = lambda rows: rows
+        self, width: int, parts: Sequence[int], bias: bool, arrange: Arrange | None = None
     ) -> None:
         super().__init__(width, sum(parts), bias=bias)
         self.parts = list(parts)
-        self.arrange = arrange
+        self.arrange = arrange or _as_they_are
         self.int8 = False
         self._prepared: Prepared | None = None
         self._made_of: tuple[Any, ...] = ()
@@ -81,11 +87,13 @@ class Projection(nn.Linear):
         tensors = [self.weight] if self.bias is None else [self.weight, self.bias]
         versions = [0 if t.is_inference() else t._version for t in tensors]
         made_of = (way, dtype, *(t.data_ptr() for t in tensors), *versions)
-        if self._prepared is None or made_of != self._made_of:
+        with _MAKING:  # several threads may ask for it at once
+            if self._prepared is not None and made_of == self._made_of:
+                return self._prepared
             weight, *bias = (self.arrange(t.detach()).to(dtype).split(self.parts) for t in tensors)
             self._prepared = way.Prepared(weight, bias[0] if bias else [None] * len(weight))
             self._made_of = made_of
-        return self._prepared
+            return self._prepared
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave the prepared forms behind."""
