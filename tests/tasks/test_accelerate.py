@@ -2,9 +2,11 @@
 
 import copy
 import gc
+import inspect
 import io
 import logging
 import pickle
+import warnings
 import weakref
 from types import SimpleNamespace
 
@@ -263,7 +265,9 @@ def loss_and_gradients(model, given):
     return loss.detach(), {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", ["ModernBertForMaskedLM", "mean", "ModernBertForQuestionAnswering"])
+@pytest.mark.parametrize(
+    "name", ["ModernBertForMaskedLM", "mean", "ModernBertForQuestionAnswering"]
+)
 def test_gradients(name, runs):
     """Of all parameters, tied ones too; a padding id among the tokens gets none, as in theirs."""
     model, given = tiny(name).train(), batch()
@@ -357,22 +361,239 @@ def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_model_stays_what_it_was(tmp_path):
-    """Class, names, state, saved bytes, signature; random numbers are not drawn."""
-    import inspect
+def looks(model):
+    base = getattr(model, "model", model)
+    names = [name for name, _ in model.named_modules()]
+    return type(base), [*model.state_dict()], names, inspect.signature(base.forward), repr(model)
 
-    model = tiny("ModernBertForMaskedLM")
-    kept = [type(model.model), [*model.state_dict()], [n for n, _ in model.named_modules()],
-            inspect.signature(model.model.forward), repr(model)]  # fmt: skip
+
+def test_the_model_stays_what_it_was(tmp_path):
+    """Class, names, state, signature, saved bytes; and no random number is drawn."""
+    model, given = tiny("ModernBertForMaskedLM"), batch()
+    kept = looks(model)
     model.save_pretrained(tmp_path / "before")
     random = torch.get_rng_state()
-    accelerate(model)(**batch())
-    torch.manual_seed(0)
-    accelerate(model)
-    assert [type(model.model), [*model.state_dict()], [n for n, _ in model.named_modules()],
-            inspect.signature(model.model.forward), repr(model)] == kept  # fmt: skip
+    accelerate(model)(**given)
+    assert looks(model) == kept and torch.equal(torch.get_rng_state(), random)
     model.save_pretrained(tmp_path / "after")
-    assert files(tmp_path / "before") == files(tmp_path / "after")
-    torch.set_rng_state(random)
+    assert len(files(tmp_path / "after")) >= 2
+    assert files(tmp_path / "after") == files(tmp_path / "before")
 
 
+def test_restore(runs):
+    model, given = tiny("ModernBertForMaskedLM"), batch()
+    before, kept = numbers(model, given), looks(model)
+    assert restore(model) is model  # was never accelerated
+    attributes = dict(vars(model.model))
+    accelerate(accelerate(model))
+    numbers(model, given)
+    assert runs.ours == 1
+    assert restore(model) is model and restore(model) is model
+    assert torch.equal(numbers(model, given), before) and runs.ours == 1
+    assert vars(model.model) == attributes and looks(model) == kept
+    assert isinstance(restore(nn.Linear(2, 2)), nn.Linear)
+
+
+def test_what_another_library_put_there_comes_back():
+    model, given, calls = tiny(), batch(side="left"), []
+
+    def earlier(*arguments, **named):
+        calls.append(named)
+        return type(model).forward(model, *arguments, **named)
+
+    model.forward = earlier
+    accelerate(accelerate(model))
+    numbers(model, given)  # theirs: padded on the left
+    assert len(calls) == 1
+    assert restore(model).forward is earlier
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
+def test_a_copy_is_accelerated_and_free(how, runs):
+    """It computes with weights of its own."""
+    model, given = tiny("ModernBertForMaskedLM"), batch()
+    before = numbers(accelerate(model), given)
+    if how == "torch.save":
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        twin = torch.load(buffer, weights_only=False)
+    else:
+        twin = copy.deepcopy(model) if how == "deepcopy" else pickle.loads(pickle.dumps(model))
+    assert (numbers(twin, given) - before).abs().max() <= 1e-6 and runs.ours == 2
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert (numbers(twin, given) == 0).all()
+    assert torch.equal(numbers(model, given), before) and runs.ours == 4
+
+
+def test_no_cycle_keeps_a_model_alive():
+    gc.collect()
+    gc.disable()
+    try:
+        model = accelerate(tiny())
+        model(**batch())
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_compiled_and_traced_models_run_their_own_code(runs):
+    """A trace of ours would hold the lengths of one batch."""
+    model, given = tiny(), batch((5, 30))
+    before = numbers(model, given)
+    accelerate(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(model, backend="eager")
+        assert (numbers(compiled, given) - before).abs().max() <= 1e-5
+        traced = torch.jit.trace(model, (*given.values(),), strict=False, check_trace=False)
+    other = batch((30, 12))
+    wanted = numbers(restore(model), other)
+    with torch.inference_mode():
+        hidden = traced(*other.values())["last_hidden_state"]
+    assert (hidden[other["attention_mask"].bool()] - wanted).abs().max() <= 1e-5
+    assert runs.ours == 0
+
+
+def test_data_parallel_without_gpus(runs):
+    model, given = nn.DataParallel(accelerate(tiny())), batch()
+    numbers(model, given)
+    assert runs.ours == 1
+
+
+class LowRank(nn.Module):
+    """As adapters are put around a layer."""
+
+    def __init__(self, base_layer):
+        super().__init__()
+        self.base_layer = base_layer
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+def adapted(model):
+    model.layers[1].attn.Wqkv = LowRank(model.layers[1].attn.Wqkv)
+
+
+def patched(model):
+    model.layers[1].mlp.forward = lambda x: x
+
+
+def normed_otherwise(model):
+    model.final_norm = nn.RMSNorm(64)
+
+
+def pruned(model):
+    from torch.nn.utils import prune
+
+    prune.l1_unstructured(model.layers[1].mlp.Wo, "weight", 0.5)
+
+
+def narrowed(model):
+    model.layers[2].mlp.Wi = nn.Linear(64, 100, bias=False)
+
+
+def quantised(model):
+    layer = model.layers[0].mlp.Wo
+    layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+
+
+def elsewhere(model):
+    model.layers[3].to("meta")
+
+
+ALTERED = {
+    "layers.1.attn.Wqkv is LowRank": adapted,
+    "layers.1.mlp is ModernBertMLP": patched,
+    "final_norm is RMSNorm": normed_otherwise,
+    "layers.1.mlp.Wo.weight is missing|weight_orig is new": pruned,
+    r"layers.2.mlp.Wi.weight is \(100, 64\), not \(192, 64\)": narrowed,
+    "layers.0.mlp.Wo.weight is no plain tensor": quantised,
+    "layers.3.attn.Wqkv.weight is no plain tensor|attn_norm": elsewhere,
+}
+
+
+@pytest.mark.parametrize("says", ALTERED)
+def test_altered_layers_are_refused(says):
+    """At once, and nothing is changed; after the fact too, rather than wrong numbers."""
+    model = tiny()
+    ALTERED[says](model)
+    with pytest.raises(InputError, match=f"({says}).*restore"):
+        accelerate(model)
+    assert not isinstance(model.forward, home._Forward)
+    if ALTERED[says] is not patched and ALTERED[says] is not quantised:
+        model = accelerate(tiny())
+        model(**batch())
+        ALTERED[says](model)
+        with pytest.raises(InputError, match=f"({says}).*restore"):
+            model(**batch())
+
+
+def test_one_refusal_leaves_the_other_models_alone():
+    models = nn.ModuleList([tiny(), tiny()])
+    adapted(models[1])
+    with pytest.raises(InputError):
+        accelerate(models)
+    assert not any("forward" in vars(model) for model in models)
+
+
+def bert():
+    return transformers.BertModel(transformers.BertConfig(vocab_size=20, hidden_size=8, num_attention_heads=1))
+
+
+def decoder():
+    config = transformers.ModernBertDecoderConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.ModernBertDecoderModel(config)
+
+
+OTHERS = {
+    "BertModel of type 'bert'": bert,
+    "ModernBertDecoderModel of type 'modernbert-decoder'": decoder,
+    "Linear is another": lambda: nn.Linear(2, 2),
+    "Encoder is another": lambda: motherbird.Encoder(motherbird.presets.nano()),
+    "str is not a model": lambda: "answerdotai/ModernBERT-base",
+}
+
+
+@pytest.mark.parametrize("says", OTHERS)
+def test_other_architectures_are_refused(says):
+    """As a user calls it: the tests' own type checker is put aside."""
+    with pytest.raises(InputError, match=says):
+        inspect.unwrap(accelerate)(OTHERS[says]())
+
+
+def test_restore_wants_a_model():
+    with pytest.raises(InputError, match="dict is not a model: motherbird.restore"):
+        inspect.unwrap(restore)({})
+
+
+@pytest.mark.parametrize("wrong", [200, -1])
+def test_an_id_outside_the_vocabulary(wrong):
+    given = batch((9, 5))
+    given["input_ids"][1, 4] = wrong
+    with pytest.raises(InputError, match=f"{wrong} is outside.*row 1, place 4.*0 to 199"):
+        accelerate(tiny())(**given)
+
+
+def test_settings_of_the_family(runs):
+    """Biases, layers in any order, another activation and theta: nothing is taken for granted."""
+    changes = dict(
+        norm_bias=True, attention_bias=True, mlp_bias=True, hidden_activation="silu",
+        norm_eps=1e-3, cls_token_id=5_000,
+        layer_types=["sliding_attention", "full_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 5_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+        },
+    )  # fmt: skip
+    model, given = tiny(**changes), batch()
+    before = numbers(model, given)
+    assert (numbers(accelerate(model), given) - before).abs().max() <= 1e-5 and runs.ours == 1
