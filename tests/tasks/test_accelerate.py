@@ -543,7 +543,9 @@ def test_one_refusal_leaves_the_other_models_alone():
 
 
 def bert():
-    return transformers.BertModel(transformers.BertConfig(vocab_size=20, hidden_size=8, num_attention_heads=1))
+    return transformers.BertModel(
+        transformers.BertConfig(vocab_size=20, hidden_size=8, num_attention_heads=1)
+    )
 
 
 def decoder():

@@ -34,7 +34,8 @@ _HOMES_OF_PARTS = (_HOME, "transformers.activations", "torch.nn.modules.activati
 # record hidden states once these were asked for, and let gradients into checkpointed layers.
 _HOMES_OF_HOOKS = ("transformers.utils.output_capturing", "transformers.modeling_utils")
 # Arguments that reach a ModernBertModel and change nothing in what it computes.
-_HARMLESS = ("return_dict", "num_items_in_batch", "token_type_ids")
+# The last two come from the classifiers of 5.0, and matter only beside boundaries.
+_HARMLESS = ("return_dict", "num_items_in_batch", "token_type_ids", "batch_size", "seq_len")
 _FLAGS = ("output_hidden_states", "output_attentions", "is_causal")
 
 
