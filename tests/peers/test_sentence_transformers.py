@@ -106,6 +106,18 @@ def test_multi_vector_encoder(expansion, folder, texts, runs):
         assert one.shape == other.shape and abs(one - other).max() <= 1e-5
 
 
+def test_documents_padded_as_late_interaction_saves_its_tokenizers(folder, texts, runs):
+    """With [MASK]: somebody could read it, so it is theirs, until the padding has its own token."""
+    model = load(st.MultiVectorEncoder, folder)
+    model.tokenizer.pad_token = "[MASK]"
+    before = model.encode_document(texts[:9])
+    accelerate(model)
+    assert all(map(torch.equal, model.encode_document(texts[:9]), before)) and not runs
+    model.tokenizer.pad_token = "[PAD]"
+    after = model.encode_document(texts[:9])
+    assert all((x - y).abs().max() <= 1e-5 for x, y in zip(before, after, strict=True)) and runs
+
+
 def test_sparse_encoder(config, small_tokenizer, texts, tmp_path, runs):
     stronger(MaskedLM(config)).save(tmp_path / "mlm", tokenizer=small_tokenizer)
     model = load(st.SparseEncoder, str(tmp_path / "mlm"))

@@ -557,10 +557,11 @@ def decoder():
 
 
 OTHERS = {
+    "BertModel of type 'bert' is no": lambda: nn.Sequential(bert(), nn.Linear(2, 2)),
     "BertModel of type 'bert'": bert,
     "ModernBertDecoderModel of type 'modernbert-decoder'": decoder,
-    "Linear is another": lambda: nn.Linear(2, 2),
-    "Encoder is another": lambda: motherbird.Encoder(motherbird.presets.nano()),
+    "Linear is no Modern": lambda: nn.Linear(2, 2),
+    "Encoder is no Modern": lambda: motherbird.Encoder(motherbird.presets.nano()),
     "str is not a model": lambda: "answerdotai/ModernBERT-base",
 }
 

@@ -276,7 +276,7 @@ def _encode(
         padded[places.to(hidden.device)] = hidden
         hidden = padded
     # nn.DataParallel gives its replicas this forward, which computes where the weights are.
-    return hidden.view(*ids.shape, -1).to(ids.device)
+    return hidden.unflatten(0, ids.shape).to(ids.device)
 
 
 def _twin(module: nn.Module) -> Encoder:
@@ -361,17 +361,15 @@ def _is_family(module: nn.Module) -> bool:
 
 
 def _another_architecture(model: nn.Module) -> InputError:
-    found = type(model).__name__
-    for module in model.modules():
-        kind = getattr(getattr(module, "config", None), "model_type", None)
-        if isinstance(kind, str):
-            found = f"{type(module).__name__} of type {kind!r}"
-            break
+    inside = (m for m in model.modules() if type(m).__module__.startswith("transformers."))
+    found = next(inside, model)
+    kind = getattr(getattr(found, "config", None), "model_type", None)
+    of_kind = f" of type {kind!r}" if isinstance(kind, str) else ""
     return InputError(
-        f"{found} is another architecture",
+        f"{type(found).__name__}{of_kind} is no ModernBertModel of transformers",
         "motherbird.accelerate",
-        "it takes transformers' models of type 'modernbert' (ModernBERT, Ettin, mmBERT, GTE, "
-        "Granite R2 and the like) and what sentence-transformers builds on them",
+        "it takes models of type 'modernbert' (ModernBERT, Ettin, mmBERT, GTE, Granite R2 and the "
+        "like) and what sentence-transformers builds on them; motherbird's own are fast already",
     )
 
 
