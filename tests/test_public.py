@@ -9,8 +9,9 @@ import motherbird
 
 NAMES = {
     "DamagedError", "Embedder", "Encoder", "EncoderConfig", "InputError", "MaskedLM",
-    "MotherbirdError", "Packed", "SequenceClassifier", "TokenClassifier", "Tokenizer", "pack",
-    "presets", "repad", "split_by_tokens", "tokenizer", "unpack", "__version__",
+    "MotherbirdError", "Packed", "SequenceClassifier", "TokenClassifier", "Tokenizer",
+    "accelerate", "pack", "presets", "repad", "restore", "split_by_tokens", "tokenizer", "unpack",
+    "__version__",
 }  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def test_signatures():
         "batch_tokens",
     ]  # fmt: skip
     assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
+    for function in (motherbird.accelerate, motherbird.restore):
+        assert parameters(function) == ["model"]
 
 
 def test_importing_is_light():

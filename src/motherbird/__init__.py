@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .errors import DamagedError as DamagedError
     from .errors import InputError as InputError
     from .errors import MotherbirdError as MotherbirdError
+    from .tasks.accelerate import accelerate as accelerate
+    from .tasks.accelerate import restore as restore
     from .tasks.dense import Embedder as Embedder
 
 _HOME = {
@@ -39,9 +41,11 @@ _HOME = {
     "SequenceClassifier": "core.heads",
     "TokenClassifier": "core.heads",
     "Tokenizer": "core.tokenizer",
+    "accelerate": "tasks.accelerate",
     "pack": "core.packed",
     "presets": "core",
     "repad": "core.packed",
+    "restore": "tasks.accelerate",
     "split_by_tokens": "core.packed",
     "tokenizer": "core.tokenizer",
     "unpack": "core.packed",

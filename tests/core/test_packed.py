@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.core.packed import check_ids, pack, repad, split_by_tokens, unpack
+from motherbird.core.packed import check_ids, pack, repad, split_by_tokens, unpack, unpad
 from motherbird.errors import InputError
 
 documents = st.lists(
@@ -65,6 +65,39 @@ def test_repad_holds_every_token_once_and_the_value_elsewhere(docs, value):
     inside = torch.arange(packed.max_seqlen) < torch.tensor(packed.lengths)[:, None]
     assert torch.equal(twin[inside], x)
     assert (twin[~inside] == value).all()
+
+
+@given(documents, st.randoms(use_true_random=False))
+def test_unpad_takes_the_tokens_wherever_they_stand(docs, random):
+    """Right, left, holes, empty rows: the pack is that of the documents ordered by length."""
+    width = max(map(len, docs)) + random.randint(0, 3)
+    rows = docs + [[] for _ in range(random.randint(0, 2))]
+    random.shuffle(rows)
+    ids, mask = torch.full((len(rows), width), 7), torch.zeros(len(rows), width, dtype=torch.bool)
+    for row, document in enumerate(rows):
+        columns = sorted(random.sample(range(width), len(document)))
+        ids[row, columns] = torch.tensor(document, dtype=torch.int64)
+        mask[row, columns] = True
+    packed, places = unpad(ids, mask)
+    wanted = pack(sorted((row for row in rows if row), key=len))
+    for one, other in ((packed.ids, wanted.ids), (packed.positions, wanted.positions),
+                       (packed.cu_seqlens, wanted.cu_seqlens)):  # fmt: skip
+        assert torch.equal(one, other) and one.dtype is other.dtype
+    assert packed.max_seqlen == wanted.max_seqlen and packed.by_length()[1] is None
+    assert torch.equal(ids.flatten()[places], packed.ids)
+    assert torch.equal(places.sort().values, mask.flatten().nonzero()[:, 0])
+
+
+@given(documents)
+def test_unpad_undoes_repad(docs):
+    packed = pack(sorted(docs, key=len))
+    again, _ = unpad(repad(packed.ids, packed), repad(torch.ones_like(packed.ids), packed).bool())
+    assert torch.equal(again.ids, packed.ids) and torch.equal(again.cu_seqlens, packed.cu_seqlens)
+
+
+def test_unpad_refuses_a_batch_of_padding():
+    with pytest.raises(InputError, match="nothing to pack"):
+        unpad(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.bool))
 
 
 @given(documents)

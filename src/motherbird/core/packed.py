@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from ..errors import InputError
@@ -131,6 +131,39 @@ def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:
 def repad(x: Shaped[Tensor, "T ..."], packed: Packed, value: int | float = 0) -> Tensor:
     """Give the padded twin (S, max_seqlen, ...) to whoever outside needs one, filled by value."""
     return torch.nn.utils.rnn.pad_sequence(unpack(x, packed), batch_first=True, padding_value=value)
+
+
+def unpad(
+    ids: Int[Tensor, "S longest"], mask: Bool[Tensor, "S longest"]
+) -> tuple[Packed, Int[Tensor, " T"]]:
+    """Take the tokens out of a padded batch, by tensor operations alone.
+
+    Documents come ordered by length, so that `Packed.by_length` has nothing to move; a row without
+    a token is no document.
+
+    Args:
+        ids: a batch of rows.
+        mask: true where a row has a token.
+
+    Returns:
+        The pack, and the place of each of its tokens in ``ids.flatten()``.
+
+    Raises:
+        InputError: there is no token at all.
+    """
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    rows, columns = mask[order].nonzero(as_tuple=True)
+    if not len(rows):
+        raise InputError("there is nothing to pack", "a batch of padding")
+    places = order[rows] * ids.shape[1] + columns
+    lengths = lengths[order]
+    lengths = lengths[lengths > 0]
+    cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    positions = torch.arange(len(rows), device=ids.device)
+    positions -= cu_seqlens[:-1].repeat_interleave(lengths)
+    packed = Packed(ids.flatten()[places], positions, cu_seqlens.to(torch.int32), int(lengths[-1]))
+    return packed, places
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -1,0 +1,221 @@
+"""Accelerated models inside sentence-transformers and both trainers: the same numbers and files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Embedder, Encoder, MaskedLM, SequenceClassifier, accelerate, restore
+
+st = pytest.importorskip("sentence_transformers")
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How often our encoder has run: ``len(runs)``."""
+    calls = []
+    forward = Encoder.forward
+    monkeypatch.setattr(
+        Encoder, "forward", lambda self, packed: (calls.append(1), forward(self, packed))[1]
+    )
+    return calls
+
+
+@pytest.fixture
+def config(toy, small_tokenizer):
+    pad = small_tokenizer.id_of("pad")
+    vocabulary = small_tokenizer.vocab_size
+    return replace(toy, hidden_size=64, vocab_size=vocabulary, pad_token_id=pad)
+
+
+def stronger(model):
+    """Weights that tell one text from another."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "layers." in name and weight.ndim == 2:
+                weight.mul_(3)
+    return model
+
+
+@pytest.fixture
+def texts(prose):
+    """Thirty-six passages, a few words to forty lines."""
+    lines = [line for line in prose[0].splitlines() if line.strip()]
+    cuts = [(7 * i, 7 * i + 1 + i % 40) for i in range(36)]
+    return ["\n".join(lines[start:end]) for start, end in cuts]
+
+
+@pytest.fixture
+def folder(config, small_tokenizer, tmp_path):
+    """A sentence-transformers directory."""
+    encoder = stronger(Encoder(config))
+    encoder.tokenizer = small_tokenizer
+    Embedder(encoder).save(tmp_path / "dense")
+    return str(tmp_path / "dense")
+
+
+def load(kind, folder, **more):
+    return kind(folder, device="cpu", local_files_only=True, **more)
+
+
+@pytest.mark.parametrize("order", ["as given", "longest first"])
+def test_sentence_transformer(folder, texts, order, runs):
+    model = load(st.SentenceTransformer, folder)
+    if order == "longest first":
+        texts = sorted(texts, key=len, reverse=True)
+    before = model.encode(texts, batch_size=8)
+    assert accelerate(model) is model and not runs
+    after = model.encode(texts, batch_size=8)
+    assert len(runs) == 5 and abs(after - before).max() <= 1e-5
+    assert before.std(0).mean() > 1e-2  # the texts differ
+    assert np.array_equal(restore(model).encode(texts, batch_size=8), before)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_cross_encoder(pooling, config, small_tokenizer, texts, tmp_path, runs):
+    classifier = stronger(SequenceClassifier(replace(config, classifier_pooling=pooling), ("yes",)))
+    classifier.save(tmp_path / "ranker", tokenizer=small_tokenizer)
+    model = load(st.CrossEncoder, str(tmp_path / "ranker"))
+    pairs = [(texts[0], text) for text in texts[:12]]
+    before = model.predict(pairs, batch_size=4)
+    after = accelerate(model).predict(pairs, batch_size=4)
+    assert len(runs) == 3 and abs(after - before).max() <= 1e-5
+    assert model.rank(texts[0], texts[:12])[0]["corpus_id"] == int(before.argmax())
+
+
+@pytest.mark.parametrize("expansion", [None, "attended", "read only"])
+def test_multi_vector_encoder(expansion, folder, texts, runs):
+    """Documents and queries; those that ColBERT expands without attending stay theirs."""
+    model = load(st.MultiVectorEncoder, folder)
+    model[0].document_length = 60
+    if expansion:
+        attend = expansion == "attended"
+        model[0].query_expansion = {"strategy": "fixed", "length": 16, "attend": attend}
+    queries = ["parse arguments", "help", "a namespace of options and their values"]
+
+    def encode():
+        return [*model.encode_query(queries), *model.encode_document(texts, batch_size=9)]
+
+    before = encode()
+    accelerate(model)
+    after = encode()
+    assert len(runs) == (4 if expansion == "read only" else 5)
+    for one, other in zip(before, after, strict=True):
+        assert one.shape == other.shape and abs(one - other).max() <= 1e-5
+
+
+def test_documents_padded_as_late_interaction_saves_its_tokenizers(folder, texts, runs):
+    """With [MASK]: somebody could read it, so it is theirs, until the padding has its own token."""
+    model = load(st.MultiVectorEncoder, folder)
+    model.tokenizer.pad_token = "[MASK]"
+    before = model.encode_document(texts[:9])
+    accelerate(model)
+    assert all(map(torch.equal, model.encode_document(texts[:9]), before)) and not runs
+    model.tokenizer.pad_token = "[PAD]"
+    after = model.encode_document(texts[:9])
+    assert all((x - y).abs().max() <= 1e-5 for x, y in zip(before, after, strict=True)) and runs
+
+
+def test_sparse_encoder(config, small_tokenizer, texts, tmp_path, runs):
+    stronger(MaskedLM(config)).save(tmp_path / "mlm", tokenizer=small_tokenizer)
+    model = load(st.SparseEncoder, str(tmp_path / "mlm"))
+    before = model.encode(texts, batch_size=9).to_dense()
+    after = accelerate(model).encode(texts, batch_size=9).to_dense()
+    assert len(runs) == 4 and abs(after - before).max() <= 1e-5
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_saved_files(folder, tmp_path):
+    model = load(st.SentenceTransformer, folder)
+    model.save_pretrained(str(tmp_path / "before"))
+    accelerate(model).save_pretrained(str(tmp_path / "after"))
+    before, after = files(tmp_path / "before"), files(tmp_path / "after")
+    assert after == before and {"model.safetensors", "config.json", "modules.json"} <= after.keys()
+
+
+@pytest.mark.slow
+def test_several_processes(folder, texts):
+    """Every worker gets the model pickled, and it works there."""
+    model = load(st.SentenceTransformer, folder)
+    before = model.encode(texts, batch_size=8)
+    accelerate(model)
+    pool = model.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        after = model.encode(texts, batch_size=8, pool=pool, chunk_size=18)
+    finally:
+        model.stop_multi_process_pool(pool)
+    assert abs(after - before).max() <= 1e-5
+
+
+def one_step(trainer):
+    """The loss of one step, and how far it moved every weight."""
+    weights = trainer.model.state_dict()
+    start = {key: x.clone() for key, x in weights.items()}
+    loss = trainer.train().training_loss
+    return loss, {key: x - start[key] for key, x in weights.items()}
+
+
+def same_step(before, after):
+    assert abs(before[0] - after[0]) <= 1e-5 and before[0] > 0.1
+    for key, moved in before[1].items():
+        assert (moved - after[1][key]).abs().max() <= 1e-5, key
+    assert max(x.abs().max() for x in before[1].values()) > 1e-3
+
+
+ARGUMENTS = dict(
+    max_steps=1, per_device_train_batch_size=6, learning_rate=0.3, optim="sgd", report_to="none",
+    save_strategy="no", disable_tqdm=True, use_cpu=True, seed=1, lr_scheduler_type="constant",
+)  # fmt: skip
+
+
+def test_one_step_of_sentence_transformers(folder, texts, tmp_path, runs):
+    pytest.importorskip("accelerate")
+    datasets = pytest.importorskip("datasets")
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    data = datasets.Dataset.from_dict({"anchor": texts[:12], "positive": texts[12:24]})
+
+    def step(model):
+        arguments = st.SentenceTransformerTrainingArguments(str(tmp_path / "out"), **ARGUMENTS)
+        loss = MultipleNegativesRankingLoss(model)
+        return one_step(
+            st.SentenceTransformerTrainer(model, arguments, train_dataset=data, loss=loss)
+        )
+
+    before = step(load(st.SentenceTransformer, folder))
+    assert not runs
+    same_step(before, step(accelerate(load(st.SentenceTransformer, folder))))
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_one_step_of_transformers(bf16, config, small_tokenizer, texts, tmp_path, runs):
+    pytest.importorskip("accelerate")
+    stronger(MaskedLM(config)).save(tmp_path / "mlm", tokenizer=small_tokenizer)
+    ids = small_tokenizer.encode_batch(texts[:6])
+    features = [{"input_ids": row[:200], "labels": row[:200]} for row in ids]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "mlm")
+
+    def step(change):
+        model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "mlm")
+        trainer = transformers.Trainer(
+            change(model),
+            transformers.TrainingArguments(str(tmp_path / "out"), bf16=bf16, **ARGUMENTS),
+            data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
+            train_dataset=features,
+        )
+        return one_step(trainer)
+
+    before = step(lambda model: model)
+    assert not runs
+    after = step(accelerate)
+    assert len(runs) == 1
+    if bf16:
+        assert abs(before[0] - after[0]) <= 1e-2
+    else:
+        same_step(before, after)
