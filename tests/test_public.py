@@ -39,6 +39,11 @@ def test_signatures():
         "batch_tokens",
     ]  # fmt: skip
     assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
+    from motherbird.export import export
+
+    assert parameters(export) == [
+        "name_or_dir", "out", "format", "head", "dtype", "revision", "on_case"
+    ]  # fmt: skip
 
 
 def test_importing_is_light():

@@ -9,7 +9,7 @@ from .output import human, print_json, progress
 @click.command(name="export")
 @click.argument("model", metavar="MODEL")
 @click.option(
-    "--format", required=True, metavar="FORMAT", help="hf, onnx or openvino: what it is for."
+    "--format", required=True, metavar="FORMAT", help="What it becomes: hf, onnx or openvino."
 )
 @click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
 @click.option(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .certificate import Certificate, Run
     from .models import Model
 
+KIND = "converted model"  # in motherbird.json; a trained model is of another kind, and safe
 FORMATS = ("hf", "onnx", "openvino")
 HEADS = ("auto", "none", "pooling", "logits")
 DTYPES = ("auto", "float32", "int8")
@@ -57,13 +58,13 @@ def export(
     """
     wanted = _Wanted(format, head, dtype)
     out = Path(out).expanduser()
-    check_replaceable(out, "export")
+    check_replaceable(out, KIND)
     from ..core import hub
     from . import models
 
     directory = hub.find(name_or_dir, revision)
     model, head = models.load(directory, head, wanted.stored)
-    with new_directory(out, "export") as fresh:
+    with new_directory(out, KIND) as fresh:
         models.write_checkpoint(model, fresh)
         written = _write(model, fresh, wanted)
         name = directory.resolve().name if Path(name_or_dir).is_dir() else str(name_or_dir)

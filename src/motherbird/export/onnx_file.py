@@ -53,17 +53,20 @@ def _weight_bytes(model: ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU, with torch's number of threads."""
+def session(path: Path, *, arena: bool = True) -> onnxruntime.InferenceSession:
+    """A session on the CPU, with torch's number of threads.
+
+    The arena keeps the memory of the largest batch for the next one; without it a run is slower.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.enable_cpu_mem_arena = False  # the arena would keep the largest batch's memory
+    options.enable_cpu_mem_arena = arena
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def runner(path: Path, pad: int) -> Run:
     """The file as a function of documents."""
-    running = session(path)
+    running = session(path, arena=False)  # one long document is not to hold memory for others
     names = [output.name for output in running.get_outputs()]
 
     def infer(inputs: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:
