@@ -42,6 +42,11 @@ def test_signatures():
     assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
     for function in (motherbird.accelerate, motherbird.restore):
         assert parameters(function) == ["model"]
+    from motherbird.export import export
+
+    assert parameters(export) == [
+        "name_or_dir", "out", "format", "head", "dtype", "revision", "on_case"
+    ]  # fmt: skip
 
 
 def test_importing_is_light():

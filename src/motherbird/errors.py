@@ -37,6 +37,12 @@ class DamagedError(MotherbirdError):
     code = "damaged"
 
 
+class ParityError(MotherbirdError):
+    """An exported file does not compute what the model does."""
+
+    code = "parity"
+
+
 class DivergedError(MotherbirdError, FloatingPointError):
     """Training went wrong: a loss that is not finite."""
 

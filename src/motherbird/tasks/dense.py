@@ -39,6 +39,7 @@ class Embedder:
         prompts: name to text that is put before what is embedded.
         default_prompt: the name of the prompt that is used where none is asked for.
         max_length: longest document in tokens; None the encoder's own limit.
+        normalize: whether the model's directory tells other libraries to scale vectors to length 1.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Embedder:
         prompts: dict[str, str] | None = None,
         default_prompt: str | None = None,
         max_length: int | None = None,
+        normalize: bool = True,
     ) -> None:
         limit = encoder.config.max_position_embeddings
         self.encoder = encoder
@@ -55,6 +57,7 @@ class Embedder:
         self.prompts = prompts or {}
         self.default_prompt = default_prompt
         self.max_length = min(limit, max_length or limit)
+        self.normalize = normalize
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -98,12 +101,13 @@ class Embedder:
         """
         config = self.encoder.config
         kind = "sentence_transformers.models."
+        modules = _MODULES if self.normalize else _MODULES[:-1]
         modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
                  "weightedmean_tokens", "lasttoken")  # fmt: skip
         contents: dict[str, Any] = {
             "modules.json": [
                 {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else at, "type": kind + name}
-                for i, name in enumerate(_MODULES)
+                for i, name in enumerate(modules)
             ],
             "config_sentence_transformers.json": {
                 "model_type": "SentenceTransformer",
@@ -128,11 +132,12 @@ class Embedder:
                 },
                 "include_prompt": True,
             },
-            "2_Normalize/config.json": {
+        }
+        if self.normalize:
+            contents["2_Normalize/config.json"] = {
                 "module_input_name": "sentence_embedding",
                 "module_output_name": "sentence_embedding",
-            },
-        }
+            }
         for name, content in contents.items():
             path = directory / name
             path.parent.mkdir(exist_ok=True)
@@ -324,6 +329,7 @@ def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
     if length is not None and (not isinstance(length, int) or length < 1):
         raise InputError(f"max_seq_length = {length!r} is no number of tokens", str(limits))
     arguments["max_length"] = length
+    arguments["normalize"] = "Normalize" in paths
     if "Pooling" in paths:
         arguments["pooling"] = _read_pooling(paths["Pooling"] / "config.json")
     return place, arguments

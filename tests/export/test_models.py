@@ -1,0 +1,132 @@
+"""Which class a folder holds, and the checkpoint around an export."""
+
+import json
+
+import pytest
+import torch
+
+from motherbird import (
+    Embedder,
+    Encoder,
+    InputError,
+    MaskedLM,
+    SequenceClassifier,
+    TokenClassifier,
+)
+from motherbird.core import checkpoint
+from motherbird.export import models
+
+KINDS = {
+    "encoder": lambda toy: Encoder(toy),
+    "masked-lm": lambda toy: MaskedLM(toy),
+    "sequence": lambda toy: SequenceClassifier(toy, ("no", "yes")),
+    "token": lambda toy: TokenClassifier(toy, ("O", "B", "I")),
+    "embedder": lambda toy: Embedder(Encoder(toy), pooling="cls", prompts={"query": "q: "}),
+}
+
+
+@pytest.fixture
+def folder(toy, tmp_path):
+    """The folder of a model of a kind."""
+
+    def make(kind):
+        KINDS[kind](toy).save(tmp_path / kind)
+        return tmp_path / kind
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "wanted", "name"),
+    [
+        ("encoder", "auto", Encoder, "none"),
+        ("encoder", "none", Encoder, "none"),
+        ("encoder", "pooling", Embedder, "pooling"),
+        ("masked-lm", "auto", MaskedLM, "logits"),
+        ("masked-lm", "logits", MaskedLM, "logits"),
+        ("masked-lm", "none", Encoder, "none"),
+        ("masked-lm", "pooling", Embedder, "pooling"),
+        ("sequence", "auto", SequenceClassifier, "logits"),
+        ("token", "auto", TokenClassifier, "logits"),
+        ("embedder", "auto", Embedder, "pooling"),
+        ("embedder", "none", Encoder, "none"),
+    ],
+)
+def test_class(kind, head, wanted, name, folder):
+    model, found = models.load(folder(kind), head, None)
+    assert (type(model), found) == (wanted, name)
+    assert isinstance(models.encoder_of(model), Encoder)
+
+
+def rename(place, architectures):
+    raw = json.loads((place / "config.json").read_text())
+    raw["architectures"] = architectures
+    (place / "config.json").write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["ModernBertModel"]])
+def test_without_a_head_it_is_the_encoder(architectures, folder):
+    place = folder("encoder")
+    rename(place, architectures)
+    assert type(models.load(place, "auto", None)[0]) is Encoder
+    with pytest.raises(InputError, match="no logits of a .*config.json.*--head none"):
+        models.load(place, "logits", None)
+
+
+def test_a_head_that_we_do_not_have(folder):
+    place = folder("masked-lm")
+    rename(place, ["ModernBertForQuestionAnswering"])
+    for head in ("auto", "logits"):
+        with pytest.raises(InputError, match="no logits of a ModernBertForQuestionAnswering"):
+            models.load(place, head, None)
+    assert type(models.load(place, "none", None)[0]) is Encoder
+
+
+def test_the_demo_has_two_models(toy, tmp_path):
+    """A masked LM, and the encoder for search in a folder of its own."""
+    masked_lm, embedder = MaskedLM(toy), Embedder(Encoder(toy))
+    checkpoint.save(masked_lm, tmp_path / "demo", extra=lambda place: (
+        (place / "search").mkdir(),
+        checkpoint.write(embedder.encoder, place / "search"),
+        embedder.write_modules(place, at="search"),
+    ))  # fmt: skip
+
+    def weights(head):
+        model, _ = models.load(tmp_path / "demo", head, None)
+        return models.encoder_of(model).final_norm.weight.shape, models.encoder_of(model).layers[
+            0
+        ].mlp.Wi.weight
+
+    for head, encoder in (
+        ("auto", embedder.encoder),
+        ("pooling", embedder.encoder),
+        ("logits", masked_lm.model),
+        ("none", masked_lm.model),
+    ):
+        assert torch.equal(weights(head)[1], encoder.layers[0].mlp.Wi.weight)
+    (tmp_path / "demo" / "config.json").unlink()
+    assert torch.equal(weights("none")[1], embedder.encoder.layers[0].mlp.Wi.weight)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoint_reads_back(kind, folder, tmp_path):
+    model, _ = models.load(folder(kind), "auto", None)
+    (tmp_path / "out").mkdir()
+    models.write_checkpoint(model, tmp_path / "out")
+    again, _ = models.load(tmp_path / "out", "auto", None)
+    assert type(again) is type(model)
+    state = models.encoder_of(again).state_dict()
+    for name, tensor in models.encoder_of(model).state_dict().items():
+        assert torch.equal(state[name], tensor)
+    if isinstance(model, SequenceClassifier | TokenClassifier):
+        assert again.labels == model.labels
+    if isinstance(model, Embedder):
+        assert (again.pooling, again.prompts, again.normalize) == ("cls", {"query": "q: "}, True)
+
+
+def test_a_model_that_does_not_normalise_stays_one(toy, tmp_path):
+    Embedder(Encoder(toy), normalize=False).save(tmp_path / "model")
+    kinds = [m["type"] for m in json.loads((tmp_path / "model" / "modules.json").read_text())]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["Transformer", "Pooling"]
+    assert not (tmp_path / "model" / "2_Normalize").exists()
+    assert Embedder.load(tmp_path / "model").normalize is False
