@@ -30,6 +30,7 @@ PRESETS = {
 }  # fmt: skip
 RESERVE = 30.0  # seconds for the second ceiling and the last lines
 SETUP_LIMIT = 600.0
+CEILING_SECONDS = 0.3  # of every way to run every product
 Alone = Callable[[Callable[..., Any], tuple[Any, ...]], Any]  # a call in a process of its own
 
 
@@ -114,7 +115,7 @@ def set_up(
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), measure.ceilings(config, threads)
+    return machine.describe(threads), measure.ceilings(config, threads, CEILING_SECONDS)
 
 
 @dataclass
@@ -199,7 +200,7 @@ def run(
         plan = Plan(systems, options.workloads, options.repeats, until)
         measure_all(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.ceilings.append(alone(measure.ceilings, (config, threads)))
+        report.ceilings.append(alone(measure.ceilings, (config, threads, CEILING_SECONDS)))
     result = report.document(finished=True)
     on_result(result)
     return result

@@ -14,6 +14,7 @@ PACKAGES = ("motherbird", "torch", "numpy", "transformers", "sentence-transforme
 # Variables by which others change what a CPU does; those that are set are recorded.
 VARIABLES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "GOMP_", "KMP_", "OV_", "ORT_",
              "MALLOC_", "LD_PRELOAD")  # fmt: skip
+GROUP = Path("/sys/fs/cgroup")  # where a container says how much memory it may have
 
 
 def describe(threads: int) -> dict[str, Any]:
@@ -76,10 +77,9 @@ def available_mb() -> float | None:
         return None
     free = _meminfo("MemAvailable")
     try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(counts["inactive_file"])
+        limit = int((GROUP / "memory.max").read_text())
+        counts = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        used = int((GROUP / "memory.current").read_text()) - int(counts["inactive_file"])
         free = min(free, limit - used)
     except (OSError, ValueError, KeyError):  # no limit ("max"), or no such group
         pass

@@ -65,7 +65,7 @@ def cosines(ours: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np
         return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
 
 
-def ceilings(config: EncoderConfig, threads: int, seconds: float = 0.3) -> dict[str, float | None]:
+def ceilings(config: EncoderConfig, threads: int, seconds: float) -> dict[str, float | None]:
     """`ceiling` of every dtype."""
     import torch
 
@@ -73,7 +73,7 @@ def ceilings(config: EncoderConfig, threads: int, seconds: float = 0.3) -> dict[
     return {dtype: ceiling(config, dtype, seconds) for dtype in DTYPES}
 
 
-def ceiling(config: EncoderConfig, dtype: str, seconds: float = 0.3) -> float | None:
+def ceiling(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     """TFLOPS of a layer's four products at 4,096 rows, each in the best way that we know.
 
     Each way is repeated for ``seconds`` and at least three times. None where this machine has no

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -61,6 +61,7 @@ def prepare_system(system: System, job: Job) -> None:
     peer(system).prepare(system, job)
 
 
+@runtime_checkable
 class Systems(Protocol):
     """What runs batches: `Pool`, or in tests something that only counts time."""
 

@@ -34,6 +34,7 @@ SIZES: dict[Order, tuple[int, ...]] = {
 }
 MOST_TOKENS = 32_768  # of a batch, padding counted: four documents of 8,192
 RUN_SECONDS, SHORTEST_RUN, SEARCH_SECONDS = 3.0, 1.0, 1.0
+SAFELY = 0.9  # runs take a little more than was planned
 WARM = 10.0  # seconds: a run of the search that took so long needs no other to warm up for
 SLOWER = 0.9  # of the best speed: what is below counts as slower
 LIMIT = 300.0  # seconds of a run, then a system is given up
@@ -102,11 +103,12 @@ class Turn:
             pair.reason = self._why_not(pair)
         running = [pair for pair in pairs if pair.check.runs and pair.reason is None]
         on_step("", (len(pairs) - len(running)) * (1 + self.plan.repeats))
-        for number, pair in enumerate(running):
-            self._search(pair, self._left() / (len(running) - number) / 2)
+        each = self._left() / max(1, len(running))
+        for pair in running:
+            self._search(pair, each / 2)
             on_step(_line(pair), 1)
         for pair in running:
-            self._settle(pair, self._left() / len(running) / self.plan.repeats)
+            self._settle(pair, SAFELY * self._left() / len(running) / self.plan.repeats)
         for turn in range(self.plan.repeats):
             for pair in running:
                 self._repeat(pair, turn)
@@ -153,7 +155,7 @@ class Turn:
             return [1]
         sizes, before = [], 0
         for size in SIZES[system.order]:
-            batch = choose(self.workload, system.order, size, 0)[0]
+            batch = choose(self.workload, system.order, size, 0.0)[0]
             padded = len(batch) * self.workload.longest
             if len(batch) > before and (size == 1 or padded <= MOST_TOKENS):
                 sizes.append(size)

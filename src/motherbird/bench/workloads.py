@@ -78,18 +78,18 @@ def _lengths(workload: Workload) -> list[int]:
     return sorted(drawn.round().clip(workload.shortest, workload.longest).astype(int).tolist())
 
 
-# The shares follow what the systems take; see plan.py for the arithmetic.
+# The shares follow what the systems take; runner.py has the arithmetic.
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("short-fixed", "512 tokens", 512, 512, share=0.15),
-        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.15, mean=256, deviation=64),
-        Workload("long-fixed", "8,192 tokens", 8192, 8192, share=0.37),
+        Workload("short-fixed", "512 tokens", 512, 512, share=0.14),
+        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, mean=256, deviation=64),
+        Workload("long-fixed", "8,192 tokens", 8192, 8192, share=0.35),
         Workload(
             "long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, mean=4096, deviation=1024
         ),
-        Workload("queries", "16 to 64 tokens", 16, 64, share=0.09),
-        Workload("latency", "one query of 16 tokens", 16, 16, share=0.03, latency=True),
+        Workload("queries", "16 to 64 tokens", 16, 64, share=0.11),
+        Workload("latency", "one query of 16 tokens", 16, 16, share=0.05, latency=True),
     )
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def cpu(
     Workloads: short-fixed (512 tokens), short-variable (N(256, 64)), long-fixed (8,192),
     long-variable (N(4096, 1024)), queries (16 to 64), latency (one query of 16).
 
-    Systems: motherbird, transformers, transformers-sorted, openvino, onnxruntime,
+    Systems: motherbird, transformers, transformers-sorted, openvino, openvino-dynamic, onnxruntime,
     sentence-transformers, and the other models of the paper's table: bert, roberta, deberta-v3,
     nomic-bert, gte. Each runs in a process of its own and is checked before it is timed; one that
     cannot run is listed with the reason. The peers come with pip install 'motherbird[bench]'.
@@ -57,7 +58,13 @@ def cpu(
     smallest) / median, "ms" the median call of the latency workload, "ceiling_share" the share of
     what this machine's best products give, "cosine" the worst of the check.
     """
-    path = options.output(out, []) if out is not None else None
+    from ..errors import InputError
+
+    path = None
+    if out is not None:
+        path = options.output(out, [model] if Path(model).is_dir() else [])
+        if path.is_dir():
+            raise InputError("--out is a folder", out, "name a file in it")
     from ..bench import cpu as bench
     from ..bench import machine, report
     from ..files import write_file
@@ -93,3 +100,40 @@ def cpu(
         print_json(document)
     else:
         click.echo(report.plain(document))
+
+
+@command.command(name="report")
+@click.argument("files", metavar="FILE.json...", nargs=-1, required=True)
+@click.option("--page", required=True, metavar="PAGE.md",
+              help="Its tables, between two markers, are written anew.")  # fmt: skip
+@options.as_json
+def report_(files: tuple[str, ...], page: str, json_: bool) -> None:
+    """Turn results of `bench cpu --out` into the tables of a page, and into charts beside it.
+
+    The page has two comments, of which the rest is left alone: "tables: start" and "tables: end".
+
+    With --json: {"page", "charts"}.
+    """
+    from ..bench import report
+    from ..errors import InputError
+    from ..files import write_file
+
+    path = options.output(page, list(files))
+    documents = [report.read(Path(file)) for file in files]
+    try:
+        before = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the page cannot be read", page, "name a Markdown file") from error
+    charts = [report.chart_name(document) for document in documents]
+    text = report.into_page(before, report.markdown(documents, charts), page)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    for document, name in zip(documents, charts, strict=True):
+        write_file(path.parent / name, partial(report.chart, document))
+    write_file(path, write)
+    if json_:
+        print_json({"page": page, "charts": [str(path.parent / name) for name in charts]})
+    else:
+        click.echo(f"{len(documents)} results in {page}, charts in {', '.join(charts)}")
