@@ -123,10 +123,11 @@ def tree():
 def documented():
     """The shapes of --json that a command's help describes: objects, or what stands in them."""
 
-    def shapes(module: str) -> list[Any]:
+    def shapes(module: str, below: str | None = None) -> list[Any]:
         from importlib import import_module
 
-        text = import_module(f"motherbird.cli.{module}").command.help
+        command = import_module(f"motherbird.cli.{module}").command
+        text = (command.commands[below] if below else command).help
         text = re.sub(r'"(\w+)"(?!\s*:)', r'"\1": null', text)  # a key without a shape
         found, end = [], text.index("--json")
         while (

@@ -75,12 +75,15 @@ def test_help_names_every_command(motherbird):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_help_text(name, motherbird):
     command = cli.get_command(click.Context(cli), name)
-    out = motherbird(name, "--help").done().out
-    options = [p for p in command.params if isinstance(p, click.Option)]
-    assert {"--json"} <= {option for p in options for option in p.opts}
-    for option in options:
-        assert option.help and option.help[0].isupper() or option.help.startswith(("auto", "cpu"))
-        assert option.opts[0] in out
+    below = command.commands if isinstance(command, click.Group) else {}
+    for words, leaf in [((name, n), c) for n, c in below.items()] or [((name,), command)]:
+        out = motherbird(*words, "--help").done().out
+        options = [p for p in leaf.params if isinstance(p, click.Option)]
+        assert {"--json"} <= {option for p in options for option in p.opts}
+        for option in options:
+            text = option.help
+            assert text and text[0].isupper() or text.startswith(("auto", "cpu", "base"))
+            assert option.opts[0] in out
 
 
 def test_help_on_a_narrow_terminal(motherbird, monkeypatch):

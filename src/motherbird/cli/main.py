@@ -20,6 +20,7 @@ from ..errors import MotherbirdError
 
 # name -> (module, the line in --help); the module has a click command called `command`.
 COMMANDS = {
+    "bench": ("bench", "Measure motherbird against its peers on this machine."),
     "demo": (
         "demo",
         "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",

@@ -1,0 +1,1 @@
+"""Measuring motherbird against its peers on one machine, with one geometry and one token list."""

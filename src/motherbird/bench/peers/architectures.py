@@ -1,0 +1,92 @@
+"""The other models of the paper's table: BERT, RoBERTa, DeBERTaV3, NomicBERT and GTE-en-MLM.
+
+They run in transformers, sorted by length, with random weights of their own, in the dtype that is
+fastest on this machine. There is no truth to compare them with: batched vectors are compared with
+those of the same model, one document at a time, in float32.
+"""
+
+from dataclasses import dataclass
+
+from ...errors import InputError, need
+from . import Encode, Job, System, missing, transformers
+
+
+def _system(name: str, longest: int) -> System:
+    return System(__name__, name, "auto", "sorted", longest=longest, same_weights=False)
+
+
+SYSTEMS = (
+    _system("bert", 512),
+    _system("roberta", 512),
+    _system("deberta-v3", 512),
+    _system("nomic-bert", 8192),
+    _system("gte", 8192),
+)
+
+
+@dataclass(frozen=True)
+class _Size:
+    layers: int
+    width: int
+    heads: int
+
+
+# By the width of the model that they stand beside: of our nano, of base, of large.
+_SIZES = {256: _Size(6, 256, 4), 768: _Size(12, 768, 12), 1024: _Size(24, 1024, 16)}
+
+
+def why_not(system: System) -> str | None:
+    """Only where transformers is not installed."""
+    return missing("transformers")
+
+
+def prepare(system: System, job: Job) -> None:
+    """Nothing to convert."""
+
+
+def build(system: System, job: Job) -> Encode:
+    """The model in the size of the job's, its weights from a fixed seed."""
+    import torch
+
+    if job.hidden_size not in _SIZES:
+        widths = ", ".join(map(str, _SIZES))
+        raise InputError(f"there is none beside a model of width {job.hidden_size}, only {widths}")
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    config = _config(system.name, _SIZES[job.hidden_size])
+    model = need("transformers", "bench").AutoModel.from_config(config)
+    return transformers.padded(model.to(getattr(torch, system.dtype)))
+
+
+def _config(name: str, size: _Size) -> object:
+    """Vocabularies and limits as published; the feed-forward is four times the width in all."""
+    library = need("transformers", "bench")
+    shape = {
+        "num_hidden_layers": size.layers,
+        "hidden_size": size.width,
+        "num_attention_heads": size.heads,
+        "intermediate_size": 4 * size.width,
+    }
+    if name == "bert":
+        return library.BertConfig(vocab_size=30_522, **shape)
+    if name == "roberta":
+        return library.RobertaConfig(
+            vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, **shape
+        )
+    if name == "deberta-v3":
+        return library.DebertaV2Config(
+            vocab_size=128_100,
+            type_vocab_size=0,
+            relative_attention=True,
+            position_buckets=256,
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            pos_att_type=["p2c", "c2p"],
+            position_biased_input=False,
+            **shape,
+        )
+    if name == "nomic-bert":
+        return library.NomicBertConfig(vocab_size=30_528, max_position_embeddings=8192, **shape)
+    return library.GteConfig(
+        vocab_size=30_528, max_position_embeddings=8192, pad_token_id=0, **shape
+    )

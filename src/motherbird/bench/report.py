@@ -1,0 +1,192 @@
+"""From JSON documents to people: tables on a terminal, and the page docs/performance.md.
+
+The page's tables stand between two markers and are written anew; everything around them is prose
+that stays. Nothing measured is left out: losses, wrong systems, and those that could not run.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, need
+from ..files import read_json
+from .workloads import WORKLOADS
+
+START, END = "<!-- tables: start -->", "<!-- tables: end -->"
+OURS = "motherbird"
+COLUMNS = ("system", "dtype", "tokens/s", "of best peer", "ms", "spread", "of ceiling", "peak MB",
+           "batch", "documents", "note")  # fmt: skip
+
+Document = dict[str, Any]
+Row = dict[str, Any]
+
+
+def read(path: Path) -> Document:
+    """A file that ``motherbird bench cpu --out`` wrote.
+
+    Raises:
+        InputError: it is none.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or not {"machine", "rows"} <= document.keys():
+        raise InputError("not a result of motherbird bench cpu", str(path))
+    return document
+
+
+def best_peer(row: Row, rows: Sequence[Row]) -> float | None:
+    """Tokens a second of the fastest correct peer in the row's dtype, with the same weights."""
+    speeds = [
+        other["tokens_per_s"]
+        for other in rows
+        if other["dtype"] == row["dtype"]
+        and other["system"] != OURS
+        and other["correct"]
+        and other["compared_with"] == "oracle"
+        and other["tokens_per_s"]
+    ]
+    return max(speeds, default=None)
+
+
+def tables(document: Document) -> Iterator[tuple[str, list[list[str]]]]:
+    """For each workload its title and its lines: ours, then the others, fastest first."""
+    for name, workload in WORKLOADS.items():
+        rows = [row for row in document["rows"] if row["workload"] == name]
+        rows.sort(key=lambda row: (row["system"] != OURS, -(row["tokens_per_s"] or 0)))
+        if rows:
+            yield f"{name}: {workload.what}", [_line(row, best_peer(row, rows)) for row in rows]
+
+
+def _line(row: Row, best: float | None) -> list[str]:
+    speed = row["tokens_per_s"]
+    comparable = speed and best and row["compared_with"] == "oracle"
+    batch = row["batch"]
+    return [
+        row["system"],
+        row["dtype"],
+        f"{speed:,.0f}" if speed else "-",
+        f"{speed / best:.2f}x" if comparable else "-",
+        f"{row['ms']:.1f}" if row["ms"] else "-",
+        f"{row['spread']:.0%}" if row["spread"] is not None else "-",
+        f"{row['ceiling_share']:.0%}" if row["ceiling_share"] else "-",
+        f"{row['peak_mb']:,.0f}" if row["peak_mb"] else "-",
+        "-" if batch is None else f"{batch:,} tok" if row["batch_of"] == "tokens" and batch > 1
+        else f"{batch:,}",
+        str(row["documents"] or "-"),
+        row["reason"] or "",
+    ]  # fmt: skip
+
+
+def facts(document: Document) -> list[tuple[str, str]]:
+    """What was measured on, and with what."""
+    machine = document["machine"]
+    ceilings = [f"{dtype} {x:.3f}" for dtype, x in document["ceiling_tflops"].items() if x]
+    versions = [f"{package} {version}" for package, version in machine["versions"].items()]
+    variables = [f"{name}={value}" for name, value in machine["environment"].items()]
+    return [
+        ("model", document["model"]),
+        ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"),
+        ("units", ", ".join(machine["units"]) or "none of those that we look for"),
+        ("threads", str(machine["threads"])),
+        ("ceiling, TFLOPS", ", ".join(ceilings)),
+        ("versions", ", ".join(versions)),
+        *([("environment", ", ".join(variables))] if variables else []),
+        ("time", f"{document['seconds'] / 60:.0f} minutes")
+        if document["finished"]
+        else ("unfinished", "the run was stopped before its end"),
+    ]
+
+
+def plain(document: Document) -> str:
+    """Tables for a terminal."""
+    lines = [f"{name:<16}{value}" for name, value in facts(document)]
+    for title, rows in tables(document):
+        used = [i for i, _ in enumerate(COLUMNS) if any(row[i] not in ("", "-") for row in rows)]
+        grid = [[row[i] for i in used] for row in [list(COLUMNS), *rows]]
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+        lines += ["", title]
+        for row in grid:
+            cells = [
+                cell.ljust(width) if i in (0, 1, len(COLUMNS) - 1) else cell.rjust(width)
+                for i, cell, width in zip(used, row, widths, strict=True)
+            ]
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(documents: Sequence[Document], charts: Sequence[str] = ()) -> str:
+    """Tables for the page, one section a document, each with its chart where there is one."""
+    parts = []
+    for number, document in enumerate(documents):
+        parts.append(f"## {_title(document)}\n")
+        if number < len(charts):
+            parts.append(f"![Tokens a second beside the best peer]({charts[number]})\n")
+        parts.append(_table(["", ""], [[name, value] for name, value in facts(document)]))
+        for title, rows in tables(document):
+            parts += [f"### {title}\n", _table(list(COLUMNS), rows)]
+    return "\n".join(parts)
+
+
+def _title(document: Document) -> str:
+    return f"{document['model']} on {document['machine']['cpu']}"
+
+
+def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in lines)
+
+
+def into_page(text: str, tables: str, where: str) -> str:
+    """The page with its tables replaced.
+
+    Raises:
+        InputError: the page has no pair of markers.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise InputError("the page lacks its markers", where, f"write {START} and {END} into it")
+    before, after = text.split(START)[0], text.split(END)[1]
+    return f"{before}{START}\n\n{tables}\n{END}{after}"
+
+
+def chart_name(document: Document) -> str:
+    """performance-<model>-<cpu>.svg in plain letters."""
+    words = f"{Path(document['model']).name} {document['machine']['cpu']}".lower()
+    return f"performance-{re.sub(r'[^a-z0-9]+', '-', words).strip('-')}.svg"
+
+
+def chart(document: Document, path: Path) -> None:
+    """Draw tokens a second of every system that ran, one panel a workload; wrong ones are hatched.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    need("matplotlib", "bench").use("svg")
+    pyplot = need("matplotlib.pyplot", "bench")
+    shown = {
+        name: [r for r in document["rows"] if r["workload"] == name and r["tokens_per_s"]]
+        for name in WORKLOADS
+    }
+    shown = {name: rows for name, rows in shown.items() if rows}
+    colours = {"float32": "#4c72b0", "bfloat16": "#dd8452", "int8": "#55a868"}
+    tallest = max(map(len, shown.values()), default=1)
+    figure, axes = pyplot.subplots(
+        len(shown) or 1, 1, figsize=(9, 0.4 + (0.25 * tallest + 0.5) * len(shown)), squeeze=False
+    )
+    for panel, (name, rows) in zip(axes[:, 0], shown.items(), strict=False):
+        rows = sorted(rows, key=lambda row: row["tokens_per_s"])
+        labels = [f"{row['system']} {row['dtype']}" for row in rows]
+        bars = panel.barh(
+            labels,
+            [row["tokens_per_s"] for row in rows],
+            color=[colours.get(row["dtype"], "#888888") for row in rows],
+            alpha=0.75,
+        )
+        for bar, row in zip(bars, rows, strict=True):
+            bar.set_hatch("" if row["correct"] else "///")
+            bar.set_linewidth(1.5 if row["system"] == OURS else 0)
+            bar.set_edgecolor("black")
+        panel.set_title(f"{name}, tokens/s", fontsize=9, loc="left")
+        panel.tick_params(labelsize=7)
+    figure.tight_layout()
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,169 @@
+"""Every peer keeps the contract, and gives the oracle's vectors where it is installed."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Encoder
+from motherbird.bench import check as checks
+from motherbird.bench import peers
+from motherbird.bench.measure import cosines
+from motherbird.bench.peers import Job, all_systems, peer
+from motherbird.bench.worker import PAUSE
+
+SYSTEMS = all_systems()
+OWN = [s for s in SYSTEMS if s.same_weights and s.key != "motherbird/int8"]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """A model whose window is 8 on each side, so that padding outgrows it soon."""
+    from motherbird import EncoderConfig
+
+    folder = tmp_path_factory.mktemp("peers")
+    config = EncoderConfig(
+        vocab_size=1024, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+        num_attention_heads=2, max_position_embeddings=1024, local_attention=16, pad_token_id=0,
+        cls_token_id=1, bos_token_id=1, sep_token_id=2, eos_token_id=2, initializer_range=0.1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Encoder(config).save(folder / "model")
+    return Job(folder / "model", folder, 2, 32, 2, 1024, 1024, 1.0)
+
+
+def test_the_tuple_is_the_folder():
+    folder = Path(peers.__file__).parent
+    files = {f"{peers.__name__}.{p.stem}" for p in folder.glob("*.py") if p.stem != "__init__"}
+    assert set(peers.PEERS) == files and len(peers.PEERS) == len(files)
+
+
+def test_the_contract():
+    assert len({system.key for system in SYSTEMS}) == len(SYSTEMS)
+    for system in SYSTEMS:
+        assert isinstance(peer(system), peers.Peer)
+        assert system in peer(system).SYSTEMS
+    names = {system.name for system in SYSTEMS}
+    assert {"motherbird", "transformers", "transformers-sorted", "sentence-transformers",
+            "onnxruntime", "openvino", "openvino-dynamic", "bert", "roberta",
+            "deberta-v3", "nomic-bert", "gte"} == names  # fmt: skip
+
+
+def test_why_not_is_cheap_and_names_the_extra(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    for system in SYSTEMS:
+        reason = peer(system).why_not(system)
+        assert (reason is None) == (system.name == "motherbird")
+        assert reason is None or "pip install 'motherbird[bench]'" in reason
+
+
+def test_listing_the_systems_brings_nothing_into_a_worker():
+    """Neither torch nor any peer: what OpenVINO and ONNX Runtime need is to be theirs alone."""
+    code = (
+        "import sys, motherbird.bench.pool as p; p.peer.__globals__['all_systems']();"
+        "print(sorted({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert out == "[]\n"
+
+
+def idle():
+    """CPU time that this process takes in 0.3 seconds of rest, soon after a run."""
+    time.sleep(PAUSE)
+    before = time.process_time()
+    time.sleep(0.3)
+    return time.process_time() - before
+
+
+def slow(system):
+    return system.name == "sentence-transformers" or (
+        "openvino" in system.name and system.dtype == "int8"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "system",
+    [pytest.param(s, marks=[pytest.mark.slow] if slow(s) else []) for s in OWN],
+    ids=lambda s: s.key,
+)
+def test_vectors_are_the_oracles(system, job):
+    """On lengths whose padding is longer than half a window; and no thread spins afterwards."""
+    reason = peer(system).why_not(system)
+    if reason:
+        pytest.skip(reason)
+    if system.name == "onnxruntime":
+        pytest.importorskip("motherbird.export.onnx_graph")
+    peer(system).prepare(system, job)
+    encode = peer(system).build(system, job)
+    got = [encode(case) for case in checks.cases(system, job)]
+    for vectors in got:
+        assert vectors.dtype == np.float32 and vectors.shape[1] == 32
+    values = cosines(np.concatenate(got), checks.truth(system, job))
+    assert np.isfinite(values).all()
+    assert idle() < 0.05
+    # Eight bits for the wide weights of a toy are few.
+    assert values.min() >= (0.98 if system.dtype == "int8" else checks.AGREEMENT[system.dtype])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["bert", "roberta", "deberta-v3", "nomic-bert", "gte"],
+)
+def test_other_models_agree_with_themselves(name, job):
+    pytest.importorskip("transformers")
+    system = next(s for s in SYSTEMS if s.name == name)
+    small = dataclasses.replace(job, hidden_size=256)
+    for dtype in ("float32", "bfloat16"):
+        typed = dataclasses.replace(system, dtype=dtype)
+        encode = peer(typed).build(typed, small)
+        got = np.concatenate([encode(case) for case in checks.cases(typed, small)])
+        values = cosines(got, checks.truth(typed, small))
+        assert np.isfinite(values).all() and values.min() >= checks.AGREEMENT[dtype]
+
+
+def test_other_models_come_in_the_papers_sizes(job):
+    system = next(s for s in SYSTEMS if s.name == "bert")
+    from motherbird.errors import InputError
+
+    with pytest.raises(InputError, match="width 32"):
+        peer(system).build(system, job)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("bert", 110), ("roberta", 125), ("deberta-v3", 184), ("nomic-bert", 137), ("gte", 137)],
+)
+def test_other_models_have_the_papers_parameters(name, millions):
+    transformers = pytest.importorskip("transformers")
+    from motherbird.bench.peers import architectures
+
+    config = architectures._config(name, architectures._SIZES[768])
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.02)
+
+
+def test_int8_of_ours_says_why(job):
+    """Until it exists, its row has the error as its reason."""
+    from motherbird.errors import InputError
+
+    system = next(s for s in SYSTEMS if s.key == "motherbird/int8")
+    try:
+        encode = peer(system).build(system, job)
+    except InputError as error:
+        assert "int8" in str(error)
+    else:
+        cases = checks.cases(system, job)
+        got = np.concatenate([encode(case) for case in cases])
+        assert cosines(got, checks.truth(system, job)).min() >= checks.AGREEMENT["int8"]

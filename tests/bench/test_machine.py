@@ -1,0 +1,54 @@
+"""What is said of the machine."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from motherbird.bench import machine
+
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+
+
+def test_the_description(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("HOME_OF_NOTHING", "x")
+    found = machine.describe(3)
+    json.dumps(found, allow_nan=False)
+    assert found["threads"] == 3 and found["cpu"]
+    assert found["environment"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert "HOME_OF_NOTHING" not in found["environment"]
+    assert {"torch", "numpy", "motherbird"} <= found["versions"].keys()
+    assert found["fastest_dtype"] in ("float32", "bfloat16")
+    assert set(found["units"]) <= set(machine.UNITS)
+
+
+def test_cores_are_those_that_we_may_use():
+    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert 1 <= machine.physical_cores() <= logical
+
+
+@linux
+def test_memory():
+    now, peak = machine.own_memory_mb("VmRSS"), machine.own_memory_mb("VmHWM")
+    assert 10 < now <= peak
+    assert machine.available_mb() > 10
+    block = bytearray(60_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    assert machine.own_memory_mb("VmRSS") > now + 40
+    del block
+    machine.forget_peak()
+    assert machine.own_memory_mb("VmHWM") < now + 40
+
+
+@linux
+def test_a_container_leaves_less(tmp_path, monkeypatch):
+    free = machine.available_mb()
+    (tmp_path / "memory.max").write_text("300000000\n")
+    (tmp_path / "memory.current").write_text("250000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000000\n")
+    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    assert machine.available_mb() == pytest.approx(min(free, 100.0), rel=0.1)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.available_mb() == pytest.approx(free, rel=0.2)

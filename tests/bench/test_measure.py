@@ -1,0 +1,125 @@
+"""The figures: counts against counting, medians, cosines that see NaN, the ceiling."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from motherbird import EncoderConfig, pack, presets
+from motherbird.bench import measure
+from motherbird.core.attention.oracle import visible
+
+
+@given(st.integers(1, 60), st.one_of(st.none(), st.integers(1, 40)))
+def test_keys_seen_are_those_of_the_oracle(length, window):
+    assert measure.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_flops_are_what_counting_gives(lengths):
+    config = EncoderConfig(
+        vocab_size=64, hidden_size=8, intermediate_size=12, num_hidden_layers=4,
+        num_attention_heads=2, local_attention=16, pad_token_id=0, cls_token_id=1,
+        bos_token_id=1, sep_token_id=2, eos_token_id=2,
+    )  # fmt: skip
+    packed = pack([[1] * n for n in lengths])
+    count = 0
+    for kind in config.layers:
+        pairs = int(visible(packed, None if kind == "full_attention" else 8).sum())
+        count += 4 * 8 * pairs
+        count += 2 * sum(lengths) * (24 * 8 + 8 * 8 + 24 * 8 + 8 * 12)
+    assert measure.flops(config, lengths) == count
+
+
+def test_flops_of_base():
+    """By hand: 22 layers of 5,013,504 weights; 8 global layers see 512 keys, 14 at most 129."""
+    weights = 2 * 22 * (4 * 768 * 768 + 3 * 768 * 1152)
+    local = 512 * 129 - 64 * 65
+    keys = 4 * 768 * (8 * 512 * 512 + 14 * local)
+    assert measure.flops(presets.base(), [512]) == 512 * weights + keys
+    assert measure.flops(presets.base(), [512] * 3) == 3 * measure.flops(presets.base(), [512])
+
+
+def test_the_weights_are_those_of_the_products(toy):
+    from motherbird import Encoder
+
+    layer = Encoder(toy).layers[1]
+    shapes = {tuple(module.weight.shape) for module in layer.modules()
+              if isinstance(module, torch.nn.Linear)}  # fmt: skip
+    assert set(measure.products(toy)) == shapes and len(measure.products(toy)) == 4
+
+
+def test_median_and_spread():
+    assert measure.median([3.0, 1.0, 2.0]) == 2.0 and measure.median([]) is None
+    assert measure.spread([3.0, 1.0, 2.0]) == 1.0
+    assert measure.spread([3.0]) is None and measure.spread([]) is None
+
+
+def test_cosines_see_nan():
+    truth = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
+    ours = np.array([[2, 0], [1, 1], [np.nan, 1], [0, 0]], np.float32)
+    values = measure.cosines(ours, truth)
+    assert values[0] == 1 and values[1] == pytest.approx(math.sqrt(0.5))
+    assert np.isnan(values[2:]).all() and np.isnan(values.min())
+
+
+@pytest.mark.parametrize("dtype", measure.DTYPES)
+def test_the_ceiling(dtype, monkeypatch):
+    """FLOPs of the four products over the sum of their best times."""
+    config = presets.nano()
+    times = {(768, 256): 4.0, (256, 256): 1.0, (256, 384): 2.0}
+    seen = []
+
+    def best_time(way, outputs, inputs, seconds):
+        seen.append((outputs, inputs))
+        return None if way is measure.WAYS[dtype][0] else times[outputs, inputs]
+
+    monkeypatch.setattr(measure, "_best_time", best_time)
+    flops = 2 * 4096 * 256 * (768 + 256 + 768 + 384)
+    assert measure.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
+    assert len(seen) == 4 * len(measure.WAYS[dtype])
+
+
+def test_no_way_no_ceiling(monkeypatch):
+    def broken(weight, x):
+        raise NotImplementedError
+
+    def endless(weight, x):
+        return lambda: times.append(1)
+
+    times = []
+    monkeypatch.setitem(measure.WAYS, "int8", (broken,))
+    assert measure.ceiling(presets.nano(), "int8", 0.0) is None
+    monkeypatch.setitem(measure.WAYS, "int8", (endless,))
+    monkeypatch.setattr(measure, "HOPELESS", 0.0)
+    assert measure.ceiling(presets.nano(), "int8", 0.0) is None
+    assert len(times) == 2  # on few rows, of the first product
+
+
+@pytest.mark.parametrize(
+    "way", [w for dtype in ("float32", "bfloat16") for w in measure.WAYS[dtype]],
+    ids=lambda way: way.__name__,
+)  # fmt: skip
+def test_a_way_computes_the_product(way):
+    """What is timed is the product, and not less."""
+    weight, x = torch.randn(48, 32), torch.randn(64, 32)
+    with torch.inference_mode():
+        try:
+            y = way(weight, x)()
+        except RuntimeError as error:
+            pytest.skip(f"not on this CPU: {error}")
+    torch.testing.assert_close(y.float(), x @ weight.T, atol=0.3, rtol=0.05)
+
+
+@pytest.mark.parametrize("way", measure.WAYS["int8"], ids=lambda way: way.__name__)
+def test_an_int8_way_is_proportional_to_the_product(way):
+    weight, x = torch.randn(48, 32), torch.randn(64, 32)
+    with torch.inference_mode():
+        try:
+            y = way(weight, x)().float().flatten()
+        except RuntimeError as error:
+            pytest.skip(f"not on this CPU: {error}")
+    assert torch.cosine_similarity(y, (x @ weight.T).flatten(), dim=0) > 0.995
