@@ -57,7 +57,7 @@ def truth(system: System, job: Job) -> NDArray[np.float32]:
         encode = motherbird.load(job.directory, "float32", "oracle", job.threads)
     else:
         encode = peer(system).build(replace(system, dtype="float32"), job)
-    return np.concatenate([encode([d]) for case in cases(system, job) for d in case])
+    return np.concatenate(encode([[d] for case in cases(system, job) for d in case]))
 
 
 def check(

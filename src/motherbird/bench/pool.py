@@ -18,16 +18,17 @@ _START_MB = 1000.0  # of a library, before any weight
 
 @dataclass(frozen=True)
 class Request:
-    """Batches to run one after another; ``fresh`` forgets the peak of memory first."""
+    """Batches to run; ``fresh`` forgets the peak of memory first, ``calls`` times each alone."""
 
     batches: Batches
     fresh: bool = False
+    calls: bool = False
     vectors: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Seconds of each batch, memory in MB, and each batch's vectors where they were asked for."""
+    """Seconds of each call, memory in MB, and each batch's vectors where they were asked for."""
 
     seconds: list[float]
     peak_mb: float
@@ -44,12 +45,13 @@ def open_system(system: System, job: Job) -> Handler:
         if request.fresh:
             machine.forget_peak()
         seconds, vectors = [], []
-        for batch in request.batches:
+        calls = [[b] for b in request.batches] if request.calls else [request.batches]
+        for call in calls:
             start = time.perf_counter()
-            result = encode(batch)
+            result = encode(call)
             seconds.append(time.perf_counter() - start)
             if request.vectors:
-                vectors.append(result)
+                vectors += result
         peak, now = machine.own_memory_mb("VmHWM"), machine.own_memory_mb("VmRSS")
         return Answer(seconds, peak, now, vectors)
 

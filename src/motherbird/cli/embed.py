@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 @click.option("--truncate", is_flag=True, help="Cut longer texts instead of refusing them.")
 @click.option("--truncate-dim", type=int, metavar="N", help="Keep only the first N dimensions.")
 @click.option("--no-normalize", is_flag=True, help="Leave the length of the vectors as it is.")
-@click.option("--batch-tokens", type=int, metavar="N", help="Tokens of a batch; what suits the device if not set.")
+@click.option(
+    "--batch-tokens",
+    type=int,
+    metavar="N",
+    help="Tokens of a batch; what suits the device if not set.",
+)
 @options.attention
 @options.revision
 @options.compute

@@ -25,7 +25,7 @@ device = click.option(
 )
 dtype = click.option(
     "--dtype", default="auto", metavar="DTYPE", show_default=True,
-    help="auto (the fastest here), float32, bfloat16, float16.",
+    help="auto (the fastest here), float32, bfloat16, float16, int8.",
 )  # fmt: skip
 threads = click.option(
     "--threads",

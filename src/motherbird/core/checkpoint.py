@@ -19,6 +19,8 @@ from ..files import check_files, new_directory, parse_json, read_json
 from . import hf_config, hub
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
+from .products import int8
+from .quantize import quantize
 from .tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -27,6 +29,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the format's own specification
 HEADS = ("head.", "decoder.", "classifier.")
 ENCODER = ("embeddings.", "layers.", "final_norm.")
+INT8 = "int8"  # no dtype of weights: how products are computed
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
           "float64": torch.float64}  # fmt: skip
 
@@ -172,7 +175,10 @@ def load(
     tensors = {name: tensor.to(where, wanted or stored) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
     _encoder(model).tokenizer = _tokenizer_of(directory, config)
-    return model.eval()
+    model.eval()
+    if dtype == INT8:
+        quantize(_encoder(model))
+    return model
 
 
 def _encoder(model: nn.Module) -> Any:
@@ -257,11 +263,18 @@ def as_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dty
     Raises:
         InputError: no such dtype.
     """
+    if dtype == INT8:
+        fastest = fastest_dtype(device)
+        if reason := int8.why_not(device, fastest):
+            raise InputError("dtype 'int8' cannot run here", reason, "use auto")
+        return fastest
     if dtype == "auto":
         return fastest_dtype(device)
     if isinstance(dtype, str):
         if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r} is unknown", how=f"use auto, {', '.join(DTYPES)}")
+            raise InputError(
+                f"dtype {dtype!r} is unknown", how=f"use auto, {', '.join(DTYPES)}, int8"
+            )
         return DTYPES[dtype]
     if dtype is not None and dtype not in DTYPES.values():
         raise InputError(f"dtype {dtype} is not supported", how=f"use {', '.join(DTYPES)}")

@@ -19,6 +19,7 @@ from . import checkpoint, initial
 from .attention import Backend, Plan
 from .config import Activation, EncoderConfig
 from .packed import Packed, check_ids
+from .parallel import keep_freed_memory
 from .products import Projection
 from .rope import pairs_together, rotate
 from .tokenizer import Tokenizer
@@ -157,7 +158,8 @@ class Encoder(nn.Module):
 
         Args:
             name_or_dir: a Hugging Face directory, or a name on the Hub.
-            dtype: a torch dtype or its name; None as stored, "auto" the fastest on this machine.
+            dtype: a torch dtype or its name; None as stored, "auto" the fastest on this machine,
+                "int8" products of 8-bit integers where they are good enough (`quantize`).
             attention: see the class.
             device: a torch device or its name; None the CPU.
             revision: branch, tag or commit on the Hub.
@@ -188,6 +190,7 @@ class Encoder(nn.Module):
                 ``max_position_embeddings``.
         """
         self._check(packed)
+        keep_freed_memory()
         packed, restore = packed.by_length()
         plan = Plan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)

@@ -6,6 +6,7 @@ long where the machine has other work to do. Threads that have a batch each neve
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -49,3 +50,14 @@ def tokens_of_a_batch(total: int, device: torch.device) -> int:
     if device.type != "cpu":
         return GPU_TOKENS
     return min(CPU_TOKENS, max(LEAST_TOKENS, total // (2 * torch.get_num_threads())))
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let a process on glibc use the memory of one layer again for the next.
+
+    By default glibc hands large blocks back to the system as they are freed, and every layer pays
+    for fresh pages: up to a fifth of the time. Its threshold follows the largest block that was
+    ever freed (mallopt(3), "dynamic mmap threshold", at most 32 MB); this frees one, never touched.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-ROWS = 128  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
+ROWS = 256  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
 
 
 def tables(positions: Int[Tensor, " T"], theta: float, head_dim: int) -> Complex[Tensor, "T half"]:
-    """cos + i sin of the angles position * theta^(-2k/H) for k in 0..H/2.
+    """Cosines + i sines of the angles position * theta^(-2k/H) for k in 0..H/2.
 
     Computed in float32 by the same steps as transformers, so that both give the same bits.
     """
@@ -30,9 +30,7 @@ def pairs_together(weight: Shaped[Tensor, "N_H ..."], head_dim: int) -> Shaped[T
     return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def rotate(
-    x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T half"]
-) -> Float[Tensor, "T N H"]:
+def rotate(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T half"]) -> Float[Tensor, "T N H"]:
     """Turn every pair of neighbouring channels by the token's angle.
 
     The arithmetic is float32 (or wider), the result has the dtype of ``x``. Heads are outermost in

@@ -101,7 +101,7 @@ def test_vectors_are_the_oracles(system, job):
         pytest.importorskip("motherbird.export.onnx_graph")
     peer(system).prepare(system, job)
     encode = peer(system).build(system, job)
-    got = [encode(case) for case in checks.cases(system, job)]
+    got = encode(checks.cases(system, job))
     for vectors in got:
         assert vectors.dtype == np.float32 and vectors.shape[1] == 32
     values = cosines(np.concatenate(got), checks.truth(system, job))
@@ -124,7 +124,7 @@ def test_other_models_agree_with_themselves(name, job):
     for dtype in ("float32", "bfloat16"):
         typed = dataclasses.replace(system, dtype=dtype)
         encode = peer(typed).build(typed, small)
-        got = np.concatenate([encode(case) for case in checks.cases(typed, small)])
+        got = np.concatenate(encode(checks.cases(typed, small)))
         values = cosines(got, checks.truth(typed, small))
         assert np.isfinite(values).all() and values.min() >= checks.AGREEMENT[dtype]
 
@@ -165,5 +165,5 @@ def test_int8_of_ours_says_why(job):
         assert "int8" in str(error)
     else:
         cases = checks.cases(system, job)
-        got = np.concatenate([encode(case) for case in cases])
+        got = np.concatenate(encode(cases))
         assert cosines(got, checks.truth(system, job)).min() >= checks.AGREEMENT["int8"]

@@ -7,7 +7,7 @@ A peer is a module with
     prepare(system, job)          converts, in a process of its own, what is then loaded by
     build(system, job) -> Encode  called in the process that is measured
 
-An `Encode` turns one batch of documents of token ids into float32 vectors, one a document: the mean
+An `Encode` turns batches of documents of token ids into float32 vectors, one a document: the mean
 of the last hidden state over the document's own tokens, not normalised. All that it does is timed.
 Whatever goes wrong in `prepare`, `build` or `Encode` becomes the reason in the system's rows.
 """
@@ -22,9 +22,9 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads import Order
+from ..workloads import Batches, Order
 
-Encode = Callable[[list[list[int]]], NDArray[np.float32]]
+Encode = Callable[[Batches], list[NDArray[np.float32]]]
 
 # In the order of the tables; where time is short, the first ones get it.
 PEERS = (
@@ -122,6 +122,11 @@ def missing(*modules: str) -> str | None:
     if not absent:
         return None
     return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
+
+
+def in_turn(encode: Callable[[list[list[int]]], NDArray[np.float32]]) -> Encode:
+    """An `Encode` that takes one batch after the other."""
+    return lambda batches: [encode(batch) for batch in batches]
 
 
 def rectangle(documents: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

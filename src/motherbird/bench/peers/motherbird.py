@@ -1,10 +1,11 @@
-"""Motherbird itself: packed batches, cut by tokens."""
+"""Motherbird itself: packed batches, cut by tokens, one on every core as `Embedder.embed` does."""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..workloads import Batches
 from . import Encode, Job, System
 
 SYSTEMS = tuple(
@@ -33,6 +34,7 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
     from ...core.heads import pool
     from ...core.model import Encoder
     from ...core.packed import pack
+    from ...core.parallel import on_every_core
 
     torch.set_num_threads(threads)
     encoder = Encoder.load(directory, dtype=dtype, attention=attention)
@@ -42,4 +44,8 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
         packed = pack(documents)
         return pool(encoder(packed).float(), packed, "mean").numpy()
 
-    return encode
+    def encode_all(batches: Batches) -> list[NDArray[np.float32]]:
+        done = dict(on_every_core(encode, batches))
+        return [done[number] for number in range(len(batches))]
+
+    return encode_all

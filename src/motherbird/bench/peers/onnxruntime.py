@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, need
 from ..machine import units
-from . import Encode, Job, System, mean, missing, rectangle
+from . import Encode, Job, System, in_turn, mean, missing, rectangle
 
 SYSTEMS = tuple(System(__name__, "onnxruntime", dtype, "sorted") for dtype in ("float32", "int8"))
 
@@ -64,4 +64,4 @@ def build(system: System, job: Job) -> Encode:
         inputs = {"input_ids": ids, "attention_mask": mask}
         return mean(session.run(["last_hidden_state"], inputs)[0], mask)
 
-    return encode
+    return in_turn(encode)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, need
 from ..workloads import WORKLOADS
-from . import Encode, Job, System, mean, missing, rectangle
+from . import Encode, Job, System, in_turn, mean, missing, rectangle
 
 STATIC = System(__name__, "openvino", "int8", "sorted")
 DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted")
@@ -138,4 +138,4 @@ def build(system: System, job: Job) -> Encode:
         hidden = np.asarray(model({0: ids, 1: mask})[0], dtype=np.float32)
         return mean(hidden, mask)
 
-    return encode
+    return in_turn(encode)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import need
-from . import Encode, Job, System, missing, rectangle
+from . import Encode, Job, System, in_turn, missing, rectangle
 
 SYSTEMS = tuple(
     System(__name__, "sentence-transformers", dtype, "sorted") for dtype in ("float32", "bfloat16")
@@ -66,4 +66,4 @@ def build(system: System, job: Job) -> Encode:
         features = model({"input_ids": ids, "attention_mask": mask})
         return features["sentence_embedding"].float().numpy()
 
-    return encode
+    return in_turn(encode)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import need
-from . import Encode, Job, System, missing, rectangle
+from . import Encode, Job, System, in_turn, missing, rectangle
 
 SYSTEMS = (
     System(__name__, "transformers", "float32", "given"),
@@ -52,4 +52,4 @@ def padded(model: Any) -> Encode:
         live = mask.unsqueeze(-1).float()
         return ((hidden * live).sum(dim=1) / live.sum(dim=1)).numpy()
 
-    return encode
+    return in_turn(encode)

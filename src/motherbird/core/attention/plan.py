@@ -134,8 +134,10 @@ class Plan:
             near = (queries[:, :, None] - keys[:, None, :]).abs() <= window
             inside = (keys >= start) & (keys < total)
             queries, keys = queries.clamp(max=total - 1), keys.clamp(start, total - 1)
-            seen = near & inside[:, None] & (
-                documents[queries][:, :, None] == documents[keys][:, None, :]
+            seen = (
+                near
+                & inside[:, None]
+                & (documents[queries][:, :, None] == documents[keys][:, None, :])
             )
             # A query that is filling repeats the last token, and may see whatever is there.
             seen |= ~seen.any(-1, keepdim=True)
@@ -161,5 +163,10 @@ def _documents(start: int, lengths: list[int], longest: int, dtype: torch.dtype)
     first = min(lengths)
     mask = torch.zeros(real.shape, dtype=dtype).masked_fill_(~real, float("-inf"))
     return Tile(
-        rows, tokens, tokens, mask[:, None, first:].contiguous(), first, real.flatten().nonzero()[:, 0]
+        rows,
+        tokens,
+        tokens,
+        mask[:, None, first:].contiguous(),
+        first,
+        real.flatten().nonzero()[:, 0],
     )

@@ -10,7 +10,7 @@ the probabilities out again, tile by tile.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -39,12 +39,14 @@ def attend(
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
     """Attention of every token to what it sees; see `oracle.visible`."""
-    return _Attend.apply(q, k, v, plan, window)
+    return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, window: int | None) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, window: int | None
+    ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.window = plan, window
         v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come

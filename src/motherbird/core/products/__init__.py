@@ -75,7 +75,9 @@ class Projection(nn.Linear):
 
     def _way(self, x: Tensor) -> ModuleType | None:
         """The module that computes this input, or None for plain torch."""
-        if self.training or (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)):
+        if self.training or (
+            torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        ):
             return None
         if torch.is_autocast_enabled(x.device.type):
             return None
@@ -97,4 +99,5 @@ class Projection(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave the prepared forms behind."""
-        return {**super().__getstate__(), "_prepared": None, "_made_of": ()}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {**state, "_prepared": None, "_made_of": ()}

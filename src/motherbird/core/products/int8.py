@@ -14,7 +14,7 @@ from torch import Tensor
 
 LARGEST = 127
 ZERO = 128  # the unsigned activation that stands for 0
-ROWS = 128  # tokens that are quantised at a time: they stay in the cache
+ROWS = 512  # tokens that are quantised at a time: they stay in the cache
 UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
@@ -29,7 +29,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 @cache
 def _missing() -> str | None:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.onednn, "qlinear_pointwise"
+    ):
         return "this build of torch has no oneDNN"
     has = torch.cpu.get_capabilities()
     if not any(has.get(unit) for unit in UNITS):
@@ -52,7 +54,7 @@ class Prepared:
             self.parts.append((packed, scale, zeros, bias))
 
     def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
-        """x W^T + bias of every part."""
+        """X W^T + bias of every part."""
         whole, scale = quantise(x)
         outputs = []
         for weight, scales, zeros, bias in self.parts:

@@ -27,7 +27,9 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 @cache
 def _missing(dtype: torch.dtype) -> str | None:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
+    ):
         return "this build of torch has no oneDNN"
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "this CPU has no AVX512"
@@ -45,6 +47,6 @@ class Prepared:
         self.parts = list(zip(weights, biases, strict=True))
 
     def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
-        """x W^T + bias of every part."""
+        """X W^T + bias of every part."""
         linear = torch.ops.mkldnn._linear_pointwise
         return tuple(linear(x, weight, bias, "none", [], "") for weight, bias in self.parts)
