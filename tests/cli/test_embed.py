@@ -207,7 +207,7 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
     ("options", "says"),
     [
         (["--device", "tpu"], "'tpu'.*use cpu"),
-        (["--dtype", "int8"], "'int8'.*bfloat16"),
+        (["--dtype", "int4"], "'int4'.*bfloat16"),
         (["--attention", "flash"], "'flash'.*banded.*oracle"),
         (["--max-length", "0"], "0.*1 to 512"),
         (["--max-length", "513"], "513.*512"),
