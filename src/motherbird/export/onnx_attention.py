@@ -8,6 +8,7 @@ and every query sees at least one key or a row of equal scores, so that no softm
 NaN can arise: not in padding longer than the window, not in the rows that fill up a block.
 """
 
+import torch
 from onnx import TensorProto
 
 from ..core.config import EncoderConfig
@@ -57,8 +58,6 @@ class Plan:
         Tables and not formulas: every runtime then has the encoder's bits, also one that computes
         in bfloat16, where position 257 does not exist.
         """
-        import torch
-
         graph, config = self.graph, self.config
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
         names = []
