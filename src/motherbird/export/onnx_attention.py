@@ -62,9 +62,9 @@ class Plan:
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
         names = []
         for name, table in zip(("cos", "sin"), made, strict=True):
-            whole = graph.tensor(f"rotary.{name}.{theta:g}", table[:, 0].numpy())
-            half = graph.first(whole, self.length, 0, f"{name}.{theta:g}.half")
-            names.append(graph.node("Concat", half, half, name=f"{name}.{theta:g}", axis=1))
+            whole = graph.tensor(f"rotary.{name}.{theta}", table[:, 0].numpy())
+            half = graph.first(whole, self.length, 0, f"{name}.{theta}.half")
+            names.append(graph.node("Concat", half, half, name=f"{name}.{theta}", axis=1))
         return names[0], names[1]
 
     def _bias(self, seen: str, name: str) -> str:
