@@ -68,6 +68,25 @@ def test_layout_is_where_consumers_look(embedder, tmp_path):
     assert settings["model_max_length"] == 512 and settings["pad_token"]  # fastembed asks for both
 
 
+@pytest.mark.parametrize(
+    ("format", "file", "pattern", "name"),
+    [
+        ("onnx", "model.onnx", "*.onnx", "ONNX"),
+        ("openvino", "openvino_model.xml", "openvino*.xml", "OpenVINO"),
+    ],
+)
+def test_sentence_transformers_finds_the_file(
+    format, file, pattern, name, embedder, tmp_path, caplog
+):
+    """By its own search; its runtimes cannot be installed beside its version 6."""
+    search = pytest.importorskip("sentence_transformers.backend.utils").backend_should_export
+    pytest.importorskip(format)
+    embedder.save(tmp_path / "model")
+    export(tmp_path / "model", tmp_path / "out", format)
+    found = search(tmp_path / "out", True, {}, file, pattern, name)
+    assert found == (False, {"subfolder": format, "file_name": file}) and not caplog.records
+
+
 def test_an_export_is_a_model_too(embedder, tmp_path):
     embedder.save(tmp_path / "model")
     export(tmp_path / "model", tmp_path / "out", "onnx")

@@ -29,6 +29,7 @@ ODD = {
     "local": dict(layer_types=(LOCAL,) * 4),
     "global": dict(layer_types=(GLOBAL,) * 4),
     "one-theta": dict(local_rope_theta=160_000.0),
+    "like-thetas": dict(global_rope_theta=10_000.01),
     "narrow": dict(local_attention=2),
     "wide": dict(local_attention=200),
     "widest": dict(local_attention=2048),

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,9 @@ def export(
     model, head = models.load(directory, head, wanted.stored)
     with new_directory(out, KIND) as fresh:
         models.write_checkpoint(model, fresh)
-        written = _write(model, fresh, wanted)
         name = directory.resolve().name if Path(name_or_dir).is_dir() else str(name_or_dir)
-        certificate = _certify(model, written, wanted, name, head, on_case)
+        # Without a name for what runs the file: it must be closed when the folder gets its own.
+        certificate = _certify(model, _write(model, fresh, wanted), wanted, name, head, on_case)
         text = json.dumps(certificate.as_dict(), indent=2) + "\n"
         (fresh / "certificate.json").write_text(text, encoding="utf-8")
     return certificate
@@ -174,7 +174,7 @@ def _certify(
         ours(model), written.run, lengths, config.vocab_size, lambda tokens: on_case(tokens, total)
     )
     worst = check(found, wanted.arithmetic, written.file)
-    packages = {package: version(package) for package in ("torch", *written.packages)}
+    packages = {name: import_module(name).__version__ for name in ("torch", *written.packages)}
     return Certificate(
         model=name,
         head=head,

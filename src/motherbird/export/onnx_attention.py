@@ -8,6 +8,7 @@ and every query sees at least one key or a row of equal scores, so that no softm
 NaN can arise: not in padding longer than the window, not in the rows that fill up a block.
 """
 
+import torch
 from onnx import TensorProto
 
 from ..core.config import EncoderConfig
@@ -57,15 +58,13 @@ class Plan:
         Tables and not formulas: every runtime then has the encoder's bits, also one that computes
         in bfloat16, where position 257 does not exist.
         """
-        import torch
-
         graph, config = self.graph, self.config
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
         names = []
         for name, table in zip(("cos", "sin"), made, strict=True):
-            whole = graph.tensor(f"rotary.{name}.{theta:g}", table[:, 0].numpy())
-            half = graph.first(whole, self.length, 0, f"{name}.{theta:g}.half")
-            names.append(graph.node("Concat", half, half, name=f"{name}.{theta:g}", axis=1))
+            whole = graph.tensor(f"rotary.{name}.{theta}", table[:, 0].numpy())
+            half = graph.first(whole, self.length, 0, f"{name}.{theta}.half")
+            names.append(graph.node("Concat", half, half, name=f"{name}.{theta}", axis=1))
         return names[0], names[1]
 
     def _bias(self, seen: str, name: str) -> str:

@@ -61,13 +61,15 @@ def build(model: Model, *, chunked: bool = True) -> ModelProto:
         inputs,
         [value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
     )
-    return helper.make_model(
+    made = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="motherbird",
         producer_version=__version__,
     )
+    writer.graph.move_tensors(made.graph)
+    return made
 
 
 def _outputs(writer: "_Writer", model: Model, hidden: str) -> dict[str, Shape]:

@@ -93,10 +93,13 @@ class Graph:
     def finish(
         self, name: str, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]
     ) -> GraphProto:
-        """The graph, with all nodes so far."""
-        return helper.make_graph(
-            self.nodes, name, inputs, outputs, initializer=list(self.tensors.values())
-        )
+        """The graph with all nodes so far; its tensors come by `move_tensors`."""
+        return helper.make_graph(self.nodes, name, inputs, outputs)
+
+    def move_tensors(self, graph: GraphProto) -> None:
+        """Hand the tensors over one by one: no moment has two copies of a large model."""
+        for name in list(self.tensors):
+            graph.initializer.append(self.tensors.pop(name))
 
 
 def value(name: str, kind: int, shape: Shape | None) -> ValueInfoProto:
