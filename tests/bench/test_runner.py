@@ -56,7 +56,7 @@ class Clock:
         seconds = [self.seconds(system, batch) for batch in request.batches]
         self.now += sum(seconds) + 0.05
         if self.broken.get(system.key, lambda request: False)(request):
-            raise WorkFailed("broken", died=True)
+            raise WorkFailed("broken")
         vectors = [np.ones((len(batch), 4), np.float32) for batch in request.batches]
         return Answer(seconds, 1000.0, 900.0, vectors if request.vectors else [])
 

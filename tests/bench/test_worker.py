@@ -83,7 +83,7 @@ def test_what_it_raises_is_a_reason_and_it_lives_on(work):
     with pytest.raises(WorkFailed) as failed:
         worker.ask("raise", 30.0)
     assert failed.value.reason.startswith("ValueError: first line second line xxx")
-    assert len(failed.value.reason) == 300 and not failed.value.died
+    assert len(failed.value.reason) == 300 and not failed.value.killed
     with pytest.raises(WorkFailed, match="^what: where: how$"):
         worker.ask("refuse", 30.0)
     assert worker.alive and worker.ask("HOME", 30.0) == os.environ.get("HOME")
@@ -102,7 +102,7 @@ def test_death_is_a_reason(request_, reason, work):
     worker = work()
     with pytest.raises(WorkFailed, match=reason) as failed:
         worker.ask(request_, 30.0)
-    assert failed.value.died and not worker.alive
+    assert failed.value.killed == (request_ == "kill") and not worker.alive
     with pytest.raises(WorkFailed):
         worker.ask("HOME", 30.0)
 
@@ -113,7 +113,7 @@ def test_who_does_not_answer_is_stopped(work):
     start = time.monotonic()
     with pytest.raises(WorkFailed, match="no answer within 0 seconds") as failed:
         worker.ask("hang", 0.3)
-    assert time.monotonic() - start < 10 and not worker.alive and not failed.value.died
+    assert time.monotonic() - start < 10 and not worker.alive and not failed.value.killed
 
 
 def test_once(tmp_path):

@@ -26,9 +26,15 @@ def fakes(monkeypatch):
 
     def in_this_process(function, arguments, **options):
         if function is cpu.set_up:
-            return {"cpu": "a CPU", "cores": 1, "memory_gb": 1.0, "units": [], "threads": 1,
-                    "versions": {}, "environment": {}, "fastest_dtype": "float32"}, dict.fromkeys(
-                        ("float32", "bfloat16", "int8"), 1.0)  # fmt: skip
+            return {
+                "cpu": "a CPU",
+                "cores": 1,
+                "memory_gb": 1.0,
+                "units": [],
+                "threads": 1,
+                "versions": {},
+                "environment": {},
+            }, dict.fromkeys(cpu.measure.DTYPES, 1.0)
         if function is cpu.measure.ceilings:
             return {"float32": 2.0, "bfloat16": None, "int8": 0.5}
         system, job = arguments
@@ -137,6 +143,17 @@ def test_names_of_systems():
         "motherbird/float32", "motherbird/bfloat16", "motherbird/int8", "openvino/int8"
     ]  # fmt: skip
     assert len(cpu.named_systems(None)) == 20 and len(cpu.named_workloads(None)) == 6
+
+
+def test_other_models_run_in_the_dtype_of_the_higher_ceiling():
+    ours, *_, gte = cpu.named_systems(None)
+    for ceilings, dtype in (
+        ({"float32": 0.3, "bfloat16": 0.9}, "bfloat16"),
+        ({"float32": 0.3, "bfloat16": 0.01}, "float32"),
+        ({"float32": 0.3, "bfloat16": None}, "float32"),
+    ):
+        assert cpu._resolved(gte, ceilings).key == f"gte/{dtype}"
+        assert cpu._resolved(ours, ceilings) == ours
 
 
 def test_random_weights_are_the_same_in_every_run(tmp_path, toy, monkeypatch):

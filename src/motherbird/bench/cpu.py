@@ -182,7 +182,7 @@ def run(
         described, ceilings = alone(set_up, (config, made, threads))
         report = Report(options.model, config, start, described, [ceilings])
         job = _job(options, config, folder, made or hub.find(options.model).resolve())
-        systems = tuple(_resolved(s, report.machine["fastest_dtype"]) for s in options.systems)
+        systems = tuple(_resolved(system, ceilings) for system in options.systems)
         pool = Pool(job, environment)
         stack.callback(pool.close)
         truths = Truths(job, alone)
@@ -206,8 +206,12 @@ def run(
     return result
 
 
-def _resolved(system: System, fastest: str) -> System:
-    return replace(system, dtype=fastest) if system.dtype == "auto" else system
+def _resolved(system: System, ceilings: dict[str, float | None]) -> System:
+    """The dtype of a system that takes the fastest: that of the higher ceiling."""
+    if system.dtype != "auto":
+        return system
+    fastest = max(("float32", "bfloat16"), key=lambda dtype: ceilings[dtype] or 0.0)
+    return replace(system, dtype=fastest)
 
 
 def _verdict(found: Check) -> str:

@@ -1,7 +1,9 @@
 """What is measured on: the CPU, its units, threads, versions, variables, and memory."""
 
+import ctypes
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,6 @@ def describe(threads: int) -> dict[str, Any]:
     """This machine, as the JSON's "machine"."""
     import torch
 
-    from ..core.checkpoint import fastest_dtype
-
     name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return {
         "cpu": name,
@@ -34,7 +34,6 @@ def describe(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
-        "fastest_dtype": str(fastest_dtype(torch.device("cpu"))).removeprefix("torch."),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
     }
 
@@ -100,11 +99,11 @@ def own_memory_mb(key: str) -> float:
 
 
 def forget_peak() -> None:
-    """Let VmHWM start anew from what is resident now, where the kernel allows it."""
-    try:
+    """Let VmHWM start anew, where the kernel allows it; freed memory is given back before."""
+    with suppress(OSError, AttributeError, TypeError):  # no C library with malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def _meminfo(key: str) -> int:

@@ -115,7 +115,7 @@ class Pool:
         try:
             return self._ask(system, request, limit)
         except WorkFailed as failure:
-            if not failure.died or not self._workers:
+            if not failure.killed or not self._workers:
                 raise
         self.close()
         return self._ask(system, request, limit)

@@ -18,6 +18,8 @@ OURS = "motherbird"
 COLUMNS = ("system", "dtype", "tokens/s", "of best peer", "ms", "spread", "of ceiling", "peak MB",
            "batch", "documents", "note")  # fmt: skip
 
+LONGEST_NOTE = 120  # letters of a reason on a terminal
+
 Document = dict[str, Any]
 Row = dict[str, Any]
 
@@ -106,6 +108,7 @@ def plain(document: Document) -> str:
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         lines += ["", title]
         for row in grid:
+            row[-1] = row[-1][:LONGEST_NOTE]
             cells = [
                 cell.ljust(width) if i in (0, 1, len(COLUMNS) - 1) else cell.rjust(width)
                 for i, cell, width in zip(used, row, widths, strict=True)

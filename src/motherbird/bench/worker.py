@@ -25,13 +25,16 @@ _CODE = "from motherbird.bench.worker import serve; serve()"
 
 
 class WorkFailed(MotherbirdError):
-    """A request that did not succeed, with a reason for people; ``died``: so did the process."""
+    """A request that did not succeed, with a reason for people.
+
+    ``killed``: somebody else ended the process, the kernel most likely, for want of memory.
+    """
 
     code = "worker"
 
-    def __init__(self, reason: str, died: bool = False) -> None:
+    def __init__(self, reason: str, killed: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.died = reason, died
+        self.reason, self.killed = reason, killed
 
 
 class Worker:
@@ -79,7 +82,7 @@ class Worker:
         except OSError:
             answer = None
         if answer is None:
-            raise WorkFailed(self._last_words(), died=True)
+            raise self._gone()
         time.sleep(PAUSE)
         good, result = answer
         if not good:
@@ -115,16 +118,15 @@ class Worker:
                 self._answers.put(pickle.load(stream))
         self._answers.put(None)
 
-    def _last_words(self) -> str:
+    def _gone(self) -> WorkFailed:
         code = self._process.wait()
         if code == -signal.SIGKILL:
-            return "the process was killed, probably for want of memory"
+            return WorkFailed("the process was killed, probably for want of memory", killed=True)
+        said: list[str] = []
         with contextlib.suppress(OSError):
             lines = self._log.read_text(errors="replace").split("\n")
-            said = [line.strip() for line in lines if line.strip()]
-            if said:
-                return f"the process ended with code {code}: {said[-1][:200]}"
-        return f"the process ended with code {code}"
+            said = [line.strip()[:200] for line in lines if line.strip()]
+        return WorkFailed(": ".join([f"the process ended with code {code}", *said[-1:]]))
 
 
 def once(
