@@ -15,16 +15,16 @@ BATCHES = [[[3, 4, 5], [6, 7]], [[8]]]
 
 
 def test_an_answer(pool):
-    answer = pool.ask(fake_peer.system("right"), Request(BATCHES, vectors=True), 30.0)
+    answer = pool.ask(fake_peer.system("right"), Request(BATCHES, calls=True, vectors=True), 30.0)
     assert len(answer.seconds) == 2 and min(answer.seconds) > 0
     for got, batch in zip(answer.vectors, BATCHES, strict=True):
         np.testing.assert_array_equal(got, fake_peer.vectors(batch))
-    assert 5 < answer.resident_mb <= answer.peak_mb < 500
+    assert 5 < answer.resident_mb <= 1.01 * answer.peak_mb < 500  # the kernel counts in strides
     assert pool.ask(fake_peer.system("right"), Request(BATCHES), 30.0).vectors == []
 
 
 def test_chatter_is_no_answer(pool, job):
-    answer = pool.ask(fake_peer.system("prints"), Request(BATCHES, vectors=True), 30.0)
+    answer = pool.ask(fake_peer.system("prints"), Request(BATCHES, calls=True, vectors=True), 30.0)
     assert len(answer.vectors) == 2
     assert "more chatter" in (job.folder / "prints-float32.log").read_text()
 

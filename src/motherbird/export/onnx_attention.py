@@ -61,8 +61,8 @@ class Plan:
         graph, config = self.graph, self.config
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
         names = []
-        for name, table in zip(("cos", "sin"), made, strict=True):
-            whole = graph.tensor(f"rotary.{name}.{theta}", table[:, 0].numpy())
+        for name, table in (("cos", made.real), ("sin", made.imag)):
+            whole = graph.tensor(f"rotary.{name}.{theta}", table.numpy())
             half = graph.first(whole, self.length, 0, f"{name}.{theta}.half")
             names.append(graph.node("Concat", half, half, name=f"{name}.{theta}", axis=1))
         return names[0], names[1]

@@ -21,7 +21,8 @@ class Tile:
 
     Attributes:
         rows: the tokens of the batch that it answers for.
-        queries: which token each query is; filling repeats another.
+        count: B.
+        queries: which token each query is; filling repeats another. None: ``rows`` as they lie.
         keys: which token each key is, likewise.
         mask: added to the scores of all keys from ``first`` on: 0 where seen, -inf elsewhere.
         first: keys before it are seen by every query.
@@ -29,8 +30,9 @@ class Tile:
     """
 
     rows: slice
-    queries: Int[Tensor, "B Lq"]
-    keys: Int[Tensor, "B Lk"]
+    count: int
+    queries: Int[Tensor, "B Lq"] | None
+    keys: Int[Tensor, "B Lk"] | None
     mask: Float[Tensor, "B _ masked"] | None
     first: int
     valid: Int[Tensor, " rows"] | None
@@ -143,7 +145,7 @@ class Plan:
             seen |= ~seen.any(-1, keepdim=True)
             mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
             valid = torch.arange(end - begin) if (end - begin) % BLOCK else None
-            tiles.append(Tile(slice(begin, end), queries, keys, mask, 0, valid))
+            tiles.append(Tile(slice(begin, end), len(queries), queries, keys, mask, 0, valid))
         return tiles
 
 
@@ -151,22 +153,23 @@ def _lanes(n: int) -> int:
     return -(-n // LANES) * LANES
 
 
-def _documents(start: int, lengths: list[int], longest: int, dtype: torch.dtype) -> Tile:
+def _documents(start: int, lengths: list[int], reach: int, dtype: torch.dtype) -> Tile:
+    """A tile of documents side by side from token ``start`` on, with ``reach`` keys each."""
     sizes = torch.tensor(lengths)[:, None]
     starts = start + sizes.cumsum(0) - sizes
-    place = torch.arange(longest)
-    real = place < sizes  # (B, longest)
-    tokens = starts + torch.minimum(place, sizes - 1)
+    place = torch.arange(reach)
+    real = place < sizes  # (B, reach)
+    keys = starts + torch.minimum(place, sizes - 1)
+    shortest, longest = min(lengths), max(lengths)
     rows = slice(start, start + sum(lengths))
-    if bool(real.all()):
-        return Tile(rows, tokens, tokens, None, longest, None)
-    first = min(lengths)
+    valid = None if shortest == longest else real[:, :longest].flatten().nonzero()[:, 0]
+    if len(lengths) == 1 and (shortest == reach or reach == LANES):
+        return Tile(rows, 1, None, None, None, shortest, None)
+    if shortest == reach:
+        return Tile(rows, len(lengths), keys, keys, None, reach, None)
+    # Adding a few last columns is cheap; from a quarter of them on, whole rows are cheaper.
+    first = shortest if reach - shortest < reach // 4 else 0
     mask = torch.zeros(real.shape, dtype=dtype).masked_fill_(~real, float("-inf"))
-    return Tile(
-        rows,
-        tokens,
-        tokens,
-        mask[:, None, first:].contiguous(),
-        first,
-        real.flatten().nonzero()[:, 0],
-    )
+    masked = mask[:, None, first:].contiguous()
+    queries = keys[:, :longest].contiguous()
+    return Tile(rows, len(lengths), queries, keys, masked, first, valid)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .plan import Plan, Tile
@@ -39,7 +39,28 @@ def attend(
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
     """Attention of every token to what it sees; see `oracle.visible`."""
-    return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
+    return _forward(q, k, v, plan, window)
+
+
+def _forward(
+    q: Float[Tensor, "T N H"],
+    k: Float[Tensor, "T N H"],
+    v: Float[Tensor, "T N H"],
+    plan: Plan,
+    window: int | None,
+) -> Float[Tensor, "T N H"]:
+    v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
+    y = torch.empty(v.shape, dtype=v.dtype)
+    for tile in _tiles(q, plan, window):
+        tq = _gather(q, tile, tile.queries)
+        tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
+        out = torch.empty_like(tq)
+        for heads, rows, p in _probabilities(tq, tk, tile):
+            torch.bmm(p, tv[heads], out=out[heads, rows])
+        _scatter(out, tile, y)
+    return y
 
 
 class _Attend(torch.autograd.Function):
@@ -49,15 +70,7 @@ class _Attend(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.window = plan, window
-        v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
-        y = torch.empty(v.shape, dtype=v.dtype)
-        for tile in _tiles(q, plan, window):
-            tq, tk, tv = _gather(q, tile.queries), _gather(k, tile.keys), _gather(v, tile.keys)
-            out = torch.empty_like(tq)
-            for heads, rows, p in _probabilities(tq, tk, tile):
-                torch.bmm(p, tv[heads], out=out[heads, rows])
-            _scatter(out, tile, y)
-        return y
+        return _forward(q, k, v, plan, window)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,8 +79,11 @@ class _Attend(torch.autograd.Function):
         dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
         scale = q.shape[-1] ** -0.5
         for tile in _tiles(q, ctx.plan, ctx.window):
-            tq, tk, tv = _gather(q, tile.queries), _gather(k, tile.keys), _gather(v, tile.keys)
-            dy = _gather_rows(grads[0], tile)
+            tq, (tk, tv) = (
+                _gather(q, tile, tile.queries),
+                (_gather(x, tile, tile.keys) for x in (k, v)),
+            )
+            dy = _gather_rows(grads[0], tile, tq.shape[1])
             tdq = torch.empty_like(tq)
             tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
             for heads, rows, p in _probabilities(tq, tk, tile):
@@ -78,7 +94,11 @@ class _Attend(torch.autograd.Function):
                 tdk[heads] += torch.bmm(ds.mT, tq[heads, rows]).mul_(scale)
             _scatter(tdq, tile, dq)
             for total, part in ((dk, tdk), (dv, tdv)):
-                total.index_add_(1, tile.keys.flatten(), part.view(len(total), -1, part.shape[-1]))
+                part = part.view(len(total), -1, part.shape[-1])
+                if tile.keys is None:
+                    total[:, tile.rows] += part
+                else:
+                    total.index_add_(1, tile.keys.flatten(), part)
         return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
 
 
@@ -90,9 +110,13 @@ def _tiles(q: Float[Tensor, "T N H"], plan: Plan, window: int | None) -> list[Ti
     return plan.tiles(window, max(1, _budget() // q.shape[1]), q.dtype)
 
 
-def _gather(x: Float[Tensor, "T N H"], which: Tensor) -> Float[Tensor, "NB L H"]:
-    """The tokens (B, L) of every head."""
+def _gather(
+    x: Float[Tensor, "T N H"], tile: Tile, which: Int[Tensor, "B L"] | None
+) -> Float[Tensor, "NB L H"]:
+    """The tokens of a tile in every head."""
     heads_first = x.transpose(0, 1)
+    if which is None:
+        return heads_first[:, tile.rows]
     return heads_first.index_select(1, which.flatten()).view(-1, which.shape[1], x.shape[-1])
 
 
@@ -102,13 +126,15 @@ def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T 
     whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
 
 
-def _gather_rows(whole: Float[Tensor, "T N H"], tile: Tile) -> Float[Tensor, "NB L H"]:
+def _gather_rows(
+    whole: Float[Tensor, "T N H"], tile: Tile, queries: int
+) -> Float[Tensor, "NB Lq H"]:
     """The reverse of `_scatter`, with zeros for filling."""
     rows = whole[tile.rows]
     if tile.valid is not None:
-        padded = rows.new_zeros(tile.queries.numel(), *rows.shape[1:])
+        padded = rows.new_zeros(tile.count * queries, *rows.shape[1:])
         rows = padded.index_copy_(0, tile.valid, rows)
-    return rows.transpose(0, 1).reshape(-1, tile.queries.shape[1], rows.shape[-1])
+    return rows.transpose(0, 1).reshape(-1, queries, rows.shape[-1])
 
 
 def _probabilities(
@@ -116,13 +142,12 @@ def _probabilities(
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
     """Which heads, which queries, and their softmax; its memory is used again by the next.
 
-    All at once where the scores fit the budget; else one document's heads and queries in portions.
+    All at once where the scores fit the budget; else one document in portions, of heads as long as
+    the queries of one fit, then of queries as well.
     """
     (every, queries, width), keys = q.shape, k.shape[1]
-    together, step = every, queries
-    if every * queries * keys > _budget():
-        step = min(QUERIES, queries)
-        together = max(1, min(every, _budget() // (step * keys)))
+    step = queries if queries * keys <= _budget() else QUERIES
+    together = max(1, min(every, _budget() // (step * keys)))
     memory = q.new_empty(together * step * keys)
     for heads in _slices(every, together):
         for rows in _slices(queries, step):
@@ -130,7 +155,7 @@ def _probabilities(
             scores = memory[: a.shape[0] * a.shape[1] * keys].view(*a.shape[:2], keys)
             torch.baddbmm(scores, a, b, beta=0, alpha=width**-0.5, out=scores)
             if tile.mask is not None:
-                scores.unflatten(0, (-1, len(tile.mask)))[..., tile.first :] += tile.mask
+                scores.unflatten(0, (-1, tile.count))[..., tile.first :] += tile.mask
             yield heads, rows, torch.softmax(scores, dim=-1, out=scores)
 
 
