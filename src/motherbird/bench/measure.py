@@ -134,10 +134,10 @@ def _linear_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
 
 def _packed(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
     """OneDNN with the weight laid out for it beforehand."""
-    import torch
+    from ..core.products import onednn
 
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
-    return lambda: torch.ops.mkldnn._linear_pointwise(x, laid_out, None, "none", [], "")
+    product = onednn.Prepared([weight], [None])
+    return lambda: product(x)[0]
 
 
 def _packed_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:

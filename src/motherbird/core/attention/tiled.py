@@ -39,28 +39,7 @@ def attend(
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
     """Attention of every token to what it sees; see `oracle.visible`."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
-    return _forward(q, k, v, plan, window)
-
-
-def _forward(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: Plan,
-    window: int | None,
-) -> Float[Tensor, "T N H"]:
-    v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
-    y = torch.empty(v.shape, dtype=v.dtype)
-    for tile in _tiles(q, plan, window):
-        tq = _gather(q, tile, tile.queries)
-        tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
-        out = torch.empty_like(tq)
-        for heads, rows, p in _probabilities(tq, tk, tile):
-            torch.bmm(p, tv[heads], out=out[heads, rows])
-        _scatter(out, tile, y)
-    return y
+    return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
 
 
 class _Attend(torch.autograd.Function):
@@ -70,7 +49,16 @@ class _Attend(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.window = plan, window
-        return _forward(q, k, v, plan, window)
+        v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
+        y = torch.empty(v.shape, dtype=v.dtype)
+        for tile in _tiles(q, plan, window):
+            tq = _gather(q, tile, tile.queries)
+            tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
+            out = torch.empty_like(tq)
+            for heads, rows, p in _probabilities(tq, tk, tile):
+                torch.bmm(p, tv[heads], out=out[heads, rows])
+            _scatter(out, tile, y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -34,6 +34,9 @@ def _as_they_are(rows: Tensor) -> Tensor:
 class Projection(nn.Linear):
     """One weight, and a product for each of the parts that its output falls into.
 
+    Prepared forms follow a weight that an operation changed or that was replaced; only a write
+    through ``weight.data`` in evaluation, which torch does not count, goes unseen until `train`.
+
     Args:
         width: channels of the input.
         parts: channels of each output; the weight has their sum.
@@ -53,6 +56,7 @@ class Projection(nn.Linear):
         self.int8 = False
         self._prepared: Prepared | None = None
         self._made_of: tuple[Any, ...] = ()
+        self._source: list[Tensor] = []  # held, so that no other weight can take its address
 
     def forward(self, x: Float[Tensor, "T rows"]) -> tuple[Float[Tensor, "T _"], ...]:  # type: ignore[override]
         """The parts, each (T, its channels)."""
@@ -65,21 +69,13 @@ class Projection(nn.Linear):
     def train(self, mode: bool = True) -> "Projection":
         """As any module; leaving evaluation forgets the prepared copies."""
         if mode:
-            self._prepared, self._made_of = None, ()
+            self._prepared, self._made_of, self._source = None, (), []
         return super().train(mode)
-
-    def prepared_bytes(self) -> int:
-        """Memory of the prepared copies, which is beside that of the weights."""
-        size = 1 if self.int8 else self.weight.element_size()
-        return self.weight.numel() * size if self._prepared else 0
 
     def _way(self, x: Tensor) -> ModuleType | None:
         """The module that computes this input, or None for plain torch."""
-        if self.training or (
-            torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        ):
-            return None
-        if torch.is_autocast_enabled(x.device.type):
+        gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if self.training or gradient or torch.is_autocast_enabled(x.device.type):
             return None
         way = int8 if self.int8 else onednn
         return None if way.why_not(x.device, x.dtype) else way
@@ -92,7 +88,8 @@ class Projection(nn.Linear):
         with _MAKING:  # several threads may ask for it at once
             if self._prepared is not None and made_of == self._made_of:
                 return self._prepared
-            weight, *bias = (self.arrange(t.detach()).to(dtype).split(self.parts) for t in tensors)
+            self._source = [t.detach() for t in tensors]
+            weight, *bias = (self.arrange(t).to(dtype).split(self.parts) for t in self._source)
             self._prepared = way.Prepared(weight, bias[0] if bias else [None] * len(weight))
             self._made_of = made_of
             return self._prepared
@@ -100,4 +97,4 @@ class Projection(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave the prepared forms behind."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {**state, "_prepared": None, "_made_of": ()}
+        return {**state, "_prepared": None, "_made_of": (), "_source": []}

@@ -55,7 +55,7 @@ class Prepared:
 
     def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
         """X W^T + bias of every part."""
-        whole, scale = quantise(x)
+        whole, scale = quantize_tokens(x)
         outputs = []
         for weight, scales, zeros, bias in self.parts:
             y = torch.ops.onednn.qlinear_pointwise(
@@ -65,7 +65,7 @@ class Prepared:
         return tuple(outputs)
 
 
-def quantise(
+def quantize_tokens(
     x: Float[Tensor, "T in"],
 ) -> tuple[UInt8[Tensor, "T in"], Float[Tensor, "T 1"]]:
     """round(x / scale) + 128 with one scale per token, and the scales in the dtype of ``x``."""
@@ -79,6 +79,6 @@ def quantise(
             largest = rows.abs().amax(1, keepdim=True)
         # Rounded as the result will meet it; 127 times that error is less than half a step.
         scales.copy_((largest.float() / LARGEST).clamp_(min=1e-30))
-        near = rows.float().mul_(1 / scales.float()).round_()
+        near = rows.to(torch.float32, copy=True).mul_(1 / scales.float()).round_()
         torch.bitwise_xor(near.to(torch.int8).view(torch.uint8), ZERO, out=out)
     return whole, scale

@@ -2,7 +2,7 @@
 
 torch's `linear` reorders, or runs MKL, at every call. Prepared products are 5% faster in bfloat16
 for long batches and 20% for single queries, and more than twice as fast in float32 on CPUs where
-MKL keeps to AVX2 (docs/performance.md). The operators are those that torch's own compiler emits.
+MKL keeps to AVX2 (docs/log.md). The operators are those that torch's own compiler emits.
 """
 
 from collections.abc import Sequence
