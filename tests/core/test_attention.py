@@ -130,6 +130,20 @@ def test_every_edge_alone(name, device, length):
     compare(name, device, [length], 64, 1, 16)
 
 
+@pytest.mark.parametrize(("name", "device"), COMPARED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scores_whose_powers_leave_the_range(name, device, sign):
+    # Scores of 256 and 254 in turn, or minus that: exact in bfloat16, e ** 256 in no dtype of it.
+    plan = plan_of([70, 130])
+    v = random_inputs(plan, 2, 64, torch.bfloat16)[1]
+    q = torch.full(v.shape, 8, dtype=v.dtype)
+    k = sign * (4 - (torch.arange(len(v)) % 2) / 32).to(v.dtype)[:, None, None].expand(q.shape)
+    expected = oracle.attend(q.float(), k.float(), v.float(), plan, 64)
+    there = Plan(plan.packed.to(device))
+    got = BACKENDS[name].attend(*(x.to(device) for x in (q, k, v)), there, 64).float().cpu()
+    torch.testing.assert_close(got, expected, atol=3e-2, rtol=0)
+
+
 def in_chunks(lengths: list[int], window: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
     """Queries, the keys that they could see, and which they do see; never T by T."""
     start = 0

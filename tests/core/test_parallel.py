@@ -49,5 +49,5 @@ def test_an_error_comes_through_and_threads_come_back():
 def test_budgets():
     cpu = torch.device("cpu")
     budgets = [tokens_of_a_batch(total, cpu) for total in (1, 2_000, 1_000_000)]
-    assert budgets == [256, 500, 1024]
+    assert budgets == [256, 500, 2048]
     assert tokens_of_a_batch(1_000_000, torch.device("cuda")) == 8192

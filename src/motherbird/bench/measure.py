@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS = 4096
+PORTION = 2048  # rows of a call: malloc keeps no block above 32 MB, and fresh pages cost a quarter
 DTYPES = ("float32", "bfloat16", "int8")
 HOPELESS = 5.0  # seconds that one product may take; slower ways are no ceiling
 _PROBE = 64  # rows on which that is tried first
@@ -106,7 +107,12 @@ def _best_time(way: Way, outputs: int, inputs: int, seconds: float) -> float | N
             probe()
             if _time(probe) * ROWS / _PROBE > HOPELESS:
                 return None
-            run = way(weight, x)
+            portions = [way(weight, rows) for rows in x.split(PORTION)]
+
+            def run() -> None:
+                for portion in portions:
+                    portion()
+
             run()
             times: list[float] = []
             while len(times) < 3 or sum(times) < seconds:

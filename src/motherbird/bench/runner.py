@@ -30,7 +30,7 @@ from .workloads import Order, Workload, batches, choose
 SIZES: dict[Order, tuple[int, ...]] = {
     "given": (1, 4, 8, 16, 32),
     "sorted": (1, 4, 8, 16, 32),
-    "tokens": (1, 512, 1024, 2048, 4096),
+    "tokens": (1, 256, 512, 1024, 2048),
 }
 MOST_TOKENS = 32_768  # of a batch, padding counted: four documents of 8,192
 RUN_SECONDS, SHORTEST_RUN, SEARCH_SECONDS = 3.0, 1.0, 0.5

@@ -61,8 +61,8 @@ class Attention(nn.Module):
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
-        self.head_dim = config.head_dim
-        self.Wqkv = Projection(width, (2 * width, width), bias, self._rows_of_qkv)
+        self.heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.Wqkv = Projection(width, (3 * width,), bias, self._rows_of_qkv)
         self.Wo = Projection(width, (width,), bias)
         self.dropout = config.attention_dropout
         if config.layers[layer] == "full_attention":
@@ -74,7 +74,8 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "T D"], plan: Plan, backend: Backend
     ) -> Float[Tensor, "T D"]:
         """Every token attends to what it sees in ``plan``."""
-        qk, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.Wqkv(x))
+        qkv = self.Wqkv(x)[0].view(len(x), -1, self.head_dim)
+        qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
         q, k = rotate(qk, plan.rotary(self.theta, self.head_dim)).chunk(2, dim=1)
         y = backend.attend(q, k, v, plan, self.window)  # (T, N, H) each
         # The paper drops the output and no probabilities: a fused kernel never shows them.

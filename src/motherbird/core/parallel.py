@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 GPU_TOKENS = 8192
-CPU_TOKENS = 1024  # what a core holds in its caches; docs/log.md
+CPU_TOKENS = 2048  # what a core holds in its caches; docs/log.md
 LEAST_TOKENS = 256  # below it the products slow down
 
 Item = TypeVar("Item")

@@ -14,14 +14,16 @@ from torch import Tensor
 ROWS = 256  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
 
 
-def tables(positions: Int[Tensor, " T"], theta: float, head_dim: int) -> Complex[Tensor, "T half"]:
-    """Cosines + i sines of the angles position * theta^(-2k/H) for k in 0..H/2.
+def tables(
+    positions: Int[Tensor, " T"], theta: float, head_dim: int
+) -> Complex[Tensor, "T 1 half"]:
+    """Cosines + i sines of the angles position * theta^(-2k/H) for k in 0..H/2, for every head.
 
     Computed in float32 by the same steps as transformers, so that both give the same bits.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
     inverse_frequencies = 1.0 / (theta**exponents)
-    angles = positions.float()[:, None] * inverse_frequencies
+    angles = positions.float()[:, None, None] * inverse_frequencies
     return torch.complex(angles.cos(), angles.sin())
 
 
@@ -30,7 +32,9 @@ def pairs_together(weight: Shaped[Tensor, "N_H ..."], head_dim: int) -> Shaped[T
     return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def rotate(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T half"]) -> Float[Tensor, "T N H"]:
+def rotate(
+    x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T 1 half"]
+) -> Float[Tensor, "T N H"]:
     """Turn every pair of neighbouring channels by the token's angle.
 
     The arithmetic is float32 (or wider), the result has the dtype of ``x``. Heads are outermost in
@@ -38,14 +42,17 @@ def rotate(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T half"]) -> Floa
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _turn(x, rotary).to(x.dtype)
-    y = x.new_empty((x.shape[1], x.shape[0], x.shape[2])).transpose(0, 1)
-    rows = ROWS if x.device.type == "cpu" else len(x)
+    tokens, heads, width = x.shape
+    y = x.new_empty((heads, tokens, width)).transpose(0, 1)
+    rows = ROWS if x.device.type == "cpu" else tokens
+    if tokens <= rows:
+        return y.copy_(_turn(x, rotary))
     for part, turn, out in zip(x.split(rows), rotary.split(rows), y.split(rows), strict=True):
         out.copy_(_turn(part, turn))
     return y
 
 
-def _turn(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T half"]) -> Float[Tensor, "T N H"]:
+def _turn(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T 1 half"]) -> Float[Tensor, "T N H"]:
     wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
-    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotary[:, None]).flatten(-2)
+    pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotary).view(x.shape)

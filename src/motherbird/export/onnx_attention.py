@@ -61,7 +61,7 @@ class Plan:
         graph, config = self.graph, self.config
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
         names = []
-        for name, table in (("cos", made.real), ("sin", made.imag)):
+        for name, table in (("cos", made.real[:, 0]), ("sin", made.imag[:, 0])):
             whole = graph.tensor(f"rotary.{name}.{theta}", table.numpy())
             half = graph.first(whole, self.length, 0, f"{name}.{theta}.half")
             names.append(graph.node("Concat", half, half, name=f"{name}.{theta}", axis=1))

@@ -49,7 +49,7 @@ class Plan:
         # Neighbouring documents of one length: (how many, length), in order.
         self.runs = [(len(list(same)), length) for length, same in groupby(packed.lengths)]
 
-    def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T half_H"]:
+    def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T 1 half_H"]:
         """Tables of `rope.tables` for this batch's positions."""
         key = (theta, head_dim)
         if key not in self._rotary:
@@ -111,14 +111,14 @@ class Plan:
             while last < documents:
                 longer = _lanes(max(longest, lengths[last]))
                 count = last + 1 - first
-                used = total + lengths[last]
+                used = total + _lanes(lengths[last])
                 if last > first and (
                     used < count * longer * (1 - FILLING) or count * longer**2 > most
                 ):
                     break
                 last, longest, total = last + 1, longer, used
             tiles.append(_documents(token, lengths[first:last], longest, dtype))
-            token, first = token + total, last
+            token, first = tiles[-1].rows.stop, last
         return tiles
 
     def _by_block(self, start: int, window: int, most: int, dtype: torch.dtype) -> list[Tile]:
