@@ -91,6 +91,13 @@ def test_batches_of_tokens():
         assert sorted(n for batch in chosen for n in batch) == list(range(POOL))
 
 
+def test_no_core_waits_for_the_last_batch():
+    workload = WORKLOADS["short-variable"]
+    counts = [len(choose(workload, "tokens", 1024, n * 1000.0, together=4)) for n in range(1, 40)]
+    assert all(n < 4 or n % 4 == 0 for n in counts)
+    assert {1, 2, 3, 4, 8, 32} <= set(counts)
+
+
 def test_ids_of_what_was_chosen():
     workload = WORKLOADS["queries"]
     chosen = [[3, 1], [2]]

@@ -135,7 +135,7 @@ class Turn:
         rate, slower = pair.check.tokens_per_s, 0
         end = self.plan.clock() + seconds
         for size in self._sizes(pair.system):
-            chosen = choose(self.workload, pair.system.order, size, rate * SEARCH_SECONDS)
+            chosen = self._choose(pair.system, size, rate * SEARCH_SECONDS)
             left = (end if pair.tried else self.until) - self.plan.clock()
             if slower == 2 or self._tokens(chosen) / rate > left:
                 break
@@ -162,6 +162,9 @@ class Turn:
                 before = len(batch)
         return sizes
 
+    def _choose(self, system: System, size: int, tokens: float) -> list[list[int]]:
+        return choose(self.workload, system.order, size, tokens, self.job.threads)
+
     def _settle(self, pair: Pair, seconds: float) -> None:
         """Choose the batch size and the documents of the repeats, ``seconds`` each if they can."""
         if not any(pair.tried.values()):
@@ -173,7 +176,7 @@ class Turn:
             pair.runs = [trial]
             return
         wanted = pair.speed(trial) * min(RUN_SECONDS, max(SHORTEST_RUN, seconds))
-        pair.chosen = choose(self.workload, pair.system.order, pair.batch, wanted)
+        pair.chosen = self._choose(pair.system, pair.batch, wanted)
 
     def _repeat(self, pair: Pair, turn: int) -> None:
         """One more run of a pair, if it has fewer than the turn asks for and time allows it."""

@@ -94,7 +94,9 @@ WORKLOADS = {
 }
 
 
-def choose(workload: Workload, order: Order, size: int, tokens: float) -> list[list[int]]:
+def choose(
+    workload: Workload, order: Order, size: int, tokens: float, together: int = 1
+) -> list[list[int]]:
     """Batches of about ``tokens`` tokens together, at least one, as numbers into the pool.
 
     Args:
@@ -102,6 +104,8 @@ def choose(workload: Workload, order: Order, size: int, tokens: float) -> list[l
         order: see `Order`; documents "given" come in an order of chance.
         size: documents of a batch, or its tokens where the order is "tokens" (1: one document).
         tokens: how much work is wanted; at most the pool is given.
+        together: how many batches of tokens run side by side; their number is a multiple of it, or
+            smaller, since in a large job the last few do not count.
     """
     lengths = workload.lengths()
     mean = sum(lengths) / len(lengths)
@@ -113,7 +117,10 @@ def choose(workload: Workload, order: Order, size: int, tokens: float) -> list[l
         return [mixed[i : i + size] for i in range(0, len(mixed), size)]
     whole = _neighbours(lengths, order, size)
     batches = round(tokens / (mean * len(lengths) / len(whole)))
-    return _evenly(whole, max(1, min(batches, len(whole))))
+    count = max(1, min(batches, len(whole)))
+    if order == "tokens" and count > together:
+        count -= count % together
+    return _evenly(whole, count)
 
 
 def _neighbours(lengths: list[int], order: Order, size: int) -> list[list[int]]:

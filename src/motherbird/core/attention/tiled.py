@@ -5,8 +5,8 @@ between them are two to three times as fast, as long as the scores of a tile do 
 and their memory is used again; in float32 the two are equal (docs/log.md). The plan says which
 queries and keys make a tile (`Plan.tiles`): documents of like length, or blocks and their bands.
 
-In bfloat16 the scores are rounded before the softmax, whose sums are float32. The backward works
-the probabilities out again, tile by tile.
+In bfloat16 scores and their powers are rounded, sums are float32. The backward works the
+probabilities out again, tile by tile.
 """
 
 import math
