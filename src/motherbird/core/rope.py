@@ -7,11 +7,13 @@ alike. Every layer kind has its own theta. The tables are complex64 whatever the
 are made once a batch from the positions, so ``.to(dtype)`` cannot touch them.
 """
 
+from typing import Any, cast
+
 import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-ROWS = 256  # tokens that are rotated at a time where no gradient is wanted: they stay in the cache
+ROWS = 256  # tokens that are rotated at a time: they stay in the cache
 
 
 def tables(
@@ -40,19 +42,30 @@ def rotate(
     The arithmetic is float32 (or wider), the result has the dtype of ``x``. Heads are outermost in
     its memory, which is how attention reads it.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _turn(x, rotary).to(x.dtype)
-    tokens, heads, width = x.shape
-    y = x.new_empty((heads, tokens, width)).transpose(0, 1)
-    rows = ROWS if x.device.type == "cpu" else tokens
-    if tokens <= rows:
-        return y.copy_(_turn(x, rotary))
-    for part, turn, out in zip(x.split(rows), rotary.split(rows), y.split(rows), strict=True):
-        out.copy_(_turn(part, turn))
-    return y
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _turn(x, rotary)
+    return cast(Tensor, _Rotate.apply(x, rotary))  # type: ignore[no-untyped-call]
+
+
+class _Rotate(torch.autograd.Function):
+    """Its own backward, the other way round: autograd's would hold every step in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rotary: Tensor) -> Tensor:
+        ctx.save_for_backward(rotary)
+        return _turn(x, rotary)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _turn(grads[0], ctx.saved_tensors[0].conj()), None
 
 
 def _turn(x: Float[Tensor, "T N H"], rotary: Complex[Tensor, "T 1 half"]) -> Float[Tensor, "T N H"]:
-    wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
-    pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rotary).view(x.shape)
+    tokens, heads, width = x.shape
+    y = x.new_empty((heads, tokens, width)).transpose(0, 1)
+    rows = ROWS if x.device.type == "cpu" else tokens
+    for part, turn, out in zip(x.split(rows), rotary.split(rows), y.split(rows), strict=True):
+        wide = part.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+        pairs = torch.view_as_complex(wide.view(*part.shape[:-1], -1, 2))
+        out.copy_(torch.view_as_real(pairs * turn).view(part.shape))
+    return y

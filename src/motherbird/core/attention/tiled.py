@@ -55,9 +55,9 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, window: int | None
     ) -> Tensor:
+        q, k, v = (_heads_outermost(x) for x in (q, k, v))
         ctx.save_for_backward(q, k, v)
         ctx.plan, ctx.window = plan, window
-        v = v.transpose(0, 1).contiguous().transpose(0, 1)  # heads outermost, as q and k come
         y = torch.empty(v.shape, dtype=v.dtype)
         for tile in _tiles(q, plan, window):
             tq = _gather(q, tile, tile.queries)
@@ -71,6 +71,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
+        towards = _heads_outermost(grads[0])
         dq = torch.empty(q.shape, dtype=q.dtype)
         dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
         scale = q.shape[-1] ** -0.5
@@ -79,7 +80,7 @@ class _Attend(torch.autograd.Function):
                 _gather(q, tile, tile.queries),
                 (_gather(x, tile, tile.keys) for x in (k, v)),
             )
-            dy = _gather_rows(grads[0], tile, tq.shape[1])
+            dy = _gather_rows(towards, tile, tq.shape[1])
             tdq = torch.empty_like(tq)
             tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
             for heads, rows, memory in _portions(tq, tk):
@@ -98,6 +99,11 @@ class _Attend(torch.autograd.Function):
                 else:
                     total.index_add_(1, tile.keys.flatten(), part)
         return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
+
+
+def _heads_outermost(x: Float[Tensor, "T N H"]) -> Float[Tensor, "T N H"]:
+    """As `rope.rotate` leaves Q and K: a tile's rows of a head lie side by side."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def _budget() -> int:
