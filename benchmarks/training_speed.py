@@ -59,7 +59,7 @@ def main() -> None:
     workers = {
         name: subprocess.Popen(
             [sys.executable, "-c", WORKER, json.dumps(LENGTHS), arguments.dtype],
-            env={"PYTHONPATH": str(folder.resolve()), "OMP_WAIT_POLICY": "PASSIVE"},
+            env={"PYTHONPATH": str(folder.resolve())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
