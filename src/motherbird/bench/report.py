@@ -131,7 +131,10 @@ def markdown(documents: Sequence[Document], charts: Sequence[str] = ()) -> str:
 
 
 def _title(document: Document) -> str:
-    return f"{document['model']} on {document['machine']['cpu']}"
+    machine = document["machine"]
+    held = machine.get("environment", {}).get("ATEN_CPU_CAPABILITY")
+    name = f"{Path(document['model']).name} on {machine['cpu']}"
+    return f"{name}, held to {held.upper()}" if held else name
 
 
 def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,9 +155,9 @@ def into_page(text: str, tables: str, where: str) -> str:
 
 
 def chart_name(document: Document) -> str:
-    """performance-<model>-<cpu>.svg in plain letters."""
-    words = f"{Path(document['model']).name} {document['machine']['cpu']}".lower()
-    return f"performance-{re.sub(r'[^a-z0-9]+', '-', words).strip('-')}.svg"
+    """performance-<title>.svg in plain letters."""
+    words = re.sub(r"[^a-z0-9]+", "-", _title(document).lower().replace(" on ", " "))
+    return f"performance-{words.strip('-')}.svg"
 
 
 def chart(document: Document, path: Path) -> None:

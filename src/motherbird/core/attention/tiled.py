@@ -45,8 +45,8 @@ def attend(
     """Attention of every token to what it sees; see `oracle.visible`."""
     sees_all = len(plan.packed.lengths) == 1 and (window is None or len(q) <= window + 1)
     if sees_all and len(q) <= ALONE:
-        y = scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in (q, k, v)))
-        return y[0].transpose(0, 1)
+        first, second, third = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return scaled_dot_product_attention(first, second, third)[0].transpose(0, 1)
     return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
 
 
