@@ -11,40 +11,18 @@ machine disturb less.
 """
 
 import argparse
-import ast
-import gzip
-import json
-import platform
-import random
 import statistics
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import finish, machine, texts
 from sentence_transformers import SentenceTransformer
 
 import motherbird
 from motherbird.core import tokenizer
-
-
-def docstrings() -> list[str]:
-    """Of every module, class and function at the top of the standard library."""
-    found = []
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                found.append(ast.get_docstring(node))
-    return [text for text in found if text]
-
-
-def read(path: Path) -> list[str]:
-    """The "text" of every line."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
-        return [json.loads(line)["text"] for line in lines]
 
 
 def build(layers: int, dtype: torch.dtype, texts: list[str]) -> SentenceTransformer:
@@ -105,24 +83,19 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    texts = read(given.texts) if given.texts else docstrings()
-    random.Random(0).shuffle(texts)
-    model = build(given.layers, getattr(torch, given.dtype), texts)
-    texts = texts[: given.count]
-    lengths = sorted((len(row) for row in model.tokenizer(texts)["input_ids"]), reverse=True)
+    every = texts(given.texts)
+    model = build(given.layers, getattr(torch, given.dtype), every)
+    chosen = every[: given.count]
+    lengths = sorted((len(row) for row in model.tokenizer(chosen)["input_ids"]), reverse=True)
     padded = sum(lengths[i] * len(lengths[i : i + 32]) for i in range(0, len(lengths), 32))
     report = {
-        "machine": {"cpu": torch.cpu.get_capabilities()["cpu_name"], "torch": torch.__version__,
-                    "python": platform.python_version()},
-        "given": {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()},
-        "texts": {"count": len(texts), "tokens": sum(lengths), "longest": lengths[0],
+        "machine": machine(),
+        "given": {k: v.name if isinstance(v, Path) else v for k, v in vars(given).items()},
+        "texts": {"count": len(chosen), "tokens": sum(lengths), "longest": lengths[0],
                   "median": statistics.median(lengths), "padded_tokens": padded},
-        **measure(model, texts, given.rounds),
+        **measure(model, chosen, given.rounds),
     }  # fmt: skip
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    finish(report, given.out)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ of 64, window 64) and one whole local layer, median of 15 interleaved runs. Linu
 """
 
 import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from common import finish, machine
 
 from motherbird import Encoder, pack, presets
 from motherbird.core.attention import Plan, choose
@@ -99,24 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    has = torch.cpu.get_capabilities()
     report = {
         "command": "python benchmarks/memory_and_cost.py",
-        "machine": {
-            "cpu": has["cpu_name"],
-            "amx": bool(has.get("amx_bf16")),
-            "avx512_bf16": bool(has.get("avx512_bf16")),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "memory": memory(),
         "cost": cost(),
     }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    finish(report, arguments.out)
 
 
 if __name__ == "__main__":

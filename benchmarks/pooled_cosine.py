@@ -3,21 +3,18 @@
     motherbird demo --out model
     python benchmarks/pooled_cosine.py model [--texts FILE] [--count 2000] [--out FILE]
 
-Texts as in accelerated_encode.py; mean pooling. For each dtype: the mean and the least cosine of a
+Texts are the docstrings of Python's standard library, or the "text" of a .jsonl file, gzipped or
+not; mean pooling. For each dtype: the mean and the least cosine of a
 text's vector with its float32 vector, and of each text's ten nearest others in float32 the share
 that is among the ten nearest in the dtype too. Vectors of a masked language model lie close
 together, so neighbours tell more than cosines do.
 """
 
 import argparse
-import json
-import platform
-import random
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerated_encode import docstrings, read
+from common import finish, machine, texts
 from numpy.typing import NDArray
 
 from motherbird import Embedder, Encoder
@@ -47,32 +44,26 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    texts = read(given.texts) if given.texts else docstrings()
-    random.Random(0).shuffle(texts)
-    texts = texts[: given.count]
-    truth = vectors(given.model, "float32", texts)
+    chosen = texts(given.texts, given.count)
+    truth = vectors(given.model, "float32", chosen)
     nearest = neighbours(truth)
     rows = {}
     for dtype in ("bfloat16", "int8"):
-        made = vectors(given.model, dtype, texts)
+        made = vectors(given.model, dtype, chosen)
         cosines = (made * truth).sum(1)
         both = [len(np.intersect1d(a, b)) for a, b in zip(nearest, neighbours(made), strict=True)]
         rows[dtype] = {
             "mean_cosine": float(cosines.mean()),
             "least_cosine": float(cosines.min()),
-            "neighbours_kept": sum(both) / (NEIGHBOURS * len(texts)),
+            "neighbours_kept": sum(both) / (NEIGHBOURS * len(chosen)),
         }
     report = {
-        "machine": {"cpu": torch.cpu.get_capabilities()["cpu_name"], "torch": torch.__version__,
-                    "python": platform.python_version()},
-        "texts": len(texts),
+        "machine": machine(),
+        "texts": len(chosen),
         "mean_cosine_of_two_texts": float((truth @ truth.T).mean()),
         **rows,
-    }  # fmt: skip
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    }
+    finish(report, given.out)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ medians. The losses of both are given beside the times: they are the same functi
 
 import argparse
 import json
-import platform
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from common import finish, machine
 
 LENGTHS = {
     "N(256, 64)": [146, 178, 196, 210, 222, 233, 243, 252, 260, 269, 279, 290, 302, 316, 334, 366],
@@ -59,7 +61,7 @@ def main() -> None:
     workers = {
         name: subprocess.Popen(
             [sys.executable, "-c", WORKER, json.dumps(LENGTHS), arguments.dtype],
-            env={"PYTHONPATH": str(folder.resolve())},
+            env={**os.environ, "PYTHONPATH": str(folder.resolve())},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -90,15 +92,12 @@ def main() -> None:
     for worker in workers.values():
         worker.communicate()
     report = {
-        "command": "python " + " ".join(sys.argv),
+        "command": "python benchmarks/training_speed.py ../before/src src",
         "dtype": arguments.dtype,
-        "cpu": platform.processor() or platform.machine(),
+        "machine": machine(),
         "rows": rows,
     }
-    text = json.dumps(report, indent=1) + "\n"
-    print(text, end="")
-    if arguments.out:
-        arguments.out.write_text(text)
+    finish(report, arguments.out)
 
 
 if __name__ == "__main__":

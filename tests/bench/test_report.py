@@ -1,5 +1,6 @@
 """From JSON to people: everything that was measured is shown, what is wrong never is the best."""
 
+import copy
 import json
 
 import pytest
@@ -101,6 +102,15 @@ def test_reading(tmp_path, document):
     path.write_text("[]")
     with pytest.raises(InputError, match="not a result"):
         report.read(path)
+
+
+def test_a_run_held_to_less_has_a_name_of_its_own(document):
+    held = copy.deepcopy(document)
+    held["machine"]["environment"] = {"ATEN_CPU_CAPABILITY": "avx2"}
+    assert report.chart_name(held) == "performance-base-some-cpu-held-to-avx2.svg"
+    page = report.markdown([document, held])
+    assert page.count("## base on Some | CPU\n") == 1
+    assert page.count("## base on Some | CPU, held to AVX2\n") == 1
 
 
 @pytest.mark.filterwarnings("ignore")

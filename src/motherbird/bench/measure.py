@@ -77,8 +77,8 @@ def ceilings(config: EncoderConfig, threads: int, seconds: float) -> dict[str, f
 def ceiling(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     """TFLOPS of a layer's four products at 4,096 rows, each in the best way that we know.
 
-    Each way is repeated for ``seconds`` and at least three times. None where this machine has no
-    usable way to compute in the dtype.
+    The rows come in two portions: see `PORTION`. Each way is repeated for ``seconds`` and at least
+    three times. None where this machine has no usable way to compute in the dtype.
     """
     total_flops, total_seconds = 0, 0.0
     for outputs, inputs in products(config):

@@ -192,13 +192,14 @@ def _scores(
 ) -> Float[Tensor, "some rows Lk"]:
     """Logarithms of the weights to a base, up to a constant of the row, in the memory given."""
     scale = q.shape[-1] ** -0.5 / math.log(base)
-    seen = memory.unflatten(0, (-1, tile.count))[..., tile.first :]
-    if tile.mask is not None and tile.first == 0:
-        seen.copy_(tile.mask)
+    if tile.mask is None:
+        return torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)
+    masked = memory.unflatten(0, (-1, tile.count))[..., tile.first :]
+    if tile.first == 0:  # the product adds to what is there
+        masked.copy_(tile.mask)
         return torch.baddbmm(memory, q, k.mT, alpha=scale, out=memory)
     torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)
-    if tile.mask is not None:
-        seen += tile.mask
+    masked += tile.mask
     return memory
 
 
