@@ -20,6 +20,7 @@ def demo_folder(tmp_path_factory):
     import tarfile
 
     from motherbird.cli.demo import command
+    from motherbird.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("docs")
     sources = folder / "sources"
@@ -30,6 +31,7 @@ def demo_folder(tmp_path_factory):
     out = str(folder / "motherbird-demo")
     arguments = ["--text", str(sources), "--minutes", "0.1", "--out", out]
     command.main(arguments, standalone_mode=False)
+    prepare(sources, out, folder / "set", [1024])
     return folder
 
 

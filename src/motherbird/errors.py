@@ -17,6 +17,10 @@ class MotherbirdError(Exception):
         self.what, self.where, self.how = what, where, how
         super().__init__(": ".join(part for part in (what, where, how) if part))
 
+    def __reduce__(self) -> tuple[type["MotherbirdError"], tuple[str, str, str]]:
+        """Arrive whole from another process."""
+        return type(self), (self.what, self.where, self.how)
+
 
 class InputError(MotherbirdError, ValueError):
     """Refused before any work: an argument, a file or a configuration that cannot be used."""
@@ -35,6 +39,18 @@ class DamagedError(MotherbirdError):
     """A file is not what it claims to be: truncated, altered, or tensors missing from it."""
 
     code = "damaged"
+
+
+class NotTextError(DamagedError):
+    """A file that is no text at all: binary, in another encoding, unreadable, too large."""
+
+    code = "not-text"
+
+
+class WorkerError(MotherbirdError):
+    """A process that worked for us died or hung, again and again."""
+
+    code = "worker"
 
 
 class ParityError(MotherbirdError):

@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import DamagedError, InputError, OutputExistsError
@@ -89,6 +89,16 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     _sync(path.parent)
 
 
+def write_text(path: Path, text: str | bytes) -> None:
+    """`write_file` for what is in memory."""
+    data = text.encode() if isinstance(text, str) else text
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_file(path, write)
+
+
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two directories in one step, so that no kill finds neither; False where none can."""
     import ctypes
@@ -137,8 +147,25 @@ def _contents(directory: Path) -> set[str]:
     }
 
 
+def digests_of(manifest: Path) -> dict[str, str]:
+    """SHA-256 by name of a manifest from elsewhere; no name leads out of its folder.
+
+    Raises:
+        DamagedError: it is none, or one does.
+    """
+    try:
+        digests = read_json(manifest)["sha256"]
+        names = [PurePosixPath(name) for name in digests]
+    except (InputError, TypeError, KeyError) as error:
+        raise DamagedError("not a manifest of motherbird", str(manifest)) from error
+    for name in names:
+        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
+            raise DamagedError(f"it names a file outside its folder, {str(name)!r}", str(manifest))
+    return dict(digests)
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read ``motherbird.json``: {"kind": str, "motherbird": version, "sha256": {name: digest}}."""
+    """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}."""
     manifest = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
         raise DamagedError("not a manifest of motherbird", str(directory / MANIFEST))
@@ -166,6 +193,99 @@ def check_files(directory: Path, names: list[str]) -> None:
                 )
 
 
+def check_directory(directory: Path, kind: str) -> None:
+    """Verify a directory of ours, whole: every file is there and as written, and nothing else is.
+
+    Raises:
+        InputError: it is missing, not ours, or of another kind.
+        DamagedError: what is wrong, with the file's name.
+    """
+    if not (directory / MANIFEST).is_file():
+        what = "not a folder that motherbird finished" if directory.is_dir() else "no such folder"
+        raise InputError(f"{what} (it would hold {MANIFEST})", str(directory))
+    try:
+        manifest = read_manifest(directory)
+    except InputError as error:
+        raise DamagedError(error.what, error.where) from error
+    if manifest.get("kind") != kind:
+        raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
+    if manifest.get("own") != _own(manifest):
+        raise DamagedError("the file was changed after it was written", str(directory / MANIFEST))
+    names = set(manifest["sha256"])
+    there = _contents(directory) - {MANIFEST}
+    for name in sorted(names ^ there):
+        what = "is missing" if name in names else "is not in the folder's manifest"
+        raise DamagedError(f"the file {what}", str(directory / name))
+    check_files(directory, sorted(names))
+
+
+def _own(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says, so that a change in itself is found too."""
+    said = {key: value for key, value in manifest.items() if key != "own"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def unfinished(directory: Path, kind: str, plan: dict[str, Any]) -> Iterator[Path]:
+    """A hidden folder beside ``directory`` for work that takes long, and goes on after a kill.
+
+    What an earlier try left there is kept if its plan was the same, and removed if not. At the end
+    of the block the folder is removed; whatever fails inside the block leaves it.
+
+    Args:
+        directory: what is to be made, by `new_directory` inside the block.
+        kind: of it.
+        plan: what the work depends on, as JSON.
+
+    Raises:
+        OutputExistsError: see `check_replaceable`.
+        InputError: another process is at it.
+    """
+    directory = Path(os.path.abspath(directory))
+    check_replaceable(directory, kind)
+    work = directory.parent / f".{directory.name}.unfinished"
+    work.mkdir(parents=True, exist_ok=True)
+    with _locked(work / "lock"):
+        text = json.dumps(plan, sort_keys=True)
+        written = work / "plan.json"
+        if not written.is_file() or written.read_text(encoding="utf-8") != text:
+            for path in work.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "lock":
+                    path.unlink()
+            write_text(written, text)
+        for path in work.glob(".*.tmp"):  # of writes that were killed
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        try:
+            yield work
+        except BaseException:
+            if {path.name for path in work.iterdir()} <= {"lock", written.name}:
+                shutil.rmtree(work)  # nothing was done yet
+            raise
+        shutil.rmtree(work)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases when the process ends, however it ends."""
+    with path.open("a+") as file:
+        try:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise InputError(
+                f"another process ({file.read().strip()}) is working on it", str(path.parent)
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}")
+        file.flush()
+        yield
+
+
 @contextlib.contextmanager
 def new_directory(directory: Path, kind: str) -> Iterator[Path]:
     """Give a temporary directory to fill; at the end of the block it becomes ``directory``.
@@ -189,6 +309,7 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
         yield fresh
         digests = {name: sha256(fresh / name) for name in sorted(_contents(fresh))}
         manifest = {"kind": kind, "motherbird": __version__, "sha256": digests}
+        manifest["own"] = _own(manifest)
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for path in [*fresh.rglob("*"), fresh]:
             _sync(path)

@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird import InputError
-from motherbird.core.masking import mask_tokens
+from motherbird.core.masking import Masking
 
 MASK, SPECIAL, SIZE = 98, (96, 97, 98, 99), 100
 MANY = 200_000
@@ -19,9 +20,9 @@ def ordinary(count: int) -> torch.Tensor:
 
 
 def mask(ids, rate=0.3, key=(0, 0), special_ids=SPECIAL, vocab_size=SIZE):
-    return mask_tokens(
-        ids, rate=rate, mask_id=MASK, special_ids=special_ids, vocab_size=vocab_size, key=key
-    )
+    masking = Masking(rate, MASK, tuple(special_ids), vocab_size)
+    fed, hidden = masking.hide(ids.numpy(), key)
+    return torch.from_numpy(fed), torch.from_numpy(hidden)
 
 
 def near(count: int, trials: int, chance: float) -> bool:
@@ -108,3 +109,15 @@ def test_masks_of_neighbouring_steps_are_independent():
 def test_impossible_rates(rate):
     with pytest.raises(InputError, match=rf"rate of {rate}"):
         mask(ordinary(10), rate)
+
+
+@given(st.lists(st.integers(0, 2**60), min_size=2, max_size=50, unique=True), st.randoms())
+def test_a_token_is_drawn_for_by_its_place_alone(places, random):
+    """Whatever batch it stands in: a row is masked alike by any rank, worker and order."""
+    masking = Masking(0.5, MASK, SPECIAL, SIZE)
+    ids, places = ordinary(len(places)).numpy(), np.array(places)
+    fed, hidden = masking.hide(ids, (1, 2), places)
+    order = random.sample(range(len(places)), len(places))
+    fed_other, hidden_other = masking.hide(ids[order], (1, 2), places[order])
+    assert (fed_other == fed[order]).all()
+    assert sorted(np.array(order)[hidden_other].tolist()) == hidden.tolist()

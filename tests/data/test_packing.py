@@ -21,17 +21,20 @@ def test_every_document_once_and_no_row_too_long(lengths):
 
 @given(lengths_lists)
 def test_it_is_the_definition_written_plainly(lengths):
-    rows, room = [], []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    """Of rows with equal room, the one that came to have it last."""
+    rows, room, since = [], [], []
+    for turn, index in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
         fitting = [row for row in range(len(rows)) if room[row] >= lengths[index]]
         if fitting:
-            row = min(fitting, key=lambda row: room[row])
+            row = min(fitting, key=lambda row: (room[row], -since[row]))
         else:
             row = len(rows)
             rows.append([])
             room.append(SIZE)
+            since.append(turn)
         rows[row].append(index)
         room[row] -= lengths[index]
+        since[row] = turn
     assert best_fit(lengths, SIZE) == rows
 
 

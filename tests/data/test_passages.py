@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from motherbird.data.passages import LONGEST, SHORTEST, passages
-from motherbird.data.text import Document
+from motherbird.data.readers import Document
 
 CODE = '''"""What the module is for.
 

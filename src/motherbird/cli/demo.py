@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..core.heads import MaskedLM
     from ..core.tokenizer import Tokenizer
     from ..data.passages import Passage
-    from ..data.text import Document
+    from ..data.readers import Document
     from ..tasks.dense import Embedder
     from ..train.loop import Step
 
@@ -181,11 +181,10 @@ def _check(minutes: float, questions: tuple[str, ...]) -> None:
 
 def _gather(text: str | None) -> "list[Document]":
     """The documents, at least 50 kB of them."""
-    from ..data import stdlib
-    from ..data import text as text_reader
+    from ..data import readers, stdlib
     from ..errors import InputError
 
-    documents = list(stdlib.read() if text is None else text_reader.read(text))
+    documents = list(stdlib.read() if text is None else readers.read(text))
     if sum(len(d.text) for d in documents) < 50_000:
         have = sum(len(d.text) for d in documents) / 1000
         raise InputError(f"{have:.0f} kB of text is too little to learn from", str(text), "give 50")

@@ -11,7 +11,7 @@ from . import options
 from .output import print_json, progress
 
 if TYPE_CHECKING:
-    from ..data.text import Document
+    from ..data.readers import Document
 
 
 @click.command(name="embed")
@@ -120,10 +120,10 @@ def command(
 
 def _read(file: str) -> "list[Document]":
     """One text a line, or the texts of a .jsonl; an empty one is named, not skipped."""
-    from ..data.text import JSONL, Document, read
+    from ..data.readers import Document, jsonl, plain_name, read
     from ..errors import DamagedError, InputError
 
-    if file != "-" and file.lower().endswith(JSONL):
+    if file != "-" and plain_name(Path(file)).endswith(jsonl.SUFFIXES):
         texts = list(read(file, keep_empty=True))
     else:
         try:

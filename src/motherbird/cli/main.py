@@ -21,6 +21,7 @@ from ..errors import MotherbirdError
 # name -> (module, the line in --help); the module has a click command called `command`.
 COMMANDS = {
     "bench": ("bench", "Measure motherbird against its peers on this machine."),
+    "data": ("data", "Build a corpus from a mixture; look at prepared text."),
     "demo": (
         "demo",
         "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",
@@ -29,6 +30,8 @@ COMMANDS = {
     "export": ("export", "Write a model as a Hugging Face directory, ONNX or OpenVINO."),
     "fill-mask": ("fill_mask", "Guess the words behind [MASK] in a text."),
     "info": ("info", "Describe a model, or this machine and what can run on it."),
+    "prepare": ("prepare", "Clean, tokenise and pack text for training."),
+    "tokenizer": ("tokenizer", "Train a tokenizer on a mixture, and compare it with others."),
 }
 EPILOG = "Start with: motherbird demo"
 

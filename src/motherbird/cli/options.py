@@ -40,6 +40,12 @@ seed = click.option(
     type=click.IntRange(0, 2**63 - 1),
     help="Start of all chance.",
 )
+max_bad = click.option(
+    "--max-bad",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of documents that may be unreadable: 0 stops at the first, 0.01 skips up to 1%.",
+)
 
 
 def compute(function: F) -> F:

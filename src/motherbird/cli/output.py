@@ -1,6 +1,7 @@
 """What commands print: tables and bars on a terminal, plain lines elsewhere, or one JSON value."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ def print_json(value: Any) -> None:
 def is_terminal() -> bool:
     """Whether standard error, where progress goes, is a terminal (and not closed)."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def is_colour() -> bool:
+    """Whether standard output is a terminal that wants colours (no-color.org)."""
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 @contextmanager

@@ -226,6 +226,19 @@ def _mapping(value: Any, path: Path) -> dict[str, Any]:
     return value
 
 
+def check_size(size: int) -> None:
+    """Refuse a vocabulary that `train` cannot make.
+
+    Raises:
+        InputError: it is no multiple of 64, or smaller than bytes, spaces and special tokens.
+    """
+    smallest = -(-(256 + LONGEST_RUN + len(SPECIAL) + UNUSED) // 64) * 64
+    if size % 64 or size < smallest:
+        raise InputError(
+            f"a vocabulary of {size} is impossible", how=f"give a multiple of 64 from {smallest}"
+        )
+
+
 def train(texts: Iterable[str], size: int) -> Tokenizer:
     """Train a code-aware byte-level BPE in the manner of OLMo's and ModernBERT's.
 
@@ -239,12 +252,8 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     Raises:
         InputError: the size is impossible, or the text is too small to fill it.
     """
+    check_size(size)
     fixed = LONGEST_RUN - 1 + len(SPECIAL) + UNUSED
-    smallest = -(-(256 + fixed + 1) // 64) * 64
-    if size % 64 or size < smallest:
-        raise InputError(
-            f"a vocabulary of {size} is impossible", how=f"give a multiple of 64 from {smallest}"
-        )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,6 +1,5 @@
 """Documents into rows of one size, as full as can be (paper 2.2.1, appendix A.2)."""
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from ..errors import InputError
@@ -8,6 +7,9 @@ from ..errors import InputError
 
 def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Fill rows of ``size`` tokens: each document, longest first, goes where least room is left.
+
+    The rooms that are left are the bits of one number, so that the smallest one that fits is found
+    in a step or two: a million documents take seconds.
 
     Args:
         lengths: tokens of each document, none longer than ``size``.
@@ -19,18 +21,25 @@ def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     Raises:
         InputError: a document is longer than a row.
     """
+    if lengths and max(lengths) > size:
+        raise InputError(f"a document of {max(lengths)} tokens is longer than a row of {size}")
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, row), ascending
+    with_room: list[list[int]] = [[] for _ in range(size + 1)]  # rows, by the tokens left in them
+    rooms = 0  # bit n is set while some row has n tokens left
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         length = lengths[index]
-        if length > size:
-            raise InputError(f"a document of {length} tokens is longer than a row of {size}")
-        place = bisect_left(room, (length, -1))
-        if place == len(room):
-            rows.append([])
-            left, row = size, len(rows) - 1
+        fitting = rooms >> length
+        if fitting:
+            left = length + (fitting & -fitting).bit_length() - 1
+            row = with_room[left].pop()
+            if not with_room[left]:
+                rooms ^= 1 << left
         else:
-            left, row = room.pop(place)
+            left, row = size, len(rows)
+            rows.append([])
         rows[row].append(index)
-        insort(room, (left - length, row))
+        left -= length
+        if left:
+            with_room[left].append(row)
+            rooms |= 1 << left
     return rows

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from .text import Document
+from .readers import Document
 
 SHORTEST, LONGEST = 200, 1200  # characters of a passage of prose
 

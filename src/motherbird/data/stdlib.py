@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError
-from .text import Document
+from .readers import Document
 
 # Tests, demonstrations and generated tables: much text, little to learn from it or to find in it.
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "idlelib", "lib2to3",

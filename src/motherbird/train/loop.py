@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ..core.checkpoint import fastest_dtype
 from ..core.heads import MaskedLM
-from ..core.masking import mask_tokens
+from ..core.masking import Masking
 from ..core.packed import Packed, pack
 from ..core.tokenizer import Tokenizer
 from ..data.packing import best_fit
@@ -136,14 +136,10 @@ def masked_lm_loss(
 
     The head runs on those alone. Where chance masks none, the loss is 0, not NaN.
     """
-    fed, positions = mask_tokens(
-        packed.ids,
-        rate=rate,
-        mask_id=tokenizer.mask_id,
-        special_ids=tokenizer.special_ids,
-        vocab_size=model.model.config.vocab_size,
-        key=key,
+    masking = Masking(
+        rate, tokenizer.mask_id, tuple(tokenizer.special_ids), model.model.config.vocab_size
     )
+    fed, positions = map(torch.from_numpy, masking.hide(packed.ids.numpy(), key))
     device = model.model.device
     fast = fastest_dtype(device)
     with torch.autocast(device.type, fast, enabled=fast is not torch.float32):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from motherbird.data.text import Document, read
+from motherbird.data.readers import Document, read
 from motherbird.errors import DamagedError, InputError, MissingExtraError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX links and pipes")
@@ -131,7 +131,7 @@ def test_what_is_no_text_is_skipped_with_one_warning(tmp_path, caplog):
     put(tmp_path, a_txt=b"a", b_txt=b"\xff\xfe", c_txt=b"c", d_py=b"\0\0\0", sub__e_md=b"caf\xe9")
     assert texts(tmp_path) == ["a", "c"]
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING and record.name == "motherbird.data.text"
+    assert record.levelno == logging.WARNING and record.name == "motherbird.data.readers"
     assert "skipped 3 files" in record.getMessage()
     assert str(tmp_path / "b.txt") in record.getMessage()
 
@@ -248,5 +248,5 @@ def test_without_the_package_for_zstandard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, ZSTD, None)
     with pytest.raises(ImportError):
         importlib.import_module(ZSTD)
-    with pytest.raises(MissingExtraError, match=r"pip install 'motherbird\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'motherbird\[data\]'"):
         texts(tmp_path / "a.jsonl.zst")

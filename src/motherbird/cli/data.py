@@ -1,0 +1,176 @@
+"""``motherbird data``: build a corpus, and look at prepared text."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from . import options
+from .output import human, print_json, progress
+
+
+@click.group(name="data")
+def command() -> None:
+    """Build a corpus from a mixture; look at what was prepared."""
+
+
+@command.command(name="build")
+@click.argument("mixture", metavar="MIXTURE")
+@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
+@click.option(
+    "--decontaminate",
+    multiple=True,
+    metavar="PATH",
+    help="Evaluation texts: what shares 13 words in a row with them is dropped.",
+)
+@options.max_bad
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes that clean; all cores if not set.",
+)
+@options.as_json
+def build(
+    mixture: str,
+    out: str,
+    decontaminate: tuple[str, ...],
+    max_bad: float | None,
+    processes: int | None,
+    json_: bool,
+) -> None:
+    """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
+
+    Packages are fetched from their registries. Stopped or killed, the same command goes on where
+    it was. What was dropped, and why, stands in corpus.json, with examples.
+
+    With --json: {"seconds", "documents", "bytes", "sources": {name: {"read", "kept", "dropped":
+    {reason: {"documents", "bytes", "examples"}}, "bad", "bad_examples", "packages"}}}.
+    """
+    path = options.output(out, [mixture])
+    from ..data import corpus
+    from ..data import mixture as mixtures
+
+    start = time.perf_counter()
+    with progress("cleaning", total=1, quiet=json_) as advance:
+        at = 0.0
+
+        def show(done: int, of: int, what: str) -> None:
+            nonlocal at
+            advance(done / max(1, of) - at, what)
+            at = done / max(1, of)
+
+        built = corpus.build(
+            mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
+            path,
+            processes=processes,
+            on_unit=show,
+        )
+    sources = built.about.sources
+    seconds = round(time.perf_counter() - start, 3)
+    documents = sum(tally.kept.documents for tally in sources.values())
+    size = sum(tally.kept.bytes for tally in sources.values())
+    if json_:
+        tallies = {name: asdict(tally) for name, tally in sources.items()}
+        print_json({"seconds": seconds, "documents": documents, "bytes": size, "sources": tallies})
+        return
+    click.echo(f"{path}: {documents:,} documents, {human(size, 'B')} of text, {seconds:.0f} s")
+    for name, tally in sources.items():
+        click.echo(
+            f"  {name:<20} {tally.kept.documents:>9,} of {tally.read.documents:,} documents, "
+            f"{human(tally.kept.bytes, 'B')} of {human(tally.read.bytes, 'B')}"
+        )
+        for reason, count in tally.dropped.items():
+            click.echo(
+                f"    dropped {count.documents:,}, {human(count.bytes, 'B')}: {reason} "
+                f"({count.examples[0]['where']})"
+            )
+        if tally.bad:
+            click.echo(f"    skipped {tally.bad:,}: {'; '.join(tally.bad_examples[:3])}")
+
+
+@command.command(name="show")
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--seq-len", type=int, metavar="N", help="Row length to look at; the first if not set."
+)
+@click.option(
+    "--rows",
+    "count",
+    default=2,
+    metavar="N",
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="How many rows to show.",
+)
+@click.option(
+    "--rate",
+    default=0.3,
+    metavar="SHARE",
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of tokens that is masked.",
+)
+@click.option("--png", metavar="FILE", help="Also draw how long the documents are.")
+@options.seed
+@options.as_json
+def show(
+    directory: str,
+    seq_len: int | None,
+    count: int,
+    rate: float,
+    png: str | None,
+    seed: int,
+    json_: bool,
+) -> None:
+    """Verify prepared text, and show what is in it, with rows as training sees them.
+
+    DIR may be a URL that fsspec knows; it is fetched to a local cache.
+
+    With --json: what `motherbird prepare --json` says but the seconds, and "examples": [{"row",
+    "pieces": [{"source", "tokens", "text": [[hidden, text]]}]}].
+    """
+    from ..data.prepare import summary
+    from ..data.prepared import Prepared
+    from ..data.show import examples, histogram
+
+    prepared = Prepared.fetch(directory) if "://" in directory else Prepared(directory)
+    length = seq_len or int(next(iter(prepared.about.lengths)))
+    shown = examples(prepared, length, count, rate, seed)
+    if png is not None:
+        histogram(prepared, options.output(png, [directory]))
+    if json_:
+        print_json({**summary(prepared), "examples": shown})
+        return
+    from .output import is_colour
+
+    about = prepared.about
+    click.echo(f"{Path(directory)}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
+    for name, source in about.sources.items():
+        click.echo(
+            f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens, "
+            f"{source.copies:.2f} times an epoch"
+        )
+    for name, rows in about.lengths.items():
+        click.echo(
+            f"  rows of {name:>5}: {rows.rows:,} ({rows.held_out_rows:,} held out), "
+            f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents cut"
+        )
+    colour = is_colour()
+    for row in shown:
+        click.echo(f"\nrow {row['row']} of length {length}")
+        for piece in row["pieces"]:
+            click.echo(
+                click.style(f"--- {piece['source']}, {piece['tokens']} tokens", fg="cyan"),
+                color=colour,
+            )
+            for hidden, text in piece["text"]:
+                click.echo(
+                    click.style(text, fg="yellow", bold=True) if hidden else text,
+                    nl=False,
+                    color=colour,
+                )
+            click.echo()
+    if png is not None:
+        click.echo(f"\n{png}")

@@ -1,0 +1,119 @@
+"""``motherbird prepare``."""
+
+import time
+
+import click
+
+from . import options
+from .output import human, print_json, progress
+
+
+def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    try:
+        lengths = [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter("give whole numbers such as 1024,8192") from error
+    if min(lengths) < 8 or max(lengths) > 1 << 20:
+        raise click.BadParameter("a row has 8 to 1,048,576 tokens")
+    return lengths
+
+
+@click.command(name="prepare")
+@click.argument("mixture", metavar="MIXTURE")
+@click.option(
+    "--tokenizer",
+    required=True,
+    metavar="DIR",
+    help="A folder with tokenizer.json, or such a file.",
+)
+@click.option(
+    "--seq-len",
+    "seq_lens",
+    default="1024",
+    metavar="N,N",
+    show_default=True,
+    callback=_lengths,
+    help="Tokens of a row; several lengths share the tokens.",
+)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Where the set goes; a folder of its own."
+)
+@click.option(
+    "--eval",
+    "held_out",
+    default=0.0,
+    metavar="SHARE",
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of documents set aside for evaluation, by the hash of their text.",
+)
+@options.max_bad
+@options.seed
+@options.threads
+@options.as_json
+def command(
+    mixture: str,
+    tokenizer: str,
+    seq_lens: list[int],
+    out: str,
+    held_out: float,
+    max_bad: float | None,
+    seed: int,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Clean, tokenise and pack the text of MIXTURE for training.
+
+    MIXTURE is a TOML file with [[source]] tables, a corpus that `motherbird data build` made, or
+    simply a folder or a file of text. Stopped or killed, the same command goes on where it was,
+    and gives the same bytes. An earlier set is replaced.
+
+    Files that are no text are skipped, named and counted; a damaged file (a broken line of JSON, a
+    compressed file cut short) is an error, unless --max-bad allows it.
+
+    With --json: {"efficiency", "rows", "tokens" (those of the length packed worst), "documents":
+    {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "seconds", "lengths": {length:
+    {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources": {name: {...}},
+    "dtype", "fingerprint"}.
+    """
+    path = options.output(out, [mixture, tokenizer])
+    options.set_threads(threads)
+    from ..data.prepare import prepare, summary
+
+    start = time.perf_counter()
+    with progress("preparing", total=1, quiet=json_) as advance:
+        at = 0.0
+
+        def show(share: float, what: str) -> None:
+            nonlocal at
+            advance(share - at, what)
+            at = share
+
+        prepared = prepare(
+            mixture, tokenizer, path, seq_lens,
+            held_out=held_out, seed=seed, max_bad=max_bad, on_progress=show,
+        )  # fmt: skip
+    result = {**summary(prepared), "seconds": round(time.perf_counter() - start, 3)}
+    if json_:
+        print_json(result)
+        return
+    documents = result["documents"]
+    tokens = sum(source.tokens for source in prepared.about.sources.values())
+    click.echo(
+        f"{path}: {documents['kept']:,} documents, {human(tokens)} tokens, "
+        f"{result['seconds']:.1f} s"
+    )
+    for name, source in prepared.about.sources.items():
+        click.echo(
+            f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens"
+            + (f", {source.copies:.2f} times an epoch" if source.copies != 1 else "")
+        )
+    for reason, count in documents["dropped"].items():
+        click.echo(f"  dropped {count:,}: {reason}")
+    if documents["bad"]:
+        click.echo(f"  skipped {documents['bad']:,} that cannot be read")
+    if documents["held_out"]:
+        click.echo(f"  held out {documents['held_out']:,} for evaluation")
+    for length, about in prepared.about.lengths.items():
+        cut = f", {about.cut:,} documents cut" if about.cut else ""
+        click.echo(f"  rows of {length:>5}: {about.rows:,}, {about.efficiency:.2%} full{cut}")

@@ -1,0 +1,108 @@
+"""``motherbird tokenizer``."""
+
+import time
+from dataclasses import asdict
+
+import click
+
+from . import options
+from .output import human, print_json, progress
+
+
+@click.group(name="tokenizer")
+def command() -> None:
+    """Train a tokenizer on a mixture, and compare it with others."""
+
+
+@command.command(name="train")
+@click.argument("mixture", metavar="MIXTURE")
+@click.option(
+    "--size",
+    default=32768,
+    metavar="N",
+    show_default=True,
+    type=int,
+    help="Entries in all, a multiple of 64.",
+)
+@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
+@click.option(
+    "--compare",
+    multiple=True,
+    metavar="FILE",
+    help="Another tokenizer.json, or its folder; may be given several times.",
+)
+@click.option(
+    "--megabytes",
+    default=300.0,
+    metavar="MB",
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Text to learn from, taken by chance.",
+)
+@click.option(
+    "--held-out",
+    default=0.02,
+    metavar="SHARE",
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of documents kept for the report, by the hash of their text.",
+)
+@options.max_bad
+@options.threads
+@options.as_json
+def train(
+    mixture: str,
+    size: int,
+    out: str,
+    compare: tuple[str, ...],
+    megabytes: float,
+    held_out: float,
+    max_bad: float | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
+    """Learn a byte-level BPE for text and code from MIXTURE (a TOML file, a corpus, or text).
+
+    The report (also in DIR/report.json) counts tokens on documents that were not learned from.
+
+    With --json: {"entries", "megabytes", "sources": {name: {"documents", "bytes", "tokens":
+    {tokenizer: count}}}, "unused", "round_trip": {"same", "changed"}, "seconds"}.
+    """
+    path = options.output(out, [mixture, *compare])
+    options.set_threads(threads)
+    from ..data.vocabulary import train as learn
+
+    start = time.perf_counter()
+    with progress("tokenizer", total=1, quiet=json_) as advance:
+        at = 0.0
+
+        def show(share: float, what: str) -> None:
+            nonlocal at
+            advance(share - at, what)
+            at = share
+
+        report = learn(
+            mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
+            max_bad=max_bad, on_progress=show,
+        )  # fmt: skip
+    seconds = round(time.perf_counter() - start, 3)
+    if json_:
+        print_json({**asdict(report), "seconds": seconds})
+        return
+    click.echo(
+        f"{path}: {report.entries:,} entries from {human(report.megabytes * 1e6, 'B')}, "
+        f"{seconds:.0f} s; {report.unused:.1%} unused on held-out text, "
+        f"{report.round_trip['changed']} of {sum(report.round_trip.values())} documents changed by "
+        "a round trip"
+    )
+    for name, counted in report.sources.items():
+        if not counted.documents:
+            click.echo(f"  {name:<20} no held-out text")
+            continue
+        ours = counted.tokens["motherbird"]
+        beside = "".join(
+            f", {ours / tokens:.3f} of {other}'s tokens"
+            for other, tokens in counted.tokens.items()
+            if other != "motherbird"
+        )
+        click.echo(f"  {name:<20} {counted.bytes / ours:.3f} bytes a token{beside}")

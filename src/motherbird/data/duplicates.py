@@ -1,0 +1,51 @@
+"""Documents that were there before: equal ones, and nearly equal ones by MinHash (rensa)."""
+
+from hashlib import blake2b
+from typing import Any
+
+from ..errors import need
+
+PERMUTATIONS, BANDS, SEED = 128, 16, 0
+SHINGLE = 5  # words
+
+
+def text_hash(text: str) -> int:
+    """64 bits of a text, the same everywhere."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+class Duplicates:
+    """Remembers the documents that it is shown: about 1 kB for each.
+
+    Args:
+        threshold: the share of common five-word runs, of all that either of two documents has,
+            from which they count as nearly equal; None looks for equal ones only.
+    """
+
+    def __init__(self, threshold: float | None) -> None:
+        self._seen: set[int] = set()
+        self._threshold = threshold
+        if threshold is not None:
+            self._rensa = need("rensa", "data")
+            self._index = self._rensa.RMinHashLSH(threshold, PERMUTATIONS, BANDS)
+            self._sketches: list[Any] = []
+
+    def of(self, text: str) -> str | None:
+        """Whether a document was there before: "equal", "nearly equal" or None."""
+        number = text_hash(text)
+        if number in self._seen:
+            return "equal"
+        self._seen.add(number)
+        if self._threshold is None:
+            return None
+        words = text.lower().split()
+        sketch = self._rensa.RMinHash(PERMUTATIONS, SEED)
+        sketch.update(
+            [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
+        )
+        for candidate in self._index.query(sketch):
+            if sketch.jaccard(self._sketches[candidate]) >= self._threshold:
+                return "nearly equal"
+        self._index.insert(len(self._sketches), sketch)
+        self._sketches.append(sketch)
+        return None

@@ -1,0 +1,173 @@
+"""A mixture: named sources of text and what is done with them, one TOML file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import InputError
+from ..strict import load
+from .readers.plain import LANGUAGES
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where text comes from, and which of it is kept. Sizes are in characters.
+
+    Attributes:
+        name: what reports call it.
+        path: a file or folder, relative to the mixture's file.
+        packages: of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", with ==VERSION if wanted;
+            each is downloaded, unpacked and read like a folder.
+        dataset: a data set in Hugging Face's format, a folder or a name on the Hub.
+        subset: of the data set.
+        split: of the data set.
+        field: the text's name in .jsonl, Parquet and data sets.
+        files: which files of a folder, such as ["*.html", "!*/locale/*"]; all that are text if
+            not set.
+        code: only source code in these languages.
+        language: only this natural language ("en"), as resiliparse tells it.
+        min_chars: shorter documents are dropped.
+        max_chars: longer documents are cut where a paragraph ends.
+        max_line: documents with a longer line are dropped: data, minified code.
+        min_letters: share of letters and white space below which a document is dropped: tables,
+            logs, lists of numbers.
+        weight: the source's share of an epoch, beside the weights of the others: of an own source
+            of half the wanted size every document comes twice.
+        max_tokens: of a larger source a part is taken, chosen by chance.
+        licence: of the text, for the record.
+        optional: where the source cannot be had, go on without it.
+    """
+
+    name: str
+    path: str | None = None
+    packages: tuple[str, ...] = ()
+    dataset: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    field: str = "text"
+    files: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    language: str | None = None
+    min_chars: int = 1
+    max_chars: int = 1_000_000
+    max_line: int | None = None
+    min_letters: float = 0.0
+    weight: float | None = None
+    max_tokens: int | None = None
+    licence: str = ""
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        places = [self.path is not None, bool(self.packages), self.dataset is not None]
+        if sum(places) != 1:
+            raise InputError("needs exactly one of path, packages and dataset")
+        if not self.name or "/" in self.name:
+            raise InputError(f"name = {self.name!r} has to be a word without /")
+        unknown = [name for name in self.code if name not in LANGUAGES]
+        if unknown:
+            raise InputError(f"code = {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
+        for package in self.packages:
+            registry, colon, name = package.partition(":")
+            if registry not in ("pypi", "deb", "npm") or not colon or not name:
+                raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
+        for what in ("weight", "max_tokens", "max_line", "min_chars", "max_chars"):
+            value = getattr(self, what)
+            if value is not None and value <= 0:
+                raise InputError(f"{what} = {value} has to be more than 0")
+        if not 0 <= self.min_letters <= 1:
+            raise InputError(f"min_letters = {self.min_letters} has to be 0 to 1")
+        if self.weight is not None and self.max_tokens is not None:
+            raise InputError("weight and max_tokens exclude each other")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Named sources, and what is done across all of them.
+
+    Attributes:
+        source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
+            first is kept.
+        include: other mixtures' files, whose sources come before these.
+        near_duplicates: the share of common five-word runs (Jaccard) from which the later of two
+            documents is dropped; not looked for if not set. Equal documents are always dropped.
+        decontaminate: files and folders of evaluation sets: documents that share a run of 13 words
+            with a text of theirs are dropped.
+        max_bad: what share of the documents may be unreadable before the work fails. If not set,
+            files that are no text are skipped, and damaged ones (a broken line of JSON, a
+            compressed file cut short) fail.
+    """
+
+    source: tuple[Source, ...] = ()
+    include: tuple[str, ...] = ()
+    near_duplicates: float | None = None
+    decontaminate: tuple[str, ...] = ()
+    max_bad: float | None = None
+
+    def __post_init__(self) -> None:
+        names = [source.name for source in self.source]
+        if not names and not self.include:
+            raise InputError("has no [[source]]")
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two sources are called {name!r}")
+        weighted = [source.weight is not None for source in self.source]
+        if any(weighted) and not all(weighted):
+            without = names[weighted.index(False)]
+            raise InputError(f"source {without!r} has no weight, others have")
+        for what in ("near_duplicates", "max_bad"):
+            value = getattr(self, what)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{what} = {value} has to be 0 to 1")
+
+
+def read(
+    path: str | Path, *, max_bad: float | None = None, decontaminate: Sequence[str] = ()
+) -> Mixture:
+    """A mixture from its TOML file, or one of a single source from a folder or a file of text.
+
+    Paths become absolute, and the sources of included mixtures its own.
+
+    Args:
+        path: the mixture's file, or text.
+        max_bad: instead of the file's own.
+        decontaminate: beside the file's own; relative to the current folder.
+
+    Raises:
+        InputError: it is missing, does not fit, or names a path that does not exist.
+    """
+    path = Path(path).resolve()
+    if not path.exists():
+        raise InputError("there is no such file or folder", str(path))
+    if path.is_file() and path.suffix == ".toml":
+        mixture = _absolute(load(Mixture, path), path.parent)
+    else:
+        mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
+    against = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
+    for name in against:
+        if not Path(name).exists():
+            raise InputError("decontaminate: there is no such file or folder", name)
+    return replace(
+        mixture,
+        decontaminate=against,
+        max_bad=mixture.max_bad if max_bad is None else max_bad,
+    )
+
+
+def _absolute(mixture: Mixture, home: Path) -> Mixture:
+    included = [_absolute(load(Mixture, home / name), home) for name in mixture.include]
+    sources = [source for other in included for source in other.source]
+    for source in mixture.source:
+        if source.path is not None:
+            source = replace(source, path=os.path.abspath(home / source.path))
+            if not os.path.exists(source.path or "") and not source.optional:
+                raise InputError(
+                    f"source {source.name!r}: there is no such file or folder",
+                    source.path or "",
+                    "correct its path, or set optional = true",
+                )
+        if source.dataset is not None and (home / source.dataset).exists():
+            source = replace(source, dataset=os.path.abspath(home / source.dataset))
+        sources.append(source)
+    against = tuple(os.path.abspath(home / name) for name in mixture.decontaminate)
+    return replace(mixture, source=tuple(sources), include=(), decontaminate=against)

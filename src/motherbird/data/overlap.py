@@ -1,0 +1,113 @@
+"""Runs of words that a document shares with evaluation texts (decontamination)."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt64
+from numpy.typing import NDArray
+
+from ..core.chance import bits
+from ..errors import DamagedError, InputError
+from . import readers
+from .readers import jsonl
+
+RUN = 13  # words, as for GPT-3 and after it
+COMMON = 10  # a run in more evaluation texts than this is a formula (a licence), and no evidence
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+_INVERSE = pow(BASE, -1, 1 << 64)
+_WORD = np.zeros(256, dtype=bool)
+_WORD[[*range(ord("0"), ord("9") + 1), *range(ord("a"), ord("z") + 1), *range(128, 256)]] = True
+_SPACE = ord(" ")
+
+
+def _powers(base: int, count: int) -> UInt64[np.ndarray, " n"]:
+    """1, b, b^2 ... modulo 2^64."""
+    powers = np.full(count, base, np.uint64)
+    powers[0] = 1
+    return np.multiply.accumulate(powers)
+
+
+def runs(
+    text: str, words: int = RUN
+) -> tuple[UInt64[np.ndarray, " runs"], Int[np.ndarray, " runs"], Int[np.ndarray, " runs"], bytes]:
+    """Every run of so many words: letters and digits, in lower case, whatever stands between.
+
+    A run's hash is a polynomial in its bytes (Karp and Rabin 1987), had for all runs at once as
+    the difference of two prefixes.
+
+    Returns:
+        64-bit hashes, in order; where each run begins and ends in the last; the text's words.
+    """
+    data = np.frombuffer(text.lower().encode(), np.uint8)
+    inside = _WORD[data]
+    after_word = np.empty_like(inside)
+    after_word[:1], after_word[1:] = False, inside[:-1]
+    data = np.where(inside, data, _SPACE)[inside | after_word]
+    if not len(data) or data[-1] != _SPACE:
+        data = np.append(data, np.uint8(_SPACE))
+    ends = np.flatnonzero(data == _SPACE)
+    starts = np.append(0, ends[:-1] + 1)
+    if len(ends) < words or not len(data) > 1:
+        return np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64), b""
+    starts, ends = starts[: len(starts) - words + 1], ends[words - 1 :]
+    prefixes = np.zeros(len(data) + 1, np.uint64)
+    terms = (data.astype(np.uint64) + np.uint64(1)) * _powers(BASE, len(data))
+    np.cumsum(terms, out=prefixes[1:])
+    sums = (prefixes[ends] - prefixes[starts]) * _powers(_INVERSE, len(data))[starts]
+    return bits((words,), sums), starts, ends, data.tobytes()
+
+
+def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
+    """The runs of all texts in files and folders of evaluation sets, sorted.
+
+    Every string of every line of JSON counts, and every other text file.
+
+    Raises:
+        InputError: there is no text at all.
+        DamagedError: a file is not what its name says.
+    """
+    found = [np.unique(runs(text)[0]) for path in paths for text in _texts(Path(path))]
+    if not found:
+        raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
+    hashes, counts = np.unique(np.concatenate(found), return_counts=True)
+    return hashes[counts <= COMMON]
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for file in readers.files_of(path) if path.is_dir() else [path]:
+        if readers.reader_of(file) is jsonl:
+            for row in jsonl.rows(file):
+                yield from _strings(row)
+        else:
+            for document in readers.read_file(file):
+                if isinstance(document, DamagedError):
+                    raise document
+                yield document.text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _strings(one)
+    elif isinstance(value, list):
+        if value and all(isinstance(one, str) for one in value):
+            yield " ".join(value)  # words of a tagged sentence
+        else:
+            for one in value:
+                yield from _strings(one)
+
+
+def shared_run(text: str, known: NDArray[np.uint64]) -> str | None:
+    """The first run of the text that is known, in words; None if there is none."""
+    hashes, starts, ends, data = runs(text)
+    if not len(hashes) or not len(known):
+        return None
+    places = np.searchsorted(known, hashes)
+    hits = np.flatnonzero(known[np.minimum(places, len(known) - 1)] == hashes)
+    if not len(hits):
+        return None
+    return data[starts[hits[0]] : ends[hits[0]]].decode(errors="replace")

@@ -1,0 +1,76 @@
+"""Lines of JSON: a line is an object, one field of it a document."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import DamagedError
+from ...files import parse_json
+from .document import LARGEST, Document, chunks
+
+SUFFIXES = (".jsonl", ".ndjson")
+
+
+def read(path: Path, field: str) -> Iterator[Document | DamagedError]:
+    """The field of every line; in place of a line that has none, what is wrong with it."""
+    for number, row in _rows(path):
+        where = f"{path}:{number}"
+        text = row.get(field) if isinstance(row, dict) else None
+        if isinstance(row, DamagedError):
+            yield row
+        elif isinstance(text, str):
+            yield Document(text, where)
+        else:
+            yield DamagedError(f'not an object with a string field "{field}"', where)
+
+
+def rows(path: Path) -> Iterator[Any]:
+    """What stands in every line.
+
+    Raises:
+        DamagedError: a line is no JSON, or the file cannot be read to its end.
+    """
+    for _, row in _rows(path):
+        if isinstance(row, DamagedError):
+            raise row
+        yield row
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    number = 0
+    try:
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                yield number, _parse(line, f"{path}:{number}")
+    except DamagedError as error:
+        raise DamagedError(error.what, f"{path}, after line {number}") from error
+
+
+def _parse(line: bytes, where: str) -> Any:
+    """A line of JSON, or what is wrong with it; a lone surrogate is no text."""
+    try:
+        text = line.decode("utf-8-sig")
+        row = parse_json(text)
+        if "\\u" in text:
+            json.dumps(row, ensure_ascii=False).encode()
+        return row
+    except (ValueError, RecursionError) as error:
+        return DamagedError(f"not a line of JSON ({error})", where)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines, every whole one before the place where reading fails."""
+    parts: list[bytes] = []
+    length = 0
+    for chunk in chunks(path):
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join([*parts, end])
+            parts, length = [], 0
+        parts.append(rest)
+        length += len(rest)
+        if length > LARGEST:
+            raise DamagedError(f"a line of more than {LARGEST:,} bytes", str(path))
+    if length:
+        yield b"".join(parts)

@@ -1,0 +1,31 @@
+"""Parquet: a row is a document, by pyarrow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import DamagedError, need
+from .document import Document
+
+SUFFIXES = (".parquet",)
+
+
+def read(path: Path, field: str) -> Iterator[Document | DamagedError]:
+    """The field of every row; in place of a row without text, what is wrong with it."""
+    arrow, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "data")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            if field not in file.schema_arrow.names:
+                known = ", ".join(file.schema_arrow.names)
+                raise DamagedError(f'no column "{field}"', str(path), f"it has {known}")
+            for batch in file.iter_batches(batch_size=1024, columns=[field]):
+                for value in batch.column(0):
+                    number += 1
+                    text = value.as_py()
+                    if isinstance(text, str):
+                        yield Document(text, f"{path}:{number}")
+                    else:
+                        yield DamagedError(f'no text in column "{field}"', f"{path}:{number}")
+    except (arrow.ArrowException, OSError) as error:
+        what = f"cannot be read to its end ({str(error).splitlines()[0]})"
+        raise DamagedError(what, f"{path}, after row {number}") from error

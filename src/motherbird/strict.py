@@ -1,0 +1,172 @@
+"""Load a frozen dataclass from TOML strictly: every mistake is found, named, and told at once.
+
+What a field may be: str, int, float, bool, a Literal, ``X | None``, ``list[X]``, ``tuple[X, ...]``,
+``dict[str, X]`` or another dataclass. A float takes whole numbers too, and has to be finite. A
+dataclass that raises InputError in ``__post_init__`` is a mistake at its own place.
+"""
+
+import difflib
+import math
+import tomllib
+import types
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .errors import InputError
+
+T = TypeVar("T")
+
+
+def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
+    """Read a TOML file into a dataclass.
+
+    Args:
+        kind: a dataclass.
+        path: the file.
+        changes: "a.b=c" each, made before anything is checked; c is TOML, or else a string. Items
+            of a list are named by number: "phases.0.tokens=1000".
+
+    Raises:
+        InputError: the file cannot be read, is not TOML, or does not fit; it lists all mistakes.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"cannot read the file ({what})", str(path)) from error
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"not valid TOML ({error})", str(path)) from error
+    for change in changes:
+        _change(data, change)
+    return build(kind, data, str(path))
+
+
+def build(kind: type[T], data: object, where: str) -> T:
+    """Make a dataclass of parsed TOML or JSON.
+
+    Args:
+        kind: a dataclass.
+        data: what a parser gave.
+        where: the file, for messages.
+
+    Raises:
+        InputError: listing all mistakes.
+    """
+    mistakes: list[str] = []
+    made = _value(kind, data, "", mistakes)
+    if mistakes:
+        raise InputError("; ".join(mistakes), where)
+    return cast(T, made)
+
+
+def _change(data: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError("not of the form a.b=c", change)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    here: Any = data
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(here, list) and key.isdecimal() and int(key) < len(here):
+            place: Any = int(key)
+        elif isinstance(here, dict):
+            place = key
+            if not last:
+                here.setdefault(key, {})
+        else:
+            raise InputError(f"there is no {'.'.join(keys[: depth + 1])} to set", change)
+        if last:
+            here[place] = value
+        else:
+            here = here[place]
+
+
+def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
+    """``given`` as a ``kind``; what is wrong goes to ``mistakes``, and the result is of no use."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _one_of(kind, given, at, mistakes)
+    if is_dataclass(kind) and isinstance(given, dict):
+        return _dataclass(cast(type, kind), given, at, mistakes)
+    if origin in (list, tuple) and isinstance(given, list | tuple):
+        return origin([_value(arguments[0], x, f"{at}.{i}", mistakes) for i, x in enumerate(given)])
+    if origin is dict and isinstance(given, dict):
+        return {k: _value(arguments[1], x, _join(at, k), mistakes) for k, x in given.items()}
+    if kind is float and type(given) in (int, float) and math.isfinite(cast(float, given)):
+        return float(cast(float, given))
+    if kind is not float and _is_plain(kind, given):
+        return given
+    mistakes.append(f"{at or 'it'} = {given!r} is not {describe(kind)}")
+    return None
+
+
+def _is_plain(kind: Any, given: object) -> bool:
+    if get_origin(kind) is Literal:
+        return any(given == one and type(given) is type(one) for one in get_args(kind))
+    return type(given) is kind
+
+
+def _one_of(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
+    found: list[str] = []
+    for option in get_args(kind):
+        if option is type(None):
+            if given is None:
+                return None
+            continue
+        found = []
+        made = _value(option, given, at, found)
+        if not found:
+            return made
+    options = [option for option in get_args(kind) if option is not type(None)]
+    mistakes += found if len(options) == 1 else [f"{at} = {given!r} is not {describe(kind)}"]
+    return None
+
+
+def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) -> object:
+    types_of = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind) if field.init}
+    before = len(mistakes)
+    for key in sorted(given.keys() - known.keys()):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}" if near else f"known are {', '.join(known)}"
+        mistakes.append(f"{_join(at, key)} is unknown ({hint})")
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[name])})")
+    made = {
+        name: _value(types_of[name], given[name], _join(at, name), mistakes)
+        for name in known
+        if name in given
+    }
+    if len(mistakes) > before:
+        return None
+    try:
+        return kind(**made)
+    except InputError as error:
+        mistakes.append(f"{at}: {error}" if at else str(error))
+        return None
+
+
+def describe(kind: Any) -> str:
+    """A type in words: "a number", "one of a, b", "a list of text"."""
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(one) for one in arguments if one is not type(None))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (list, tuple):
+        return f"a list of {describe(arguments[0]).removeprefix('a ')}"
+    return "a table" if origin is dict or is_dataclass(kind) else words.get(kind, str(kind))
+
+
+def _join(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key

@@ -1,0 +1,162 @@
+"""data build, prepare, data show and tokenizer train, as a user calls them."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small_tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer") / "t"
+    small_tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture
+def ready(motherbird, sources, tokenizer, tmp_path):
+    out = tmp_path / "set"
+    said = motherbird("prepare", sources, "--tokenizer", tokenizer, "--seq-len", "128,1024",
+                      "--out", out, "--json").done().json  # fmt: skip
+    return out, said
+
+
+def test_prepare_and_show(motherbird, ready, documented, has_shape):
+    out, said = ready
+    assert said["documents"]["kept"] == 5 and set(said["lengths"]) == {"128", "1024"}
+    assert said["efficiency"] == min(a["efficiency"] for a in said["lengths"].values()) > 0.95
+    text = motherbird("data", "show", out).done().out
+    assert "verified" in text and "rows of   128" in text and "[MASK]" in text
+    assert "\x1b[" not in text  # no colours where nobody looks
+    shown = (
+        motherbird("data", "show", out, "--seq-len", "1024", "--rows", "1", "--json").done().json
+    )
+    assert {**shown, "seconds": said["seconds"]} == {**said, "examples": shown["examples"]}
+    (row,) = shown["examples"]
+    assert sum(piece["tokens"] for piece in row["pieces"]) <= 1024
+    assert {hidden for piece in row["pieces"] for hidden, _ in piece["text"]} == {True, False}
+
+
+def test_prepare_says_it_in_lines(motherbird, sources, tokenizer, tmp_path):
+    text = motherbird("prepare", sources, "--tokenizer", tokenizer, "--out", tmp_path / "set",
+                      "--eval", "0.3").done().out  # fmt: skip
+    assert re.search(r"set: 5 documents, .* tokens, .* s\n", text)
+    assert re.search(r"rows of  1024: \d+, \d+\.\d+% full, \d documents cut", text)
+
+
+def test_a_picture(motherbird, ready, tmp_path):
+    pytest.importorskip("matplotlib")
+    motherbird("data", "show", ready[0], "--png", tmp_path / "lengths.png").done()
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_damage_is_named_before_anything_is_shown(motherbird, ready):
+    file = ready[0] / "tokens-00000.bin"
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 4
+    file.write_bytes(content)
+    result = motherbird("data", "show", ready[0]).refused(r"tokens-00000\.bin", code=1)
+    assert result.out == ""
+
+
+def test_build_and_prepare_from_it(motherbird, sources, tokenizer, tmp_path):
+    corpus = tmp_path / "corpus"
+    said = motherbird("data", "build", sources, "--out", corpus, "--json").done().json
+    assert said["documents"] == 5 and list(said["sources"]) == [sources.name]
+    assert "5 documents" in motherbird("data", "build", sources, "--out", corpus).done().out
+    with_corpus = motherbird("prepare", corpus, "--tokenizer", tokenizer, "--out",
+                             tmp_path / "a", "--json").done().json  # fmt: skip
+    direct = motherbird("prepare", sources, "--tokenizer", tokenizer, "--out",
+                        tmp_path / "b", "--json").done().json  # fmt: skip
+    assert with_corpus["fingerprint"] == direct["fingerprint"]
+
+
+def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
+    out = tmp_path / "own"
+    said = motherbird("tokenizer", "train", sources, "--size", "1024", "--out", out, "--compare",
+                      tokenizer, "--held-out", "0.4", "--json").done().json  # fmt: skip
+    assert said["entries"] == 1024 and said["round_trip"]["changed"] == 0
+    (counted,) = said["sources"].values()
+    assert set(counted["tokens"]) == {"motherbird", "t"} and counted["documents"] > 0
+    assert 0 <= said["unused"] < 1
+    assert json.loads((out / "report.json").read_text())["entries"] == 1024
+    motherbird("prepare", sources, "--tokenizer", out, "--out", tmp_path / "set").done()
+    text = motherbird("tokenizer", "train", sources, "--size", "1024", "--out", out, "--compare",
+                      tokenizer).done().out  # fmt: skip
+    assert "1,024 entries" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prepare", "gone", "--tokenizer", "{t}", "--out", "o"], "no such file or folder.*gone"),
+        (["prepare", "{s}", "--tokenizer", "gone", "--out", "o"], "gone"),
+        (
+            ["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--seq-len", "x"],
+            "such as 1024,8192",
+        ),
+        (
+            ["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--seq-len", "2"],
+            "8 to 1,048,576",
+        ),
+        (["prepare", "{s}", "--tokenizer", "{t}", "--out", "{s}/o"], "inside the input"),
+        (["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--eval", "1"], "eval"),
+        (["prepare", "{s}", "--tokenizr", "{t}", "--out", "o"], "--tokenizer"),
+        (["data", "show", "gone"], "no such folder.*gone"),
+        (["data", "show", "{t}"], "it holds a tokenizer"),
+        (["data", "build", "gone", "--out", "o"], "no such file or folder"),
+        (["data", "bild"], "No such command"),
+        (["tokenizer", "train", "{s}", "--size", "1000", "--out", "o"], "multiple of 64"),
+        (["tokenizer", "train", "{s}", "--size", "32768", "--out", "o"], "too small"),
+    ],
+)
+def test_mistakes(motherbird, sources, tokenizer, tmp_path, monkeypatch, tree, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    filled = [argument.format(s=sources, t=tokenizer) for argument in arguments]
+    motherbird(*filled).refused(says)
+    assert not (tmp_path / "o").exists()
+
+
+def test_showing_another_length(motherbird, ready):
+    motherbird("data", "show", ready[0], "--seq-len", "77").refused("it has 128, 1024")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_stopped_by_a_signal_it_goes_on(sources, tokenizer, tmp_path):
+    """SIGTERM: 143 and one line; the same command finishes."""
+    out = tmp_path / "set"
+    many = tmp_path / "many"
+    for number in range(60):
+        shutil.copytree(sources, many / str(number))
+        for path in (many / str(number)).iterdir():
+            path.write_text(f"# {number}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "motherbird",
+        "prepare",
+        many,
+        "--tokenizer",
+        tokenizer,
+        "--out",
+        out,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while (
+        not list(tmp_path.glob(".set.unfinished/*.unfinished/unit-*.json"))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (143, "error: stopped by a signal\n")
+    assert not out.exists() and (tmp_path / ".set.unfinished").is_dir()
+    subprocess.run(command, check=True, capture_output=True)
+    assert out.is_dir() and not (tmp_path / ".set.unfinished").exists()

@@ -1,0 +1,222 @@
+"""Building a corpus: what is kept, what is dropped and why, from every kind of source."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from motherbird.data import mixture as mixtures
+from motherbird.data import registries
+from motherbird.data.corpus import Corpus, build
+from motherbird.data.mixture import Mixture, Source
+from motherbird.errors import DamagedError, InputError
+
+
+def texts(corpus):
+    return [document.text for document in corpus]
+
+
+def of(tmp_path, *sources, **options):
+    return build(Mixture(source=sources, **options), tmp_path / "corpus", processes=1)
+
+
+def sentence(seed: int, words: int = 60) -> str:
+    """Words that no other seed has in this order."""
+    return " ".join(f"w{(seed * 7919 + i * i * 31) % 997}" for i in range(words))
+
+
+def test_sources_in_order_with_what_became_of_them(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("First.\r\n")
+    (tmp_path / "a" / "y.py").write_text("print(1)")
+    (tmp_path / "b.jsonl").write_text('{"body": "Second."}\n{"body": "First.\\n"}\n{"body": "x"}\n')
+    made = of(
+        tmp_path,
+        Source("text", path=str(tmp_path / "a"), files=("*.txt",)),
+        Source("code", path=str(tmp_path / "a"), code=("python",)),
+        Source("lines", path=str(tmp_path / "b.jsonl"), field="body", min_chars=2),
+    )
+    assert [(d.source, d.text) for d in made] == [
+        ("text", "First.\n"), ("code", "print(1)"), ("lines", "Second."),
+    ]  # fmt: skip
+    lines = made.about.sources["lines"]
+    assert (lines.read.documents, lines.kept.documents) == (3, 1)
+    assert {reason: count.documents for reason, count in lines.dropped.items()} == {
+        "too short": 1, "equal to an earlier one": 1,
+    }  # fmt: skip
+    assert lines.dropped["too short"].examples == [
+        {"where": f"{tmp_path / 'b.jsonl'}:3", "text": "x"}
+    ]
+    assert texts(Corpus(tmp_path / "corpus")) == texts(made)
+
+
+def test_long_documents_are_cut(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\n" * 10)
+    made = of(tmp_path, Source("a", path=str(tmp_path / "a.txt"), max_chars=12))
+    assert "".join(texts(made)) == "one\n\n" * 2  # the others are equal
+    assert made.about.sources["a"].dropped["equal to an earlier one"].documents == 4
+
+
+def test_evaluation_texts_are_dropped(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "test.jsonl").write_text(json.dumps({"q": sentence(1)}))
+    rows = [sentence(i) for i in range(5)] + [f"x {sentence(1)} y"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in rows))
+    made = of(
+        tmp_path,
+        Source("a", path=str(tmp_path / "a.jsonl")),
+        decontaminate=(str(tmp_path / "eval"),),
+    )
+    assert texts(made) == [rows[i] for i in (0, 2, 3, 4)]
+    dropped = made.about.sources["a"].dropped["in an evaluation set"]
+    assert dropped.documents == 2
+    assert dropped.examples[0]["because"] == " ".join(sentence(1).split()[:13])
+
+
+def test_near_duplicates_are_dropped(tmp_path):
+    pytest.importorskip("rensa")
+    base = [sentence(i, 200) for i in range(6)]
+    near = base[2].split()
+    near[100] = "changed"
+    rows = [*base, " ".join(near), f"{base[3]} and a little more"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in rows))
+    source = Source("a", path=str(tmp_path / "a.jsonl"))
+    made = of(tmp_path, source, near_duplicates=0.7)
+    assert texts(made) == base
+    assert made.about.sources["a"].dropped["nearly equal to an earlier one"].documents == 2
+    assert len(texts(of(tmp_path, source))) == 8
+
+
+def test_parquet_html_and_descriptions(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("resiliparse")
+    parquet.write_table(arrow.table({"text": ["p1", "p2"], "n": [1, 2]}), tmp_path / "a.parquet")
+    (tmp_path / "b.html").write_bytes(
+        "<html><head><meta charset=latin-1></head><body><nav>Menu</nav><main><p>Caf\xe9 is open "
+        "every day.</p></main></body></html>".encode("latin-1")
+    )
+    description = "<p>Lists all of the things that a user may have &amp; hold.</p>"
+    (tmp_path / "c.json").write_text(json.dumps({"name": "x", "documentation": description}))
+    made = of(
+        tmp_path,
+        Source("p", path=str(tmp_path / "a.parquet")),
+        Source("h", path=str(tmp_path / "b.html")),
+        Source("j", path=str(tmp_path / "c.json")),
+    )
+    assert texts(made)[:2] == ["p1", "p2"]
+    assert "Café is open every day." in texts(made)[2]
+    assert texts(made)[3] == "Lists all of the things that a user may have & hold."
+    with pytest.raises(DamagedError, match='no column "body".*a.parquet.*it has text, n'):
+        of(tmp_path, Source("p", path=str(tmp_path / "a.parquet"), field="body"))
+
+
+def test_a_local_data_set(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["d1", "d2"]}).save_to_disk(tmp_path / "set")
+    assert texts(of(tmp_path, Source("d", dataset=str(tmp_path / "set")))) == ["d1", "d2"]
+
+
+@pytest.fixture
+def registry(monkeypatch, tmp_path):
+    """Clients that copy from a folder: a wheel and an npm package, and what does not exist."""
+    with zipfile.ZipFile(tmp_path / "pack-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pack/a.py", "a = 1")
+        wheel.writestr("pack/data.bin", b"\0")
+    (tmp_path / "index.ts").write_text("let x = 1")
+    with tarfile.open(tmp_path / "node-2.0.tgz", "w") as tar:
+        tar.add(tmp_path / "index.ts", "package/index.ts")
+
+    def run(command, cwd, **_):
+        wanted = {"pack": "pack-1.0-py3-none-any.whl", "node": "node-2.0.tgz"}.get(command[-1])
+        if wanted is None:
+            return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution")
+        shutil.copy(tmp_path / wanted, cwd)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(registries.subprocess, "run", run)
+
+
+def test_packages(tmp_path, registry):
+    made = of(
+        tmp_path,
+        Source("python", packages=("pypi:pack",), code=("python",)),
+        Source("typescript", packages=("npm:node", "npm:gone"), optional=True),
+    )
+    assert [(d.source, d.text) for d in made] == [("python", "a = 1"), ("typescript", "let x = 1")]
+    assert made.about.sources["python"].packages == ("pack-1.0-py3-none-any.whl",)
+    assert made.about.sources["typescript"].bad_examples == (
+        "cannot be fetched (ERROR: No matching distribution): npm:gone",
+    )
+    with pytest.raises(InputError, match="cannot be fetched .*pypi:gone"):
+        of(tmp_path, Source("python", packages=("pypi:gone",)))
+
+
+def test_several_processes_give_the_same_bytes(library, tmp_path, monkeypatch):
+    mixture = mixtures.read(library)
+    monkeypatch.setattr("motherbird.data.corpus.UNIT", 1 << 16)
+    done = []
+    for processes in (1, 2):
+        build(mixture, tmp_path / str(processes), processes=processes,
+              on_unit=lambda *progress: done.append(progress))  # fmt: skip
+    files = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "12"]
+    assert files[0] == files[1]
+    assert done[0] == (0, done[-1][1], "") and done[-1][0] == done[-1][1] > 5
+
+
+def test_a_mixture_of_a_file(tmp_path):
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "inner.toml").write_text('[[source]]\nname = "a"\npath = "text.txt"\n')
+    (tmp_path / "m.toml").write_text(
+        'include = ["inner.toml"]\nmax_bad = 0.5\n'
+        '[[source]]\nname = "b"\npath = "gone"\noptional = true\n'
+    )
+    mixture = mixtures.read(tmp_path / "m.toml")
+    assert [source.path for source in mixture.source] == [
+        str(tmp_path / "text.txt"), str(tmp_path / "gone"),
+    ]  # fmt: skip
+    assert mixture.max_bad == 0.5 and mixtures.read(tmp_path / "m.toml", max_bad=0.0).max_bad == 0
+    assert texts(build(mixture, tmp_path / "corpus")) == ["text"]
+    for text, says in (
+        ('[[source]]\nname = "a"\npath = "gone"', "there is no such file or folder.*gone"),
+        ('[[source]]\nname = "a"\npath = "text.txt"\nweigth = 1', "did you mean weight"),
+        ('decontaminate = ["gone"]\n[[source]]\nname = "a"\npath = "text.txt"', "decontaminate"),
+        ('include = ["gone.toml"]', "cannot read the file.*gone.toml"),
+        ("", "no .*source"),
+    ):
+        (tmp_path / "m.toml").write_text(text)
+        with pytest.raises(InputError, match=says):
+            mixtures.read(tmp_path / "m.toml")
+
+
+def test_a_folder_without_text(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no file to read.*empty"):
+        build(mixtures.read(tmp_path / "empty"), tmp_path / "corpus")
+    assert sorted(os.listdir(tmp_path)) == ["empty"]
+
+
+def test_importing_costs_no_library():
+    """Nothing that reads formats is imported before it is needed."""
+    code = (
+        "import sys, motherbird.data.corpus\n"
+        "print(*{'pyarrow', 'rensa', 'resiliparse', 'datasets', 'torch'} & {*sys.modules})"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+
+
+@pytest.mark.parametrize("name", ["mixture-registries.toml", "mixture-full.toml"])
+def test_recipes_can_be_read(name, pytestconfig):
+    recipe = pytestconfig.rootpath / "recipes" / name
+    if "full" in name and not (pytestconfig.rootpath.parent / "shared").is_dir():
+        pytest.skip("needs ../shared, real data that is not in the repository")
+    mixture = mixtures.read(recipe)
+    assert len(mixture.source) > 5
+    reserved = {"numpy", "scipy", "statsmodels", "scikit-image", "networkx", "scikit-learn",
+                "pandas", "xarray"}  # fmt: skip
+    packages = {p.partition(":")[2] for source in mixture.source for p in source.packages}
+    assert packages and not packages & reserved

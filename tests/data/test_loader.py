@@ -1,0 +1,168 @@
+"""The loader: one stream, whatever world size, workers, stops and batch sizes."""
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from motherbird.data.loader import Choice, Cursor, Loader
+from motherbird.data.show import masking_of
+from motherbird.errors import InputError
+
+WARM_UP = (4, 4, 8, 8, 12)  # rows of the first steps, and of the last for ever
+
+
+def ramp(consumed: int) -> int:
+    """Rows of the step that begins after so many: batch-size warm-up."""
+    start = 0
+    for size in WARM_UP:
+        if consumed <= start:
+            return size
+        start += size
+    return WARM_UP[-1]
+
+
+def loader(prepared, cursor=None, **options):
+    choice = options.pop("choice", Choice(128))
+    masking = masking_of(prepared, options.pop("rate", 0.3))
+    step_rows = options.pop("step_rows", ramp)
+    return Loader(prepared, choice, cursor or Cursor(3), masking, step_rows, **options)
+
+
+def stream(batches):
+    """What is trained on: every row with its fed ids and targets, in order."""
+    found = []
+    for batch in batches:
+        ends = batch.row_tokens.cumsum()
+        for row, end, size in zip(batch.rows, ends, batch.row_tokens, strict=True):
+            inside = (batch.places >= end - size) & (batch.places < end)
+            found.append((
+                int(row), batch.ids[end - size : end].tobytes(),
+                (batch.places[inside] - (end - size)).tobytes(), batch.targets[inside].tobytes(),
+            ))  # fmt: skip
+    return found
+
+
+def steps(prepared, count, **options):
+    """Global steps: the slices of all ranks side by side."""
+    world = options.pop("world", 1)
+    ranks = [iter(loader(prepared, rank=r, world=world, **options)) for r in range(world)]
+    for _ in range(count):
+        yield [next(rank) for rank in ranks]
+
+
+@pytest.fixture(scope="module")
+def reference(prepared):
+    return [stream(batches) for batches in steps(prepared, 60)]
+
+
+def test_what_is_fed_and_what_is_asked(prepared):
+    batch = next(iter(loader(prepared)))
+    ids, lengths, row_tokens = prepared.rows(128).gather(batch.rows.tolist())
+    assert (lengths == batch.lengths).all() and (row_tokens == batch.row_tokens).all()
+    restored = batch.ids.copy()
+    restored[batch.places] = batch.targets
+    assert (restored == ids).all()
+    assert 0.2 < len(batch.places) / len(ids) < 0.4
+    assert batch.cursor.consumed == 4
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_world_size_changes_nothing(prepared, reference, world):
+    for expected, batches in zip(reference, steps(prepared, 60, world=world), strict=True):
+        assert stream(batches) == expected
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 2), (2, 2)])
+def test_workers_change_nothing(prepared, reference, world, workers):
+    found = steps(prepared, 20, world=world, workers=workers)
+    for expected, batches in zip(reference[:20], found, strict=True):
+        assert stream(batches) == expected
+
+
+@settings(max_examples=30)
+@given(stops=st.lists(st.integers(1, 9), min_size=1, max_size=5), world=st.sampled_from([1, 2, 4]))
+def test_stops_change_nothing(prepared, reference, stops, world):
+    """A cursor after any step, also inside the warm-up, goes on as if nothing had been."""
+    cursor, found = None, []
+    for count in stops:
+        ranks = [loader(prepared, cursor, rank=rank, world=world) for rank in range(world)]
+        for batches in itertools.islice(zip(*ranks, strict=False), count):
+            found.append(stream(batches))
+        cursor = ranks[0].cursor
+        assert all(rank.cursor == cursor for rank in ranks)
+    assert found == reference[: len(found)]
+
+
+def test_an_epoch_has_every_row_once_and_the_next_another_order(prepared):
+    count = len(prepared.rows(128))
+    batches = itertools.islice(loader(prepared, step_rows=lambda _: 256), 2 * count // 256 + 2)
+    rows = [row for row, *_ in stream(batches)]
+    first, second = rows[:count], rows[count : 2 * count]
+    assert sorted(first) == list(range(count)) and len(rows) > 2 * count
+    assert sorted(second) == list(range(count)) and second != first
+
+
+def test_an_epoch_boundary_in_a_step(prepared):
+    """Rows of two epochs in one batch, each with the masks of its own."""
+    cursor = Cursor(3, consumed=len(prepared.rows(128)) - 15)
+    tens = itertools.islice(loader(prepared, cursor, step_rows=lambda _: 10), 3)
+    ones = itertools.islice(loader(prepared, cursor, step_rows=lambda _: 1), 30)
+    assert stream(tens) == stream(ones)
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"phase": 1}])
+def test_another_seed_or_phase_is_another_order(prepared, reference, change):
+    cursor = Cursor(**{"seed": 3, "phase": 0, **change})
+    assert stream(itertools.islice(loader(prepared, cursor), 1)) != reference[0]
+
+
+def test_masks_of_a_row_differ_by_epoch(prepared):
+    choice = Choice(1024, least_tokens=5000)
+    count = loader(prepared, choice=choice).rows
+    found = stream(
+        itertools.islice(loader(prepared, choice=choice, step_rows=lambda _: 1), 2 * count)
+    )
+    for row in range(count):
+        first, second = [masks for number, *masks in found if number == row]
+        assert first != second
+
+
+def test_what_is_held_out_is_its_own_stream(prepared):
+    held_out = loader(prepared, choice=Choice(128, held_out=True))
+    assert 0 < held_out.rows < len(prepared.rows(128))
+    batch = next(iter(held_out))
+    pieces = np.concatenate(
+        [prepared.rows(128, held_out=True).of(row) for row in batch.rows.tolist()]
+    )
+    assert prepared.documents["held_out"][pieces["document"]].all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGSTOP"])
+def test_a_lost_worker_changes_nothing(prepared, reference, number):
+    import multiprocessing
+
+    found = []
+    for batch in itertools.islice(loader(prepared, workers=2, limit=2.0), 20):
+        if len(found) in (2, 9):
+            os.kill(multiprocessing.active_children()[0].pid, getattr(signal, number))
+        found.append(stream([batch]))
+    assert found == reference[:20]
+
+
+def test_the_set_has_to_be_the_same(prepared):
+    with pytest.raises(InputError, match="not the one that this run began with"):
+        loader(prepared, Cursor(3, fingerprint="other"))
+    cursor = next(iter(loader(prepared))).cursor
+    assert cursor.fingerprint == prepared.fingerprint
+    loader(prepared, cursor)
+
+
+def test_a_step_that_cannot_be_shared(prepared):
+    with pytest.raises(InputError, match="4 rows cannot be shared by 3 ranks"):
+        next(iter(loader(prepared, world=3)))

@@ -1,0 +1,99 @@
+"""Workers that die, hang and fail, for real: no answer is lost, and nothing waits for ever."""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from motherbird.data.workers import as_done, crew, in_order
+from motherbird.errors import InputError, WorkerError
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+
+
+def double(argument):
+    return lambda request: 2 * request
+
+
+def ill(folder):
+    """Answers 2x; what a file in the folder says is done once instead, or always."""
+
+    def serve(request):
+        for what in ("once", "always"):
+            path = Path(folder) / f"{what}-{request}"
+            if path.exists():
+                action = path.read_text()
+                if what == "once":
+                    path.unlink()
+                if action == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if action == "hang":
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                if action == "exit":
+                    os._exit(3)
+                raise InputError("what", "where", "how")
+        return 2 * request
+
+    return serve
+
+
+def broken(argument):
+    raise InputError("cannot open", str(argument))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_answers_in_order(count):
+    with crew(count, double, None) as workers:
+        assert list(in_order(workers, iter(range(20)))) == list(range(0, 40, 2))
+
+
+def test_answers_as_done():
+    with crew(2, double, None) as workers:
+        assert sorted(as_done(workers, iter(range(20)))) == list(range(0, 40, 2))
+
+
+@pytest.mark.parametrize("action", ["kill", "hang", "exit"])
+def test_a_worker_that_is_lost_is_replaced(action, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    (tmp_path / "once-5").write_text(action)
+    start = time.monotonic()
+    with crew(2, ill, tmp_path, limit=2.0) as workers:
+        assert list(in_order(workers, iter(range(10)))) == list(range(0, 20, 2))
+    assert time.monotonic() - start < 20
+    (record,) = caplog.records
+    says = {"kill": "killed by SIGKILL", "hang": "within 2 seconds", "exit": "exit code 3"}[action]
+    assert says in record.getMessage()
+
+
+@pytest.mark.parametrize("action", ["kill", "hang"])
+def test_the_third_time_it_is_an_error(action, tmp_path):
+    (tmp_path / "always-3").write_text(action)
+    with (
+        pytest.raises(WorkerError, match="failed 3 times"),
+        crew(1, ill, tmp_path, limit=1.0) as workers,
+    ):
+        list(in_order(workers, iter(range(10))))
+
+
+@pytest.mark.parametrize("answers", [in_order, as_done])
+def test_an_error_arrives_whole(answers, tmp_path):
+    (tmp_path / "always-3").write_text("raise")
+    with pytest.raises(InputError) as error, crew(1, ill, tmp_path) as workers:
+        list(answers(workers, iter(range(10))))
+    assert (error.value.what, error.value.where, error.value.how) == ("what", "where", "how")
+
+
+def test_an_error_at_the_start_arrives_too():
+    with pytest.raises(InputError, match="cannot open"), crew(1, broken, 5) as workers:
+        list(in_order(workers, iter([1])))
+
+
+def test_no_process_is_left():
+    with crew(2, double, None) as workers:
+        list(in_order(workers, iter(range(3))))
+        processes = [worker.process for worker in workers]
+        assert all(process.is_alive() for process in processes)
+    assert not any(process.is_alive() for process in processes)
