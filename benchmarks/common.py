@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from motherbird.data import text
+from motherbird.data import readers
 
 
 def texts(path: Path | None, count: int | None = None) -> list[str]:
     """Texts of a file, or without one docstrings of the standard library, in an order of chance."""
-    found = [document.text for document in text.read(path)] if path else docstrings()
+    found = [document.text for document in readers.read(path)] if path else docstrings()
     random.Random(0).shuffle(found)
     return found[:count]
 

@@ -183,7 +183,7 @@ def test_a_mixture_of_a_file(tmp_path):
     assert texts(build(mixture, tmp_path / "corpus")) == ["text"]
     for text, says in (
         ('[[source]]\nname = "a"\npath = "gone"', "there is no such file or folder.*gone"),
-        ('[[source]]\nname = "a"\npath = "text.txt"\nweigth = 1', "did you mean weight"),
+        ('[[source]]\nname = "a"\npath = "text.txt"\nmin_char = 1', "did you mean min_chars"),
         ('decontaminate = ["gone"]\n[[source]]\nname = "a"\npath = "text.txt"', "decontaminate"),
         ('include = ["gone.toml"]', "cannot read the file.*gone.toml"),
         ("", "no .*source"),

@@ -114,8 +114,8 @@ def test_weights_become_copies(tokenizer_folder, tmp_path):
         for i in range(count):
             (tmp_path / name / f"{i}.txt").write_text(f"{name} number {i:03}")
     (tmp_path / "m.toml").write_text(
-        '[[source]]\nname = "a"\npath = "a"\nweight = 1\n'
-        '[[source]]\nname = "b"\npath = "b"\nweight = 1\n'
+        "weights = {a = 1, b = 1}\n"
+        '[[source]]\nname = "a"\npath = "a"\n[[source]]\nname = "b"\npath = "b"\n'
     )
     made = prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [64])
     assert made.about.sources["a"].copies == pytest.approx(1.5, abs=0.05)
@@ -212,12 +212,16 @@ def test_killed_again_and_again_it_gives_the_same_bytes(library, tokenizer_folde
         return subprocess.Popen([sys.executable, "-c", COMMAND, library, tokenizer_folder, out])
 
     assert start(tmp_path / "whole").wait(120) == 0
+
+    def files():
+        return sum(len(names) for *_, names in os.walk(tmp_path / ".broken.unfinished"))
+
     random.seed(7)
-    work, kills = tmp_path / ".broken.unfinished", 0
+    kills = 0
     while not (tmp_path / "broken").exists():
         process = start(tmp_path / "broken")
-        enough = len(list(work.rglob("*"))) + random.randint(1, 12)
-        while process.poll() is None and len(list(work.rglob("*"))) < enough:
+        enough = files() + random.randint(1, 12)
+        while process.poll() is None and files() < enough:
             time.sleep(random.uniform(0, 0.004))
         if process.poll() is None and kills < 20:
             process.send_signal(signal.SIGKILL)
@@ -326,21 +330,24 @@ def test_mixtures_refuse_what_makes_no_sense():
         ({"path": None}, "exactly one of"),
         ({"packages": ("pypi:x",)}, "exactly one of"),
         ({"code": ("cobol",)}, "'cobol' is not one of c, "),
-        ({"weight": -1.0}, "weight = -1.0"),
-        ({"weight": 1.0, "max_tokens": 5}, "exclude each other"),
+        ({"max_tokens": -1}, "max_tokens = -1"),
+        ({"encoding": "x"}, "'x' is unknown"),
         ({"min_letters": 2.0}, "min_letters = 2.0"),
         ({"path": None, "packages": ("gem:x",)}, "'gem:x' is not pypi"),
     ):
         with pytest.raises(InputError, match=says):
             Source(**{"name": "a", "path": "x", **change})
-    a, b = Source("a", path="x", weight=1.0), Source("b", path="x")
-    for sources, says in (
-        ((), "no .*source"),
-        ((a, a), "two sources"),
-        ((a, b), "'b' has no weight"),
+    a, b = Source("a", path="x", max_tokens=5), Source("b", path="x")
+    for sources, weights, says in (
+        ((), {}, "no .*source"),
+        ((a, a), {}, "two sources"),
+        ((a, b), {"a": 1.0}, "'b' has no weight"),
+        ((b,), {"a": 1.0, "b": 1.0}, "weights.a: there is no such source"),
+        ((b,), {"b": 0.0}, "weights.b = 0.0"),
+        ((a,), {"a": 1.0}, "'a': weights and max_tokens exclude"),
     ):
         with pytest.raises(InputError, match=says):
-            Mixture(source=sources)
+            Mixture(source=sources, weights=weights)
 
 
 def test_time_is_not_written_down(prepared):

@@ -6,7 +6,7 @@ characters, not the end of a document. Only `Tokenizer.encode_masked` looks for 
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from . import hub
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
 UNUSED = 83  # slots that ModernBERT leaves for its users
-LONGEST_RUN = 24  # spaces that one token can hold, as in OLMo's tokenizer
 # Names that other families give to the same roles.
 _ALIASES = {
     "unk": ("[UNK]", "<unk>"),
@@ -232,7 +231,7 @@ def check_size(size: int) -> None:
     Raises:
         InputError: it is no multiple of 64, or smaller than bytes, spaces and special tokens.
     """
-    smallest = -(-(256 + LONGEST_RUN + len(SPECIAL) + UNUSED) // 64) * 64
+    smallest = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64
     if size % 64 or size < smallest:
         raise InputError(
             f"a vocabulary of {size} is impossible", how=f"give a multiple of 64 from {smallest}"
@@ -240,10 +239,11 @@ def check_size(size: int) -> None:
 
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
-    """Train a code-aware byte-level BPE in the manner of OLMo's and ModernBERT's.
+    """Train a code-aware byte-level BPE; at the end the five special tokens and 83 unused slots.
 
-    NFC; GPT-2's splitting of words, digits and punctuation; runs of 2 to 24 spaces are one token
-    each; at the end the five special tokens and 83 unused slots; BERT's template.
+    NFC and GPT-2's splitting, as in ModernBERT; but a line's end is learned together with the
+    indentation behind it, where OLMo and ModernBERT put runs of spaces apart beforehand, so that
+    a line of code costs a token less. BERT's template.
 
     Args:
         texts: documents; read once.
@@ -253,7 +253,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         InputError: the size is impossible, or the text is too small to fill it.
     """
     check_size(size)
-    fixed = LONGEST_RUN - 1 + len(SPECIAL) + UNUSED
+    fixed = len(SPECIAL) + UNUSED
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -263,7 +263,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    backend.train_from_iterator(_without_runs(texts), trainer)
+    backend.train_from_iterator(texts, trainer)
     learned = backend.get_vocab_size()
     if learned < size - fixed:
         reachable = (learned + fixed) // 64 * 64
@@ -271,15 +271,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
             f"the text is too small for a vocabulary of {size}",
             how=f"give more text, or a size of at most {reachable}",
         )
-    backend.add_tokens([AddedToken(" " * n, normalized=True) for n in range(LONGEST_RUN, 1, -1)])
     return complete(backend)
-
-
-def _without_runs(texts: Iterable[str]) -> Iterator[str]:
-    # Runs of spaces become tokens of their own before BPE sees the text; so it must in training.
-    runs = re.compile(f" {{2,{LONGEST_RUN}}}")
-    for text in texts:
-        yield from filter(None, runs.split(text))
 
 
 def complete(backend: tokenizers.Tokenizer) -> Tokenizer:

@@ -352,7 +352,7 @@ class Cleaner:
                 yield NotTextError("no file to read in the package", unit.package)
         for file in files:
             empty = True
-            for found in readers.read_file(file, source.field):
+            for found in readers.read_file(file, source.field, source.encoding):
                 empty = empty and isinstance(found, Document) and not found.text.strip()
                 yield _renamed(found, home, unit.package)
             if empty:
@@ -431,7 +431,7 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
     named = [name for tally in tallies for name in tally.bad_examples]
     if bad:
         more = "; ..." if bad > 5 else ""
-        log.warning("skipped %d that cannot be read: %s%s", bad, "; ".join(named[:5]), more)
+        log.warning("skipped %d files without usable text: %s%s", bad, "; ".join(named[:5]), more)
     if mixture.max_bad is not None and bad > mixture.max_bad * (bad + read):
         raise DamagedError(
             f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}",

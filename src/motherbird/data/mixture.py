@@ -1,8 +1,9 @@
 """A mixture: named sources of text and what is done with them, one TOML file."""
 
+import codecs
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -23,6 +24,7 @@ class Source:
         subset: of the data set.
         split: of the data set.
         field: the text's name in .jsonl, Parquet and data sets.
+        encoding: of plain text; HTML says its own.
         files: which files of a folder, such as ["*.html", "!*/locale/*"]; all that are text if
             not set.
         code: only source code in these languages.
@@ -32,8 +34,6 @@ class Source:
         max_line: documents with a longer line are dropped: data, minified code.
         min_letters: share of letters and white space below which a document is dropped: tables,
             logs, lists of numbers.
-        weight: the source's share of an epoch, beside the weights of the others: of an own source
-            of half the wanted size every document comes twice.
         max_tokens: of a larger source a part is taken, chosen by chance.
         licence: of the text, for the record.
         optional: where the source cannot be had, go on without it.
@@ -46,6 +46,7 @@ class Source:
     subset: str | None = None
     split: str = "train"
     field: str = "text"
+    encoding: str = "utf-8"
     files: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
     language: str | None = None
@@ -53,12 +54,15 @@ class Source:
     max_chars: int = 1_000_000
     max_line: int | None = None
     min_letters: float = 0.0
-    weight: float | None = None
     max_tokens: int | None = None
     licence: str = ""
     optional: bool = False
 
     def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError as error:
+            raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         places = [self.path is not None, bool(self.packages), self.dataset is not None]
         if sum(places) != 1:
             raise InputError("needs exactly one of path, packages and dataset")
@@ -71,14 +75,12 @@ class Source:
             registry, colon, name = package.partition(":")
             if registry not in ("pypi", "deb", "npm") or not colon or not name:
                 raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
-        for what in ("weight", "max_tokens", "max_line", "min_chars", "max_chars"):
+        for what in ("max_tokens", "max_line", "min_chars", "max_chars"):
             value = getattr(self, what)
             if value is not None and value <= 0:
                 raise InputError(f"{what} = {value} has to be more than 0")
         if not 0 <= self.min_letters <= 1:
             raise InputError(f"min_letters = {self.min_letters} has to be 0 to 1")
-        if self.weight is not None and self.max_tokens is not None:
-            raise InputError("weight and max_tokens exclude each other")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Mixture:
         source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
             first is kept.
         include: other mixtures' files, whose sources come before these.
+        weights: by source, its share of an epoch beside the others: of a source of half the wanted
+            size every document comes twice. Without any, every document comes once.
         near_duplicates: the share of common five-word runs (Jaccard) from which the later of two
             documents is dropped; not looked for if not set. Equal documents are always dropped.
         decontaminate: files and folders of evaluation sets: documents that share a run of 13 words
@@ -100,6 +104,7 @@ class Mixture:
 
     source: tuple[Source, ...] = ()
     include: tuple[str, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict)
     near_duplicates: float | None = None
     decontaminate: tuple[str, ...] = ()
     max_bad: float | None = None
@@ -111,14 +116,24 @@ class Mixture:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"two sources are called {name!r}")
-        weighted = [source.weight is not None for source in self.source]
-        if any(weighted) and not all(weighted):
-            without = names[weighted.index(False)]
-            raise InputError(f"source {without!r} has no weight, others have")
+        if self.weights and not self.include:
+            self._check_weights(names)
         for what in ("near_duplicates", "max_bad"):
             value = getattr(self, what)
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"{what} = {value} has to be 0 to 1")
+
+    def _check_weights(self, names: list[str]) -> None:
+        for name in sorted({*names, *self.weights}):
+            if name not in self.weights:
+                raise InputError(f"source {name!r} has no weight, others have")
+            if name not in names:
+                raise InputError(f"weights.{name}: there is no such source")
+            if self.weights[name] <= 0:
+                raise InputError(f"weights.{name} = {self.weights[name]} has to be more than 0")
+        capped = [source.name for source in self.source if source.max_tokens is not None]
+        if capped:
+            raise InputError(f"source {capped[0]!r}: weights and max_tokens exclude each other")
 
 
 def read(

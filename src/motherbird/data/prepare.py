@@ -256,8 +256,9 @@ def _copies(
     wanted = corpus.about.mixture.source
     tokens = np.bincount(kept["source"], weights=kept["tokens"], minlength=len(wanted))
     copies = np.ones(len(wanted))
-    if all(source.weight is not None for source in wanted):
-        weights = np.array([source.weight for source in wanted]) * (tokens > 0)
+    if corpus.about.mixture.weights:
+        weights = np.array([corpus.about.mixture.weights[source.name] for source in wanted])
+        weights = weights * (tokens > 0)
         return weights / weights.sum() * tokens.sum() / np.maximum(tokens, 1)
     for number, source in enumerate(wanted):
         if source.max_tokens is not None and tokens[number] > source.max_tokens:

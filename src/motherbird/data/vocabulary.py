@@ -138,10 +138,7 @@ def _draw(text: str, held_out: float) -> tuple[bool, float]:
 def _chances(corpus: Corpus, size: float) -> dict[str, float]:
     """Of each source, the share of documents to learn from."""
     kept = {name: tally.kept.bytes for name, tally in corpus.about.sources.items()}
-    weights = {
-        source.name: source.weight if source.weight is not None else float(kept[source.name])
-        for source in corpus.about.mixture.source
-    }
+    weights = corpus.about.mixture.weights or {name: float(own) for name, own in kept.items()}
     total = sum(weights.values())
     return {
         name: size * weights[name] / total / max(1, own) if own else 0.0

@@ -1,4 +1,4 @@
-"""Documents from files: one module a format, each with ``SUFFIXES`` and ``read(path, field)``.
+"""Documents from files: a module a format, with ``SUFFIXES`` and ``read(path, field, encoding)``.
 
 A reader yields documents; in place of a piece that it cannot use it yields the error, and goes on;
 where it cannot go on it raises it. What becomes of errors is the caller's to say.
@@ -30,10 +30,12 @@ def reader_of(path: Path) -> ModuleType:
     return next((reader for reader in READERS if name.endswith(reader.SUFFIXES)), plain)
 
 
-def read_file(path: Path, field: str = "text") -> Iterator[Document | DamagedError]:
+def read_file(
+    path: Path, field: str = "text", encoding: str = "utf-8"
+) -> Iterator[Document | DamagedError]:
     """Documents of a file, and errors in place of those that cannot be used; never raises them."""
     try:
-        yield from reader_of(path).read(path, field)
+        yield from reader_of(path).read(path, field, encoding)
     except DamagedError as error:
         yield error
     except OSError as error:

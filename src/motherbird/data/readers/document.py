@@ -68,16 +68,17 @@ def whole(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes, where: str) -> str:
-    """UTF-8 to text, without a byte order mark.
+def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
+    """Bytes to text, without a byte order mark.
 
     Raises:
-        NotTextError: it is not UTF-8, or has NUL characters in it.
+        NotTextError: it is not in this encoding, or has NUL characters in it.
     """
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
-        raise NotTextError("not UTF-8 text", f"{where}, byte {error.start}") from error
+        what = f"not {encoding.upper()} text"
+        raise NotTextError(what, f"{where}, byte {error.start}") from error
     if "\0" in text:
         raise NotTextError("a binary file, not text", f"{where}, character {text.index(chr(0))}")
     return text

@@ -9,10 +9,13 @@ from .document import Document, whole
 SUFFIXES = (".html", ".htm", ".xhtml")
 
 
-def read(path: Path, field: str) -> Iterator[Document]:
-    """The page's text, whatever its encoding; ``field`` has no meaning here."""
-    encoding = need("resiliparse.parse.encoding", "data")
+def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
+    """The page's text, whatever its encoding; ``field`` and ``encoding`` have no meaning here."""
+    bytes_ = need("resiliparse.parse.encoding", "data")
     html2text = need("resiliparse.extract.html2text", "data")
     data = whole(path)
-    page = encoding.bytes_to_str(data, encoding.detect_encoding(data))
-    yield Document(html2text.extract_plain_text(page, main_content=True), str(path))
+    page = bytes_.bytes_to_str(data, bytes_.detect_encoding(data))
+    text = html2text.extract_plain_text(page, main_content=True)
+    if not text.strip():  # a page that names no main part, or a list of links
+        text = html2text.extract_plain_text(page)
+    yield Document(text, str(path))

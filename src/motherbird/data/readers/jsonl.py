@@ -12,8 +12,11 @@ from .document import LARGEST, Document, chunks
 SUFFIXES = (".jsonl", ".ndjson")
 
 
-def read(path: Path, field: str) -> Iterator[Document | DamagedError]:
-    """The field of every line; in place of a line that has none, what is wrong with it."""
+def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
+    """The field of every line; in place of a line that has none, what is wrong with it.
+
+    JSON is UTF-8, whatever ``encoding`` is.
+    """
     for number, row in _rows(path):
         where = f"{path}:{number}"
         text = row.get(field) if isinstance(row, dict) else None

@@ -9,8 +9,11 @@ from .document import Document
 SUFFIXES = (".parquet",)
 
 
-def read(path: Path, field: str) -> Iterator[Document | DamagedError]:
-    """The field of every row; in place of a row without text, what is wrong with it."""
+def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
+    """The field of every row; in place of a row without text, what is wrong with it.
+
+    ``encoding`` has no meaning here.
+    """
     arrow, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "data")
     number = 0
     try:

@@ -32,6 +32,6 @@ SETTINGS = (".toml", ".yaml", ".yml")
 SUFFIXES = (*PROSE, *SETTINGS, *(suffix for each in LANGUAGES.values() for suffix in each))
 
 
-def read(path: Path, field: str) -> Iterator[Document]:
+def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
     """The file's text; ``field`` has no meaning here."""
-    yield Document(decode(whole(path), str(path)), str(path))
+    yield Document(decode(whole(path), str(path), encoding), str(path))

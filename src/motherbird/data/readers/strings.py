@@ -19,8 +19,8 @@ _BLOCK = re.compile(r"</(?:p|li|h\d|dd|tr|div)>|<br ?/?>")
 _TAG = re.compile(r"<[^<>]*>")
 
 
-def read(path: Path, field: str) -> Iterator[Document]:
-    """The file's descriptions, a paragraph each; ``field`` has no meaning here."""
+def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
+    """The file's descriptions, a paragraph each; other arguments have no meaning here."""
     text = decode(whole(path), str(path))
     try:
         value = parse_json(text)
