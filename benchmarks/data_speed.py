@@ -9,18 +9,12 @@ CORPUS is what `motherbird data build` made. Of its documents, taken by chance, 
 2. cleaned from a .jsonl file with every filter on: language, letters, long lines, overlap with
    evaluation sets, equal and near-duplicates; on all cores;
 3. delivered by the loader with masking at 30%, in one thread.
-
-Memory: the whole CORPUS is prepared in a process of its own, and a made-up one of many short
-documents; peak resident memory, with that of an import alone beside it. Linux only.
 """
 
 import argparse
 import json
 import random
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,20 +26,11 @@ from common import finish, machine
 from motherbird import tokenizer as load_tokenizer
 from motherbird.data import corpus as corpora
 from motherbird.data.corpus import Corpus
-from motherbird.data.loader import Choice, Cursor, Loader
+from motherbird.data.loader import Choice, Cursor, Loader, masking_of
 from motherbird.data.mixture import Mixture, Source
 from motherbird.data.prepare import prepare
-from motherbird.data.show import masking_of
 
 MEGABYTES = 100
-PEAK = """
-import resource, sys
-from pathlib import Path
-from motherbird.data.prepare import prepare
-if len(sys.argv) > 1:
-    prepare(sys.argv[1], sys.argv[2], sys.argv[3], [1024, 8192], held_out=0.005)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -61,12 +46,6 @@ def sample(corpus: Corpus, megabytes: float) -> list[str]:
     chance = random.Random(0)
     share = megabytes * 1e6 / whole
     return [document.text for document in corpus if chance.random() < share]
-
-
-def peak(*arguments: str | Path) -> float:
-    """Megabytes that a process needs to prepare a corpus; of the import alone without one."""
-    command = [sys.executable, "-c", PEAK, *map(str, arguments)]
-    return float(subprocess.check_output(command, text=True))
 
 
 def main() -> None:
@@ -133,22 +112,6 @@ def main() -> None:
                 runs.append(tokens / (time.perf_counter() - start))
             report["loader_tokens_per_s"][length] = statistics.median(runs)
 
-        many = folder / "many"
-        short = folder / "short.jsonl"
-        with short.open("w", encoding="utf-8") as file:
-            for number in range(400_000):
-                file.write(json.dumps({"text": f"Document {number} says hello."}) + "\n")
-        corpora.build(Mixture(source=(Source("text", path=str(short)),)), many)
-        import_alone = peak()
-        peaks = {
-            "import": import_alone,
-            "corpus": peak(options.corpus, options.tokenizer, folder / "set2"),
-            "400,000 short documents": peak(many, options.tokenizer, folder / "set3"),
-        }
-        report["peak_mb"] = peaks
-        report["kb_per_document"] = (peaks["400,000 short documents"] - import_alone) / 400
-        report["build_peak_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        report["corpus_megabytes"] = sum(t.kept.bytes for t in whole.about.sources.values()) / 1e6
     report["seconds"] = times
     finish(report, options.out)
 

@@ -66,6 +66,8 @@ def test_everything_that_a_field_may_be(tmp_path):
         ('name = "n"\nwords = ["a", 1]', "words.1 = 1 is not text"),
         ('name = "n"\nwords = "ab"', "words = 'ab' is not a list of text"),
         ('name = "n"\nname = "m"', r"not valid TOML .*line 2"),
+        (f'name = "n"\n[inner]\nsize = 1\nrate = {"9" * 400}', "inner.rate = 9+ is not a number"),
+        (f'name = "n"\n[inner]\nsize = {"9" * 5000}', "not valid TOML"),
         ("name = ", r"not valid TOML .*line 1"),
     ],
 )

@@ -47,6 +47,12 @@ class NotTextError(DamagedError):
     code = "not-text"
 
 
+class FetchError(MotherbirdError):
+    """Something from elsewhere cannot be had: a package, a data set."""
+
+    code = "fetch"
+
+
 class WorkerError(MotherbirdError):
     """A process that worked for us died or hung, again and again."""
 

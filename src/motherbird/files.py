@@ -22,7 +22,7 @@ MANIFEST = "motherbird.json"
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON strictly: duplicate keys, NaN and Infinity are refused.
+    """Parse JSON strictly: duplicate keys, NaN, Infinity and lone surrogates are refused.
 
     Raises:
         ValueError, RecursionError: it is not strict JSON.
@@ -39,7 +39,10 @@ def parse_json(text: str) -> Any:
     def no_constant(name: str) -> Any:
         raise ValueError(f"{name} is not a JSON number")
 
-    return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    value = json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    if "\\u" in text:  # an escape can make a lone surrogate, which is no text
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -95,6 +98,17 @@ def write_text(path: Path, text: str | bytes) -> None:
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
+
+    write_file(path, write)
+
+
+def write_array(path: Path, array: Any) -> None:
+    """`write_file` for a NumPy array, as .npy."""
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # numpy would add .npy to a bare name
+            np.save(file, array)
 
     write_file(path, write)
 
@@ -156,12 +170,13 @@ def digests_of(manifest: Path) -> dict[str, str]:
     try:
         digests = read_json(manifest)["sha256"]
         names = [PurePosixPath(name) for name in digests]
-    except (InputError, TypeError, KeyError) as error:
+        digests = dict(digests)
+    except (InputError, TypeError, KeyError, ValueError) as error:
         raise DamagedError("not a manifest of motherbird", str(manifest)) from error
     for name in names:
         if name.is_absolute() or ".." in name.parts or "\\" in str(name):
             raise DamagedError(f"it names a file outside its folder, {str(name)!r}", str(manifest))
-    return dict(digests)
+    return digests
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -209,7 +224,7 @@ def check_directory(directory: Path, kind: str) -> None:
         raise DamagedError(error.what, error.where) from error
     if manifest.get("kind") != kind:
         raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
-    if manifest.get("own") != _own(manifest):
+    if (directory / MANIFEST).read_bytes() != _manifest_text(manifest).encode():
         raise DamagedError("the file was changed after it was written", str(directory / MANIFEST))
     names = set(manifest["sha256"])
     there = _contents(directory) - {MANIFEST}
@@ -219,14 +234,17 @@ def check_directory(directory: Path, kind: str) -> None:
     check_files(directory, sorted(names))
 
 
-def _own(manifest: dict[str, Any]) -> str:
-    """SHA-256 of what a manifest says, so that a change in itself is found too."""
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """A manifest as it is written, with a SHA-256 of what it says: a change in itself is found."""
     said = {key: value for key, value in manifest.items() if key != "own"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    own = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**said, "own": own}, indent=1) + "\n"
 
 
 @contextlib.contextmanager
-def unfinished(directory: Path, kind: str, plan: dict[str, Any]) -> Iterator[Path]:
+def unfinished(
+    directory: Path, kind: str, plan: dict[str, Any], *, wait: bool = False
+) -> Iterator[Path]:
     """A hidden folder beside ``directory`` for work that takes long, and goes on after a kill.
 
     What an earlier try left there is kept if its plan was the same, and removed if not. At the end
@@ -236,6 +254,7 @@ def unfinished(directory: Path, kind: str, plan: dict[str, Any]) -> Iterator[Pat
         directory: what is to be made, by `new_directory` inside the block.
         kind: of it.
         plan: what the work depends on, as JSON.
+        wait: for another process that is at it, instead of refusing.
 
     Raises:
         OutputExistsError: see `check_replaceable`.
@@ -244,54 +263,76 @@ def unfinished(directory: Path, kind: str, plan: dict[str, Any]) -> Iterator[Pat
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
     work = directory.parent / f".{directory.name}.unfinished"
-    work.mkdir(parents=True, exist_ok=True)
-    with _locked(work / "lock"):
+    lock = work / "lock"
+    with _locked(lock, wait):
         text = json.dumps(plan, sort_keys=True)
         written = work / "plan.json"
         if not written.is_file() or written.read_text(encoding="utf-8") != text:
-            for path in work.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != "lock":
-                    path.unlink()
+            _empty(work, but=lock)
             write_text(written, text)
         for path in work.glob(".*.tmp"):  # of writes that were killed
             path.unlink() if path.is_file() else shutil.rmtree(path)
+        done = False
         try:
             yield work
-        except BaseException:
-            if {path.name for path in work.iterdir()} <= {"lock", written.name}:
-                shutil.rmtree(work)  # nothing was done yet
-            raise
-        shutil.rmtree(work)
+            done = True
+        finally:
+            if done or set(work.iterdir()) <= {lock, written}:  # or nothing was done yet
+                _empty(work, but=lock)
+                with contextlib.suppress(OSError):  # who waits for it may have a new lock there
+                    lock.unlink()
+                    work.rmdir()
+
+
+def _empty(folder: Path, but: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != but:
+            path.unlink()
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, wait: bool) -> Iterator[None]:
     """Hold a lock that the kernel releases when the process ends, however it ends."""
-    with path.open("a+") as file:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file = path.open("a+")
+        except FileNotFoundError:
+            continue  # as below
+        with file:
             if os.name == "posix":
                 import fcntl
 
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise InputError(
-                f"another process ({file.read().strip()}) is working on it", str(path.parent)
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}")
-        file.flush()
-        yield
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except OSError as error:
+                    file.seek(0)
+                    raise InputError(
+                        f"another process ({file.read().strip()}) is working on it",
+                        str(path.parent),
+                    ) from error
+                if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue  # who held it has finished, and removed it
+            file.truncate(0)
+            file.write(f"{os.getpid()}")
+            file.flush()
+            yield
+            return
 
 
 @contextlib.contextmanager
-def new_directory(directory: Path, kind: str) -> Iterator[Path]:
+def new_directory(directory: Path, kind: str, work: Path | None = None) -> Iterator[Path]:
     """Give a temporary directory to fill; at the end of the block it becomes ``directory``.
 
     A directory of our own is replaced, an empty one too; whatever fails inside the block leaves
     the old one as it was.
+
+    Args:
+        directory: what is made.
+        kind: of it, for its manifest.
+        work: where the temporary one lies, such as a folder of `unfinished`; beside it if not set.
 
     Raises:
         OutputExistsError: see `check_replaceable`.
@@ -302,15 +343,14 @@ def new_directory(directory: Path, kind: str) -> Iterator[Path]:
     check_replaceable(directory, kind)
     directory.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
-    fresh = directory.parent / f".{directory.name}.{token}.tmp"
+    fresh = (work or directory.parent) / f".{directory.name}.{token}.tmp"
     old = directory.parent / f".{directory.name}.{token}.old"
     fresh.mkdir()
     try:
         yield fresh
         digests = {name: sha256(fresh / name) for name in sorted(_contents(fresh))}
         manifest = {"kind": kind, "motherbird": __version__, "sha256": digests}
-        manifest["own"] = _own(manifest)
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (fresh / MANIFEST).write_text(_manifest_text(manifest), encoding="utf-8")
         for path in [*fresh.rglob("*"), fresh]:
             _sync(path)
         check_replaceable(directory, kind)

@@ -5,6 +5,7 @@ What a field may be: str, int, float, bool, a Literal, ``X | None``, ``list[X]``
 dataclass that raises InputError in ``__post_init__`` is a mistake at its own place.
 """
 
+import contextlib
 import difflib
 import math
 import tomllib
@@ -38,7 +39,7 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
         raise InputError(f"cannot read the file ({what})", str(path)) from error
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid TOML ({error})", str(path)) from error
     for change in changes:
         _change(data, change)
@@ -100,8 +101,9 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
         return origin([_value(arguments[0], x, f"{at}.{i}", mistakes) for i, x in enumerate(given)])
     if origin is dict and isinstance(given, dict):
         return {k: _value(arguments[1], x, _join(at, k), mistakes) for k, x in given.items()}
-    if kind is float and type(given) in (int, float) and math.isfinite(cast(float, given)):
-        return float(cast(float, given))
+    if kind is float and type(given) in (int, float) and abs(cast(float, given)) < math.inf:
+        with contextlib.suppress(OverflowError):  # a whole number of 400 digits
+            return float(cast(float, given))
     if kind is not float and _is_plain(kind, given):
         return given
     mistakes.append(f"{at or 'it'} = {given!r} is not {describe(kind)}")

@@ -19,6 +19,7 @@ def test_normalised_text_stays_as_it_is(text):
 
 
 def test_what_is_normalised():
+    assert normalise("e\x01\u0301") == "\u00e9"
     assert normalise("a\r\nb\rc\x00\x07\x85\ufeffe\u0301\t") == "a\nb\nc\u00e9\t"
 
 

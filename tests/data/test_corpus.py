@@ -14,7 +14,7 @@ from motherbird.data import mixture as mixtures
 from motherbird.data import registries
 from motherbird.data.corpus import Corpus, build
 from motherbird.data.mixture import Mixture, Source
-from motherbird.errors import DamagedError, InputError
+from motherbird.errors import DamagedError, FetchError, InputError
 
 
 def texts(corpus):
@@ -152,13 +152,13 @@ def test_packages(tmp_path, registry):
     assert made.about.sources["typescript"].bad_examples == (
         "cannot be fetched (ERROR: No matching distribution): npm:gone",
     )
-    with pytest.raises(InputError, match="cannot be fetched .*pypi:gone"):
+    with pytest.raises(FetchError, match="cannot be fetched .*pypi:gone"):
         of(tmp_path, Source("python", packages=("pypi:gone",)))
 
 
 def test_several_processes_give_the_same_bytes(library, tmp_path, monkeypatch):
     mixture = mixtures.read(library)
-    monkeypatch.setattr("motherbird.data.corpus.UNIT", 1 << 16)
+    monkeypatch.setattr("motherbird.data.units.UNIT", 1 << 16)
     done = []
     for processes in (1, 2):
         build(mixture, tmp_path / str(processes), processes=processes,
@@ -191,6 +191,53 @@ def test_a_mixture_of_a_file(tmp_path):
         (tmp_path / "m.toml").write_text(text)
         with pytest.raises(InputError, match=says):
             mixtures.read(tmp_path / "m.toml")
+
+
+def test_included_mixtures_have_their_own_place(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "text.txt").write_text("text")
+    (tmp_path / "sub" / "eval.txt").write_text("evaluation")
+    inner = 'decontaminate = ["eval.txt"]\n[[source]]\nname = "a"\npath = "text.txt"\n'
+    (tmp_path / "sub" / "in.toml").write_text(inner)
+    (tmp_path / "m.toml").write_text('include = ["sub/in.toml"]')
+    mixture = mixtures.read(tmp_path / "m.toml")
+    assert mixture.source[0].path == str(tmp_path / "sub" / "text.txt")
+    assert mixture.decontaminate == (str(tmp_path / "sub" / "eval.txt"),)
+    (tmp_path / "sub" / "in.toml").write_text('include = ["../m.toml"]')
+    with pytest.raises(InputError, match="includes itself"):
+        mixtures.read(tmp_path / "m.toml")
+
+
+def test_an_output_inside_a_source(tmp_path):
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "m.toml").write_text('[[source]]\nname = "a"\npath = "."')
+    with pytest.raises(InputError, match="inside the source"):
+        build(mixtures.read(tmp_path / "m.toml"), tmp_path / "corpus")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.toml", "text.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_name_that_is_not_utf_8(tmp_path):
+    (tmp_path / "in").mkdir()
+    with open(os.fsencode(tmp_path) + b"/in/caf\xe9.txt", "w") as file:
+        file.write("x")
+    source = Source("a", path=str(tmp_path / "in"), min_chars=2)
+    with pytest.raises(DamagedError, match="1 too short"):
+        of(tmp_path, source)
+
+
+def test_a_data_set_that_cannot_be_had(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "a.txt").write_text("text")
+    lone = Source("d", dataset="nobody/nothing")
+    with pytest.raises(FetchError, match="cannot be read .*nobody/nothing"):
+        of(tmp_path, lone)
+    made = of(
+        tmp_path,
+        Source("d", dataset="nobody/nothing", optional=True),
+        Source("a", path=str(tmp_path / "a.txt")),
+    )
+    assert texts(made) == ["text"] and made.about.sources["d"].bad == 1
 
 
 def test_a_folder_without_text(tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motherbird.data.loader import Choice, Cursor, Loader
-from motherbird.data.show import masking_of
+from motherbird.data.loader import Choice, Cursor, Loader, masking_of
 from motherbird.errors import InputError
 
 WARM_UP = (4, 4, 8, 8, 12)  # rows of the first steps, and of the last for ever

@@ -62,11 +62,18 @@ def test_words_in_lists_and_nested_objects_count(tmp_path):
 
 
 def test_formulas_are_no_evidence(tmp_path):
+    """A run of many texts is none; one text in many rows is one."""
     licence = " ".join(f"legal{i}" for i in range(RUN))
-    write(tmp_path / "a.jsonl", [{"text": licence}] * (COMMON + 1))
+    write(tmp_path / "a.jsonl", [{"text": f"{licence} {n}"} for n in range(COMMON + 1)])
     assert shared_run(licence, evaluation_runs([tmp_path])) is None
-    write(tmp_path / "a.jsonl", [{"text": licence}] * COMMON)
+    write(tmp_path / "a.jsonl", [{"text": f"{licence} {n % COMMON}"} for n in range(99)])
     assert shared_run(licence, evaluation_runs([tmp_path])) is not None
+
+
+def test_every_file_of_a_folder_counts(tmp_path):
+    secret = " ".join(f"w{i}" for i in range(RUN))
+    (tmp_path / "test.tsv").write_text(f"1\t{secret}\n")
+    assert shared_run(secret, evaluation_runs([tmp_path])) == secret
 
 
 def test_no_text(tmp_path):

@@ -147,18 +147,19 @@ def test_rows_that_are_not_there(prepared, choice, says):
         prepared.rows(choice.pop("seq_len"), **choice)
 
 
-def test_damage_is_found_by_name(prepared, tmp_path):
+@pytest.mark.parametrize("trials", [55, pytest.param(220, marks=pytest.mark.slow)])
+def test_damage_is_found_by_name(prepared, tmp_path, trials):
     """Bits flipped and ends cut off in every file, the manifest too: each is found, and named."""
     random.seed(5)
     names = sorted(p.name for p in prepared.directory.iterdir())
     folder = tmp_path / "set"
     shutil.copytree(prepared.directory, folder)
     Prepared(folder)
-    for trial in range(60):
+    for trial in range(trials):
         name = names[trial % len(names)]
         good = (folder / name).read_bytes()
-        if trial % 10 == 0:
-            bad = good[: random.randrange(len(good))]
+        if trial % 11 == 0:
+            bad = good[: random.choice([len(good) - 1, random.randrange(len(good))])]
         else:
             bits = bytearray(good)
             bits[random.randrange(len(bits))] ^= 1 << random.randrange(8)
@@ -198,8 +199,8 @@ def test_foreign_folders_are_left_alone(library, tokenizer_folder, tmp_path):
 
 COMMAND = """
 import sys
-from motherbird.data import corpus, prepare
-corpus.SHARD, corpus.UNIT, prepare.LOT = 1 << 16, 1 << 16, 1 << 14
+from motherbird.data import corpus, prepare, units
+corpus.SHARD, units.UNIT, prepare.LOT = 1 << 16, 1 << 16, 1 << 14
 prepare.prepare(sys.argv[1], sys.argv[2], sys.argv[3], [128, 1024], held_out=0.1)
 """
 
@@ -314,6 +315,7 @@ def test_a_full_disk_leaves_what_can_go_on(library, tokenizer_folder, tmp_path, 
         ({"seq_lens": [2]}, "rows of 2 tokens"),
         ({"seq_lens": []}, "rows of 0 tokens"),
         ({"held_out": 1.0}, "held-out share of 1.0"),
+        ({"seed": -1}, "seed of -1"),
         ({"tokenizer": "nowhere"}, "nowhere"),
         ({"text": "nowhere"}, "no such file or folder"),
     ],
@@ -334,6 +336,11 @@ def test_mixtures_refuse_what_makes_no_sense():
         ({"encoding": "x"}, "'x' is unknown"),
         ({"min_letters": 2.0}, "min_letters = 2.0"),
         ({"path": None, "packages": ("gem:x",)}, "'gem:x' is not pypi"),
+        ({"path": None, "packages": ("npm:file:/x",)}, "is not pypi"),
+        ({"path": None, "packages": ("npm:types/node",)}, "is not pypi"),
+        ({"path": None, "packages": ("pypi:/x",)}, "is not pypi"),
+        ({"path": None, "packages": ("deb:-oX=y",)}, "is not pypi"),
+        ({"encoding": "hex"}, "'hex' is unknown"),
     ):
         with pytest.raises(InputError, match=says):
             Source(**{"name": "a", "path": "x", **change})
@@ -362,11 +369,42 @@ def test_a_set_behind_a_url(prepared, tmp_path):
     fetched = Prepared.fetch(f"file://{prepared.directory}", tmp_path)
     assert fetched.directory == tmp_path / prepared.fingerprint
     assert tree(fetched.directory) == tree(prepared.directory)
-    (fetched.directory / MANIFEST).unlink()  # as if killed before the end
-    (fetched.directory / "documents.npy").unlink()
-    assert Prepared.fetch(f"file://{prepared.directory}", tmp_path).fingerprint
+    work = tmp_path / f".{prepared.fingerprint}.unfinished"  # as if killed before the end
+    fetched.directory.rename(tmp_path / "set")
+    work.mkdir()
+    (work / "plan.json").write_text(json.dumps({"set": prepared.fingerprint}))
+    (tmp_path / "set").rename(work / "set")
+    (work / "set" / "documents.npy").rename(work / "set" / ".documents.npy.0.tmp")
+    assert tree(Prepared.fetch(f"file://{prepared.directory}", tmp_path).directory) == tree(
+        prepared.directory
+    )
+    assert [p.name for p in tmp_path.iterdir()] == [prepared.fingerprint]
     with pytest.raises(InputError, match="there is no prepared text"):
         Prepared.fetch(f"file://{tmp_path}/nowhere", tmp_path)
+
+
+def test_ranks_fetch_a_set_together(prepared, tmp_path):
+    code = (
+        "import sys\nfrom motherbird.data.prepared import Prepared\n"
+        "print(len(Prepared.fetch(sys.argv[1], sys.argv[2]).rows(128)))"
+    )
+    command = [sys.executable, "-c", code, f"file://{prepared.directory}", tmp_path]
+    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = {rank.communicate(timeout=60)[0] for rank in ranks}
+    assert said == {f"{len(prepared.rows(128))}\n"}
+
+
+def test_weights_far_from_what_there_is(tokenizer_folder, tmp_path):
+    """A tiny source comes a hundred thousand times, and is counted as that."""
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("word " * 100_000)
+    (tmp_path / "m.toml").write_text(
+        'weights = {a = 3, b = 1}\n[[source]]\nname = "a"\npath = "a.txt"\n'
+        '[[source]]\nname = "b"\npath = "b.txt"\n'
+    )
+    made = prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [64])
+    copies = made.about.sources["a"].copies
+    assert copies > 1 << 16 and abs(int(made.documents["copies"][0]) - copies) < 1
 
 
 def test_a_damaged_set_behind_a_url(prepared, tmp_path):

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,19 @@ from motherbird.data.workers import as_done, crew, in_order
 from motherbird.errors import InputError, WorkerError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+
+
+def slow_first(argument):
+    def serve(request):
+        time.sleep(2.0 if request == 0 else 0.0)
+        return request
+
+    return serve
+
+
+def test_a_slow_one_holds_up_nobody():
+    with crew(2, slow_first, None) as workers:
+        assert list(as_done(workers, iter(range(6)))) == [1, 2, 3, 4, 5, 0]
 
 
 def double(argument):
@@ -97,3 +112,40 @@ def test_no_process_is_left():
         processes = [worker.process for worker in workers]
         assert all(process.is_alive() for process in processes)
     assert not any(process.is_alive() for process in processes)
+
+
+PARENT = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import test_workers
+from motherbird.data.workers import crew
+with crew(1, test_workers.sleeper, None) as workers:
+    workers[0].ask(60)
+    print(workers[0].process.pid, flush=True)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def sleeper(argument):
+    return time.sleep
+
+
+def test_workers_end_with_their_parent():
+    """Killed, it leaves nobody behind, not even one that is at work."""
+    command = [sys.executable, "-c", PARENT, Path(__file__).parent]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    assert process.wait(30) == -signal.SIGKILL
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        state = Path(f"/proc/{worker}/stat")
+        if state.exists() and state.read_text().split()[2] == "Z":
+            return  # ended; nobody has asked for its exit code
+        time.sleep(0.05)
+    pytest.fail("it is still there")

@@ -2,12 +2,11 @@
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from . import options
-from .output import human, print_json, progress
+from .output import human, print_json, progress_of_share
 
 
 @click.group(name="data")
@@ -53,19 +52,12 @@ def build(
     from ..data import mixture as mixtures
 
     start = time.perf_counter()
-    with progress("cleaning", total=1, quiet=json_) as advance:
-        at = 0.0
-
-        def show(done: int, of: int, what: str) -> None:
-            nonlocal at
-            advance(done / max(1, of) - at, what)
-            at = done / max(1, of)
-
+    with progress_of_share("cleaning", quiet=json_) as show:
         built = corpus.build(
             mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
             path,
             processes=processes,
-            on_unit=show,
+            on_unit=lambda done, of, what: show(done / max(1, of), what),
         )
     sources = built.about.sources
     seconds = round(time.perf_counter() - start, 3)
@@ -146,7 +138,7 @@ def show(
     from .output import is_colour
 
     about = prepared.about
-    click.echo(f"{Path(directory)}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
+    click.echo(f"{directory}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
     for name, source in about.sources.items():
         click.echo(
             f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens, "

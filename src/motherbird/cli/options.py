@@ -36,6 +36,7 @@ threads = click.option(
 seed = click.option(
     "--seed",
     default=0,
+    metavar="N",
     show_default=True,
     type=click.IntRange(0, 2**63 - 1),
     help="Start of all chance.",

@@ -49,6 +49,20 @@ def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Cal
         yield lambda done, text="": bar.update(task, advance=done, text=text)
 
 
+@contextmanager
+def progress_of_share(what: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """`progress` for work that says what share of it is done, 0 to 1."""
+    with progress(what, total=1, quiet=quiet) as advance:
+        at = 0.0
+
+        def show(share: float, text: str) -> None:
+            nonlocal at
+            advance(share - at, text)
+            at = share
+
+        yield show
+
+
 def human(number: int | float, unit: str = "") -> str:
     """1234567 -> "1.2M"."""
     for suffix in ("", "k", "M", "G"):

@@ -5,7 +5,7 @@ import time
 import click
 
 from . import options
-from .output import human, print_json, progress
+from .output import human, print_json, progress_of_share
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -72,26 +72,20 @@ def command(
     compressed file cut short) is an error, unless --max-bad allows it.
 
     With --json: {"efficiency", "rows", "tokens" (those of the length packed worst), "documents":
-    {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "seconds", "lengths": {length:
-    {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources": {name: {...}},
-    "dtype", "fingerprint"}.
+    {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths": {length: {"rows",
+    "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources": {name: {...}}, "dtype",
+    "fingerprint", "seconds"}.
     """
     path = options.output(out, [mixture, tokenizer])
     options.set_threads(threads)
     from ..data.prepare import prepare, summary
 
     start = time.perf_counter()
-    with progress("preparing", total=1, quiet=json_) as advance:
-        at = 0.0
-
-        def show(share: float, what: str) -> None:
-            nonlocal at
-            advance(share - at, what)
-            at = share
-
+    with progress_of_share("preparing", quiet=json_) as show:
         prepared = prepare(
             mixture, tokenizer, path, seq_lens,
-            held_out=held_out, seed=seed, max_bad=max_bad, on_progress=show,
+            held_out=held_out, seed=seed, max_bad=max_bad, processes=threads,
+            on_progress=show,
         )  # fmt: skip
     result = {**summary(prepared), "seconds": round(time.perf_counter() - start, 3)}
     if json_:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from . import options
-from .output import human, print_json, progress
+from .output import human, print_json, progress_of_share
 
 
 @click.group(name="tokenizer")
@@ -73,17 +73,11 @@ def train(
     from ..data.vocabulary import train as learn
 
     start = time.perf_counter()
-    with progress("tokenizer", total=1, quiet=json_) as advance:
-        at = 0.0
-
-        def show(share: float, what: str) -> None:
-            nonlocal at
-            advance(share - at, what)
-            at = share
-
+    with progress_of_share("tokenizer", quiet=json_) as show:
         report = learn(
             mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
-            max_bad=max_bad, on_progress=show,
+            max_bad=max_bad,
+            processes=threads, on_progress=show,
         )  # fmt: skip
     seconds = round(time.perf_counter() - start, 3)
     if json_:

@@ -19,8 +19,8 @@ _SAMPLE = 10_000  # characters that tell a language
 
 def normalise(text: str) -> str:
     """NFC, as the tokenizer has it; line ends as newlines; no control characters."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROL.sub("", unicodedata.normalize("NFC", text))
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return unicodedata.normalize("NFC", text)
 
 
 def pieces(text: str, longest: int) -> Iterator[str]:

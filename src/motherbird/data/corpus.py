@@ -14,99 +14,26 @@ goes through the units in order, drops what came before, and writes the text.
 import json
 import logging
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .. import __version__
-from ..errors import DamagedError, InputError, NotTextError, need
-from ..files import check_directory, new_directory, read_json, unfinished, write_file, write_text
+from ..errors import DamagedError, need
+from ..files import check_directory, new_directory, read_json, unfinished, write_array
 from ..strict import build as build_strictly
-from . import readers, registries, workers
-from .cleaning import normalise, objection, pieces
+from . import overlap, workers
 from .duplicates import Duplicates
-from .mixture import Mixture, Source
-from .overlap import evaluation_runs, shared_run
-from .readers import Document, jsonl, plain
+from .mixture import Mixture, check_output
+from .readers import Document, files_of, jsonl
+from .units import KNOWN, Cleaner, Tally, Unit, tally_file, text_file, units_of, write_rows
 
 log = logging.getLogger(__name__)
 
 KIND = "corpus"
 ABOUT = "corpus.json"
-UNIT = 1 << 25  # bytes of files that are cleaned in one go
-SHARD = 1 << 26  # bytes of text in a file of the corpus
-EXAMPLES = 3  # of each reason, for each source
-LEVEL = 3  # of zstd
-
-
-@dataclass
-class Count:
-    """Documents and their bytes of UTF-8, and some of them."""
-
-    documents: int = 0
-    bytes: int = 0
-    examples: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, size: int, example: dict[str, str] | None = None) -> None:
-        """One more."""
-        self.documents += 1
-        self.bytes += size
-        if example is not None and len(self.examples) < EXAMPLES:
-            self.examples.append(example)
-
-    def merge(self, other: "Count") -> None:
-        """All of another."""
-        self.documents += other.documents
-        self.bytes += other.bytes
-        self.examples = [*self.examples, *other.examples][:EXAMPLES]
-
-
-@dataclass
-class Tally:
-    """What became of the documents of a source, or of a part of it.
-
-    Attributes:
-        read: what its files gave.
-        kept: what is in the corpus.
-        dropped: by reason.
-        bad: what could not be read: how many, and the first of them by name.
-        packages: what was fetched from registries.
-    """
-
-    read: Count = field(default_factory=Count)
-    kept: Count = field(default_factory=Count)
-    dropped: dict[str, Count] = field(default_factory=dict)
-    bad: int = 0
-    bad_examples: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-
-    def drop(self, reason: str, document: Document, because: str = "") -> None:
-        """Count a dropped document."""
-        example = {"where": document.source, "text": " ".join(document.text[:200].split())[:80]}
-        if because:
-            example["because"] = because
-        self.dropped.setdefault(reason, Count()).add(len(document.text.encode()), example)
-
-    def note(self, error: DamagedError) -> None:
-        """Count what could not be read."""
-        self.bad += 1
-        self.bad_examples = (*self.bad_examples, str(error))[:20]
-
-    def merge(self, other: "Tally") -> None:
-        """All of another."""
-        self.read.merge(other.read)
-        self.kept.merge(other.kept)
-        for reason, count in other.dropped.items():
-            self.dropped.setdefault(reason, Count()).merge(count)
-        self.bad += other.bad
-        self.bad_examples = (*self.bad_examples, *other.bad_examples)[:20]
-        self.packages = (*self.packages, *other.packages)
+SHARD = 1 << 26  # characters of text in a file of the corpus
 
 
 @dataclass(frozen=True)
@@ -124,16 +51,6 @@ class About:
     shards: int
     sources: dict[str, Tally]
     made_with: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A part of a source that is cleaned in one go: files, a package, or a data set."""
-
-    number: int
-    source: int
-    files: tuple[str, ...] = ()
-    package: str | None = None
 
 
 class Corpus:
@@ -186,68 +103,60 @@ def build(
             is left.
     """
     out = Path(out)
-    units = list(_units(mixture))
+    check_output(mixture, out)
+    for module in _needs(mixture):
+        need(module, "data")
+    units = list(units_of(mixture))
     with unfinished(out, KIND, plan(mixture)) as work:
-        tallies = _clean_all(mixture, units, work, processes or os.cpu_count() or 1, on_unit)
+        tallies = _clean_all(mixture, units, work, processes or _cores(), on_unit)
         _check_bad(mixture, tallies)
-        with new_directory(out, KIND) as fresh:
+        with new_directory(out, KIND, work) as fresh:
             about = _merge(mixture, units, tallies, work, fresh)
             text = json.dumps(asdict(about), indent=1, ensure_ascii=False)
             (fresh / ABOUT).write_text(text + "\n", encoding="utf-8")
     return Corpus(out)
 
 
+def built(
+    mixture: Mixture,
+    directory: Path,
+    processes: int | None,
+    on_progress: Callable[[float, str], None],
+) -> Corpus:
+    """`build` on the way to something else: what is there already is taken as it is."""
+    if directory.exists():  # it is complete, or would not be there
+        return Corpus(directory)
+
+    def on_unit(done: int, of: int, what: str) -> None:
+        on_progress(done / max(1, of), f"cleaning {what}")
+
+    return build(mixture, directory, processes=processes, on_unit=on_unit)
+
+
+def _needs(mixture: Mixture) -> list[str]:
+    """Packages that are asked for before the work begins, not in the middle of it."""
+    wanted = {
+        "rensa": mixture.near_duplicates is not None,
+        "resiliparse": any(source.language for source in mixture.source),
+        "datasets": any(source.dataset for source in mixture.source),
+    }
+    return [module for module, is_wanted in wanted.items() if is_wanted]
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def plan(mixture: Mixture) -> dict[str, Any]:
     """What a corpus depends on: the mixture, and every file on this machine as it is now."""
-    against = [
-        str(file)
-        for path in map(Path, mixture.decontaminate)
-        for file in (readers.files_of(path) if path.is_dir() else [path])
-    ]
-    files = [file for unit in _units(mixture) for file in unit.files]
-    stats = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files + against]
+    files = [Path(file) for unit in units_of(mixture) for file in unit.files]
+    files += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
+    for source in mixture.source:
+        if source.dataset is not None and Path(source.dataset).is_dir():
+            files += files_of(Path(source.dataset), ["*"])
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return {"mixture": asdict(mixture), "files": stats, "motherbird": __version__}
-
-
-def _units(mixture: Mixture) -> Iterator[Unit]:
-    number = 0
-    for index, source in enumerate(mixture.source):
-        for files, package in _parts(source):
-            yield Unit(number, index, files, package)
-            number += 1
-
-
-def _parts(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    if source.packages:
-        for package in source.packages:
-            yield (), package
-    elif source.dataset is not None:
-        yield (), None
-    else:
-        path = Path(source.path or "")
-        if path.is_file():
-            files = [path]
-        else:
-            files = _chosen(path, source) if path.is_dir() else []
-            if not files and not source.optional:
-                raise InputError(
-                    f"source {source.name!r}: no file to read", str(path), "look at its files"
-                )
-        lot: list[str] = []
-        size = 0
-        for file in files:
-            lot.append(str(file))
-            size += file.stat().st_size
-            if size >= UNIT:
-                yield tuple(lot), None
-                lot, size = [], 0
-        if lot:
-            yield tuple(lot), None
-
-
-def _chosen(folder: Path, source: Source) -> list[Path]:
-    suffixes = [suffix for name in source.code for suffix in plain.LANGUAGES[name]]
-    return readers.files_of(folder, source.files, suffixes)
 
 
 def _clean_all(
@@ -257,11 +166,9 @@ def _clean_all(
     processes: int,
     on_unit: Callable[[int, int, str], None],
 ) -> list[Tally]:
-    known = work / "evaluation-runs.npy"
-    if mixture.decontaminate and not known.exists():
-        found = evaluation_runs(mixture.decontaminate)
-        write_file(known, lambda path: _save_array(path, found))
-    done = {unit.number for unit in units if _tally_file(work, unit).exists()}
+    if mixture.decontaminate and not (work / KNOWN).exists():
+        write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
+    done = {unit.number for unit in units if tally_file(work, unit).exists()}
     todo = [unit for unit in units if unit.number not in done]
     finished = len(done)
     on_unit(finished, len(units), "")
@@ -283,146 +190,8 @@ def _clean_all(
             report(clean(unit))
     return [
         build_strictly(Tally, read_json(file), str(file))
-        for file in (_tally_file(work, unit) for unit in units)
+        for file in (tally_file(work, unit) for unit in units)
     ]
-
-
-def _save_array(path: Path, array: NDArray[Any]) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
-
-
-def _tally_file(work: Path, unit: Unit) -> Path:
-    return work / f"unit-{unit.number:05}.json"
-
-
-def _text_file(work: Path, unit: Unit) -> Path:
-    return work / f"unit-{unit.number:05}.jsonl.zst"
-
-
-class Cleaner:
-    """Cleans units: reads, normalises, cuts, filters; the text and a tally go to the work folder.
-
-    Args:
-        argument: the mixture, and the folder.
-    """
-
-    def __init__(self, argument: tuple[Mixture, Path]) -> None:
-        self.mixture, self.work = argument
-        self.known = (
-            np.load(self.work / "evaluation-runs.npy", mmap_mode="r")
-            if self.mixture.decontaminate
-            else np.empty(0, np.uint64)
-        )
-
-    def __call__(self, unit: Unit) -> Unit:
-        """Clean one; its tally is written last, and says that it is finished."""
-        source = self.mixture.source[unit.source]
-        tally = Tally()
-        with tempfile.TemporaryDirectory(
-            dir=self.work, prefix=".unpacked-", suffix=".tmp"
-        ) as folder:
-            found = self._documents(source, unit, Path(folder), tally)
-            rows = self._kept(source, found, tally)
-            write_file(_text_file(self.work, unit), lambda path: write_rows(path, rows))
-        text = json.dumps(asdict(tally), ensure_ascii=False)
-        write_text(_tally_file(self.work, unit), text)
-        return unit
-
-    def _documents(
-        self, source: Source, unit: Unit, folder: Path, tally: Tally
-    ) -> Iterator[Document | DamagedError]:
-        """Everything that the unit's files give; ``source`` says where from."""
-        if source.dataset is not None:
-            yield from _dataset(source)
-            return
-        files = [Path(file) for file in unit.files]
-        home = ""
-        if unit.package is not None:
-            try:
-                tally.packages = (registries.fetch(unit.package, folder),)
-            except InputError as error:
-                if not source.optional:
-                    raise
-                yield NotTextError(error.what, error.where)
-                return
-            home = str(folder / "inside") + os.sep
-            files = _chosen(folder / "inside", source)
-            if not files:
-                yield NotTextError("no file to read in the package", unit.package)
-        for file in files:
-            empty = True
-            for found in readers.read_file(file, source.field, source.encoding):
-                empty = empty and isinstance(found, Document) and not found.text.strip()
-                yield _renamed(found, home, unit.package)
-            if empty:
-                yield _renamed(NotTextError("an empty file", str(file)), home, unit.package)
-
-    def _kept(
-        self, source: Source, found: Iterable[Document | DamagedError], tally: Tally
-    ) -> Iterator[dict[str, str]]:
-        for document in found:
-            if isinstance(document, DamagedError):
-                strict = self.mixture.max_bad == 0
-                if strict or (
-                    self.mixture.max_bad is None and not isinstance(document, NotTextError)
-                ):
-                    raise document
-                tally.note(document)
-                continue
-            if not document.text.strip():
-                continue
-            tally.read.add(len(document.text.encode()))
-            text = normalise(document.text)
-            for number, piece in enumerate(pieces(text, source.max_chars), 1):
-                where = (
-                    document.source if len(piece) == len(text) else f"{document.source}#{number}"
-                )
-                part = Document(piece, where)
-                reason = objection(piece, source)
-                run = None if reason else shared_run(piece, self.known)
-                if run is not None:
-                    tally.drop("in an evaluation set", part, run)
-                elif reason is not None:
-                    tally.drop(reason, part)
-                else:
-                    yield {"source": source.name, "where": where, "text": piece}
-
-
-def _renamed(found: Document | DamagedError, home: str, package: str | None) -> Any:
-    """With a place that outlives the folder where a package was unpacked."""
-    if package is None:
-        return found
-    if isinstance(found, Document):
-        return replace(found, source=f"{package}/{found.source.removeprefix(home)}")
-    return type(found)(found.what, f"{package}/{found.where.removeprefix(home)}", found.how)
-
-
-def _dataset(source: Source) -> Iterator[Document | DamagedError]:
-    datasets = need("datasets", "data")
-    name = source.dataset or ""
-    if (Path(name) / "dataset_info.json").exists() or (Path(name) / "dataset_dict.json").exists():
-        data = datasets.load_from_disk(name)
-        data = data[source.split] if isinstance(data, dict) else data
-    else:
-        data = datasets.load_dataset(name, source.subset, split=source.split, streaming=True)
-    for number, row in enumerate(data, 1):
-        text = row.get(source.field)
-        where = f"{name}:{number}"
-        if isinstance(text, str):
-            yield Document(text, where)
-        else:
-            yield DamagedError(f'no text in field "{source.field}"', where)
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    """Write lines of JSON, compressed with zstd."""
-    zstd = need("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data")
-    with zstd.open(path, "wb", level=LEVEL) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    if not path.stat().st_size:  # without a line nothing was written, not even a frame
-        path.write_bytes(zstd.compress(b"", level=LEVEL))
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
@@ -452,7 +221,7 @@ def _merge(
         before = Duplicates(mixture.near_duplicates)
         for unit in units:
             tally = by_source[mixture.source[unit.source].name]
-            for row in jsonl.rows(_text_file(work, unit)):
+            for row in jsonl.rows(text_file(work, unit)):
                 found = before.of(row["text"])
                 if found is None:
                     tally.kept.add(len(row["text"].encode()))

@@ -3,6 +3,9 @@
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, UInt64
+
 from ..errors import need
 
 PERMUTATIONS, BANDS, SEED = 128, 16, 0
@@ -12,6 +15,11 @@ SHINGLE = 5  # words
 def text_hash(text: str) -> int:
     """64 bits of a text, the same everywhere."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def held_out(hashes: UInt64[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
+    """Which documents are set aside for evaluation, by the hash of their text alone."""
+    return hashes >> np.uint64(11) < share * 2.0**53
 
 
 class Duplicates:

@@ -133,6 +133,12 @@ def chosen_rows(prepared: Prepared, choice: Choice) -> Rows:
     )
 
 
+def masking_of(prepared: Prepared, rate: float) -> Masking:
+    """How a set's tokenizer masks."""
+    tokenizer = prepared.tokenizer
+    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
+
+
 class Loader:
     """Batches of a phase, without end.
 

@@ -1,7 +1,7 @@
 """A mixture: named sources of text and what is done with them, one TOML file."""
 
-import codecs
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +9,10 @@ from pathlib import Path
 from ..errors import InputError
 from ..strict import load
 from .readers.plain import LANGUAGES
+
+# A name and perhaps a version, nothing that a client takes for a path, a URL or an option.
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
+_PACKAGE = re.compile(rf"(pypi:{_WORD}|deb:{_WORD}|npm:(@{_WORD}/)?{_WORD})(=={_WORD})?")
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Source:
 
     def __post_init__(self) -> None:
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
+            b"a".decode(self.encoding)
+        except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         places = [self.path is not None, bool(self.packages), self.dataset is not None]
         if sum(places) != 1:
@@ -72,8 +76,7 @@ class Source:
         if unknown:
             raise InputError(f"code = {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
         for package in self.packages:
-            registry, colon, name = package.partition(":")
-            if registry not in ("pypi", "deb", "npm") or not colon or not name:
+            if not _PACKAGE.fullmatch(package):
                 raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
         for what in ("max_tokens", "max_line", "min_chars", "max_chars"):
             value = getattr(self, what)
@@ -90,7 +93,8 @@ class Mixture:
     Attributes:
         source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
             first is kept.
-        include: other mixtures' files, whose sources come before these.
+        include: other mixtures' files, whose sources come before these, and whose evaluation sets
+            count here too; their other settings do not.
         weights: by source, its share of an epoch beside the others: of a source of half the wanted
             size every document comes twice. Without any, every document comes once.
         near_duplicates: the share of common five-word runs (Jaccard) from which the later of two
@@ -155,7 +159,7 @@ def read(
     if not path.exists():
         raise InputError("there is no such file or folder", str(path))
     if path.is_file() and path.suffix == ".toml":
-        mixture = _absolute(load(Mixture, path), path.parent)
+        mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
     against = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
@@ -169,9 +173,16 @@ def read(
     )
 
 
-def _absolute(mixture: Mixture, home: Path) -> Mixture:
-    included = [_absolute(load(Mixture, home / name), home) for name in mixture.include]
-    sources = [source for other in included for source in other.source]
+def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
+    sources: list[Source] = []
+    against: list[str] = []
+    for name in mixture.include:
+        path = (home / name).resolve()
+        if path in seen:
+            raise InputError("the mixture includes itself", str(path))
+        included = _absolute(load(Mixture, path), path.parent, (*seen, path))
+        sources += included.source
+        against += included.decontaminate
     for source in mixture.source:
         if source.path is not None:
             source = replace(source, path=os.path.abspath(home / source.path))
@@ -184,5 +195,22 @@ def _absolute(mixture: Mixture, home: Path) -> Mixture:
         if source.dataset is not None and (home / source.dataset).exists():
             source = replace(source, dataset=os.path.abspath(home / source.dataset))
         sources.append(source)
-    against = tuple(os.path.abspath(home / name) for name in mixture.decontaminate)
-    return replace(mixture, source=tuple(sources), include=(), decontaminate=against)
+    against += [os.path.abspath(home / name) for name in mixture.decontaminate]
+    return replace(mixture, source=tuple(sources), include=(), decontaminate=tuple(against))
+
+
+def check_output(mixture: Mixture, out: Path) -> None:
+    """Refuse to write where the next run would read.
+
+    Raises:
+        InputError: the output lies inside a source or an evaluation set.
+    """
+    inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
+    for name in (*inputs, *mixture.decontaminate):
+        path = Path(name).resolve()
+        if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
+            raise InputError(
+                f"the output would lie inside the source {name}",
+                str(out),
+                "name another with --out",
+            )

@@ -1,5 +1,6 @@
 """Runs of words that a document shares with evaluation texts (decontamination)."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from jaxtyping import Int, UInt64
 from numpy.typing import NDArray
 
 from ..core.chance import bits
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, InputError, NotTextError
 from . import readers
+from .duplicates import text_hash
 from .readers import jsonl
+
+log = logging.getLogger(__name__)
 
 RUN = 13  # words, as for GPT-3 and after it
 COMMON = 10  # a run in more evaluation texts than this is a formula (a licence), and no evidence
@@ -62,13 +66,14 @@ def runs(
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     """The runs of all texts in files and folders of evaluation sets, sorted.
 
-    Every string of every line of JSON counts, and every other text file.
+    Every string of every line of JSON counts, every file that is text, and long strings in .json.
 
     Raises:
         InputError: there is no text at all.
         DamagedError: a file is not what its name says.
     """
-    found = [np.unique(runs(text)[0]) for path in paths for text in _texts(Path(path))]
+    texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
+    found = [np.unique(runs(text)[0]) for text in texts.values()]
     if not found:
         raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
     hashes, counts = np.unique(np.concatenate(found), return_counts=True)
@@ -76,15 +81,23 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    for file in readers.files_of(path) if path.is_dir() else [path]:
+    for file in files_of(path):
         if readers.reader_of(file) is jsonl:
             for row in jsonl.rows(file):
                 yield from _strings(row)
-        else:
-            for document in readers.read_file(file):
-                if isinstance(document, DamagedError):
-                    raise document
+            continue
+        for document in readers.read_file(file):
+            if isinstance(document, NotTextError):
+                log.warning("decontaminate: skipped %s", document)
+            elif isinstance(document, DamagedError):
+                raise document
+            else:
                 yield document.text
+
+
+def files_of(path: Path) -> list[Path]:
+    """Every file of an evaluation set."""
+    return readers.files_of(path, ["*"]) if path.is_dir() else [path]
 
 
 def _strings(value: Any) -> Iterator[str]:

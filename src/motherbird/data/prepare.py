@@ -22,10 +22,11 @@ from ..core import tokenizer as tokenizer_module
 from ..core.chance import bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, sha256, unfinished, write_file
+from ..files import MANIFEST, new_directory, sha256, unfinished, write_array, write_file
 from . import corpus as corpora
 from . import mixture as mixtures
 from .corpus import Corpus
+from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 from .prepared import (
     ABOUT,
@@ -46,7 +47,6 @@ from .readers import Document
 
 LOT = 1 << 20  # characters that are tokenised in one go, on all cores
 COPIES = 1  # what a draw is for
-Progress = Callable[[float, str], None]
 
 
 def prepare(
@@ -58,7 +58,8 @@ def prepare(
     held_out: float = 0.0,
     seed: int = 0,
     max_bad: float | None = None,
-    on_progress: Progress = lambda share, what: None,
+    processes: int | None = None,
+    on_progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> Prepared:
     """Make a set of prepared text; after a kill, go on where it was.
 
@@ -70,6 +71,7 @@ def prepare(
         held_out: the share of documents set aside for evaluation, by the hash of their text.
         seed: of the copies that weights ask for.
         max_bad: see `mixture.Mixture`; instead of the mixture's own.
+        processes: that clean; as many as there are cores if not set.
         on_progress: called with the share that is done, 0 to 1, and what is being done.
 
     Raises:
@@ -78,6 +80,8 @@ def prepare(
     """
     if not seq_lens or min(seq_lens) <= FRAME:
         raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
+    if not 0 <= seed < 1 << 64:
+        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
     if not 0 <= held_out < 1:
         raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
     out = Path(out)
@@ -96,29 +100,19 @@ def prepare(
     }
     with unfinished(out, KIND, plan) as work:
         if mixture is not None:
-            made = _built(mixture, work / "corpus", on_progress)
+            made = corpora.built(mixture, work / "corpus", processes, on_progress)
         assert made is not None
         names = list(made.about.sources)
         for shard in range(made.about.shards):
             on_progress(shard / made.about.shards, "tokenising")
             if not (work / _documents_name(shard)).exists():
                 tokenise(made.documents(shard), loaded, names, work, shard)
-        with new_directory(out, KIND) as fresh:
+        with new_directory(out, KIND, work) as fresh:
             on_progress(1.0, "packing")
             loaded.write_files(fresh, max(seq_lens))
             about = _pack(made, loaded, work, fresh, seq_lens, held_out, seed)
             (fresh / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", "utf-8")
     return Prepared(out, verify=False)
-
-
-def _built(mixture: mixtures.Mixture, directory: Path, on_progress: Progress) -> Corpus:
-    if directory.exists():  # it is complete, or would not be there
-        return Corpus(directory)
-
-    def on_unit(done: int, of: int, what: str) -> None:
-        on_progress(done / max(1, of), f"cleaning {what}")
-
-    return corpora.build(mixture, directory, on_unit=on_unit)
 
 
 def _documents_name(shard: int) -> str:
@@ -165,7 +159,7 @@ def tokenise(
     found["shard"] = shard
     for number, name in enumerate(("start", "tokens", "hash", "source")):
         found[name] = [row[number] for row in rows]
-    write_file(folder / _documents_name(shard), lambda path: _save(path, found))
+    write_array(folder / _documents_name(shard), found)
 
 
 def _lots(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -179,11 +173,6 @@ def _lots(documents: Iterator[Document]) -> Iterator[list[Document]]:
             lot, size = [], 0
     if lot:
         yield lot
-
-
-def _save(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
-    with path.open("wb") as file:  # numpy would add .npy to a bare name
-        np.save(file, array)
 
 
 def _pack(
@@ -200,17 +189,17 @@ def _pack(
         _link(work / shard_name(shard), fresh / shard_name(shard))
     documents = np.concatenate([np.load(work / _documents_name(shard)) for shard in shards])
     documents = documents[documents["tokens"] > 0]
-    documents["held_out"] = documents["hash"] < np.uint64(min(held_out * 2.0**64, 2.0**64 - 2048))
+    documents["held_out"] = is_held_out(documents["hash"], held_out)
     copies = _copies(corpus, documents)
     documents["copies"] = _drawn(copies[documents["source"]], documents, seed)
-    _save(fresh / DOCUMENTS, documents)
+    write_array(fresh / DOCUMENTS, documents)
     lengths = {}
     for length in sorted(set(seq_lens)):
         rows_of = {}
         for aside in (False, True):
             starts, pieces = packed_rows(documents, length, aside)
-            _save(fresh / rows_name(length, aside), starts)
-            _save(fresh / pieces_name(length, aside), pieces)
+            write_array(fresh / rows_name(length, aside), starts)
+            write_array(fresh / pieces_name(length, aside), pieces)
             rows_of[aside] = len(starts) - 1
             if not aside:
                 filled = int(pieces["tokens"].sum()) + FRAME * len(pieces)
@@ -271,7 +260,7 @@ def _drawn(
 ) -> Shaped[np.ndarray, " documents"]:
     """Whole copies for every document: the fraction is a chance, drawn by the hash of its text."""
     chance = (bits((seed, COPIES), documents["hash"]) >> np.uint64(11)) / 2.0**53
-    return np.where(documents["held_out"], 0, np.floor(copies + chance)).astype("<u2")
+    return np.where(documents["held_out"], 0, np.floor(copies + chance)).astype("<u4")
 
 
 def _link(source: Path, target: Path) -> None:

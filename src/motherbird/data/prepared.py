@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 
 from ..core import tokenizer
 from ..errors import DamagedError, InputError, need
-from ..files import MANIFEST, check_directory, digests_of, read_json, sha256, write_file, write_text
+from ..files import (
+    MANIFEST,
+    check_directory,
+    digests_of,
+    read_json,
+    sha256,
+    unfinished,
+    write_file,
+    write_text,
+)
 from ..strict import build
 from .packing import best_fit
 
@@ -43,7 +52,7 @@ DOCUMENT = np.dtype(
         ("tokens", "<u4"),
         ("hash", "<u8"),  # of its text
         ("source", "<u2"),  # number of the name in `About.sources`
-        ("copies", "<u2"),  # how often it stands in an epoch; 0 where it is held out
+        ("copies", "<u4"),  # how often it stands in an epoch; 0 where it is held out
         ("held_out", "?"),
     ]
 )
@@ -213,19 +222,26 @@ class Prepared:
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"there is no prepared text ({error})", url) from error
         home = Path(cache) if cache is not None else Path.home() / ".cache" / "motherbird" / "sets"
-        folder = home / hashlib.sha256(manifest).hexdigest()
-        if not (folder / MANIFEST).exists():
-            incoming = folder / f"{MANIFEST}.incoming"
-            write_text(incoming, manifest)
-            for name in digests_of(incoming):
-                if not (folder / name).exists():
-                    write_file(folder / name, partial(system.get_file, f"{root}/{name}"))
-            incoming.rename(folder / MANIFEST)
-        try:
+        fingerprint = hashlib.sha256(manifest).hexdigest()
+        folder = home / fingerprint
+        if folder.exists():
             return cls(folder)
-        except DamagedError:
-            shutil.rmtree(folder)  # so that another try fetches it again
-            raise
+        with unfinished(folder, KIND, {"set": fingerprint}, wait=True) as work:
+            if not folder.exists():  # no other process was faster
+                incoming = work / "set"
+                write_text(incoming / MANIFEST, manifest)
+                for path in incoming.glob(".*.tmp"):  # of a try that was killed
+                    path.unlink()
+                for name in digests_of(incoming / MANIFEST):
+                    if not (incoming / name).exists():
+                        write_file(incoming / name, partial(system.get_file, f"{root}/{name}"))
+                try:
+                    check_directory(incoming, KIND)
+                except DamagedError:
+                    shutil.rmtree(incoming)  # so that another try fetches it again
+                    raise
+                incoming.rename(folder)
+        return cls(folder, verify=False)
 
     @cached_property
     def fingerprint(self) -> str:

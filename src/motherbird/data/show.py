@@ -6,17 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.masking import Masking
 from ..errors import need
 from ..files import write_file
-from .loader import MASKS
+from .loader import MASKS, masking_of
 from .prepared import Prepared
-
-
-def masking_of(prepared: Prepared, rate: float) -> Masking:
-    """How a set's tokenizer masks."""
-    tokenizer = prepared.tokenizer
-    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
 
 
 def examples(

@@ -16,10 +16,11 @@ from ..files import MANIFEST, new_directory, unfinished
 from . import corpus as corpora
 from . import mixture as mixtures
 from .corpus import Corpus
+from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 
 REPORT = "report.json"
-SAMPLE, HELD_OUT = 1, 2  # what a draw is for
+SAMPLE = 2  # what a draw is for
 EVALUATED = 20_000_000  # bytes of held-out text of a source that are counted
 
 
@@ -60,6 +61,7 @@ def train(
     megabytes: float = 300,
     held_out: float = 0.02,
     max_bad: float | None = None,
+    processes: int | None = None,
     on_progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with its report.
@@ -72,6 +74,7 @@ def train(
         megabytes: of text to learn from, taken by chance; sources by their weights, if any.
         held_out: the share of documents that are kept for the report, by the hash of their text.
         max_bad: see `mixture.Mixture`.
+        processes: that clean; as many as there are cores if not set.
         on_progress: called with the share that is done, and what is being done.
 
     Raises:
@@ -88,11 +91,7 @@ def train(
         return _train(Corpus(text), size, out, others, megabytes, held_out, on_progress)
     mixture = mixtures.read(text, max_bad=max_bad)
     with unfinished(out, "tokenizer", corpora.plan(mixture)) as work:
-        directory = work / "corpus"
-        built = Corpus(directory) if directory.exists() else corpora.build(
-            mixture, directory,
-            on_unit=lambda done, of, what: on_progress(done / max(1, of), f"cleaning {what}"),
-        )  # fmt: skip
+        built = corpora.built(mixture, work / "corpus", processes, on_progress)
         return _train(built, size, out, others, megabytes, held_out, on_progress)
 
 
@@ -129,10 +128,8 @@ def _train(
 
 def _draw(text: str, held_out: float) -> tuple[bool, float]:
     """Whether a document is set aside, and a chance from 0 to 1 for what else is drawn."""
-    number = text_hash(text)
-    if number < held_out * 2.0**64:
-        return True, 0.0
-    return False, float(bits((SAMPLE,), number)) / 2.0**64
+    number = np.array([text_hash(text)], np.uint64)
+    return bool(is_held_out(number, held_out)[0]), float(bits((SAMPLE,), number)[0]) / 2.0**64
 
 
 def _chances(corpus: Corpus, size: float) -> dict[str, float]:

@@ -6,13 +6,16 @@ is replaced and its successor asked again. A worker whose parent is gone ends by
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..errors import WorkerError
@@ -82,17 +85,32 @@ class Worker:
         """
         while True:
             try:
-                if not self._ready:
-                    self._receive().value()
-                    self._ready, self._since = True, time.monotonic()
                 answer = self._receive()
-            except (EOFError, OSError, TimeoutError) as error:
+            except (EOFError, OSError) as error:  # a TimeoutError too
                 self._replace(error)
                 continue
-            self._failures.clear()
             self._since = time.monotonic()
-            self.asked.popleft()
-            return answer.value()
+            if self._ready:
+                self._failures.clear()
+                self.asked.popleft()
+                return answer.value()
+            self._is_ready(answer)
+
+    def wait(self) -> None:
+        """Until it has started.
+
+        Raises:
+            Exception: whatever ``open`` raised.
+        """
+        while not self._ready:
+            try:
+                self._is_ready(self._receive())
+            except (EOFError, TimeoutError) as error:
+                self._replace(error)
+
+    def _is_ready(self, first: "_Answer") -> None:
+        first.value()
+        self._ready, self._since = True, time.monotonic()
 
     def _receive(self) -> Any:
         if not self.connection.poll(self.seconds_left()):
@@ -113,7 +131,7 @@ class Worker:
         if len(self._failures) == TIMES:
             raise WorkerError(
                 f"a data worker failed {TIMES} times: {'; '.join(self._failures)}",
-                str(self.asked[0])[:200],
+                str(self.asked[0])[:200] if self.asked else "",
                 "look at memory and disk; with 0 workers the error itself is seen",
             )
         self._start()
@@ -121,8 +139,8 @@ class Worker:
             self._send(request)
 
     def stop(self) -> None:
-        """End the process, at once."""
-        self.process.kill()
+        """End the process and what it has started, at once."""
+        _kill(self.process)
         self.process.join()
         self.connection.close()
 
@@ -146,9 +164,27 @@ def _tried(function: Callable[[Any], Any], argument: Any) -> _Answer:
         return _Answer(None, error)
 
 
+def _kill(process: BaseProcess) -> None:
+    process.kill()
+    if os.name == "posix" and process.pid is not None:
+        with suppress(ProcessLookupError):  # it ended before it had a group of its own
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        if os.name == "posix":
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+
 def _work(connection: Connection, open: Callable[[Any], Serve], argument: Any) -> None:
     """What the process does, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    if os.name == "posix":
+        os.setpgid(0, 0)  # Ctrl-C is the parent's; what is started here ends with the group
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         opened = _tried(open, argument)
         connection.send(_Answer(None, opened.error))  # ready
@@ -167,6 +203,8 @@ def crew(
     try:
         for _ in range(count):
             workers.append(Worker(open, argument, limit))
+        for worker in workers:
+            worker.wait()
         yield workers
     finally:
         for worker in workers:

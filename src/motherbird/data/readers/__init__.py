@@ -13,7 +13,7 @@ from types import ModuleType
 
 from ...errors import DamagedError, InputError, NotTextError
 from . import html, jsonl, parquet, plain, strings
-from .document import Document, plain_name
+from .document import Document, name_of, plain_name
 
 __all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file"]
 
@@ -39,7 +39,7 @@ def read_file(
     except DamagedError as error:
         yield error
     except OSError as error:
-        yield NotTextError(f"cannot be read ({error.strerror})", str(path))
+        yield NotTextError(f"cannot be read ({error.strerror})", name_of(path))
 
 
 def files_of(
@@ -57,7 +57,7 @@ def files_of(
     leaves = [p[1:] for p in patterns if p.startswith("!")]
     wanted = tuple(suffixes) or (() if takes else SUFFIXES)
     found = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_say):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(place, name)
@@ -72,6 +72,10 @@ def files_of(
             ):
                 found.append(path)
     return sorted(found)
+
+
+def _say(error: OSError) -> None:
+    log.warning("skipped a folder that cannot be read: %s", error.filename)
 
 
 def strict(error: DamagedError) -> None:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ class Document:
 
     text: str
     source: str
+
+
+def name_of(path: Path) -> str:
+    """A path for reports; what is not UTF-8 in it becomes a replacement character."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 def plain_name(path: Path) -> str:
@@ -48,12 +54,12 @@ def chunks(path: Path) -> Iterator[bytes]:
             try:
                 chunk = file.read(CHUNK)
             except damage as error:
-                raise DamagedError(f"cannot be read to its end ({error})", str(path)) from error
+                raise DamagedError(f"cannot be read to its end ({error})", name_of(path)) from error
             if not chunk:
                 return
             total += len(chunk)
             if total > limit and path.suffix.lower() in PACKED:
-                raise DamagedError(f"decompresses to more than {limit:,} bytes", str(path))
+                raise DamagedError(f"decompresses to more than {limit:,} bytes", name_of(path))
             yield chunk
 
 
@@ -63,7 +69,7 @@ def whole(path: Path) -> bytes:
     for chunk in chunks(path):
         total += len(chunk)
         if total > LARGEST:
-            raise NotTextError(f"more than {LARGEST:,} bytes in one document", str(path))
+            raise NotTextError(f"more than {LARGEST:,} bytes in one document", name_of(path))
         parts.append(chunk)
     return b"".join(parts)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import need
-from .document import Document, whole
+from .document import Document, name_of, whole
 
 SUFFIXES = (".html", ".htm", ".xhtml")
 
@@ -18,4 +18,4 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
     text = html2text.extract_plain_text(page, main_content=True)
     if not text.strip():  # a page that names no main part, or a list of links
         text = html2text.extract_plain_text(page)
-    yield Document(text, str(path))
+    yield Document(text, name_of(path))

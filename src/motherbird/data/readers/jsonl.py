@@ -1,13 +1,12 @@
 """Lines of JSON: a line is an object, one field of it a document."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import DamagedError
 from ...files import parse_json
-from .document import LARGEST, Document, chunks
+from .document import LARGEST, Document, chunks, name_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -18,7 +17,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     JSON is UTF-8, whatever ``encoding`` is.
     """
     for number, row in _rows(path):
-        where = f"{path}:{number}"
+        where = f"{name_of(path)}:{number}"
         text = row.get(field) if isinstance(row, dict) else None
         if isinstance(row, DamagedError):
             yield row
@@ -45,19 +44,15 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
-                yield number, _parse(line, f"{path}:{number}")
+                yield number, _parse(line, f"{name_of(path)}:{number}")
     except DamagedError as error:
-        raise DamagedError(error.what, f"{path}, after line {number}") from error
+        raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error
 
 
 def _parse(line: bytes, where: str) -> Any:
-    """A line of JSON, or what is wrong with it; a lone surrogate is no text."""
+    """A line of JSON, or what is wrong with it."""
     try:
-        text = line.decode("utf-8-sig")
-        row = parse_json(text)
-        if "\\u" in text:
-            json.dumps(row, ensure_ascii=False).encode()
-        return row
+        return parse_json(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return DamagedError(f"not a line of JSON ({error})", where)
 
@@ -74,6 +69,6 @@ def _lines(path: Path) -> Iterator[bytes]:
         parts.append(rest)
         length += len(rest)
         if length > LARGEST:
-            raise DamagedError(f"a line of more than {LARGEST:,} bytes", str(path))
+            raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
     if length:
         yield b"".join(parts)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DamagedError, need
-from .document import Document
+from .document import Document, name_of
 
 SUFFIXES = (".parquet",)
 
@@ -20,15 +20,19 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         with parquet.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
                 known = ", ".join(file.schema_arrow.names)
-                raise DamagedError(f'no column "{field}"', str(path), f"it has {known}")
+                raise DamagedError(f'no column "{field}"', name_of(path), f"it has {known}")
             for batch in file.iter_batches(batch_size=1024, columns=[field]):
                 for value in batch.column(0):
                     number += 1
-                    text = value.as_py()
+                    where = f"{name_of(path)}:{number}"
+                    try:
+                        text = value.as_py()
+                    except UnicodeDecodeError:
+                        text = None
                     if isinstance(text, str):
-                        yield Document(text, f"{path}:{number}")
+                        yield Document(text, where)
                     else:
-                        yield DamagedError(f'no text in column "{field}"', f"{path}:{number}")
+                        yield DamagedError(f'no text in column "{field}"', where)
     except (arrow.ArrowException, OSError) as error:
         what = f"cannot be read to its end ({str(error).splitlines()[0]})"
-        raise DamagedError(what, f"{path}, after row {number}") from error
+        raise DamagedError(what, f"{name_of(path)}, after row {number}") from error

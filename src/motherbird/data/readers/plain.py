@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .document import Document, decode, whole
+from .document import Document, decode, name_of, whole
 
 # By name, so that a mixture can ask for code = ["python"].
 LANGUAGES = {
@@ -34,4 +34,4 @@ SUFFIXES = (*PROSE, *SETTINGS, *(suffix for each in LANGUAGES.values() for suffi
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
     """The file's text; ``field`` has no meaning here."""
-    yield Document(decode(whole(path), str(path), encoding), str(path))
+    yield Document(decode(whole(path), name_of(path), encoding), name_of(path))

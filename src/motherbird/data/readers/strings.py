@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import DamagedError
 from ...files import parse_json
-from .document import Document, decode, whole
+from .document import Document, decode, name_of, whole
 
 SUFFIXES = (".json",)
 WORDS = 8  # a string with fewer is a name or a value, no description
@@ -21,12 +21,12 @@ _TAG = re.compile(r"<[^<>]*>")
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
     """The file's descriptions, a paragraph each; other arguments have no meaning here."""
-    text = decode(whole(path), str(path))
+    text = decode(whole(path), name_of(path))
     try:
         value = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"not valid JSON ({error})", str(path)) from error
-    yield Document("\n\n".join(dict.fromkeys(_descriptions(value))), str(path))
+        raise DamagedError(f"not valid JSON ({error})", name_of(path)) from error
+    yield Document("\n\n".join(dict.fromkeys(_descriptions(value))), name_of(path))
 
 
 def _descriptions(value: Any) -> Iterator[str]:
