@@ -87,6 +87,9 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:  # a write to a full disk does not say where it was
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
@@ -365,5 +368,8 @@ def new_directory(directory: Path, kind: str, work: Path | None = None) -> Itera
                 raise
             shutil.rmtree(old, ignore_errors=True)
         _sync(directory.parent)
+    except OSError as error:
+        error.filename = error.filename or str(directory)
+        raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
