@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 from hypothesis import settings
+
+# A shell that starts us in the background makes us, and whatever we start, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("motherbird", deadline=None)
 settings.load_profile("motherbird")
