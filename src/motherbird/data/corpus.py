@@ -101,6 +101,7 @@ def build(
         InputError: a source has no files, or is missing.
         DamagedError: something could not be read, and the mixture does not tolerate it; or nothing
             is left.
+        FetchError: a package or a data set cannot be had, and its source is not optional.
     """
     out = Path(out)
     check_output(mixture, out)

@@ -11,8 +11,8 @@ from ..strict import load
 from .readers.plain import LANGUAGES
 
 # A name and perhaps a version, nothing that a client takes for a path, a URL or an option.
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
-_PACKAGE = re.compile(rf"(pypi:{_WORD}|deb:{_WORD}|npm:(@{_WORD}/)?{_WORD})(=={_WORD})?")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
+_PACKAGE = re.compile(rf"(pypi:{_NAME}|deb:{_NAME}|npm:(@{_NAME}/)?{_NAME})(=={_NAME})?")
 
 
 @dataclass(frozen=True)

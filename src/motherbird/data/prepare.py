@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
@@ -42,7 +42,7 @@ from .prepared import (
     pieces_name,
     rows_name,
     shard_name,
-)  # fmt: skip
+)
 from .readers import Document
 
 LOT = 1 << 20  # characters that are tokenised in one go, on all cores
@@ -77,6 +77,7 @@ def prepare(
     Raises:
         InputError: an argument cannot be used.
         DamagedError: something cannot be read, or nothing is left.
+        FetchError: a package or a data set cannot be had.
     """
     if not seq_lens or min(seq_lens) <= FRAME:
         raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
@@ -115,6 +116,11 @@ def prepare(
     return Prepared(out, verify=False)
 
 
+def _dtype(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
+    """The smallest that holds every id."""
+    return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+
+
 def _documents_name(shard: int) -> str:
     return f"documents-{shard:05}.npy"
 
@@ -135,7 +141,7 @@ def tokenise(
         folder: where both files go.
         shard: its number.
     """
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    dtype = np.dtype(_dtype(tokenizer)).newbyteorder("<")
     numbers = {name: number for number, name in enumerate(sources)}
     rows: list[tuple[int, int, int, int]] = []
     start = 0
@@ -220,7 +226,7 @@ def _pack(
             bad=tally.bad,
         )
     return About(
-        dtype="uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        dtype=_dtype(tokenizer),
         shards=len(shards),
         sources=sources,
         lengths=lengths,

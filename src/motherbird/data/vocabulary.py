@@ -80,6 +80,7 @@ def train(
     Raises:
         InputError: an argument cannot be used, or the text is too small.
         DamagedError: something cannot be read.
+        FetchError: a package or a data set cannot be had.
     """
     tokenizers.check_size(size)
     others = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:

@@ -7,7 +7,7 @@ where it cannot go on it raises it. What becomes of errors is the caller's to sa
 import fnmatch
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -78,11 +78,6 @@ def _say(error: OSError) -> None:
     log.warning("skipped a folder that cannot be read: %s", error.filename)
 
 
-def strict(error: DamagedError) -> None:
-    """What `read` does about errors in a file that was named itself: it raises them."""
-    raise error
-
-
 def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
     """Yield the documents of a file, or of every text file below a folder, in order of names.
 
@@ -98,18 +93,17 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
     skipped: list[str] = []
 
     def skip(error: DamagedError) -> None:
-        if not isinstance(error, NotTextError):
-            raise error
+        if not (path.is_dir() and isinstance(error, NotTextError)):
+            raise error  # of a file that was named itself, or a damaged one
         skipped.append(error.where)
 
     if not path.exists():
         raise InputError("there is no such file or folder", str(path))
-    on_error: Callable[[DamagedError], None] = skip if path.is_dir() else strict
     found = False
     for file in files_of(path) if path.is_dir() else [path]:
         for document in read_file(file):
             if isinstance(document, DamagedError):
-                on_error(document)
+                skip(document)
             elif keep_empty or document.text.strip():
                 found = True
                 yield document
