@@ -205,7 +205,7 @@ def test_a_rename_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
         real(source, target)
 
     monkeypatch.setattr(os, "rename", rename)
-    monkeypatch.setattr("motherbird.files._exchange", lambda first, second: False)
+    monkeypatch.setattr("motherbird.disk.exchange", lambda first, second: False)
     with pytest.raises(OSError, match="input/output"):
         make(tmp_path / "out", a="new")
     assert tree(tmp_path) == before
@@ -299,7 +299,7 @@ def test_changed_files_are_found(tmp_path):
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from motherbird import files
+from motherbird import disk, files
 
 out, point, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
@@ -307,9 +307,9 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 if point not in ("never", "inside", "wait"):
-    home, name = (files, "_exchange") if point == "exchange" else (os, point)
+    home, name = (disk, "exchange") if point == "exchange" else (os, point)
     if point == "rename":
-        files._exchange = lambda first, second: False
+        disk.exchange = lambda first, second: False
     real, calls = getattr(home, name), []
     def counted(*arguments, **options):
         if len(calls) == number:

@@ -10,12 +10,16 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from . import disk
 from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
@@ -65,17 +69,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    # Windows can neither open nor sync a directory; there the rename has to do.
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
 
@@ -85,14 +78,14 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
+        disk.sync(temporary)
+        disk.replace(temporary, path)
     except OSError as error:  # a write to a full disk does not say where it was
         error.filename = error.filename or str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    disk.sync(path.parent)
 
 
 def write_text(path: Path, text: str | bytes) -> None:
@@ -114,17 +107,6 @@ def write_array(path: Path, array: Any) -> None:
             np.save(file, array)
 
     write_file(path, write)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two directories in one step, so that no kill finds neither; False where none can."""
-    import ctypes
-
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
-    if renameat2 is None:
-        return False
-    return bool(renameat2(here, bytes(first), here, bytes(second), swap) == 0)
 
 
 def check_replaceable(directory: Path, kind: str) -> None:
@@ -234,6 +216,9 @@ def check_directory(directory: Path, kind: str) -> None:
     for name in sorted(names ^ there):
         what = "is missing" if name in names else "is not in the folder's manifest"
         raise DamagedError(f"the file {what}", str(directory / name))
+    for name in sorted(names):
+        if (directory / name).is_symlink() or not (directory / name).is_file():
+            raise DamagedError("it is a link or a folder, not a file", str(directory / name))
     check_files(directory, sorted(names))
 
 
@@ -267,7 +252,7 @@ def unfinished(
     check_replaceable(directory, kind)
     work = directory.parent / f".{directory.name}.unfinished"
     lock = work / "lock"
-    with _locked(lock, wait):
+    with locked(lock, wait):
         text = json.dumps(plan, sort_keys=True)
         written = work / "plan.json"
         if not written.is_file() or written.read_text(encoding="utf-8") != text:
@@ -296,8 +281,18 @@ def _empty(folder: Path, but: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold a lock that the kernel releases when the process ends, however it ends."""
+def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
+    """Hold a lock that the kernel releases when the process ends, however it ends.
+
+    Yields a function that raises InputError if the lock's file is no longer the one that is held.
+
+    Args:
+        path: the file; it stays when the lock is given back.
+        wait: for who has it, instead of refusing.
+
+    Raises:
+        InputError: another process has it; which one, where, and since when.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -315,18 +310,42 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
                     raise InputError(
                         f"another process ({file.read().strip()}) is working on it",
                         str(path.parent),
+                        "wait for it, or stop it",
                     ) from error
-                if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                if not _is_still(file.fileno(), path):
                     continue  # who held it has finished, and removed it
             file.truncate(0)
-            file.write(f"{os.getpid()}")
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"pid {os.getpid()} on {platform.node()} since {since}")
             file.flush()
-            yield
+
+            yield partial(_check_lock, file.fileno(), path)
             return
 
 
+def _check_lock(handle: int, path: Path) -> None:
+    if os.name == "posix" and not _is_still(handle, path):
+        raise InputError(
+            "the lock was removed or replaced while it was held",
+            str(path),
+            "let one process at a time work there, and start again",
+        )
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.contextmanager
-def new_directory(directory: Path, kind: str, work: Path | None = None) -> Iterator[Path]:
+def new_directory(
+    directory: Path,
+    kind: str,
+    work: Path | None = None,
+    digests: dict[str, str] | None = None,
+) -> Iterator[Path]:
     """Give a temporary directory to fill; at the end of the block it becomes ``directory``.
 
     A directory of our own is replaced, an empty one too; whatever fails inside the block leaves
@@ -336,6 +355,8 @@ def new_directory(directory: Path, kind: str, work: Path | None = None) -> Itera
         directory: what is made.
         kind: of it, for its manifest.
         work: where the temporary one lies, such as a folder of `unfinished`; beside it if not set.
+        digests: SHA-256 by name of files that the block writes by `disk.write`, which it enters
+            here; such a directory is new, and replaces nothing.
 
     Raises:
         OutputExistsError: see `check_replaceable`.
@@ -348,26 +369,33 @@ def new_directory(directory: Path, kind: str, work: Path | None = None) -> Itera
     token = uuid.uuid4().hex
     fresh = (work or directory.parent) / f".{directory.name}.{token}.tmp"
     old = directory.parent / f".{directory.name}.{token}.old"
-    fresh.mkdir()
+    disk.mkdir(fresh)
     try:
         yield fresh
-        digests = {name: sha256(fresh / name) for name in sorted(_contents(fresh))}
-        manifest = {"kind": kind, "motherbird": __version__, "sha256": digests}
-        (fresh / MANIFEST).write_text(_manifest_text(manifest), encoding="utf-8")
+        known = digests or {}
+        names = sorted(_contents(fresh))
+        hashes = {name: known.get(name) or sha256(fresh / name) for name in names}
+        manifest = {"kind": kind, "motherbird": __version__, "sha256": hashes}
+        text = _manifest_text(manifest).encode()
+        disk.write(fresh / MANIFEST, [text], len(text))
         for path in [*fresh.rglob("*"), fresh]:
-            _sync(path)
-        check_replaceable(directory, kind)
-        if not directory.exists():
-            os.rename(fresh, directory)
-        elif not _exchange(fresh, directory):  # if exchanged, the old one is now called `fresh`
-            os.rename(directory, old)
+            if path.relative_to(fresh).as_posix() not in {MANIFEST, *(digests or {})}:
+                disk.sync(path)
+        if digests is None:
+            check_replaceable(directory, kind)
+        if digests is not None:
+            disk.rename_new(fresh, directory)
+        elif not directory.exists():
+            disk.rename(fresh, directory)
+        elif not disk.exchange(fresh, directory):  # if so, the old one is now called `fresh`
+            disk.rename(directory, old)
             try:
-                os.rename(fresh, directory)
+                disk.rename(fresh, directory)
             except BaseException:
-                os.rename(old, directory)
+                disk.rename(old, directory)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        _sync(directory.parent)
+        disk.sync(directory.parent)
     except OSError as error:
         error.filename = error.filename or str(directory)
         raise

@@ -2,7 +2,8 @@
 
 What a field may be: str, int, float, bool, a Literal, ``X | None``, ``list[X]``, ``tuple[X, ...]``,
 ``dict[str, X]`` or another dataclass. A float takes whole numbers too, and has to be finite. A
-dataclass that raises InputError in ``__post_init__`` is a mistake at its own place.
+dataclass that raises InputError in ``__post_init__`` is a mistake at its own place. A field whose
+name ends in an underscore has a key without it: ``from_`` is "from".
 """
 
 import contextlib
@@ -62,6 +63,18 @@ def build(kind: type[T], data: object, where: str) -> T:
     if mistakes:
         raise InputError("; ".join(mistakes), where)
     return cast(T, made)
+
+
+def plain(made: Any) -> Any:
+    """A dataclass as what `build` makes it of again; keys that are None are left out."""
+    if is_dataclass(made):
+        values = ((field.name.rstrip("_"), getattr(made, field.name)) for field in fields(made))
+        return {key: plain(value) for key, value in values if value is not None}
+    if isinstance(made, list | tuple):
+        return [plain(item) for item in made]
+    if isinstance(made, dict):
+        return {key: plain(value) for key, value in made.items()}
+    return made
 
 
 def _change(data: dict[str, Any], change: str) -> None:
@@ -134,7 +147,7 @@ def _one_of(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
 
 def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) -> object:
     types_of = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind) if field.init}
+    known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}
     before = len(mistakes)
     for key in sorted(given.keys() - known.keys()):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
@@ -142,10 +155,10 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
         mistakes.append(f"{_join(at, key)} is unknown ({hint})")
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
-            mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[name])})")
+            mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[field.name])})")
     made = {
-        name: _value(types_of[name], given[name], _join(at, name), mistakes)
-        for name in known
+        field.name: _value(types_of[field.name], given[name], _join(at, name), mistakes)
+        for name, field in known.items()
         if name in given
     }
     if len(mistakes) > before:

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from motherbird import EncoderConfig, pack, presets
 from motherbird.bench import measure
+from motherbird.core import speed
 from motherbird.core.attention.oracle import visible
 
 
 @given(st.integers(1, 60), st.one_of(st.none(), st.integers(1, 40)))
 def test_keys_seen_are_those_of_the_oracle(length, window):
-    assert measure.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
+    assert speed.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
@@ -31,7 +32,7 @@ def test_flops_are_what_counting_gives(lengths):
         pairs = int(visible(packed, None if kind == "full_attention" else 8).sum())
         count += 4 * 8 * pairs
         count += 2 * sum(lengths) * (24 * 8 + 8 * 8 + 24 * 8 + 8 * 12)
-    assert measure.flops(config, lengths) == count
+    assert speed.flops(config, lengths) == count
 
 
 def test_flops_of_base():
@@ -39,8 +40,8 @@ def test_flops_of_base():
     weights = 2 * 22 * (4 * 768 * 768 + 3 * 768 * 1152)
     local = 512 * 129 - 64 * 65
     keys = 4 * 768 * (8 * 512 * 512 + 14 * local)
-    assert measure.flops(presets.base(), [512]) == 512 * weights + keys
-    assert measure.flops(presets.base(), [512] * 3) == 3 * measure.flops(presets.base(), [512])
+    assert speed.flops(presets.base(), [512]) == 512 * weights + keys
+    assert speed.flops(presets.base(), [512] * 3) == 3 * speed.flops(presets.base(), [512])
 
 
 def test_the_weights_are_those_of_the_products(toy):
@@ -49,7 +50,7 @@ def test_the_weights_are_those_of_the_products(toy):
     layer = Encoder(toy).layers[1]
     shapes = {tuple(module.weight.shape) for module in layer.modules()
               if isinstance(module, torch.nn.Linear)}  # fmt: skip
-    assert set(measure.products(toy)) == shapes and len(measure.products(toy)) == 4
+    assert set(speed.products(toy)) == shapes and len(speed.products(toy)) == 4
 
 
 def test_median_and_spread():
@@ -66,7 +67,7 @@ def test_cosines_see_nan():
     assert np.isnan(values[2:]).all() and np.isnan(values.min())
 
 
-@pytest.mark.parametrize("dtype", measure.DTYPES)
+@pytest.mark.parametrize("dtype", speed.DTYPES)
 def test_the_ceiling(dtype, monkeypatch):
     """FLOPs of the four products over the sum of their best times."""
     config = presets.nano()
@@ -75,12 +76,12 @@ def test_the_ceiling(dtype, monkeypatch):
 
     def best_time(way, outputs, inputs, seconds):
         seen.append((outputs, inputs))
-        return None if way is measure.WAYS[dtype][0] else times[outputs, inputs]
+        return None if way is speed.WAYS[dtype][0] else times[outputs, inputs]
 
-    monkeypatch.setattr(measure, "_best_time", best_time)
+    monkeypatch.setattr(speed, "_best_time", best_time)
     flops = 2 * 4096 * 256 * (768 + 256 + 768 + 384)
-    assert measure.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
-    assert len(seen) == 4 * len(measure.WAYS[dtype])
+    assert speed.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
+    assert len(seen) == 4 * len(speed.WAYS[dtype])
 
 
 def test_no_way_no_ceiling(monkeypatch):
@@ -91,16 +92,16 @@ def test_no_way_no_ceiling(monkeypatch):
         return lambda: times.append(1)
 
     times = []
-    monkeypatch.setitem(measure.WAYS, "int8", (broken,))
-    assert measure.ceiling(presets.nano(), "int8", 0.0) is None
-    monkeypatch.setitem(measure.WAYS, "int8", (endless,))
-    monkeypatch.setattr(measure, "HOPELESS", 0.0)
-    assert measure.ceiling(presets.nano(), "int8", 0.0) is None
+    monkeypatch.setitem(speed.WAYS, "int8", (broken,))
+    assert speed.ceiling(presets.nano(), "int8", 0.0) is None
+    monkeypatch.setitem(speed.WAYS, "int8", (endless,))
+    monkeypatch.setattr(speed, "HOPELESS", 0.0)
+    assert speed.ceiling(presets.nano(), "int8", 0.0) is None
     assert len(times) == 2  # on few rows, of the first product
 
 
 @pytest.mark.parametrize(
-    "way", [w for dtype in ("float32", "bfloat16") for w in measure.WAYS[dtype]],
+    "way", [w for dtype in ("float32", "bfloat16") for w in speed.WAYS[dtype]],
     ids=lambda way: way.__name__,
 )  # fmt: skip
 def test_a_way_computes_the_product(way):
@@ -114,7 +115,7 @@ def test_a_way_computes_the_product(way):
     torch.testing.assert_close(y.float(), x @ weight.T, atol=0.3, rtol=0.05)
 
 
-@pytest.mark.parametrize("way", measure.WAYS["int8"], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", speed.WAYS["int8"], ids=lambda way: way.__name__)
 def test_an_int8_way_is_proportional_to_the_product(way):
     weight, x = torch.randn(48, 32), torch.randn(64, 32)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import fake_peer
 import numpy as np
 import pytest
 
-from motherbird.bench import machine
+from motherbird import machine
 from motherbird.bench import pool as pools
 from motherbird.bench.pool import Request
 from motherbird.bench.worker import WorkFailed

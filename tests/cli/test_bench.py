@@ -35,7 +35,7 @@ def fakes(monkeypatch):
                 "versions": {},
                 "environment": {},
             }, dict.fromkeys(cpu.measure.DTYPES, 1.0)
-        if function is cpu.measure.ceilings:
+        if function is cpu.speed.ceilings:
             return {"float32": 2.0, "bfloat16": None, "int8": 0.5}
         system, job = arguments
         return np.concatenate([fake_peer.vectors([d]) for c in check.cases(system, job) for d in c])

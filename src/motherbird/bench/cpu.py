@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import checkpoint, hf_config, hub, presets
+from .. import machine
+from ..core import checkpoint, hf_config, hub, presets, speed
 from ..core.config import EncoderConfig
 from ..errors import InputError
-from . import machine, measure
 from .check import Check, check, truth
 from .peers import Job, System, all_systems, peer
 from .pool import Pool
@@ -115,7 +115,7 @@ def set_up(
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), measure.ceilings(config, threads, CEILING_SECONDS)
+    return machine.describe(threads), speed.ceilings(config, threads, CEILING_SECONDS)
 
 
 @dataclass
@@ -133,7 +133,7 @@ class Report:
         """The JSON document."""
         best = {
             dtype: max((c[dtype] or 0 for c in self.ceilings), default=0) or None
-            for dtype in measure.DTYPES
+            for dtype in speed.DTYPES
         }
         order = list(WORKLOADS)
         pairs = sorted(self.pairs, key=lambda pair: order.index(pair.workload.name))
@@ -200,7 +200,7 @@ def run(
         plan = Plan(systems, options.workloads, options.repeats, until)
         measure_all(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.ceilings.append(alone(measure.ceilings, (config, threads, CEILING_SECONDS)))
+        report.ceilings.append(alone(speed.ceilings, (config, threads, CEILING_SECONDS)))
     result = report.document(finished=True)
     on_result(result)
     return result

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from . import machine
+from .. import machine
 from .peers import Job, System, peer
 from .worker import Handler, Worker, WorkFailed, once
 from .workloads import Batches

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.config import EncoderConfig
+from ..core.speed import flops
 from .check import Check
-from .measure import flops, median, spread
+from .measure import median, spread
 from .peers import System
 from .workloads import Workload
 

@@ -65,8 +65,9 @@ def cpu(
         path = options.output(out, [model] if Path(model).is_dir() else [])
         if path.is_dir():
             raise InputError("--out is a folder", out, "name a file in it")
+    from .. import machine
     from ..bench import cpu as bench
-    from ..bench import machine, report
+    from ..bench import report
     from ..files import write_file
 
     chosen = bench.Options(

@@ -7,11 +7,13 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import linear
 
 from ..errors import InputError
 from . import checkpoint, initial
 from .config import EncoderConfig, Pooling
+from .cross_entropy import cross_entropy
+from .dropout import dropout
 from .hf_config import read_labels
 from .model import ACTIVATIONS, Encoder, Norm
 from .packed import Packed, pack
@@ -120,6 +122,16 @@ class MaskedLM(nn.Module):
         if positions is not None:
             x = x[positions.to(x.device)]
         return self.decoder(self.head(x), self.model.embeddings.tok_embeddings.weight)
+
+    def loss(
+        self, packed: Packed, positions: Int[Tensor, " rows"], targets: Int[Tensor, " rows"]
+    ) -> Float[Tensor, ""]:
+        """Sum of the cross entropy in nats over ``positions``, whose ids should be ``targets``."""
+        x = self.head(self.model(packed)[positions.to(self.model.device)])
+        weight = self.decoder.weight
+        if weight is None:
+            weight = self.model.embeddings.tok_embeddings.weight
+        return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:

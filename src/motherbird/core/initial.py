@@ -94,7 +94,7 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
     Raises:
         InputError: the shapes do not allow it.
     """
-    _check_tileable(old, new)
+    check_tileable(old, new)
     heads = (new.num_attention_heads - old.num_attention_heads) // 2 * new.head_dim
     residual = (new.hidden_size - old.hidden_size) // 2
     hidden = (new.intermediate_size - old.intermediate_size) // 2
@@ -127,7 +127,12 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
         target.copy_(x)
 
 
-def _check_tileable(old: EncoderConfig, new: EncoderConfig) -> None:
+def check_tileable(old: EncoderConfig, new: EncoderConfig) -> None:
+    """Refuse shapes that `tile` cannot bring together.
+
+    Raises:
+        InputError: naming all.
+    """
     problems = []
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers"):
         before, after = getattr(old, name), getattr(new, name)

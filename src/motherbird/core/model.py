@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, relu, silu
+from torch.nn.functional import gelu, relu, silu
 
 from ..errors import InputError
 from . import attention as attention_backends
 from . import checkpoint, initial
 from .attention import Backend, Plan
 from .config import Activation, EncoderConfig
+from .dropout import dropout
 from .packed import Packed, check_ids
 from .parallel import keep_freed_memory
 from .products import Projection
@@ -182,6 +183,13 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.final_norm.weight.device
+
+    def become(self, config: EncoderConfig) -> None:
+        """Take over another theta or length limit; the weights stay (context extension, 2.2.1)."""
+        self.config = config
+        for layer in self.layers:
+            if layer.attn.window is None:
+                layer.attn.theta = config.global_rope_theta
 
     def forward(self, packed: Packed) -> Float[Tensor, "T D"]:
         """Encode a batch; it may lie on any device.

@@ -5,16 +5,18 @@ for any number of ranks, of workers, and of rows a step, and a handful of number
 loader's whole state.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
 
 from ..core.chance import shuffled
 from ..core.masking import Masking
+from ..core.packed import Packed, packed_of
 from ..errors import InputError
 from .prepared import Prepared, Rows
 from .workers import crew, in_order
@@ -33,12 +35,27 @@ class Cursor:
         consumed: rows taken since the phase began, by all ranks together; an epoch is as many as
             there are rows, so that this is the epoch too.
         fingerprint: of the prepared set; empty where none was met yet.
+        skipped: how many of the consumed rows were left out.
     """
 
     seed: int
     phase: int = 0
     consumed: int = 0
     fingerprint: str = ""
+    skipped: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that were trained on."""
+        return self.consumed - self.skipped
+
+    def beyond(self, skips: Sequence[tuple[int, int]]) -> "Cursor":
+        """Past the stretches of the order that are left out, if it stands in one."""
+        for first, last in skips:
+            if first <= self.consumed < last:
+                more = last - self.consumed
+                return replace(self, consumed=last, skipped=self.skipped + more).beyond(skips)
+        return self
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,36 @@ class Batch:
     rows: Int[np.ndarray, " rows"]
     row_tokens: Int[np.ndarray, " rows"]
     cursor: Cursor
+
+    def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
+        """Packs of so many rows, in order; the last may have fewer."""
+        ends = self.row_tokens.cumsum()
+        pieces = self.lengths.cumsum()
+        for first in range(0, len(ends), rows):
+            stop = min(len(ends), first + rows) - 1
+            begin, end = int(ends[first] - self.row_tokens[first]), int(ends[stop])
+            a, b = np.searchsorted(self.places, (begin, end))
+            lengths = self.lengths[(pieces > begin) & (pieces <= end)]
+            yield MicroBatch(
+                packed_of(self.ids[begin:end], lengths),
+                torch.from_numpy(self.places[a:b] - begin),
+                torch.from_numpy(self.targets[a:b]),
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """What a model takes at a time.
+
+    Attributes:
+        packed: the documents, masked.
+        places: the tokens to be predicted.
+        targets: what they should be.
+    """
+
+    packed: Packed
+    places: Int[torch.Tensor, " M"]
+    targets: Int[torch.Tensor, " M"]
 
 
 @dataclass(frozen=True)
@@ -147,11 +194,12 @@ class Loader:
         choice: which of its rows.
         cursor: where to go on; a fresh one to begin.
         masking: what is hidden.
-        step_rows: rows of the global step that begins after so many were consumed.
+        step_rows: rows of the global step that begins after so many were trained on.
         rank: of this process among those that share a step.
         world: how many these are.
         workers: processes that work ahead; 0 makes each batch when it is asked for.
         limit: seconds after which a worker that does not answer is replaced.
+        skips: stretches of the order that are left out: first row, and the one behind the last.
 
     Raises:
         InputError: the cursor is of another set, or a step cannot be shared.
@@ -170,6 +218,7 @@ class Loader:
         world: int = 1,
         workers: int = 0,
         limit: float = LIMIT,
+        skips: Sequence[tuple[int, int]] = (),
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
             raise InputError(
@@ -183,7 +232,7 @@ class Loader:
         self.cursor = replace(cursor, fingerprint=prepared.fingerprint)
         self._argument = (prepared.directory, choice, masking)
         self._step_rows, self._rank, self._world = step_rows, rank, world
-        self._workers, self._limit = workers, limit
+        self._workers, self._limit, self._skips = workers, limit, tuple(skips)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the cursor on; `cursor` moves as they are taken."""
@@ -201,7 +250,8 @@ class Loader:
     def _requests(self) -> Iterator[Request]:
         cursor = self.cursor
         while True:
-            rows = self._step_rows(cursor.consumed)
+            cursor = cursor.beyond(self._skips)
+            rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world:
                 raise InputError(f"a step of {rows} rows cannot be shared by {self._world} ranks")
             first = cursor.consumed + self._rank * rows // self._world

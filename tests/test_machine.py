@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from motherbird.bench import machine
+from motherbird import machine
 
 linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 

@@ -1,0 +1,83 @@
+"""Cross entropy of a large vocabulary, a stretch of rows at a time.
+
+The logits of all masked tokens, their softmax and its gradient would be the largest tensors of a
+training step. Here they exist for some rows at a time: the gradient is worked out in the forward
+pass, where they are, and nothing of them is kept (as in Cut Cross-Entropy, Wijmans et al. 2024,
+and Liger's kernels, without a kernel of its own).
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LOGITS = 2**24  # of a stretch, on a CPU: they stay in its last cache
+LOGITS_GPU = 2**28
+TINY = 1e-37  # a probability below it counts as this: a loss of 85 nats
+
+
+def cross_entropy(
+    x: Float[Tensor, "rows D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " rows"],
+) -> Float[Tensor, ""]:
+    """Sum over rows of the cross entropy in nats of logits x W^T + b; float32.
+
+    Products and probabilities are in autocast's dtype where it is on, else in that of ``x``; sums
+    are float32 or wider.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return cast(Tensor, _CrossEntropy.apply(x, weight, bias, targets, dtype))  # type: ignore[no-untyped-call]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=x.device)
+        wanted = any(ctx.needs_input_grad)
+        with torch.autocast(x.device.type, enabled=False):
+            h, w = x.to(dtype), weight.to(dtype)
+            dx = torch.empty_like(h) if wanted else h
+            dw = torch.zeros(w.shape, dtype=wide, device=x.device) if wanted else w
+            b = None if bias is None else bias.to(dtype)
+            db = torch.zeros(len(w), dtype=wide, device=x.device)
+            most = LOGITS if x.device.type == "cpu" else LOGITS_GPU
+            step = max(1, most // len(w))
+            ones = h.new_ones(min(step, len(h)))
+            for start in range(0, len(h), step):
+                rows = slice(start, start + step)
+                p = h[rows] @ w.T if b is None else torch.addmm(b, h[rows], w.T)
+                torch.softmax(p, dim=-1, out=p)
+                place = targets[rows, None]
+                of_target = p.gather(1, place).to(wide)
+                total -= of_target.clamp(min=TINY).log().sum()
+                if wanted:
+                    # Less 1 where the target is: minus all others, since p - 1 would be rounded.
+                    others = p.scatter_(1, place, 0.0).sum(-1, keepdim=True)
+                    g = p.scatter_(1, place, -others)
+                    torch.mm(g, w, out=dx[rows])
+                    dw += g.T @ h[rows]
+                    if b is not None:
+                        db += torch.mv(g.T, ones[: len(g)])
+        if wanted:
+            ctx.save_for_backward(dx, dw, db)
+            ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        towards = grads[0]
+        dx, dw, db = (t * towards.to(t.dtype) for t in ctx.saved_tensors)
+        of_x, of_w, of_b = ctx.dtypes
+        return dx.to(of_x), dw.to(of_w), None if of_b is None else db.to(of_b), None, None

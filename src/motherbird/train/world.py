@@ -1,0 +1,130 @@
+"""The processes that share a step: one, or those that torchrun started.
+
+Replicas are whole on every rank, and their gradients are added up once a step, behind the last
+micro-batch: at these sizes that costs thousandths of a step (docs/cluster.md), and nothing has to
+be hidden behind the backward pass.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+
+from ..core.checkpoint import as_device
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who takes part.
+
+    Attributes:
+        rank: of this process; 0 writes and speaks.
+        size: processes.
+        device: where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """Equally many numbers of every rank, in the order of ranks."""
+        if self.size == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return [part.tolist() for part in parts]
+
+    def add(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
+        """Replace tensors by their sum over all ranks.
+
+        Args:
+            tensors: alike on every rank.
+            tree: add neighbours, then neighbouring pairs, and so on, instead of as the backend
+                likes; for powers of two.
+        """
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        if tree:
+            other = torch.empty_like(flat)
+            distance = 1
+            while distance < self.size:
+                partner = self.rank ^ distance
+                calls = [
+                    dist.P2POp(dist.isend, flat, partner),
+                    dist.P2POp(dist.irecv, other, partner),
+                ]
+                for work in dist.batch_isend_irecv(calls):
+                    work.wait()
+                flat = flat + other  # a new tensor: what was sent may still be read
+                distance *= 2
+        else:
+            dist.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def tell(self, text: str) -> str:
+        """What rank 0 says, on every rank."""
+        if self.size == 1:
+            return text
+        data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, 0)
+        if self.rank:
+            data = torch.zeros(int(length), dtype=torch.uint8)
+        data = data.to(self.device)
+        dist.broadcast(data, 0)
+        return bytes(data.tolist()).decode()
+
+    def share(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
+        """Give every rank what rank 0 has."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def join(device: str | None, timeout: float) -> Iterator[World]:
+    """Meet the other ranks, where torchrun has started some.
+
+    Args:
+        device: "cpu", "cuda" or the like; None the CPU. Each rank of a node takes a GPU.
+        timeout: seconds after which a rank that does not answer is given up.
+
+    Raises:
+        InputError: the device is not there, or torchrun's variables make no sense.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        yield World(0, 1, as_device(device))
+        return
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = as_device(f"cuda:{local}" if device == "cuda" else device)
+    if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
+        raise InputError(
+            "WORLD_SIZE is set without RANK and MASTER_ADDR",
+            how="start it by torchrun -m motherbird pretrain ...",
+        )
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group(
+        "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
+    )
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), chosen)
+    finally:
+        dist.destroy_process_group()
