@@ -71,6 +71,16 @@ class DivergedError(MotherbirdError, FloatingPointError):
     code = "diverged"
 
 
+class StoppedError(MotherbirdError):
+    """A signal ended the work in good order; what was done is saved."""
+
+    code = "stopped"
+
+    def __init__(self, what: str, where: str = "", how: str = "", signal: int = 15) -> None:
+        super().__init__(what, where, how)
+        self.exit_code = 128 + signal
+
+
 class MissingExtraError(InputError, ImportError):
     """An optional dependency is not installed; the message holds the pip line."""
 

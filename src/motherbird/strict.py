@@ -42,8 +42,8 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid TOML ({error})", str(path)) from error
-    for change in changes:
-        _change(data, change)
+    for one in changes:
+        change(data, one)
     return build(kind, data, str(path))
 
 
@@ -77,15 +77,24 @@ def plain(made: Any) -> Any:
     return made
 
 
-def _change(data: dict[str, Any], change: str) -> None:
-    name, equals, text = change.partition("=")
+def change(data: dict[str, Any], text: str) -> None:
+    """Make one change in what a parser gave.
+
+    Args:
+        data: what is changed.
+        text: "a.b=c"; see `load`.
+
+    Raises:
+        InputError: it has another form, or leads nowhere.
+    """
+    name, equals, given = text.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
-        raise InputError("not of the form a.b=c", change)
+        raise InputError("not of the form a.b=c", text)
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {given}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = given
     here: Any = data
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -96,7 +105,7 @@ def _change(data: dict[str, Any], change: str) -> None:
             if not last:
                 here.setdefault(key, {})
         else:
-            raise InputError(f"there is no {'.'.join(keys[: depth + 1])} to set", change)
+            raise InputError(f"there is no {'.'.join(keys[: depth + 1])} to set", text)
         if last:
             here[place] = value
         else:

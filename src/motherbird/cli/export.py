@@ -1,5 +1,10 @@
 """``motherbird export``."""
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import click
 
 from . import options
@@ -9,7 +14,9 @@ from .output import human, print_json, progress
 @click.command(name="export")
 @click.argument("model", metavar="MODEL")
 @click.option(
-    "--format", required=True, metavar="FORMAT", help="What it becomes: hf, onnx or openvino."
+    "--format",
+    metavar="FORMAT",
+    help="What it becomes: hf, onnx or openvino; of a run hf if not set.",
 )
 @click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
 @click.option(
@@ -26,26 +33,38 @@ from .output import human, print_json, progress
     show_default=True,
     help="auto (float32; hf as stored), float32, int8 (onnx only).",
 )
+@click.option("--step", type=int, metavar="N", help="Of a run: not the newest checkpoint, this.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="Of a run: its prepared text, if it is no longer where the run found it.",
+)
 @options.revision
 @options.threads
 @options.as_json
 def command(
     model: str,
-    format: str,
+    format: str | None,
     out: str,
     head: str,
     dtype: str,
+    step: int | None,
+    data: str | None,
     revision: str | None,
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Write MODEL (a folder, or owner/name on the Hub) for others to run.
+    """Write MODEL (a folder, a run's, or owner/name on the Hub) for others to run.
 
     \b
     motherbird export motherbird-demo --format onnx --out motherbird-onnx
+    motherbird export run --out model
 
     The exported file is compared with the model on documents of 1 to 8,192 tokens; what differs
     is not kept, and the figures are in certificate.json beside it. An earlier export is replaced.
+
+    A run of motherbird pretrain becomes hf, with a card that says how it was trained, or by way of
+    it any other format. As hf it is not compared, and its JSON is {"run", "step", "sha256", "out"}.
 
     With --json, the certificate: {"model", "head", "format", "dtype", "file", "versions",
     "machine", "tolerance": {"difference", "cosine"}, "difference", "cosine", "passed",
@@ -54,6 +73,55 @@ def command(
     """  # noqa: D301
     path = options.output(out, [model])
     options.set_threads(threads)
+    is_run = (Path(model) / "run.json").is_file()
+    if not is_run and not (step is None and data is None):
+        raise click.UsageError("--step and --data are for the folder of a run.")
+    if is_run and revision is not None:
+        raise click.UsageError("A run has no revisions; --step names a checkpoint.")
+    if is_run and format in (None, "hf"):
+        if (head, dtype) != ("auto", "auto"):
+            raise click.UsageError("A run becomes hf as it is, without --head and --dtype.")
+        _write_run(model, path, step, data, json_)
+        return
+    if format is None:
+        raise click.UsageError("Missing option '--format'.")
+    with _folder(model, step, data) if is_run else contextlib.nullcontext(model) as folder:
+        _convert(folder, path, format, head, dtype, revision, json_)
+
+
+def _write_run(run: str, path: Path, step: int | None, data: str | None, json_: bool) -> None:
+    """A checkpoint of a run as a Hugging Face directory."""
+    from ..train import runs
+
+    found = runs.export(Path(run), path, step, None if data is None else Path(data))
+    step = found.progress.step
+    if json_:
+        print_json({"run": run, "step": step, "sha256": found.sha256, "out": str(path)})
+        return
+    click.echo(f"{path}: step {step:,} of {run}, {found.progress.tokens:,} tokens")
+
+
+@contextlib.contextmanager
+def _folder(run: str, step: int | None, data: str | None) -> Iterator[str]:
+    """The same for as long as it is needed, under the run's name."""
+    from ..train import runs
+
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / Path(run).resolve().name
+        runs.export(Path(run), folder, step, None if data is None else Path(data))
+        yield str(folder)
+
+
+def _convert(
+    model: str,
+    path: Path,
+    format: str,
+    head: str,
+    dtype: str,
+    revision: str | None,
+    json_: bool,
+) -> None:
+    """A model's folder in any format, compared."""
     from ..export import export
 
     with progress("comparing", total=1, quiet=json_) as advance:

@@ -30,7 +30,9 @@ COMMANDS = {
     "export": ("export", "Write a model as a Hugging Face directory, ONNX or OpenVINO."),
     "fill-mask": ("fill_mask", "Guess the words behind [MASK] in a text."),
     "info": ("info", "Describe a model, or this machine and what can run on it."),
+    "pretrain": ("pretrain", "Pretrain an encoder as a recipe says, exact to resume."),
     "prepare": ("prepare", "Clean, tokenise and pack text for training."),
+    "runs": ("runs", "Show, report, average or rewind pretraining runs."),
     "tokenizer": ("tokenizer", "Train a tokenizer on a mixture, and compare it with others."),
 }
 EPILOG = "Start with: motherbird demo"

@@ -56,6 +56,11 @@ def compute(function: F) -> F:
     return function
 
 
+def first_rank() -> bool:
+    """Whether this process speaks: the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def check_text(text: str) -> None:
     """Refuse an argument that is not UTF-8.
 

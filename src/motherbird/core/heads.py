@@ -128,9 +128,8 @@ class MaskedLM(nn.Module):
     ) -> Float[Tensor, ""]:
         """Sum of the cross entropy in nats over ``positions``, whose ids should be ``targets``."""
         x = self.head(self.model(packed)[positions.to(self.model.device)])
-        weight = self.decoder.weight
-        if weight is None:
-            weight = self.model.embeddings.tok_embeddings.weight
+        own, tied = self.decoder.weight, self.model.embeddings.tok_embeddings.weight
+        weight = tied if own is None else own
         return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
 
     @torch.inference_mode()

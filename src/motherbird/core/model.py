@@ -187,9 +187,9 @@ class Encoder(nn.Module):
     def become(self, config: EncoderConfig) -> None:
         """Take over another theta or length limit; the weights stay (context extension, 2.2.1)."""
         self.config = config
-        for layer in self.layers:
-            if layer.attn.window is None:
-                layer.attn.theta = config.global_rope_theta
+        for module in self.modules():
+            if isinstance(module, Attention) and module.window is None:
+                module.theta = config.global_rope_theta
 
     def forward(self, packed: Packed) -> Float[Tensor, "T D"]:
         """Encode a batch; it may lie on any device.

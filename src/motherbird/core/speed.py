@@ -45,12 +45,24 @@ def flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
     return 2 * weights * sum(lengths) + 4 * config.hidden_size * keys
 
 
-def ceilings(config: EncoderConfig, threads: int, seconds: float) -> dict[str, float | None]:
-    """`ceiling` of every dtype."""
+def head_flops(config: EncoderConfig, masked: int) -> int:
+    """Floating-point operations of the masked-LM head on so many tokens."""
+    width = config.hidden_size
+    return 2 * masked * (width * width + width * config.vocab_size)
+
+
+def ceilings(
+    config: EncoderConfig, threads: int, seconds: float, dtypes: Sequence[str] = DTYPES
+) -> dict[str, float | None]:
+    """`ceiling` of every dtype, with so many threads."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    return {dtype: ceiling(config, dtype, seconds) for dtype in DTYPES}
+    try:
+        return {dtype: ceiling(config, dtype, seconds) for dtype in dtypes}
+    finally:
+        torch.set_num_threads(before)
 
 
 def ceiling(config: EncoderConfig, dtype: str, seconds: float) -> float | None:

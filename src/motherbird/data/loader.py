@@ -5,7 +5,7 @@ for any number of ranks, of workers, and of rows a step, and a handful of number
 loader's whole state.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,7 @@ class Loader:
         self._step_rows, self._rank, self._world = step_rows, rank, world
         self._workers, self._limit, self._skips = workers, limit, tuple(skips)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Batches from the cursor on; `cursor` moves as they are taken."""
         if not self._workers:
             yield from self._taken(map(Maker(self._argument), self._requests()))

@@ -80,7 +80,7 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Its moments: "<moment>.<parameter>" to tensor, not copied; none before the first step."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, parameter in self.named.items():
             for optimizer in self._all:
                 held = optimizer.state.get(parameter, {})

@@ -70,7 +70,7 @@ class Geometry:
         """
         if self.preset is not None or start is None:
             start = PRESETS[self.preset or "base"]()
-        special = {
+        special: dict[str, Any] = {
             f"{role}_token_id": tokenizer.id_of(role) if role in tokenizer.special else None
             for role in ("cls", "sep", "pad")
         }
@@ -114,6 +114,7 @@ class Phase:
         weight_decay: that of the run if not set.
         masking: share of the tokens that are masked; that of the run if not set.
         theta: of RoPE in global layers; that of the model if not set.
+        micro_tokens: of a micro-batch; that of the run if not set.
         sources: only these of the data; all if not set.
         least_tokens: only documents of so many tokens.
     """
@@ -131,6 +132,7 @@ class Phase:
     weight_decay: float | None = None
     masking: float | None = None
     theta: float | None = None
+    micro_tokens: int | None = None
     sources: tuple[str, ...] | None = None
     least_tokens: int = 0
 
@@ -145,6 +147,8 @@ class Phase:
             raise InputError(f"theta = {self.theta} has to be more than 0")
         if self.weight_decay is not None:
             _check_decay(self.weight_decay)
+        if self.micro_tokens is not None and self.micro_tokens < 1:
+            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
         self.rate(1.0).at(0, self.tokens)
         _ = self.batch
 
@@ -361,7 +365,8 @@ class Recipe:
 
     def micro_rows(self, phase: Phase, rows: int) -> int:
         """Rows of a micro-batch in a step of so many."""
-        return min(rows, max(1, self.train.micro_tokens // phase.seq_len))
+        tokens = phase.micro_tokens or self.train.micro_tokens
+        return min(rows, max(1, tokens // phase.seq_len))
 
     def sizes(self, phase: Phase) -> list[int]:
         """The numbers of rows that its steps can have."""
@@ -397,8 +402,8 @@ class Recipe:
         theta = self.phases[phase].theta
         return replace(
             base,
-            max_position_embeddings=max(p.seq_len for p in self.phases[: phase + 1]),
-            **({} if theta is None else {"global_rope_theta": theta}),
+            max_position_embeddings=self.phases[phase].seq_len,  # which only grows
+            global_rope_theta=base.global_rope_theta if theta is None else theta,
         )
 
     def steps(self) -> int:

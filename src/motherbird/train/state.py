@@ -169,7 +169,7 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
         for name in sorted(tensors):
             tensor = tensors[name].contiguous().reshape(-1)
             if tensor.numel():
-                yield memoryview(tensor.view(torch.uint8).numpy())
+                yield tensor.view(torch.uint8).numpy().data
 
     return chunks(), 8 + len(text) + place
 
@@ -385,4 +385,3 @@ def read_run(run: Path) -> Run:
     if not isinstance(raw, dict) or raw.keys() != Run.__dataclass_fields__.keys():
         raise InputError("not a run.json of this version", str(run / RUN))
     return Run(**raw)
-

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError, need
-from ..machine import units
+from ...machine import units
 from . import Encode, Job, System, in_turn, mean, missing, rectangle
 
 SYSTEMS = tuple(System(__name__, "onnxruntime", dtype, "sorted") for dtype in ("float32", "int8"))

@@ -1,0 +1,202 @@
+"""What a run will take, before its first step: memory, disk, tokens, time."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import machine
+from ..core.checkpoint import as_device
+from ..core.config import EncoderConfig
+from ..core.cross_entropy import LOGITS, LOGITS_GPU
+from ..core.heads import MaskedLM
+from ..data.loader import Cursor, Loader, masking_of
+from ..data.prepared import Prepared
+from ..errors import InputError
+from .gradients import of_leaf, side_by_side
+from .recipe import Recipe
+from .start import model_of
+from .step import dtype_of
+
+FLOAT = 4  # bytes; weights, moments and gradients
+# Bytes that a layer keeps for the backward pass of a token, in units of D + F, by the bytes of the
+# products' dtype; measured, docs/log.md.
+KEPT = {2: 18, 4: 30}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of a process.
+
+    Attributes:
+        state: weights, moments, and the copy that is being saved.
+        gradients: of the micro-batches that are at work, and their sum.
+        activations: of these micro-batches.
+        checkpoint: on disk, of each state that is kept.
+    """
+
+    state: int
+    gradients: int
+    activations: int
+    checkpoint: int
+
+    @property
+    def memory(self) -> int:
+        """All but what is on disk."""
+        return self.state + self.gradients + self.activations
+
+
+def parameters(config: EncoderConfig) -> int:
+    """Of the model with its masked-LM head."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in MaskedLM(config).parameters())
+
+
+def needs(recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int) -> Needs:
+    """An estimate from tensor sizes."""
+    weights = parameters(config) * FLOAT
+    moments = 2 if recipe.train.optimizer == "stableadamw" else 1.5
+    state = int(weights * (1 + moments))
+    on_cpu = device.type == "cpu"
+    leaves = threads if on_cpu else 1
+    tokens = max(recipe.micro_rows(phase, phase.rows) * phase.seq_len for phase in recipe.phases)
+    element = torch.empty(0, dtype=dtype_of(recipe, device)).element_size()
+    width = config.hidden_size + config.intermediate_size
+    kept = KEPT[element] * width * config.num_hidden_layers * tokens
+    head = 2 * config.vocab_size * config.hidden_size * FLOAT
+    head += (LOGITS if on_cpu else LOGITS_GPU) * element * 2
+    extra = leaves + 2 if recipe.train.reduce == "sum" else leaves + 6
+    return Needs(
+        state=2 * state if on_cpu else state,
+        gradients=weights * extra,
+        activations=(kept + head) * leaves,
+        checkpoint=state,
+    )
+
+
+def check(
+    recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
+) -> Needs:
+    """Refuse a run that will not fit into memory, or whose checkpoints will not fit on the disk.
+
+    Raises:
+        InputError: what is needed, what there is, and what to change.
+    """
+    found = needs(recipe, config, device, threads)
+    if device.type == "cuda":
+        free: float | None = torch.cuda.mem_get_info(device)[0]
+    else:
+        available = machine.available_mb()
+        free = None if available is None else available * 1e6
+    if free is not None and found.memory > free:
+        tokens = max(8, int(recipe.train.micro_tokens * 0.5))
+        how = (
+            f"halve train.micro_tokens ({tokens}), use fewer threads, or a smaller model"
+            if found.activations > found.memory / 3
+            else "a smaller model needs less"
+        )
+        raise InputError(
+            f"about {found.memory / 1e9:.1f} GB of memory are needed and {free / 1e9:.1f} GB are "
+            f"free",
+            str(device),
+            how,
+        )
+    if run is not None:
+        home = next(p for p in (run, *run.absolute().parents) if p.exists())
+        room = shutil.disk_usage(home).free
+        wanted = found.checkpoint * (recipe.save.keep + 1)
+        if wanted > room:
+            raise InputError(
+                f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
+                str(run),
+                "free space, or lower save.keep",
+            )
+    return found
+
+
+def plan(
+    recipe: Recipe, data: Path, device_name: str | None, *, measure: bool = True
+) -> dict[str, Any]:
+    """What a run comes to, and how long it takes here, from one micro-batch a core.
+
+    Args:
+        recipe: of the run.
+        data: a prepared set.
+        device_name: where to compute.
+        measure: the time as well.
+
+    Raises:
+        InputError: as `pretrain` would.
+    """
+    device = as_device(device_name)
+    recipe.check_world(1)
+    prepared = Prepared(data)
+    config = model_of(recipe, prepared)
+    threads = torch.get_num_threads()
+    found = check(recipe, config, device, threads, None)
+    phases = []
+    for number, phase in enumerate(recipe.phases):
+        choice = phase.choice
+        rows = len(
+            prepared.rows(choice.seq_len, sources=choice.sources, least_tokens=choice.least_tokens)
+        )
+        speed = _speed(recipe, prepared, config, number, device) if measure else None
+        phases.append({
+            "name": phase.name, "steps": phase.steps(), "tokens": phase.tokens,
+            "seq_len": phase.seq_len, "rows": phase.rows,
+            "epochs": round(phase.tokens / phase.seq_len / rows, 3),
+            "tokens_per_s": speed,
+            "hours": None if speed is None else phase.tokens / speed / 3600,
+        })  # fmt: skip
+    hours = [phase["hours"] for phase in phases]
+    return {
+        "steps": recipe.steps(),
+        "tokens": sum(phase.tokens for phase in recipe.phases),
+        "parameters": parameters(config),
+        "phases": phases,
+        "memory": {
+            "state": found.state, "gradients": found.gradients,
+            "activations": found.activations, "total": found.memory,
+        },
+        "checkpoint": found.checkpoint,
+        "hours": None if None in hours else sum(hours),
+        "device": str(device),
+        "threads": threads,
+    }  # fmt: skip
+
+
+def _speed(
+    recipe: Recipe, prepared: Prepared, config: EncoderConfig, number: int, device: torch.device
+) -> float:
+    """Tokens a second of forward and backward, one micro-batch on each core."""
+    phase = recipe.phases[number]
+    model = MaskedLM(recipe.config(config, number)).to(device).train()
+    weights = list(model.parameters())
+    micro = recipe.micro_rows(phase, phase.rows)
+    dtype = dtype_of(recipe, device)
+    rate = recipe.train.masking if phase.masking is None else phase.masking
+    with side_by_side(device) as threads:
+        loader = Loader(
+            prepared, phase.choice, Cursor(recipe.seed, number), masking_of(prepared, rate),
+            lambda rows: micro * threads.count,
+        )  # fmt: skip
+        batch = next(iter(loader))
+
+        def loss(item: Any) -> torch.Tensor:
+            with torch.autocast(
+                device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False
+            ):
+                return model.loss(item.packed, item.places, item.targets)
+
+        leaves = [partial(loss, item) for item in batch.micro_batches(micro)]
+        run = threads.pool.map if threads.pool else map
+        best = float("inf")
+        for _ in range(2):  # the first is a warm-up
+            start = time.perf_counter()
+            list(run(partial(of_leaf, weights), leaves))
+            best = min(best, time.perf_counter() - start)
+    return len(batch.ids) / best

@@ -1,0 +1,309 @@
+"""One page about a run, whole in one file: curves, stops, recipe, machine, evaluation."""
+
+import html
+import io
+import re
+import signal
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import InputError, OutputExistsError, need
+from ..files import read_json, write_text
+from . import card, journal, state
+from .recipe import from_json
+from .runs import is_busy
+
+START = "<!doctype html>\n<!-- written by motherbird runs report -->\n"
+POINTS = 2000  # of a curve, at most
+ROWS = 200  # of a table, at most: the last ones
+COLOURS = {"stopped": "#8a8a8a", "killed": "#d62728", "rolled back": "#9467bd",
+           "rewound": "#2ca02c"}  # fmt: skip
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color:#222;background:#fff}svg{width:100%;height:auto}table{border-collapse:collapse;"
+    "margin:.5rem 0;display:block;overflow-x:auto}td,th{padding:.15rem .7rem;text-align:left;"
+    "border-bottom:1px solid #ddd;vertical-align:top}pre{background:#f6f6f6;padding:.8rem;"
+    "overflow-x:auto;font-size:13px}h2{margin-top:2rem}"
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place where a process of the run ended, or went back.
+
+    Attributes:
+        kind: a key of `COLOURS`.
+        step: where.
+        time: when it was written down, in seconds since 1970.
+        what: in words.
+    """
+
+    kind: str
+    step: int
+    time: float
+    what: str
+
+
+def report(run: Path, out: Path) -> None:
+    """Write the page; an earlier one is replaced.
+
+    Raises:
+        InputError: it is no run.
+        OutputExistsError: ``out`` is something else.
+        MissingExtraError: matplotlib is not installed.
+    """
+    about = state.read_run(run)
+    need("matplotlib", "train")
+    _check_out(out)
+    recipe = from_json(about.recipe, str(run / state.RUN))
+    lines, events = journal.read(run), journal.read(run, journal.EVENTS)
+    found = marks(events, is_busy(run))
+    step, steps = (lines[-1]["step"] if lines else 0), recipe.steps()
+    title = html.escape(run.resolve().name)
+    tokens = sum(line["tokens"] for line in lines)
+    numbered = [[str(n), *row] for n, row in enumerate(card.phase_rows(recipe), 1)]
+    parts = [
+        f'{START}<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+        f"<p>Step {step:,} of {steps:,}, {tokens:,} tokens; written {_when(time.time())}.</p>\n",
+        _svg(lines, found) if lines else "<p>No step was logged yet.</p>\n",
+        "<h2>Phases</h2>\n" + _table(("", *card.PHASE_HEAD), numbered),
+        "<h2>Stops</h2>\n" + _stops(found),
+        "<h2>Evaluation</h2>\n" + _evaluation(run),
+        "<h2>Checkpoints</h2>\n" + _checkpoints(run),
+        "<h2>Machine and versions, at the start</h2>\n"
+        + _table(("", ""), card.facts(about.made_with)),
+        f"<h2>Recipe</h2>\n<pre>{html.escape(card.toml(about.recipe))}</pre>\n</body></html>\n",
+    ]
+    write_text(out, "".join(parts))
+
+
+def _check_out(out: Path) -> None:
+    how = "name another with --out"
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise OutputExistsError("the output exists and is not a file", str(out), how)
+    if out.exists() and not out.read_bytes().startswith(START.encode()):
+        raise OutputExistsError("the output exists and is no report of motherbird", str(out), how)
+
+
+def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
+    """The story of a run's processes.
+
+    A process that is killed leaves no event: its end shows in the next one's start.
+
+    Args:
+        events: of the journal, in order.
+        busy: whether a process is at it now.
+    """
+    found: list[Mark] = []
+    began: dict[str, Any] | None = None
+    for event in events:
+        kind, step, when = event["event"], event["step"], event["time"]
+        if kind == "start":
+            if began is not None:
+                text = f"the process that began at step {began['step']:,} was killed or failed"
+                found.append(Mark("killed", step, when, f"{text}; on from step {step:,}"))
+            began = event
+        elif kind in ("stop", "finish"):
+            found.append(Mark("stopped", step, when, _end(kind, event.get("signal"))))
+            began = None
+        elif kind == "rolled back":  # the same process goes on, with a start of its own
+            why = event["skip"]["why"]
+            found.append(Mark(kind, step, when, f"to step {event['to']:,}: {why}"))
+            began = None
+        elif kind == "rewound":
+            what = ", ".join(event["set"]) or "nothing"
+            found.append(Mark(kind, step, when, f"to step {event['to']:,}, set: {what}"))
+    if began is not None and not busy:
+        text = f"the process that began at step {began['step']:,} was killed or failed"
+        found.append(Mark("killed", began["step"], began["time"], text))
+    return found
+
+
+def _end(kind: str, number: int | None) -> str:
+    if kind == "finish":
+        return "the run was over"
+    if number is None:
+        return "its part was over"
+    return f"by {signal.Signals(number).name}"
+
+
+def _svg(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> str:
+    """The curves as an element of the page: nothing in it points outside."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "motherbird"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure(lines, found).savefig(text, format="svg", metadata=nothing)
+    element = text.getvalue()
+    element = element[element.index("<svg") :]
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)  # HTML knows without them
+
+
+def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
+    """Loss, learning rate, norm and speed over tokens, as a matplotlib figure."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    ends = np.cumsum([float(line["tokens"]) for line in lines])
+    drawn = Figure(figsize=(9, 10), layout="constrained")
+    panels = drawn.subplots(4, 1, sharex=True, height_ratios=[2, 1, 1, 1])
+    loss, rate, norm, speed = panels
+    _curve(loss, ends, _column(lines, "loss"), "loss, nats", "in training")
+    held = [(x, line["evaluation"]["loss"]) for x, line in zip(ends, lines, strict=True)
+            if "evaluation" in line]  # fmt: skip
+    if held:
+        loss.plot(*zip(*held[-POINTS:], strict=True), "o-", color="#ff7f0e", markersize=3,
+                  linewidth=1, label="held out")  # fmt: skip
+    rate.plot(*_thin(ends, _column(lines, "lr")), color="#1f77b4", linewidth=1.2)
+    rate.set_ylabel("learning rate")
+    _curve(norm, ends, _column(lines, "norm"), "norm of the gradient")
+    seconds = _column(lines, "seconds")
+    per_second = np.divide(_column(lines, "tokens"), seconds, where=seconds > 0,
+                           out=np.full(len(seconds), np.nan))  # fmt: skip
+    _curve(speed, ends, per_second, "tokens a second")
+    speed.yaxis.set_major_formatter(EngFormatter())
+    speed.xaxis.set_major_formatter(EngFormatter())
+    speed.set_xlabel("tokens")
+    loss.legend(fontsize="small")
+    for panel in panels:
+        panel.grid(alpha=0.25, linewidth=0.5)
+        panel.margins(x=0.01)
+        _phases(panel, ends, lines)
+        _marks(panel, ends, lines, found)
+    handles, labels = rate.get_legend_handles_labels()
+    if handles:
+        drawn.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    return drawn
+
+
+def _column(lines: Sequence[dict[str, Any]], key: str) -> Float[np.ndarray, " steps"]:
+    return np.array([np.nan if line[key] is None else line[key] for line in lines], float)
+
+
+def _curve(
+    panel: Any,
+    x: Float[np.ndarray, " steps"],
+    y: Float[np.ndarray, " steps"],
+    label: str,
+    name: str | None = None,
+) -> None:
+    """A curve as it is, pale, and its moving mean over it."""
+    panel.plot(*_thin(x, y), color="#aec7e8", linewidth=0.8)
+    panel.plot(*_thin(x, smooth(y)), color="#1f77b4", linewidth=1.4, label=name)
+    panel.set_ylabel(label)
+
+
+def smooth(y: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+    """The mean over 1% of the steps to each side, at least 2; what is not finite is left out."""
+    side = max(2, len(y) // 100)
+    good = np.isfinite(y)
+    sums, counts = (np.cumsum([0.0, *v]) for v in (np.where(good, y, 0.0), good.astype(float)))
+    here = np.arange(len(y))
+    begin, end = np.maximum(0, here - side), np.minimum(len(y), here + side + 1)
+    total, count = sums[end] - sums[begin], counts[end] - counts[begin]
+    return np.divide(total, count, where=count > 0, out=np.full(len(y), np.nan))
+
+
+def _thin(
+    x: Float[np.ndarray, " steps"], y: Float[np.ndarray, " steps"]
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """At most `POINTS`: of each stretch the value furthest from its mean, so that spikes stay."""
+    size = -(-len(y) // POINTS)
+    if size < 2:
+        return x, y
+    chosen = []
+    for first in range(0, len(y), size):
+        part = y[first : first + size]
+        good = np.isfinite(part)
+        if not good.any():
+            chosen.append(first)
+            continue
+        distance = np.where(good, np.abs(part - part[good].mean()), -1.0)
+        chosen.append(first + int(distance.argmax()))
+    return x[chosen], y[chosen]
+
+
+def _phases(panel: Any, ends: Float[np.ndarray, " steps"], lines: Sequence[dict[str, Any]]) -> None:
+    """Shade every second phase, and number them."""
+    names = [line["phase"] for line in lines]
+    begins = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
+    for number, begin in enumerate(begins):
+        last = begins[number + 1] - 1 if number + 1 < len(begins) else len(names) - 1
+        left = ends[begin - 1] if begin else 0.0
+        if number % 2:
+            panel.axvspan(left, ends[last], color="black", alpha=0.05, linewidth=0)
+        panel.text(left, 0.98, f" {number + 1}", transform=panel.get_xaxis_transform(), fontsize=7,
+                   va="top", color="#666666")  # fmt: skip
+
+
+def _marks(
+    panel: Any,
+    ends: Float[np.ndarray, " steps"],
+    lines: Sequence[dict[str, Any]],
+    found: Sequence[Mark],
+) -> None:
+    """Thin vertical lines, all of a kind in one curve."""
+    steps = [line["step"] for line in lines]
+    for kind, colour in COLOURS.items():
+        places = []
+        for mark in [mark for mark in found if mark.kind == kind][-POINTS // 4 :]:
+            there = bisect_right(steps, mark.step)
+            places.append(ends[there - 1] if there else 0.0)
+        if places:
+            x = [value for place in places for value in (place, place, np.nan)]
+            panel.plot(x, [0.0, 1.0, np.nan] * len(places), color=colour, linewidth=0.7,
+                       linestyle="-" if kind == "killed" else "--", label=kind,
+                       transform=panel.get_xaxis_transform())  # fmt: skip
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
+
+    note = f"<p>The last {ROWS} of {len(rows):,}.</p>\n" if len(rows) > ROWS else ""
+    first = line(head, "th") if any(head) else ""
+    body = "".join(line(row, "td") for row in rows[-ROWS:])
+    return f"{note}<table>\n{first}{body}</table>\n"
+
+
+def _stops(found: Sequence[Mark]) -> str:
+    rows = [[_when(m.time), f"{m.step:,}", m.kind, m.what] for m in found]
+    return _table(("time", "step", "event", ""), rows) if rows else "<p>None yet.</p>\n"
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def _evaluation(run: Path) -> str:
+    rows = [
+        [f"{e['step']:,}", e["phase"], f"{e['loss']:.4f}", card.perplexity(e["loss"]),
+         f"{e['accuracy']:.2%}", f"{e['masked']:,}"]
+        for e in card.evaluations(run)
+    ]  # fmt: skip
+    head = ("step", "phase", "loss", "perplexity", "accuracy", "masked tokens")
+    return _table(head, rows) if rows else "<p>None yet.</p>\n"
+
+
+def _checkpoints(run: Path) -> str:
+    """What is there; nothing of it is verified here."""
+    rows = []
+    for step in sorted(state.steps(run)):
+        directory = state.folder(run, step)
+        try:
+            progress = read_json(directory / state.PROGRESS)
+            size = sum(p.stat().st_size for p in directory.iterdir())
+        except (InputError, OSError):  # it was deleted meanwhile
+            continue
+        rows.append([f"{step:,}", f"{progress['tokens']:,}", f"{size / 1e6:,.1f} MB"])
+    return _table(("step", "tokens", "size"), rows) if rows else "<p>None yet.</p>\n"

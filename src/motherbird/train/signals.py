@@ -1,0 +1,37 @@
+"""SIGTERM and Ctrl-C: the first lets the work come to a good end, the second ends it at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Signals:
+    """Which signal has come, or None."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """A handler."""
+        if self.number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.number = number
+
+
+@contextmanager
+def held() -> Iterator[Signals]:
+    """While the block lasts, signals are only noted; outside the main thread nothing is done."""
+    signals = Signals()
+    before = {}
+    try:
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            before[kind] = signal.signal(kind, signals)
+    except ValueError:  # not in the main thread
+        before = {}
+    try:
+        yield signals
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
