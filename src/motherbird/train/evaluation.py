@@ -66,7 +66,7 @@ class HeldOut:
             targets = batch.targets.to(logits.device)
             loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
             right = (logits.argmax(-1) == targets).sum()
-            return loss.item(), right.item(), float(len(targets))
+            return loss.item(), float(right), float(len(targets))
 
         training = model.training
         model.eval()

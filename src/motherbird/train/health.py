@@ -8,7 +8,7 @@ enters a window: one NaN costs one step.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Literal
 
 from .recipe import Limits
@@ -110,7 +110,7 @@ class Health:
             if len(window) < limits.least:
                 continue
             mean = fmean(window)
-            limit = max(mean + limits.sigmas * pstdev(window), limits.factor * mean)
+            limit = max(mean + limits.sigmas * _deviation(window), limits.factor * mean)
             if value > limit:
                 return f"a spike: {name} {value:.4g} where at most {limit:.4g} was to be expected"
         return ""
@@ -119,16 +119,14 @@ class Health:
         recent, before = self.losses[-limits.level :], self.losses[: -limits.level]
         if self.peace <= limits.least or len(before) < limits.least:
             return Judgement("apply")
+        # Once raised it is measured against what was before the shift, not against the shift.
         if not self.raised:
-            high = fmean(recent) > fmean(before) + limits.level_sigmas * pstdev(before)
-        else:  # measured against what was before the shift, not against the shift itself
-            high = fmean(recent) > self.level_limit
-        if not high:
+            self.level_limit = fmean(before) + limits.level_sigmas * _deviation(before)
+        if fmean(recent) <= self.level_limit:
             self.raised = 0
             return Judgement("apply")
         if not self.raised:
             self.raised_from = step - limits.level + 1
-            self.level_limit = fmean(before) + limits.level_sigmas * pstdev(before)
         self.raised += 1
         if self.raised < limits.level_steps:
             return Judgement("apply")
@@ -177,6 +175,11 @@ def is_plateau(shares: Sequence[float], losses: Sequence[float]) -> bool:
     now = _slope(shares[recent[0] :], losses[recent[0] :])
     ever = _slope(shares, losses)
     return ever < 0 and now > PLATEAU * ever
+
+
+def _deviation(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return math.sqrt(fmean((value - mean) ** 2 for value in values))
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -74,7 +74,7 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
         about = Run(
             given=given, recipe=given, config=asdict(config),
             data=prepared.fingerprint, skips=[], changes=[], made_with=made_with,
-            data_path=str(prepared.directory),
+            data_path=str(prepared.directory.absolute()),
         )  # fmt: skip
         state.write_run(run, about)
         return about

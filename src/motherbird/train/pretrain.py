@@ -366,7 +366,8 @@ class _Process:
         if judgement.verdict == "apply":
             if not progress.health.note(step.number / self.steps, step.loss):
                 return
-            how = f"motherbird runs rewind {self.run} --to-step STEP --set train.lr=..."
+            key = self.recipe.key_of_rate(progress.cursor.phase)
+            how = f"motherbird runs rewind {self.run} --to-step STEP --set {key}=..."
             event, reason = "plateau", f"the loss has stopped to fall; the paper's remedy: {how}"
         else:
             event, reason = judgement.verdict, judgement.reason

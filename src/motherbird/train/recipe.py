@@ -368,6 +368,10 @@ class Recipe:
         tokens = phase.micro_tokens or self.train.micro_tokens
         return min(rows, max(1, tokens // phase.seq_len))
 
+    def key_of_rate(self, phase: int) -> str:
+        """The key by which a phase's learning rate is changed."""
+        return "train.lr" if self.phases[phase].lr is None else f"phases.{phase}.lr"
+
     def sizes(self, phase: Phase) -> list[int]:
         """The numbers of rows that its steps can have."""
         return list(range(phase.first_rows or phase.rows, phase.rows + 1, phase.first_rows or 1))

@@ -115,9 +115,8 @@ def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
         elif kind in ("stop", "finish"):
             found.append(Mark("stopped", step, when, _end(kind, event.get("signal"))))
             began = None
-        elif kind == "rolled back":  # the same process goes on, with a start of its own
-            why = event["skip"]["why"]
-            found.append(Mark(kind, step, when, f"to step {event['to']:,}: {why}"))
+        elif kind == "roll back":  # the same process goes on, with a start of its own
+            found.append(Mark("rolled back", step, when, event["reason"]))
             began = None
         elif kind == "rewound":
             what = ", ".join(event["set"]) or "nothing"

@@ -38,7 +38,8 @@ def roll_back(run: Path, recipe: Recipe, judgement: Judgement, progress: Progres
             f"the run rolled back {len(before)} times and went wrong again at step "
             f"{progress.step} ({judgement.reason})",
             str(run),
-            "lower the rate: motherbird runs rewind RUN --to-step STEP --set train.lr=...",
+            f"lower the rate: motherbird runs rewind {run} --to-step STEP --set "
+            f"{recipe.key_of_rate(progress.cursor.phase)}=...",
         )
     target = state.newest(run, before=judgement.onset - limits.back)
     if target is None:  # the run is younger than that, or its older checkpoints are gone
@@ -48,13 +49,12 @@ def roll_back(run: Path, recipe: Recipe, judgement: Judgement, progress: Progres
         raise DivergedError(
             f"{judgement.reason}, and there is no checkpoint before it",
             str(run),
-            "lower train.lr, or save more often (save.every, save.keep)",
+            "lower the rate, or save more often (save.every, save.keep)",
         )
     skip = _skip(run, recipe, judgement, progress, target.progress)
+    # First the checkpoints: a kill in between leaves a run that goes wrong, and back, once more.
+    state.set_aside_after(run, target.progress.step, "rolled-back")
     state.write_run(run, replace(about, skips=[*about.skips, skip]))
-    for step in state.steps(run):
-        if step > target.progress.step:
-            state.set_aside(run, state.folder(run, step), "rolled-back")
     return (
         f"back from step {progress.step} to {target.progress.step}, leaving out "
         f"{skip['batches']} batches: {judgement.reason}"
@@ -66,15 +66,18 @@ def _skip(
 ) -> dict[str, Any]:
     """The stretch of a phase's order from shortly before the onset up to now, within limits."""
     limits = recipe.health
-    number = progress.cursor.phase
+    lines = journal.read(run)
+    number, end = progress.cursor.phase, progress.cursor.consumed
+    if end == 0 and number > 0:  # with the last step of a phase, the cursor is at the next
+        number -= 1
     phase = recipe.phases[number]
+    taken = [line for line in lines if line["phase"] == phase.name]
+    end = max([end, *(line["consumed"] for line in taken)])
     begin = back.cursor.consumed if back.cursor.phase == number else 0
     first = judgement.onset - limits.back
-    for line in journal.read(run):
-        if line["phase"] == phase.name and line["step"] <= first:
-            begin = max(begin, line["consumed"])
+    begin = max([begin, *(line["consumed"] for line in taken if line["step"] <= first)])
     size = phase.batch.at(max(0, begin - progress.cursor.skipped), phase.seq_len)
-    behind = -(-(progress.cursor.consumed - begin) // size)
+    behind = -(-(end - begin) // size)
     batches = min(limits.skip_most, max(limits.skip_least, behind))
     return {
         "phase": number, "first": begin, "last": begin + batches * size, "batches": batches,

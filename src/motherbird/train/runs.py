@@ -201,12 +201,12 @@ def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
     have = state.steps(run)
     losses = {s["step"]: s["loss"] for s in card.evaluations(run)}
     evaluated = sorted((s for s in have if s in losses), key=lambda step: losses[step])
-    for wanted, there, what in (
-        (last, have, "checkpoints"),
-        (best, evaluated, "checkpoints that were evaluated"),
+    for name, wanted, there, what in (
+        ("last", last, have, "are there"),
+        ("best", best, evaluated, "were evaluated"),
     ):
         if wanted > len(there):
-            raise InputError(f"{wanted} {what} are asked for, there are {len(there)}", str(run))
+            raise InputError(f"{name} = {wanted}, and {len(there)} checkpoints {what}", str(run))
     for step in steps:
         _check_there(run, step)
     chosen = {*have[:last], *evaluated[:best], *steps}
@@ -245,14 +245,7 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
             raise InputError(f"the run is at step {step} already, and nothing is set", str(run))
         newest = max([step, *later])
         check()
-        for other in later:
-            state.set_aside(run, state.folder(run, other), "rewound")
-        if left := [s for s in state.steps(run) if s > step]:
-            raise DamagedError(
-                f"the checkpoint of step {left[0]} could not be moved away",
-                str(run),
-                "check rights and space, and call it again",
-            )
+        state.set_aside_after(run, step, "rewound")
         note = {"step": step, "set": list(changes), "from": newest}
         skips = [skip for skip in about.skips if skip["to"] <= step]
         state.write_run(

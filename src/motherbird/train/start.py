@@ -1,6 +1,6 @@
 """Where a run's weights come from: chance, another run, or a checkpoint of the family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -61,6 +61,7 @@ def of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoi
         found = state.read(state.folder(run, step))
     recipe = from_json(about.recipe, str(run / state.RUN))
     config = recipe.config(config_of_run(about, run), phase_of(found.progress))
+    config = replace(config, attention_dropout=0.0)  # as in published checkpoints: for use
     with torch.device("meta"):
         model = MaskedLM(config)
     weights = {n[6:]: t for n, t in found.tensors().items() if n.startswith("model.")}
@@ -103,8 +104,6 @@ def model_of(recipe: Recipe, prepared: Prepared) -> EncoderConfig:
 
 
 def _with_vocabulary(config: EncoderConfig, size: int) -> EncoderConfig:
-    from dataclasses import replace
-
     return replace(config, vocab_size=max(size, config.vocab_size))
 
 

@@ -243,6 +243,22 @@ def set_aside(run: Path, directory: Path, why: str) -> None:
         log.warning("%s cannot be moved out of the way (%s)", directory, error.strerror)
 
 
+def set_aside_after(run: Path, step: int, why: str) -> None:
+    """Move all checkpoints behind a step into quarantine, the newest first.
+
+    Raises:
+        DamagedError: one cannot be moved.
+    """
+    for later in [number for number in steps(run) if number > step]:
+        set_aside(run, folder(run, later), why)
+        if folder(run, later).exists():
+            raise DamagedError(
+                "a checkpoint cannot be moved out of the way",
+                str(folder(run, later)),
+                "check the rights of the folder, and try again",
+            )
+
+
 def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
     """Delete old checkpoints: all but the newest, multiples, and some.
 

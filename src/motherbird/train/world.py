@@ -39,10 +39,10 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def gather(self, values: Sequence[float]) -> list[list[float]]:
+    def gather(self, values: Sequence[int | float]) -> list[list[float]]:
         """Equally many numbers of every rank, in the order of ranks."""
         if self.size == 1:
-            return [list(values)]
+            return [[float(value) for value in values]]
         mine = torch.tensor(values, dtype=torch.float64, device=self.device)
         parts = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(parts, mine)

@@ -1,0 +1,180 @@
+"""Several ranks by torchrun and gloo: the same run; and none of them dies or hangs alone."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from motherbird.train import journal, state
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+
+# Arguments: the run's folder, the data, steps or "all"; the recipe comes as JSON.
+RANK = """
+import json, os, sys
+import torch
+from pathlib import Path
+from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.recipe import from_json
+torch.set_num_threads(1)
+run, data, steps, recipe = sys.argv[1:5]
+wait = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
+def tick(tick):
+    print("step", tick.step.number, flush=True)
+    if wait:
+        import time; time.sleep(wait)
+print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
+pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
+         part=Slice(None if steps == "all" else int(steps)), on_tick=tick)
+"""
+
+
+@pytest.fixture
+def ranks(smoke_set, tmp_path):
+    """Start some ranks; whatever is left at the end of the test is killed."""
+    started = []
+
+    def start(world, recipe, run, steps="all", wait=0.0, restarts=0):
+        import json
+
+        from motherbird import strict
+
+        script = tmp_path / "rank.py"
+        script.write_text(RANK)
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(world),
+            "--standalone", "--max-restarts", str(restarts), str(script), str(run), str(smoke_set),
+            str(steps), json.dumps(strict.plain(recipe)), str(wait),
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for child in [*_children(process.pid), process.pid]:
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.communicate()
+
+
+def _children(pid):
+    try:
+        return [c.pid for c in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def finished(process, seconds=90):
+    out, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, out[-3000:]
+    return out
+
+
+def losses(run):
+    return [line["loss"] for line in journal.read(run)]
+
+
+@pytest.fixture
+def tree(tiny):
+    """8 micro-batches a step, so that 4 ranks have two each."""
+    phases = (
+        replace(tiny.phases[0], rows=8, first_rows=4, tokens=64 * 40),
+        replace(tiny.phases[1], rows=4, tokens=1024 * 3),
+        replace(tiny.phases[2], rows=4, tokens=1024 * 4, decay=1024 * 4),
+    )
+    train = replace(tiny.train, micro_tokens=64, reduce="tree", timeout=20.0)
+    return replace(tiny, phases=phases, train=train)
+
+
+def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, ranks, tmp_path):
+    """Row 2: saved by one, gone on with by 2, then 4, then 1; and what each rank is told."""
+    train(tree, smoke_set, tmp_path / "one")
+    finished(ranks(4, tree, tmp_path / "four"))
+    train(tree, smoke_set, tmp_path / "mixed", steps=3)
+    finished(ranks(2, tree, tmp_path / "mixed", 4))
+    train(tree, smoke_set, tmp_path / "mixed", steps=2)
+    finished(ranks(4, tree, tmp_path / "mixed"))
+    hashes = {state.newest(tmp_path / n).sha256 for n in ("one", "four", "mixed")}
+    assert len(hashes) == 1
+    for name in ("four", "mixed"):
+        assert losses(tmp_path / name) == losses(tmp_path / "one")
+        wanted = [line["consumed"] for line in journal.read(tmp_path / "one")]
+        assert [line["consumed"] for line in journal.read(tmp_path / name)] == wanted
+
+
+def test_the_default_sum_is_near(tree, smoke_set, train, ranks, tmp_path):
+    recipe = replace(tree, train=replace(tree.train, reduce="sum"))
+    train(recipe, smoke_set, tmp_path / "one")
+    finished(ranks(2, recipe, tmp_path / "two"))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
+def after_steps(process, steps):
+    """The processes of the ranks, when so many steps were taken."""
+    pids, seen = {}, 0
+    for line in process.stdout:
+        pids |= {rank: int(pid) for rank, pid in re.findall(r"rank (\d) (\d+)", line)}
+        seen += line.count("step")
+        if seen >= steps:
+            return pids
+    raise AssertionError("the run ended before")
+
+
+def gone(pid, seconds):
+    deadline = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
+    """Row 11: non-zero, nobody left, a good checkpoint, and the same end after it."""
+    recipe = replace(tree, train=replace(tree.train, timeout=4.0)).of_steps(30)
+    process = ranks(2, recipe, tmp_path / "run", wait=0.05)
+    pids = after_steps(process, 8)
+    os.kill(pids["1"], how)
+    assert gone(pids["0"], 15)  # it does not wait for ever
+    if how == signal.SIGSTOP:  # torchrun would kill it 30 seconds later
+        os.kill(pids["1"], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert all(gone(pid, 5) for pid in pids.values())
+    assert state.newest(tmp_path / "run").progress.step >= 6
+    train(recipe, smoke_set, tmp_path / "run")
+    train(recipe, smoke_set, tmp_path / "one")
+    assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
+
+
+def test_a_signal_to_one_rank_saves_on_all(tree, smoke_set, train, ranks, tmp_path):
+    recipe = tree.of_steps(60)
+    process = ranks(2, recipe, tmp_path / "run", wait=0.05)
+    os.kill(after_steps(process, 5)["1"], signal.SIGTERM)
+    finished(process)
+    stopped = state.newest(tmp_path / "run").progress
+    assert 5 <= stopped.step < recipe.steps() and stopped.world == 2
+    train(recipe, smoke_set, tmp_path / "run")
+    train(recipe, smoke_set, tmp_path / "one")
+    assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tiny, ranks, tmp_path):
+    process = ranks(2, tiny, Path(tmp_path / "run"))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "is no multiple of 2 ranks" in out
+    assert not (tmp_path / "run" / "run.json").exists()
