@@ -14,7 +14,7 @@ from .. import strict
 from ..core import checkpoint
 from ..core import tokenizer as tokenizers
 from ..core.tokenizer import Tokenizer
-from ..errors import DamagedError, InputError, MotherbirdError
+from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
 from . import card, journal, state
 from .recipe import Recipe, differences, from_json

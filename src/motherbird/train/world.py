@@ -126,5 +126,6 @@ def join(device: str | None, timeout: float) -> Iterator[World]:
     )
     try:
         yield World(dist.get_rank(), dist.get_world_size(), chosen)
+        dist.barrier()  # who leaves first would take connections away from the others
     finally:
         dist.destroy_process_group()
