@@ -31,22 +31,23 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError, RecursionError: it is not strict JSON.
     """
-
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in result:
-                raise ValueError(f"the key {key!r} stands there twice")
-            result[key] = value
-        return result
-
-    def no_constant(name: str) -> Any:
-        raise ValueError(f"{name} is not a JSON number")
-
-    value = json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     if "\\u" in text:  # an escape can make a lone surrogate, which is no text
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} stands there twice")
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def read_json(path: Path) -> Any:
@@ -207,16 +208,16 @@ def check_directory(directory: Path, kind: str) -> None:
         manifest = read_manifest(directory)
     except InputError as error:
         raise DamagedError(error.what, error.where) from error
-    if manifest.get("kind") != kind:
-        raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
     if (directory / MANIFEST).read_bytes() != _manifest_text(manifest).encode():
         raise DamagedError("the file was changed after it was written", str(directory / MANIFEST))
+    if manifest.get("kind") != kind:
+        raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
     names = set(manifest["sha256"])
     there = _contents(directory) - {MANIFEST}
     for name in sorted(names ^ there):
         what = "is missing" if name in names else "is not in the folder's manifest"
         raise DamagedError(f"the file {what}", str(directory / name))
-    for name in sorted(names):
+    for name in [MANIFEST, *sorted(names)]:
         if (directory / name).is_symlink() or not (directory / name).is_file():
             raise DamagedError("it is a link or a folder, not a file", str(directory / name))
     check_files(directory, sorted(names))
@@ -306,9 +307,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 except OSError as error:
-                    file.seek(0)
                     raise InputError(
-                        f"another process ({file.read().strip()}) is working on it",
+                        f"another process ({_holder(path)}) is working on it",
                         str(path.parent),
                         "wait for it, or stop it",
                     ) from error
@@ -319,8 +319,21 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
             file.write(f"pid {os.getpid()} on {platform.node()} since {since}")
             file.flush()
 
-            yield partial(_check_lock, file.fileno(), path)
+            try:
+                yield partial(_check_lock, file.fileno(), path)
+            finally:
+                file.truncate(0)  # whoever comes next is not to be taken for us
             return
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock; it has a moment to write that down."""
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):
+            if text := path.read_text().strip():
+                return text
+        time.sleep(0.01)
+    return "unknown"
 
 
 def _check_lock(handle: int, path: Path) -> None:
@@ -395,7 +408,13 @@ def new_directory(
                 disk.rename(old, directory)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-        disk.sync(directory.parent)
+        try:
+            disk.sync(directory.parent)
+        except OSError:
+            if digests is not None:  # a name that may be gone tomorrow is none
+                with contextlib.suppress(OSError):
+                    disk.rename(directory, fresh)
+            raise
     except OSError as error:
         error.filename = error.filename or str(directory)
         raise

@@ -571,7 +571,7 @@ def test_a_disk_that_is_really_full(count, small_disk, monkeypatch, reached):
         run = saved(small_disk / "run", 1, size=50_000)  # 0.6 MB
         free = shutil.disk_usage(run).free
         filler = small_disk / "filler"
-        filler.write_bytes(bytes(max(0, free - chance.randrange(700_000))))
+        filler.write_bytes(bytes(max(0, free - chance.randrange(500_000))))
         with monkeypatch.context() as patch:
             if number % 2:
                 patch.setattr(disk, "check_room", lambda directory, size: None)
@@ -943,7 +943,7 @@ STORIES = {
 def test_power_may_be_lost_at_any_time(count, tmp_path, watch, reached):
     tried, slow = 0, count == COUNTS["R4 crash states"][1]
     for number, (story, older) in enumerate(STORIES.values()):
-        one = told(story, tmp_path / f"run-{number}", watch, older, 5 if slow else 3)
+        one = told(story, tmp_path / f"run-{number}", watch, older, 6 if slow else 3)
         states = list(losses(one))
         if not slow:  # evenly chosen ones
             states = states[:: max(1, len(states) * len(STORIES) // count)]

@@ -49,35 +49,40 @@ class _CrossEntropy(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             h, w = x.to(dtype), weight.to(dtype)
             dx = torch.empty_like(h) if wanted else h
-            dw = torch.zeros(w.shape, dtype=wide, device=x.device) if wanted else w
+            dw: Tensor | None = None
             b = None if bias is None else bias.to(dtype)
             db = torch.zeros(len(w), dtype=wide, device=x.device)
             most = LOGITS if x.device.type == "cpu" else LOGITS_GPU
             step = max(1, most // len(w))
             ones = h.new_ones(min(step, len(h)))
+            every = torch.arange(len(ones), device=x.device)
             for start in range(0, len(h), step):
                 rows = slice(start, start + step)
                 p = h[rows] @ w.T if b is None else torch.addmm(b, h[rows], w.T)
                 torch.softmax(p, dim=-1, out=p)
-                place = targets[rows, None]
-                of_target = p.gather(1, place).to(wide)
-                total -= of_target.clamp(min=TINY).log().sum()
+                place = (every[: len(p)], targets[rows])
+                total -= p[place].to(wide).clamp(min=TINY).log().sum()
                 if wanted:
                     # Less 1 where the target is: minus all others, since p - 1 would be rounded.
-                    others = p.scatter_(1, place, 0.0).sum(-1, keepdim=True)
-                    g = p.scatter_(1, place, -others)
-                    torch.mm(g, w, out=dx[rows])
-                    dw += g.T @ h[rows]
+                    p[place] = 0.0
+                    p[place] = -p.sum(-1)
+                    torch.mm(p, w, out=dx[rows])
+                    part = p.T @ h[rows]
+                    dw = part.to(wide) if dw is None else dw.add_(part)
                     if b is not None:
-                        db += torch.mv(g.T, ones[: len(g)])
+                        db += torch.mv(p.T, ones[: len(p)])
         if wanted:
-            ctx.save_for_backward(dx, dw, db)
+            if dw is None:  # there was no row
+                dw = torch.zeros(w.shape, dtype=wide, device=x.device)
+            ctx.held = [dx, dw, db]
             ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        towards = grads[0]
-        dx, dw, db = (t * towards.to(t.dtype) for t in ctx.saved_tensors)
+        if not ctx.held:
+            raise RuntimeError("the gradients were used: a second backward needs another forward")
+        held, ctx.held = ctx.held, []
+        dx, dw, db = (t.mul_(grads[0].to(t.dtype)) for t in held)  # large: in place
         of_x, of_w, of_b = ctx.dtypes
         return dx.to(of_x), dw.to(of_w), None if of_b is None else db.to(of_b), None, None

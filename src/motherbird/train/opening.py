@@ -1,6 +1,7 @@
 """Before a run begins or goes on: its folder, its recipe and its data are what they should be."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -54,6 +55,9 @@ def own(run: Path) -> Iterator[Callable[[], None]]:
                 str(run),
                 "name a new folder",
             )
+    home = next(p for p in (run, *run.parents) if p.exists())
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise InputError("the output cannot be written", str(run), "check rights, or name another")
     with locked(run / LOCK) as check:
         yield check
 
@@ -110,7 +114,8 @@ def newest(run: Path) -> Checkpoint | None:
     """
     state.clean(run)
     found = state.newest(run, quarantine=True)
-    if found is None and journal.read(run):
+    damaged = (run / "quarantine").glob("step-*.damaged.*")
+    if found is None and (journal.read(run) or any(damaged)):
         raise DamagedError(
             "the run has no checkpoint left",
             str(run),

@@ -8,6 +8,7 @@ same as never having stopped, bit for bit, on the same machine and software.
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -124,6 +125,7 @@ def pretrain(
         DivergedError: it rolled back too often.
         OSError, NoRoomError: the state could not be saved, three times or at the end.
     """
+    run = Path(os.path.abspath(run))
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(join(device, recipe.train.timeout))
         recipe.check_world(world.size)

@@ -118,7 +118,8 @@ def folder(run: Path, step: int) -> Path:
 def steps(run: Path) -> list[int]:
     """Steps that have a checkpoint, verified or not, newest first."""
     names = (p.name for p in (run / "checkpoints").glob("step-*"))
-    return sorted((int(n[5:]) for n in names if n[5:].isdecimal()), reverse=True)
+    found = (int(n[5:]) for n in names if n[5:].isdecimal() and n == f"step-{int(n[5:]):08}")
+    return sorted(found, reverse=True)
 
 
 def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
@@ -134,14 +135,16 @@ def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
         OSError, NoRoomError: it could not be written; what was there before is untouched.
     """
     directory = folder(run, progress.step)
-    if directory.exists():
+    if directory.exists():  # perhaps of a process that was killed before it could sync
+        disk.sync(directory.parent)
+        disk.sync(run)
         return
     chunks, size = _safetensors(tensors)
     text = json.dumps(asdict(progress), indent=1).encode()
     disk.check_room(run, size + len(text))
     if not directory.parent.exists():
         disk.mkdir(directory.parent)
-        disk.sync(run)
+    disk.sync(run)
     digests: dict[str, str] = {}
     with new_directory(directory, KIND, digests=digests) as fresh:
         digests[TENSORS] = disk.write(fresh / TENSORS, chunks, size)
@@ -180,7 +183,12 @@ def read(directory: Path) -> Checkpoint:
     Raises:
         InputError, DamagedError: it is none, or not as it was written; what is wrong is named.
     """
+    if directory.is_symlink():
+        raise DamagedError("it is a link, not a folder", str(directory))
     check_directory(directory, KIND)
+    digests = read_manifest(directory)["sha256"]
+    if digests.keys() != {TENSORS, PROGRESS}:
+        raise DamagedError("it holds other files than a state has", str(directory))
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
@@ -192,7 +200,7 @@ def read(directory: Path) -> Checkpoint:
     progress = strict.build(Progress, raw, str(path))
     if directory.name != f"step-{progress.step:08}":
         raise DamagedError(f"it is the state of step {progress.step}", str(directory))
-    return Checkpoint(directory, progress, read_manifest(directory)["sha256"][TENSORS])
+    return Checkpoint(directory, progress, digests[TENSORS])
 
 
 def newest(run: Path, *, before: int | None = None, quarantine: bool = False) -> Checkpoint | None:
@@ -215,9 +223,13 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
             found = read(directory)
             found.tensors()
             return found
-        except MotherbirdError as error:
+        except (MotherbirdError, OSError) as error:
             log.warning("checkpoint %s cannot be used: %s", directory.name, error)
-            reasons.append(f"{directory.name}: {error.what} ({Path(error.where).name})")
+            if isinstance(error, OSError):
+                what, where = error.strerror or str(error), str(error.filename or directory)
+            else:
+                what, where = error.what, error.where
+            reasons.append(f"{directory.name}: {what} ({Path(where).name})")
             if quarantine:
                 set_aside(run, directory, "damaged")
     if reasons:
