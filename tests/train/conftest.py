@@ -176,3 +176,16 @@ def reached():
         RESULTS.write_text(json_module.dumps(known, indent=1, sort_keys=True) + "\n")
 
     return write
+
+
+@pytest.fixture
+def unchecked():
+    """No shapes and types are checked while a test repeats what others have run with checks.
+
+    The checks take four fifths of a toy's step.
+    """
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -16,6 +16,7 @@ from motherbird.train import journal, state
 from motherbird.train import step as stepping
 from motherbird.train.health import Health
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 

@@ -27,6 +27,15 @@ class Threads:
     def __init__(self, pool: ThreadPoolExecutor | None, count: int) -> None:
         self.pool, self.count = pool, count
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All threads inside each operation of the caller, while no micro-batch is at work."""
+        torch.set_num_threads(self.count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(1 if self.pool else self.count)
+
 
 @contextmanager
 def side_by_side(device: torch.device) -> Iterator[Threads]:
@@ -34,11 +43,11 @@ def side_by_side(device: torch.device) -> Iterator[Threads]:
 
     Inside, torch has one thread in every one of them, and in the caller. Some kernels add up what
     each of their threads had, so that bits depend on the number; and a thread takes over the
-    process' number now and then, so that the number must not change.
+    process' number now and then, so that the number must not change while they work.
     """
     count = torch.get_num_threads()
     if device.type != "cpu" or count == 1:
-        yield Threads(None, 1)
+        yield Threads(None, count)
         return
     torch.set_num_threads(1)
     with ThreadPoolExecutor(count) as pool:

@@ -101,7 +101,8 @@ class Stepper:
         )  # fmt: skip
         judgement, progress = self._judge(loss, norm, progress)
         if judgement.verdict == "apply":
-            self.optimizer.step(lr, gradients)
+            with self.threads.together():
+                self.optimizer.step(lr, gradients)
             progress = replace(progress, updates=progress.updates + 1)
         return progress, Step(number, lr, loss, norm, tokens, masked, judgement)
 
