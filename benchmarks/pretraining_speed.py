@@ -45,6 +45,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from motherbird import EncoderConfig, MaskedLM
+from motherbird import machine as this_machine
 from motherbird.core import speed
 from motherbird.data.loader import Batch, Choice, Cursor, Loader, masking_of
 from motherbird.data.prepared import Prepared
@@ -113,6 +114,7 @@ def ours(options: argparse.Namespace) -> None:
             return journal.read(run)[1]["seconds"]
         raise AssertionError("the run ended")
 
+    this_machine.available_mb = lambda: None  # the peers' processes hold memory beside this one
     turn()
     most = options.rows * SEQ_LEN // options.threads
     searched = {n: seconds(n) for n in (1024, 2048, 4096, 8192) if n <= most}
@@ -316,12 +318,6 @@ class Worker:
         return json.loads(self.process.stdout.readline() or '"a worker failed"')
 
 
-def head_flops(config: EncoderConfig, masked: int) -> int:
-    """Of the forward pass: dense and decoder."""
-    width = config.hidden_size
-    return 2 * masked * (width * width + config.vocab_size * width)
-
-
 def summary(
     config: EncoderConfig,
     turns: list[dict[str, Any]],
@@ -333,7 +329,7 @@ def summary(
     for each, of_text in zip(turns[1:], lengths[1:], strict=True):
         seconds = each["seconds"]
         encoder = 3 * speed.flops(config, of_text)
-        whole = encoder + 3 * head_flops(config, each["masked"])
+        whole = encoder + 3 * speed.head_flops(config, each["masked"])
         rates.append(each["tokens"] / seconds)
         shares.append(encoder / seconds / 1e12 / ceiling)
         with_head.append(whole / seconds / 1e12 / ceiling)

@@ -165,3 +165,46 @@ def test_the_set_has_to_be_the_same(prepared):
 def test_a_step_that_cannot_be_shared(prepared):
     with pytest.raises(InputError, match="4 rows cannot be shared by 3 ranks"):
         next(iter(loader(prepared, world=3)))
+
+
+# --- stretches that are left out, and micro-batches
+
+
+def test_a_stretch_is_left_out_and_the_size_goes_by_what_was_trained_on(prepared):
+    whole = list(itertools.islice(loader(prepared), 30))
+    skipped = list(itertools.islice(loader(prepared, skips=[(16, 40)]), 30))
+    assert stream(skipped[:3]) == stream(whole[:3])  # up to 16 rows
+    assert [b.cursor.rows for b in skipped] == [b.cursor.rows for b in whole]
+    assert skipped[3].cursor.skipped == 24
+    rows = [row for batch in whole for row in batch.rows.tolist()]
+    left = [row for batch in skipped for row in batch.rows.tolist()]
+    assert left[:200] == (rows[:16] + rows[40:])[:200]
+
+
+def test_a_stop_within_or_behind_a_stretch_changes_nothing(prepared):
+    skips = [(8, 20), (20, 31)]
+    whole = list(itertools.islice(loader(prepared, skips=skips), 12))
+    for cut in range(12):
+        cursor = whole[cut].cursor
+        rest = list(itertools.islice(loader(prepared, cursor, skips=skips), 11 - cut))
+        assert stream(rest) == stream(whole[cut + 1 :])
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 12))
+def test_micro_batches_are_the_batch(prepared, rows):
+    batch = next(iter(loader(prepared, step_rows=lambda consumed: 12)))
+    parts = list(batch.micro_batches(rows))
+    assert len(parts) == -(-12 // rows)
+    assert np.concatenate([p.packed.ids.numpy() for p in parts]).tolist() == batch.ids.tolist()
+    assert [n for p in parts for n in p.packed.lengths] == batch.lengths.tolist()
+    assert np.concatenate([p.targets.numpy() for p in parts]).tolist() == batch.targets.tolist()
+    start, places = 0, []
+    for part in parts:
+        places += (part.places.numpy() + start).tolist()
+        start += len(part.packed.ids)
+        assert part.packed.positions.tolist() == [
+            i for length in part.packed.lengths for i in range(length)
+        ]
+        assert part.packed.max_seqlen == max(part.packed.lengths)
+    assert places == batch.places.tolist()

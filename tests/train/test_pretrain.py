@@ -251,8 +251,8 @@ def spoil(monkeypatch, at, how):
 
 @pytest.fixture
 def long(tiny):
-    """120 steps, with limits that fit them."""
-    recipe = tiny.of_steps(120)
+    """80 steps, with limits that fit them."""
+    recipe = tiny.of_steps(80)
     limits = replace(
         tiny.health, window=16, least=8, level=4, level_steps=8, back=4, skip_least=3, skip_most=9,
         factor=1.3, sigmas=8.0, level_sigmas=8.0,
@@ -266,13 +266,13 @@ def events(run, name):
 
 @pytest.mark.parametrize("how", ["loss", "gradient", 10.0, 1000.0])
 def test_one_bad_step_is_skipped(how, long, smoke_set, train, monkeypatch, tmp_path):
-    spoil(monkeypatch, {40}, how)
+    spoil(monkeypatch, {30}, how)
     outcome = train(long, smoke_set, tmp_path / "run")
     skipped = [
         line["step"] for line in journal.read(tmp_path / "run") if line["verdict"] != "apply"
     ]
-    assert skipped == [40] == [e["step"] for e in events(tmp_path / "run", "skip")]
-    assert outcome.progress.updates == outcome.progress.step - 1 == 119
+    assert skipped == [30] == [e["step"] for e in events(tmp_path / "run", "skip")]
+    assert outcome.progress.updates == outcome.progress.step - 1 == 79
     assert all(torch.isfinite(t).all() for t in state.newest(tmp_path / "run").tensors().values())
 
 
@@ -281,10 +281,10 @@ def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
 ):
     """Back to a checkpoint before, past the rows; stopped and resumed behind it: the same bits."""
     hashes = []
-    for name, cuts in (("whole", []), ("parts", [30, 43, 70])):
+    for name, cuts in (("whole", []), ("parts", [20, 33, 60])):
         run = tmp_path / name
         with monkeypatch.context() as patch:
-            at = {41, 42, 43}
+            at = {31, 32, 33}
             spoil(patch, at, "loss")
 
             def heal(text, at=at):  # what was wrong with those rows is left out with them
@@ -301,20 +301,20 @@ def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
         assert outcome.progress.finished
         about = state.read_run(run)
         [skip] = about.skips
-        assert skip["step"] == 43 and skip["to"] == 35
+        assert skip["step"] == 33 and skip["to"] == 25
         assert skip["last"] - skip["first"] == skip["batches"] * 4 and 3 <= skip["batches"] <= 9
         taken = [line["consumed"] for line in journal.read(run) if line["phase"] == "a"]
         assert not any(
             skip["first"] < c - 2 < skip["last"] - 2 and c <= skip["last"] for c in taken
         )
-        assert len(journal.read(run)) == 120
+        assert len(journal.read(run)) == 80
         hashes.append((hash_of(run), figures(run)))
         assert list((run / "quarantine").iterdir())
     assert hashes[0] == hashes[1]
 
 
 def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, monkeypatch, tmp_path):
-    spoil(monkeypatch, set(range(41, 60)), "loss")
+    spoil(monkeypatch, set(range(31, 50)), "loss")
     with pytest.raises(DivergedError, match="rolled back 2 times and went wrong again"):
         train(long, smoke_set, tmp_path / "run")
     assert len(state.read_run(tmp_path / "run").skips) == 2

@@ -1,4 +1,4 @@
-"""A first training loop: small, and the only one. Masked-LM pretraining is one use of it."""
+"""Short training of what lies in memory, by the clock or by steps: the demo's. Runs: `pretrain`."""
 
 import math
 import time
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..core.checkpoint import fastest_dtype
 from ..core.heads import MaskedLM
@@ -143,8 +142,7 @@ def masked_lm_loss(
     device = model.model.device
     fast = fastest_dtype(device)
     with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
-        logits = model(replace(packed, ids=fed), positions)
-    total = cross_entropy(logits.float(), packed.ids[positions].to(device), reduction="sum")
+        total = model.loss(replace(packed, ids=fed), positions, packed.ids[positions])
     return total / max(1, len(positions)), len(positions)
 
 

@@ -1,0 +1,63 @@
+"""Evaluation on held-out rows: the model's own loss there, alike every time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from motherbird import MaskedLM
+from motherbird.data.prepare import prepare
+from motherbird.data.prepared import Prepared
+from motherbird.train import journal
+from motherbird.train.evaluation import HeldOut
+from motherbird.train.gradients import side_by_side
+from motherbird.train.world import World
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(tiny, smoke_set):
+    torch.manual_seed(0)
+    return MaskedLM(tiny.model.config(Prepared(smoke_set).tokenizer))
+
+
+def figures(held_out, model, threads=1):
+    torch.set_num_threads(threads)
+    with side_by_side(CPU) as pool:
+        return held_out.evaluate(model, torch.float32, pool, World(0, 1, CPU))
+
+
+def test_loss_and_accuracy_are_the_models(model, smoke_set):
+    held_out = HeldOut(Prepared(smoke_set), 64, 6, 2, 0.15)
+    assert len(held_out.batches) == 3
+    model.train()
+    found = figures(held_out, model)
+    assert model.training
+    model.eval()
+    loss = right = masked = 0.0
+    for batch in held_out.batches:
+        with torch.no_grad():
+            logits = model(batch.packed, batch.places)
+            loss += float(model.loss(batch.packed, batch.places, batch.targets))
+        right += int((logits.argmax(-1) == batch.targets).sum())
+        masked += len(batch.places)
+    assert found.masked == masked and found.accuracy == pytest.approx(right / masked)
+    assert found.loss == pytest.approx(loss / masked, rel=1e-6)
+    tokens = sum(len(batch.packed.ids) for batch in held_out.batches)
+    assert 0.08 < masked / tokens < 0.2
+
+
+def test_threads_and_repetition_change_nothing(model, smoke_set):
+    held_out = HeldOut(Prepared(smoke_set), 64, 7, 2, 0.15)
+    again = HeldOut(Prepared(smoke_set), 64, 7, 2, 0.15)
+    assert figures(held_out, model) == figures(again, model) == figures(held_out, model, 2)
+
+
+def test_nothing_held_out_is_no_evaluation(tiny, smoke_set, train, tmp_path):
+    home = smoke_set.parent
+    prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
+    assert not HeldOut(Prepared(tmp_path / "set"), 64, 6, 2, 0.15)
+    train(replace(tiny, evaluate=replace(tiny.evaluate, every=1)), tmp_path / "set",
+          tmp_path / "run", steps=2)  # fmt: skip
+    assert all("evaluation" not in line for line in journal.read(tmp_path / "run"))
