@@ -98,10 +98,15 @@ def own_memory_mb(key: str) -> float:
         return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
 
 
-def forget_peak() -> None:
-    """Let VmHWM start anew, where the kernel allows it; freed memory is given back before."""
+def give_back_memory() -> None:
+    """Return to the system what was freed and lies in pieces between what is in use (glibc)."""
     with suppress(OSError, AttributeError, TypeError):  # no C library with malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Let VmHWM start anew, where the kernel allows it; freed memory is given back before."""
+    give_back_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

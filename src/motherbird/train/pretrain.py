@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import strict
+from .. import machine, strict
 from ..core.config import EncoderConfig
 from ..core.heads import MaskedLM
 from ..data.loader import Batch, Cursor, Loader, masking_of
@@ -37,6 +37,9 @@ from .step import SCALE, Step, Stepper
 from .world import World, join
 
 CHECK_EVERY = 100  # steps, after which weights and moments are looked at
+# Steps after which freed memory is given back: documents of ever new lengths leave it in pieces, some
+# 50 MB a step at nano geometry (docs/log.md).
+TRIM_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,8 @@ class _Process:
         saving = time.perf_counter()
         self._keep(step.number, over, progress)
         self.save_seconds = time.perf_counter() - saving
+        if step.number % TRIM_EVERY == 0:
+            machine.give_back_memory()
         if self.world.first:
             seconds = time.perf_counter() - began
             self.on_tick(
