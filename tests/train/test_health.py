@@ -31,7 +31,9 @@ def verdicts(found):
     return [(i + 1, j.verdict) for i, j in enumerate(found) if j.verdict != "apply"]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(n, marks=pytest.mark.slow) for n in range(5, 20))]
+)
 def test_no_false_alarm_in_clean_runs_of_5000_steps(seed):
     assert verdicts(run(healthy(seed, 5000))[1]) == []
 

@@ -102,17 +102,14 @@ def tree(tiny):
 def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, ranks, tmp_path):
     """Row 2: saved by one, gone on with by 2, then 4, then 1; and what each rank is told."""
     train(tree, smoke_set, tmp_path / "one")
-    finished(ranks(4, tree, tmp_path / "four"))
     train(tree, smoke_set, tmp_path / "mixed", steps=3)
     finished(ranks(2, tree, tmp_path / "mixed", 4))
     train(tree, smoke_set, tmp_path / "mixed", steps=2)
     finished(ranks(4, tree, tmp_path / "mixed"))
-    hashes = {state.newest(tmp_path / n).sha256 for n in ("one", "four", "mixed")}
-    assert len(hashes) == 1
-    for name in ("four", "mixed"):
-        assert losses(tmp_path / name) == losses(tmp_path / "one")
-        wanted = [line["consumed"] for line in journal.read(tmp_path / "one")]
-        assert [line["consumed"] for line in journal.read(tmp_path / name)] == wanted
+    assert state.newest(tmp_path / "mixed").sha256 == state.newest(tmp_path / "one").sha256
+    one, mixed = (journal.read(tmp_path / name) for name in ("one", "mixed"))
+    for key in ("loss", "norm", "consumed", "tokens", "masked", "lr"):
+        assert [line[key] for line in mixed] == [line[key] for line in one], key
 
 
 def test_the_default_sum_is_near(tree, smoke_set, train, ranks, tmp_path):
@@ -142,7 +139,9 @@ def gone(pid, seconds):
     return True
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
     """Row 11: non-zero, nobody left, a good checkpoint, and the same end after it."""
     recipe = replace(tree, train=replace(tree.train, timeout=4.0)).of_steps(30)
@@ -161,6 +160,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
     assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_saves_on_all(tree, smoke_set, train, ranks, tmp_path):
     recipe = tree.of_steps(60)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)

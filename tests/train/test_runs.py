@@ -216,7 +216,6 @@ def test_what_was_left_out_later_is_forgotten(run):
         (15, ["train.lrr=1"], "train.lrr is unknown .did you mean lr"),
         (15, ["train.lr=fast"], "train.lr = 'fast' is not a number"),
         (15, ["train.lr=-1"], "lr = -1.0 has to be more than 0"),
-        (15, ["train.micro_tokens=64"], "train.micro_tokens cannot change"),
         (15, ["train.optimizer=muon"], "train.optimizer cannot change"),
         (15, ["seed=2"], "seed cannot change"),
         (15, ["model.dropout=0.5"], "model.dropout cannot change"),
@@ -267,7 +266,7 @@ def test_a_rewind_that_fails_between_leaves_the_old_recipe(run, plan, monkeypatc
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("motherbird.disk.watch", full)
-    with pytest.raises(DamagedError, match="step 18 could not be moved away"):
+    with pytest.raises(DamagedError, match="step-00000018|cannot be moved"):
         runs.rewind(run, 9, ["train.lr=1e-3"])
     assert state.read_run(run) == about
     monkeypatch.undo()

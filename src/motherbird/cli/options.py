@@ -58,7 +58,7 @@ def compute(function: F) -> F:
 
 def first_rank() -> bool:
     """Whether this process speaks: the only one, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def check_text(text: str) -> None:

@@ -59,6 +59,8 @@ class _CrossEntropy(torch.autograd.Function):
             for start in range(0, len(h), step):
                 rows = slice(start, start + step)
                 p = h[rows] @ w.T if b is None else torch.addmm(b, h[rows], w.T)
+                if dtype == torch.float16:  # has no place for small probabilities
+                    p = p.to(wide)
                 torch.softmax(p, dim=-1, out=p)
                 place = (every[: len(p)], targets[rows])
                 total -= p[place].to(wide).clamp(min=TINY).log().sum()
@@ -66,6 +68,7 @@ class _CrossEntropy(torch.autograd.Function):
                     # Less 1 where the target is: minus all others, since p - 1 would be rounded.
                     p[place] = 0.0
                     p[place] = -p.sum(-1)
+                    p = p.to(dtype)
                     torch.mm(p, w, out=dx[rows])
                     part = p.T @ h[rows]
                     dw = part.to(wide) if dw is None else dw.add_(part)
@@ -83,6 +86,9 @@ class _CrossEntropy(torch.autograd.Function):
         if not ctx.held:
             raise RuntimeError("the gradients were used: a second backward needs another forward")
         held, ctx.held = ctx.held, []
-        dx, dw, db = (t.mul_(grads[0].to(t.dtype)) for t in held)  # large: in place
         of_x, of_w, of_b = ctx.dtypes
-        return dx.to(of_x), dw.to(of_w), None if of_b is None else db.to(of_b), None, None
+        dtypes = (of_x, of_w, of_w if of_b is None else of_b)
+        dx, dw, db = (  # in place: they are large, and nobody else has them
+            t.to(dtype).mul_(grads[0].to(dtype)) for t, dtype in zip(held, dtypes, strict=True)
+        )
+        return dx, dw, None if of_b is None else db, None, None

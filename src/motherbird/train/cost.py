@@ -1,5 +1,6 @@
 """What a run will take, before its first step: memory, disk, tokens, time."""
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .gradients import of_leaf, side_by_side
 from .recipe import Recipe
 from .start import model_of
 from .step import dtype_of
+
+log = logging.getLogger(__name__)
 
 FLOAT = 4  # bytes; weights, moments and gradients
 # Bytes that a layer keeps for the backward pass of a token, in units of D + F, by the bytes of the
@@ -92,7 +95,13 @@ def check(
     else:
         available = machine.available_mb()
         free = None if available is None else available * 1e6
-    if free is not None and found.memory > free:
+    if free is not None and found.memory > free and device.type == "cuda":
+        # The estimate was measured on CPUs only: the card has the last word.
+        log.warning(
+            "about %.0f GB may be needed, and %.0f GB are free on %s: if it does not fit, lower "
+            "train.micro_tokens", found.memory / 1e9, free / 1e9, device,
+        )  # fmt: skip
+    elif free is not None and found.memory > free:
         tokens = max(8, int(recipe.train.micro_tokens * 0.5))
         how = (
             f"halve train.micro_tokens ({tokens}), use fewer threads, or a smaller model"
@@ -108,7 +117,7 @@ def check(
     if run is not None:
         home = next(p for p in (run, *run.absolute().parents) if p.exists())
         room = shutil.disk_usage(home).free
-        wanted = found.checkpoint * (recipe.save.keep + 1)
+        wanted = found.checkpoint * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
             raise InputError(
                 f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
@@ -178,11 +187,11 @@ def _speed(
     weights = list(model.parameters())
     micro = recipe.micro_rows(phase, phase.rows)
     dtype = dtype_of(recipe, device)
-    rate = recipe.train.masking if phase.masking is None else phase.masking
     with side_by_side(device) as threads:
+        at_once = threads.count if threads.pool else 1
         loader = Loader(
-            prepared, phase.choice, Cursor(recipe.seed, number), masking_of(prepared, rate),
-            lambda rows: micro * threads.count,
+            prepared, phase.choice, Cursor(recipe.seed, number),
+            masking_of(prepared, recipe.masking(phase)), lambda rows: micro * at_once,
         )  # fmt: skip
         batch = next(iter(loader))
 
@@ -197,6 +206,7 @@ def _speed(
         best = float("inf")
         for _ in range(2):  # the first is a warm-up
             start = time.perf_counter()
-            list(run(partial(of_leaf, weights), leaves))
+            for _result in run(partial(of_leaf, weights), leaves):
+                del _result  # gradients, as large as the model
             best = min(best, time.perf_counter() - start)
     return len(batch.ids) / best

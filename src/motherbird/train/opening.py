@@ -14,7 +14,7 @@ from ..data.prepared import Prepared
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
 from . import cost, journal, state
-from .recipe import Recipe, differences
+from .recipe import Recipe, differences, from_json
 from .start import config_of_run, model_of
 from .state import Checkpoint, Run
 
@@ -83,7 +83,9 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
         state.write_run(run, about)
         return about
     about = state.read_run(run)
-    changed = sorted(differences(about.given, given))
+    # Read and written anew, so that a key which a later version has added is no difference.
+    before = strict.plain(from_json(about.given, str(run / state.RUN)))
+    changed = sorted(differences(before, given))
     if changed:
         raise InputError(
             f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}",

@@ -8,6 +8,7 @@ same as never having stopped, bit for bit, on the same machine and software.
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +38,8 @@ from .step import SCALE, Step, Stepper
 from .world import World, join
 
 CHECK_EVERY = 100  # steps, after which weights and moments are looked at
-# Steps after which freed memory is given back: documents of ever new lengths leave it in pieces, some
-# 50 MB a step at nano geometry (docs/log.md).
+# Steps after which freed memory is given back: documents of ever new lengths leave it in pieces,
+# some 50 MB a step at nano geometry (docs/log.md).
 TRIM_EVERY = 10
 
 
@@ -158,6 +159,10 @@ def _told(about: Run | None, world: World) -> Run:
     return Run(**json.loads(text))
 
 
+def _not_finite(step: int) -> Judgement:
+    return Judgement("roll back", "a weight or a moment is not finite", step)
+
+
 class _RollBack(Exception):
     """The run cannot go on from where it is."""
 
@@ -207,6 +212,8 @@ class _Process:
                 self._save(progress)
             while not progress.finished and not self._stops():
                 progress = self._phase(progress)
+            if not self.stepper.is_finite():
+                raise _RollBack(_not_finite(progress.step), progress)
             self._save(progress)
             self.saver.finish(last=True)
             over = "finish" if progress.finished else "stop"
@@ -306,7 +313,7 @@ class _Process:
         return progress
 
     def _loader(self, phase: Phase, cursor: Cursor) -> Loader:
-        rate = self.recipe.train.masking if phase.masking is None else phase.masking
+        rate = self.recipe.masking(phase)
         skips = [(s["first"], s["last"]) for s in self.skips if s["phase"] == cursor.phase]
         return Loader(
             self.prepared, phase.choice, cursor, masking_of(self.prepared, rate),
@@ -324,7 +331,9 @@ class _Process:
             or (part.seconds is not None and time.monotonic() - self.start >= part.seconds)
         )
         wanted = self.world.gather([float(mine), float(number or 0)])
-        self.signals.number = number or int(max(each[1] for each in wanted)) or None
+        other = int(max(each[1] for each in wanted))
+        if other:  # never back to None: one may have come meanwhile
+            self.signals.number = other
         return any(each[0] for each in wanted)
 
     def _next_phase(self, progress: Progress) -> Progress:
@@ -354,7 +363,7 @@ class _Process:
         line: dict[str, Any] = {
             "step": step.number, "phase": phase.name, "consumed": consumed,
             "tokens": step.tokens, "masked": step.masked, "loss": progress.loss, "lr": step.lr,
-            "norm": step.norm if progress.loss is not None else None,
+            "norm": step.norm if math.isfinite(step.norm) else None,
             "verdict": step.judgement.verdict,
         }  # fmt: skip
         if evaluation is not None:
@@ -387,8 +396,7 @@ class _Process:
         every = self.recipe.save.every
         due = over or (every > 0 and step % every == 0)
         if (due or step % CHECK_EVERY == 0) and not self.stepper.is_finite():
-            broken = Judgement("roll back", "a weight or a moment is not finite", step)
-            raise _RollBack(broken, progress)
+            raise _RollBack(_not_finite(step), progress)
         if due:
             self._save(progress)
 
@@ -399,9 +407,12 @@ class _Process:
         failed = self.saver.finish()
         if failed:
             self._event("save failed", progress.step, reason=failed)
-        keep = self.recipe.save
+        keep, limits = self.recipe.save, self.recipe.health
+        # A rollback needs one from before whatever may come to light now.
+        late = progress.step - (limits.back + limits.level + limits.level_steps)
+        before = [step for step in state.steps(self.run) if step <= late][:1]
         with contextlib.suppress(OSError):  # the next save tries again
-            state.retain(self.run, keep.keep, keep.keep_every, {*progress.phase_ends})
+            state.retain(self.run, keep.keep, keep.keep_every, {*progress.phase_ends, *before})
         self.saver.begin(progress, self.stepper.tensors())
 
 

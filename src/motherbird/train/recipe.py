@@ -321,6 +321,16 @@ class Limits:
     rollbacks: int = 5
     rollbacks_recently: int = 2
 
+    def __post_init__(self) -> None:
+        for key, value in asdict(self).items():
+            least = 0 if key in ("back", "skip_least", "rollbacks", "rollbacks_recently") else 1
+            if value < least:
+                raise InputError(f"{key} = {value} has to be at least {least}")
+        if self.skip_most < self.skip_least:
+            raise InputError(f"skip_most = {self.skip_most} is less than skip_least")
+        if self.least > self.window:
+            raise InputError(f"least = {self.least} is more than window = {self.window}")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -367,6 +377,10 @@ class Recipe:
         """Rows of a micro-batch in a step of so many."""
         tokens = phase.micro_tokens or self.train.micro_tokens
         return min(rows, max(1, tokens // phase.seq_len))
+
+    def masking(self, phase: Phase) -> float:
+        """The share that a phase masks."""
+        return self.train.masking if phase.masking is None else phase.masking
 
     def key_of_rate(self, phase: int) -> str:
         """The key by which a phase's learning rate is changed."""

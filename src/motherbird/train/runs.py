@@ -23,8 +23,8 @@ from .state import Checkpoint, Progress, Run
 
 # What may change in the middle of a run: nothing that the loader's cursor or the weights depend on.
 CHANGEABLE = (
-    r"train\.(lr|weight_decay|masking)"
-    r"|phases\.\d+\.(tokens|lr|warm_up|decay|final|weight_decay|masking)"
+    r"train\.(lr|weight_decay|masking|micro_tokens|dtype|workers|timeout)"
+    r"|phases\.\d+\.(tokens|lr|warm_up|decay|final|weight_decay|masking|micro_tokens)"
     r"|(save|evaluate|health)\.\w+"
 )
 

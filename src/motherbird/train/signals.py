@@ -1,9 +1,12 @@
 """SIGTERM and Ctrl-C: the first lets the work come to a good end, the second ends it at once."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+ECHO = 1.0  # seconds; schedulers and torchrun both pass on the same signal
 
 
 class Signals:
@@ -11,13 +14,15 @@ class Signals:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._first = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """A handler."""
-        if self.number is not None:
+        if self.number is None:
+            self.number, self._first = number, time.monotonic()
+        elif time.monotonic() - self._first > ECHO:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.number = number
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import strict
+from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.heads import MaskedLM
 from ..core.initial import check_tileable, tile
@@ -66,7 +67,8 @@ def of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoi
         model = MaskedLM(config)
     weights = {n[6:]: t for n, t in found.tensors().items() if n.startswith("model.")}
     model.load_state_dict(weights, assign=True)
-    model.model.tokenizer = None
+    if Path(about.data_path).is_dir():
+        model.model.tokenizer = tokenizers.load(Path(about.data_path))
     return model.eval(), found
 
 
@@ -121,7 +123,7 @@ def added_ids(trained: Trained, tokenizer: Tokenizer) -> list[int]:
                 f"the data has {tokenizer.vocab_size} tokens, the model {size}, and no tokenizer "
                 "to compare",
                 trained.where,
-                "put its tokenizer.json into its folder",
+                "put its tokenizer.json into its folder; a run's is in the data that it had",
             )
         return []
     known = {i: token for token, i in old.backend.get_vocab(with_added_tokens=True).items()}

@@ -44,6 +44,12 @@ DTYPES = {
 }  # fmt: skip
 
 
+class OutdatedError(InputError):
+    """A checkpoint that another version of motherbird wrote: whole, and not for this one."""
+
+    code = "outdated"
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands, all counts of all ranks together.
@@ -131,7 +137,6 @@ def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
         tensors: on the CPU, not to change until this returns.
 
     Raises:
-        DivergedError: a tensor is not finite: nothing is written.
         OSError, NoRoomError: it could not be written; what was there before is untouched.
     """
     directory = folder(run, progress.step)
@@ -192,7 +197,7 @@ def read(directory: Path) -> Checkpoint:
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
-        raise InputError(
+        raise OutdatedError(
             f"it has format {raw.get('format')}, this motherbird reads {VERSION}",
             str(path),
             "use the version that wrote it",
@@ -223,6 +228,8 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
             found = read(directory)
             found.tensors()
             return found
+        except OutdatedError:
+            raise
         except (MotherbirdError, OSError) as error:
             log.warning("checkpoint %s cannot be used: %s", directory.name, error)
             if isinstance(error, OSError):
@@ -337,11 +344,6 @@ class Saver:
             save(self.run, progress, self._copies)
         except Exception as error:
             self._error = error
-
-    @property
-    def busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._thread is not None and self._thread.is_alive()
 
     def finish(self, *, last: bool = False) -> str:
         """Wait for the save that is under way; what failed, in words, or nothing.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from ..core.checkpoint import as_device
 from ..errors import InputError
+
+PATIENCE = 1800.0  # seconds for what rank 0 does alone: verify and read a checkpoint, save the last
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class World:
         rank: of this process; 0 writes and speaks.
         size: processes.
         device: where this one computes.
+        patient: a group that waits longer, while rank 0 reads, verifies and writes.
     """
 
     rank: int
     size: int
     device: torch.device
+    patient: Any = None
 
     @property
     def first(self) -> bool:
@@ -82,12 +87,11 @@ class World:
         if self.size == 1:
             return text
         data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
-        length = torch.tensor([len(data)], device=self.device)
-        dist.broadcast(length, 0)
+        length = torch.tensor([len(data)])
+        dist.broadcast(length, 0, group=self.patient)
         if self.rank:
             data = torch.zeros(int(length), dtype=torch.uint8)
-        data = data.to(self.device)
-        dist.broadcast(data, 0)
+        dist.broadcast(data, 0, group=self.patient)
         return bytes(data.tolist()).decode()
 
     def share(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
@@ -125,7 +129,9 @@ def join(device: str | None, timeout: float) -> Iterator[World]:
         "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
     )
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), chosen)
-        dist.barrier()  # who leaves first would take connections away from the others
+        patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=max(timeout, PATIENCE)))
+        yield World(dist.get_rank(), dist.get_world_size(), chosen, patient)
+        # Who leaves first would take connections away from the others; rank 0 may still be saving.
+        dist.barrier(patient)
     finally:
         dist.destroy_process_group()
