@@ -7,7 +7,6 @@ waiting for data and into saves, and how the loss lies before and behind each st
 """
 
 import argparse
-import json
 import signal
 import statistics
 import subprocess
