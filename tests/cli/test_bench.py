@@ -34,7 +34,7 @@ def fakes(monkeypatch):
                 "threads": 1,
                 "versions": {},
                 "environment": {},
-            }, dict.fromkeys(cpu.measure.DTYPES, 1.0)
+            }, dict.fromkeys(cpu.speed.DTYPES, 1.0)
         if function is cpu.speed.ceilings:
             return {"float32": 2.0, "bfloat16": None, "int8": 0.5}
         system, job = arguments

@@ -28,7 +28,7 @@ def made(sources, small_tokenizer, tmp_path_factory):
         Train(4e-3, micro_tokens=1024, dtype="float32", workers=0),
         shape,
         save=Save(every=2, keep=9),
-        evaluate=Evaluate(every=2, rows=2),
+        evaluate=Evaluate(every=2, tokens=128),
     )
     for _ in range(2):
         pretrain(recipe, home / "set", home / "runs" / "one", part=Slice(steps=4))

@@ -86,7 +86,13 @@ def test_a_dry_run_writes_nothing(smoke, motherbird, tree, tmp_path, documented,
 def test_every_recipe_takes_two_steps(name, changes, data, motherbird, model, tmp_path):
     """With geometry and batch shrunk; the length stays the recipe's own."""
     last = 3 if name == "large.toml" else 2
-    changes = [*SMALL, *changes, "evaluate.rows=2", "train.micro_tokens=8192", "train.workers=0"]
+    changes = [
+        *SMALL,
+        *changes,
+        "evaluate.tokens=8192",
+        "train.micro_tokens=8192",
+        "train.workers=0",
+    ]
     changes += [f"phases.{i}.rows=1" for i in range(1, last + 1)]
     changes += [f"phases.{i}.micro_tokens=8192" for i in range(1, last + 1)]
     if name == "large.toml":

@@ -43,7 +43,7 @@ def recipe_of(geometry: Geometry, steps: int, seq_len: int, rows: int, lr: float
         Train(lr, weight_decay=9e-4, micro_tokens=seq_len * rows // 2, dtype="float32", workers=0),
         geometry,
         save=Save(every=0),
-        evaluate=Evaluate(every=0, rows=2),
+        evaluate=Evaluate(every=0, tokens=128),
         seed=17,
     )
 

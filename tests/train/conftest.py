@@ -54,7 +54,7 @@ def tiny():
             local_attention=16, initializer_range=0.18,
         ),
         save=Save(every=3),
-        evaluate=Evaluate(every=4, rows=4),
+        evaluate=Evaluate(every=4, tokens=256),
         seed=5,
     )  # fmt: skip
 

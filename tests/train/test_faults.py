@@ -20,7 +20,10 @@ from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.train import journal, state
 from motherbird.train.state import TENSORS
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX processes")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="needs POSIX processes"),
+    pytest.mark.usefixtures("unchecked"),
+]
 
 COUNTS = {  # of each row of reliability.md: in the default suite, and behind slow
     "R4 kills": (10, 200),

@@ -128,7 +128,7 @@ def test_differences_are_named():
         ("seed=9223372036854775808", "seed"),
         ("save.keep=0", "keep = 0"),
         ("save.every=-1", "0 or more"),
-        ("evaluate.rows=0", "1 or more"),
+        ("evaluate.tokens=0", "1 or more"),
         ("train.workers=1000", "workers = 1000"),
         ("train.timeout=0", "timeout"),
         ("model.preset=huge", "one of base, large, mini, nano"),

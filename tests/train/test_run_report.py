@@ -12,6 +12,8 @@ from motherbird.errors import InputError, OutputExistsError
 from motherbird.files import locked
 from motherbird.train import journal, report, state
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 pytest.importorskip("matplotlib")
 
 EMPTY = {"meta", "br"}

@@ -14,6 +14,8 @@ from motherbird.files import locked
 from motherbird.train import journal, recipe, runs, start, state
 from motherbird.train.recipe import Save
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 KEYS = ["run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
         "evaluation", "checkpoints", "skips", "changes", "data", "world"]  # fmt: skip
 

@@ -268,10 +268,9 @@ class _Process:
         phase = self.recipe.phases[number]
         self.stepper.enter(phase, self.recipe.config(self.base, number))
         evaluate = self.recipe.evaluate
-        held_out = HeldOut(
-            self.prepared, phase.seq_len, evaluate.rows,
-            self.recipe.micro_rows(phase, evaluate.rows), evaluate.masking,
-        )  # fmt: skip
+        rows = max(1, evaluate.tokens // phase.seq_len)
+        micro = self.recipe.micro_rows(phase, rows)
+        held_out = HeldOut(self.prepared, phase.seq_len, rows, micro, evaluate.masking)
         batches = self._loader(phase, progress.cursor).__iter__()
         with contextlib.closing(batches):
             while progress.cursor.phase == number and not progress.finished and not self._stops():

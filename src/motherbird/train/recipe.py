@@ -268,17 +268,17 @@ class Evaluate:
 
     Attributes:
         every: steps; 0 only where a phase ends.
-        rows: how many at most.
+        tokens: in rows of the phase's length, as many as fit; at least one row.
         masking: share of the tokens that are masked.
     """
 
     every: int = 1000
-    rows: int = 256
+    tokens: int = 262_144
     masking: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.rows < 1:
-            raise InputError("every is steps, 0 or more; rows are 1 or more")
+        if self.every < 0 or self.tokens < 1:
+            raise InputError("every is steps, 0 or more; tokens are 1 or more")
         _check_masking(self.masking)
 
 
