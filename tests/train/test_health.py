@@ -148,3 +148,10 @@ def test_a_steady_fall_is_no_plateau():
     shares = [i / 200 for i in range(200)]
     assert not is_plateau(shares, [5 - share for share in shares])
     assert not is_plateau([], [])
+
+
+def test_a_short_run_has_too_much_noise_to_tell():
+    health, chance = Health(), random.Random(1)
+    assert not any(
+        health.note(i / 300, 8 - 3 * min(1, i / 100) + chance.gauss(0, 0.4)) for i in range(300)
+    )

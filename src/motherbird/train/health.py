@@ -17,6 +17,7 @@ Verdict = Literal["apply", "skip", "roll back"]
 RECENT, RECENT_ROLLBACKS = 1000, 5000  # steps
 BINS = 200  # of a run, each the mean loss of its steps, for the plateau
 PLATEAU = 0.1  # of the slope of the run so far
+LEAST_OF_BIN = 5  # steps: a run of fewer than 1,000 has too much noise to tell a plateau
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ class Health:
         self.bins[number][1] += 1
         if not is_new or number == 0:
             return False
-        done = [(i / BINS, sum_ / n) for i, (sum_, n) in enumerate(self.bins[:-1]) if n]
+        done = [
+            (i / BINS, sum_ / n) for i, (sum_, n) in enumerate(self.bins[:-1]) if n >= LEAST_OF_BIN
+        ]
         before = self.plateau
         self.plateau = bool(done) and is_plateau(*zip(*done, strict=True))
         return self.plateau and not before
