@@ -15,7 +15,7 @@ from ..core.checkpoint import as_device
 from ..core.config import EncoderConfig
 from ..core.cross_entropy import LOGITS, LOGITS_GPU
 from ..core.heads import MaskedLM
-from ..data.loader import Cursor, Loader, masking_of
+from ..data.loader import Cursor, Loader, chosen_rows, masking_of
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .gradients import of_leaf, side_by_side
@@ -149,10 +149,7 @@ def plan(
     found = check(recipe, config, device, threads, None)
     phases = []
     for number, phase in enumerate(recipe.phases):
-        choice = phase.choice
-        rows = len(
-            prepared.rows(choice.seq_len, sources=choice.sources, least_tokens=choice.least_tokens)
-        )
+        rows = len(chosen_rows(prepared, phase.choice))
         speed = _speed(recipe, prepared, config, number, device) if measure else None
         phases.append({
             "name": phase.name, "steps": phase.steps(), "tokens": phase.tokens,

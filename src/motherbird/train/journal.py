@@ -17,7 +17,8 @@ from ..files import write_text
 log = logging.getLogger(__name__)
 
 LOG, EVENTS = "log.jsonl", "events.jsonl"
-TIMES = ("seconds", "wait", "save")  # keys of a line that differ from run to run
+# Keys of a line that differ from run to run; "save" is what saving behind the step before took.
+TIMES = ("seconds", "wait", "save")
 
 
 class Journal:

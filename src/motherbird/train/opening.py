@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import machine, strict
+from ..data.loader import chosen_rows
 from ..data.prepared import Prepared
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
@@ -20,7 +21,6 @@ from .state import Checkpoint, Run
 
 log = logging.getLogger(__name__)
 
-LOCK = "LOCK"
 MACHINE = ("cpu", "threads", "python", "versions")  # what a run's bits depend on
 
 
@@ -31,8 +31,7 @@ def check_data(recipe: Recipe, prepared: Prepared) -> None:
         InputError: a row length or a source is missing, or no document is left; what to do.
     """
     for phase in recipe.phases:
-        choice = phase.choice
-        prepared.rows(choice.seq_len, sources=choice.sources, least_tokens=choice.least_tokens)
+        chosen_rows(prepared, phase.choice)
 
 
 @contextmanager
@@ -48,7 +47,7 @@ def own(run: Path) -> Iterator[Callable[[], None]]:
     if run.is_symlink() or (run.exists() and not run.is_dir()):
         raise OutputExistsError("the output exists and is not a folder", str(run), "name another")
     if run.exists() and not (run / state.RUN).exists():
-        foreign = [p.name for p in run.iterdir() if p.name != LOCK]
+        foreign = [p.name for p in run.iterdir() if p.name != state.LOCK]
         if any(not name.startswith(f".{state.RUN}.") for name in foreign):
             raise OutputExistsError(
                 f"the output folder holds {sorted(foreign)[0]!r} and is no run",
@@ -58,7 +57,7 @@ def own(run: Path) -> Iterator[Callable[[], None]]:
     home = next(p for p in (run, *run.parents) if p.exists())
     if not os.access(home, os.W_OK | os.X_OK):
         raise InputError("the output cannot be written", str(run), "check rights, or name another")
-    with locked(run / LOCK) as check:
+    with locked(run / state.LOCK) as check:
         yield check
 
 

@@ -100,7 +100,7 @@ def _written(run: Path) -> float:
 
 def is_busy(run: Path) -> bool:
     """Whether a process holds the run's lock at this moment; nothing is written."""
-    lock = run / "LOCK"
+    lock = run / state.LOCK
     if os.name != "posix" or not lock.exists():
         return False
     import fcntl
@@ -234,7 +234,7 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
         DamagedError: the checkpoint does not verify.
     """
     state.read_run(run)  # before a lock is left in a folder that is no run
-    with locked(run / "LOCK") as check:
+    with locked(run / state.LOCK) as check:
         about = state.read_run(run)
         _check_there(run, step)
         target = state.read(state.folder(run, step))

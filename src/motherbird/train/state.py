@@ -37,7 +37,8 @@ from .health import Health
 log = logging.getLogger(__name__)
 
 KIND = "training state"
-TENSORS, PROGRESS, RUN = "state.safetensors", "progress.json", "run.json"
+TENSORS, PROGRESS = "state.safetensors", "progress.json"
+RUN, LOCK = "run.json", "LOCK"
 VERSION = 1
 DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"
