@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 import torch
@@ -38,6 +39,7 @@ def test_an_error_comes_through_and_threads_come_back():
 
     def work(item):
         begun.append(item)
+        time.sleep(0.001)  # so that the others are not all done before the first is looked at
         raise ValueError(item)
 
     with pytest.raises(ValueError):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LOGITS = 2**24  # of a stretch, on a CPU: they stay in its last cache
+LOGITS = 2**26  # of a stretch, on a CPU: each costs a pass over the gradient of the weight
 LOGITS_GPU = 2**28
 TINY = 1e-37  # a probability below it counts as this: a loss of 85 nats
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from .. import machine
+from ..core.attention import tiled
+from ..core.attention.plan import BLOCK
 from ..core.checkpoint import as_device
 from ..core.config import EncoderConfig
 from ..core.cross_entropy import LOGITS, LOGITS_GPU
@@ -70,8 +72,13 @@ def needs(recipe: Recipe, config: EncoderConfig, device: torch.device, threads: 
     element = torch.empty(0, dtype=dtype_of(recipe, device)).element_size()
     width = config.hidden_size + config.intermediate_size
     kept = KEPT[element] * width * config.num_hidden_layers * tokens
+    if on_cpu:  # and attention's probabilities
+        most = min(tiled.KEPT, max(phase.seq_len for phase in recipe.phases))
+        band = min(most, BLOCK + 2 * config.half_window)
+        keys = sum(most if kind == "full_attention" else band for kind in config.layers)
+        kept += tokens * keys * config.num_attention_heads * element
     head = 2 * config.vocab_size * config.hidden_size * FLOAT
-    head += (LOGITS if on_cpu else LOGITS_GPU) * element * 2
+    head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * element * 2
     extra = leaves + 2 if recipe.train.reduce == "sum" else leaves + 6
     return Needs(
         state=2 * state if on_cpu else state,

@@ -5,8 +5,8 @@ between them are two to three times as fast, as long as the scores of a tile do 
 and their memory is used again; in float32 the two are equal (docs/log.md). The plan says which
 queries and keys make a tile (`Plan.tiles`): documents of like length, or blocks and their bands.
 
-In bfloat16 scores and their powers are rounded, sums are float32. The backward works the
-probabilities out again, tile by tile.
+In bfloat16 scores and their powers are rounded, sums are float32. A training step keeps the
+probabilities of documents and bands that are short, and works those of long ones out again.
 """
 
 import math
@@ -23,7 +23,8 @@ from .plan import Plan, Tile
 SCORES = 2**19  # that a thread works on at a time: 1 MiB of bfloat16, a core's cache
 ALONE = 64  # tokens of a document by itself up to which calls cost more than scores
 LARGEST = 2.0**100  # sum of weights; bfloat16 ends at 2**128
-QUERIES = 128  # of a long document that are taken at a time
+QUERIES = 256  # of a long document that are taken at a time
+KEPT = 1024  # keys of a tile up to which its probabilities weigh no more than all else of a layer
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -57,14 +58,20 @@ class _Attend(torch.autograd.Function):
     ) -> Tensor:
         q, k, v = (_heads_outermost(x) for x in (q, k, v))
         ctx.save_for_backward(q, k, v)
-        ctx.plan, ctx.window = plan, window
+        ctx.plan, ctx.window, ctx.kept = plan, window, []
         y = torch.empty(v.shape, dtype=v.dtype)
         for tile in _tiles(q, plan, window):
             tq = _gather(q, tile, tile.queries)
             tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
             out = torch.empty_like(tq)
-            for heads, rows, memory in _portions(tq, tk):
-                _weigh(tq[heads, rows], tk[heads], tv[heads], tile, memory, out[heads, rows])
+            keep = any(ctx.needs_input_grad) and tk.shape[1] <= KEPT
+            for heads, rows, memory in _portions(tq, tk, keep):
+                if keep:
+                    p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
+                    torch.bmm(p, tv[heads], out=out[heads, rows])
+                    ctx.kept.append(p)
+                else:
+                    _weigh(tq[heads, rows], tk[heads], tv[heads], tile, memory, out[heads, rows])
             _scatter(out, tile, y)
         return y
 
@@ -75,6 +82,7 @@ class _Attend(torch.autograd.Function):
         dq = torch.empty(q.shape, dtype=q.dtype)
         dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
         scale = q.shape[-1] ** -0.5
+        kept = iter(ctx.kept)
         for tile in _tiles(q, ctx.plan, ctx.window):
             tq, (tk, tv) = (
                 _gather(q, tile, tile.queries),
@@ -83,9 +91,12 @@ class _Attend(torch.autograd.Function):
             dy = _gather_rows(towards, tile, tq.shape[1])
             tdq = torch.empty_like(tq)
             tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
-            for heads, rows, memory in _portions(tq, tk):
-                p = _scores(tq[heads, rows], tk[heads], tile, memory)
-                torch.softmax(p, dim=-1, out=p)
+            keep = tk.shape[1] <= KEPT
+            for heads, rows, memory in _portions(tq, tk, keep):
+                if keep:
+                    p = next(kept)
+                else:
+                    p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
                 tdv[heads] += p.mT @ dy[heads, rows]
                 dp = dy[heads, rows] @ tv[heads].mT
                 ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
@@ -142,20 +153,23 @@ def _gather_rows(
 
 
 def _portions(
-    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"]
+    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], fresh: bool
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
     """Which heads and which queries of a tile together, and the memory for their scores.
 
     All at once where the scores fit the budget; else one document in portions, of heads as long as
-    the queries of one fit, then of queries as well. The next portion uses the memory again.
+    the queries of one fit, then of queries as well. The next portion uses the memory again, if it
+    need not be ``fresh``.
     """
     (every, queries, _), keys = q.shape, k.shape[1]
     step = queries if queries * keys <= _budget() else QUERIES
     together = max(1, min(every, _budget() // (step * keys)))
-    memory = q.new_empty(together * step * keys)
+    memory = q.new_empty(0 if fresh else together * step * keys)
     for heads in _slices(every, together):
         for rows in _slices(queries, step):
             shape = (heads.stop - heads.start, rows.stop - rows.start, keys)
+            if fresh:
+                memory = q.new_empty(math.prod(shape))
             yield heads, rows, memory[: math.prod(shape)].view(shape)
 
 
@@ -179,8 +193,18 @@ def _weigh(
         if 1 / LARGEST < least and most < LARGEST:
             torch.bmm(powers, v, out=out).div_(total)
             return
+    torch.bmm(_probabilities(q, k, tile, memory), v, out=out)
+
+
+def _probabilities(
+    q: Float[Tensor, "some rows H"],
+    k: Float[Tensor, "some Lk H"],
+    tile: Tile,
+    memory: Float[Tensor, "some rows Lk"],
+) -> Float[Tensor, "some rows Lk"]:
+    """The softmax of a portion's scores, in the memory given."""
     scores = _scores(q, k, tile, memory)
-    torch.bmm(torch.softmax(scores, dim=-1, out=scores), v, out=out)
+    return torch.softmax(scores, dim=-1, out=scores)
 
 
 def _scores(

@@ -63,7 +63,9 @@ class Projection(nn.Linear):
         way = self._way(x)
         if way is None:
             bias = None if self.bias is None else self.arrange(self.bias)
-            return linear(x, self.arrange(self.weight), bias).split(self.parts, dim=-1)
+            y = linear(x, self.arrange(self.weight), bias)
+            # The backward of a split is a copy, also where there is one part.
+            return y.split(self.parts, dim=-1) if len(self.parts) > 1 else (y,)
         return self._product(way, x.dtype)(x)
 
     def train(self, mode: bool = True) -> "Projection":
