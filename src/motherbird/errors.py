@@ -54,7 +54,7 @@ class FetchError(MotherbirdError):
 
 
 class WorkerError(MotherbirdError):
-    """A process that worked for us died or hung, again and again."""
+    """A process that worked for us, or with us, died or hung."""
 
     code = "worker"
 

@@ -1,19 +1,26 @@
 """Evaluation on held-out rows: the model's own loss there, alike every time."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from motherbird import MaskedLM
+from motherbird.core import tokenizer
+from motherbird.data.loader import Choice
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import Prepared
+from motherbird.errors import InputError
 from motherbird.train import journal
-from motherbird.train.evaluation import HeldOut
+from motherbird.train.evaluation import HeldOut, by_source
 from motherbird.train.gradients import side_by_side
+from motherbird.train.loop import unigram_entropy
 from motherbird.train.world import World
 
 CPU = torch.device("cpu")
+HELD_OUT = Choice(64, held_out=True)
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def figures(held_out, model, threads=1):
 
 
 def test_loss_and_accuracy_are_the_models(model, smoke_set):
-    held_out = HeldOut(Prepared(smoke_set), 64, 6, 2, 0.15)
+    held_out = HeldOut(Prepared(smoke_set), HELD_OUT, 6, 2, 0.15)
     assert len(held_out.batches) == 3
     model.train()
     found = figures(held_out, model)
@@ -49,15 +56,47 @@ def test_loss_and_accuracy_are_the_models(model, smoke_set):
 
 
 def test_threads_and_repetition_change_nothing(model, smoke_set):
-    held_out = HeldOut(Prepared(smoke_set), 64, 7, 2, 0.15)
-    again = HeldOut(Prepared(smoke_set), 64, 7, 2, 0.15)
+    held_out = HeldOut(Prepared(smoke_set), HELD_OUT, 7, 2, 0.15)
+    again = HeldOut(Prepared(smoke_set), HELD_OUT, 7, 2, 0.15)
     assert figures(held_out, model) == figures(again, model) == figures(held_out, model, 2)
 
 
 def test_nothing_held_out_is_no_evaluation(tiny, smoke_set, train, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
-    assert not HeldOut(Prepared(tmp_path / "set"), 64, 6, 2, 0.15)
+    assert not HeldOut(Prepared(tmp_path / "set"), HELD_OUT, 6, 2, 0.15)
     train(replace(tiny, evaluate=replace(tiny.evaluate, every=1)), tmp_path / "set",
           tmp_path / "run", steps=2)  # fmt: skip
     assert all("evaluation" not in line for line in journal.read(tmp_path / "run"))
+
+
+def test_by_source_counts_what_is_there(model, smoke_set):
+    prepared = Prepared(smoke_set)
+    model.model.tokenizer = prepared.tokenizer
+    found = dict(by_source(model, prepared, 64, tokens=10**6, rate=0.15))
+    names = [name for name, about in prepared.about.sources.items() if about.held_out]
+    assert list(found) == [*names, "all"]
+    ids, _, _ = prepared.rows(64, held_out=True).gather(
+        range(len(prepared.rows(64, held_out=True)))
+    )
+    text = ids[~np.isin(ids, prepared.tokenizer.special_ids)].tolist()
+    every = found["all"]
+    assert every.unigram == pytest.approx(unigram_entropy([text], []))
+    assert every.bytes_a_token == len(prepared.tokenizer.decode(text).encode()) / len(text)
+    assert every.nats_a_byte == every.loss / every.bytes_a_token
+    # Untrained: about as good as a guess among all entries, and the parts make up the whole.
+    assert every.loss == pytest.approx(math.log(model.model.config.vocab_size), abs=1.0)
+    assert 0.08 < every.masked / len(text) < 0.2
+
+
+def test_another_tokenizer_is_refused(model, smoke_set):
+    model.model.tokenizer = tokenizer.train([" ".join(map(str, range(5000)))], 384)
+    with pytest.raises(InputError, match="tokenizer is not the set's"):
+        list(by_source(model, Prepared(smoke_set), 64, tokens=100, rate=0.15))
+
+
+def test_nothing_held_out_is_refused(model, smoke_set, tmp_path):
+    home = smoke_set.parent
+    prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
+    with pytest.raises(InputError, match="nothing is held out"):
+        list(by_source(model, Prepared(tmp_path / "set"), 64, tokens=100, rate=0.15))

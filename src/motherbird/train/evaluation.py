@@ -1,14 +1,18 @@
-"""Loss and accuracy on held-out rows: always the same rows, with the same 15% masked."""
+"""Loss and accuracy on held-out rows: always the same rows, with the same tokens masked."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch.nn import functional
 
 from ..core.heads import MaskedLM
 from ..data.loader import Choice, Cursor, Maker, MicroBatch, Request, masking_of
 from ..data.prepared import Prepared
-from .gradients import Threads
+from ..errors import InputError
+from .gradients import Threads, side_by_side
 from .world import World
 
 SEED = 15  # of the order and the masks, whatever the run's
@@ -34,16 +38,15 @@ class HeldOut:
 
     Args:
         prepared: the set.
-        seq_len: tokens of a row.
+        choice: which of its rows.
         rows: how many at most.
         micro_rows: of a micro-batch.
         rate: share that is masked.
     """
 
     def __init__(
-        self, prepared: Prepared, seq_len: int, rows: int, micro_rows: int, rate: float
+        self, prepared: Prepared, choice: Choice, rows: int, micro_rows: int, rate: float
     ) -> None:
-        choice = Choice(seq_len, held_out=True)
         maker = Maker((prepared.directory, choice, masking_of(prepared, rate)))
         count = min(rows, len(maker.rows))
         self.batches: list[MicroBatch] = []
@@ -82,3 +85,95 @@ class HeldOut:
         ]  # three figures each
         loss, right, masked = (sum(column) for column in zip(*ordered, strict=True))
         return Evaluation(loss / max(1.0, masked), right / max(1.0, masked), int(masked))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one source's held-out text, or of all.
+
+    Attributes:
+        loss: nats a masked token.
+        accuracy: share of the masked tokens that were the likeliest.
+        masked: how many these were.
+        unigram: nats a token from the text's own frequencies, the best without any context.
+        bytes_a_token: of the text.
+    """
+
+    loss: float
+    accuracy: float
+    masked: int
+    unigram: float
+    bytes_a_token: float
+
+    @property
+    def nats_a_byte(self) -> float:
+        """The loss of masked tokens over their bytes: what vocabularies can be compared by."""
+        return self.loss / self.bytes_a_token
+
+
+def by_source(
+    model: MaskedLM,
+    prepared: Prepared,
+    seq_len: int,
+    *,
+    tokens: int,
+    rate: float,
+    micro_tokens: int = 4096,
+) -> Iterator[tuple[str, Found]]:
+    """Evaluate on the held-out text of each source, and last on that of all ("all").
+
+    Args:
+        model: on its device, computing in its own dtype; its tokenizer is the set's.
+        prepared: the set.
+        seq_len: tokens of a row; the set was prepared for it.
+        tokens: of each source at most, in rows.
+        rate: share that is masked.
+        micro_tokens: of a micro-batch.
+
+    Raises:
+        InputError: nothing is held out in the set, or the vocabularies differ.
+    """
+    own = model.model.tokenizer
+    if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
+        raise InputError(
+            "the model's tokenizer is not the set's",
+            str(prepared.directory),
+            "prepare the text with --tokenizer and the model's folder",
+        )
+    world = World(0, 1, model.model.device)
+    names = [name for name, about in prepared.about.sources.items() if about.held_out]
+    if not names:
+        raise InputError(
+            "nothing is held out", str(prepared.directory), "run prepare again with --eval 0.01"
+        )
+    with side_by_side(world.device) as threads:
+        for sources in [*((name,) for name in names), None]:
+            choice = Choice(seq_len, held_out=True, sources=sources)
+            held_out = HeldOut(
+                prepared, choice, max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate
+            )
+            found = held_out.evaluate(model, torch.float32, threads, world)  # no autocast
+            text = _text_of(held_out, prepared.tokenizer.special_ids)
+            shares = np.bincount(text) / len(text)
+            shares = shares[shares > 0]
+            yield (
+                sources[0] if sources else "all",
+                Found(
+                    found.loss,
+                    found.accuracy,
+                    found.masked,
+                    float(-(shares * np.log(shares)).sum()),
+                    len(prepared.tokenizer.decode(text.tolist()).encode()) / len(text),
+                ),
+            )
+
+
+def _text_of(held_out: HeldOut, special: list[int]) -> Int[np.ndarray, " T"]:
+    """What was there before it was masked, without special tokens."""
+    parts = []
+    for batch in held_out.batches:
+        ids = batch.packed.ids.clone()
+        ids[batch.places] = batch.targets
+        parts.append(ids.numpy())
+    text = np.concatenate(parts)
+    return text[~np.isin(text, special)]

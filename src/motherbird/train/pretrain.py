@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import machine, strict
 from ..core.config import EncoderConfig
 from ..core.heads import MaskedLM
-from ..data.loader import Batch, Cursor, Loader, masking_of
+from ..data.loader import Batch, Choice, Cursor, Loader, masking_of
 from ..data.prepared import Prepared
 from ..errors import DamagedError
 from . import journal, opening, signals, state
@@ -270,7 +270,8 @@ class _Process:
         evaluate = self.recipe.evaluate
         rows = max(1, evaluate.tokens // phase.seq_len)
         micro = self.recipe.micro_rows(phase, rows)
-        held_out = HeldOut(self.prepared, phase.seq_len, rows, micro, evaluate.masking)
+        choice = Choice(phase.seq_len, held_out=True)
+        held_out = HeldOut(self.prepared, choice, rows, micro, evaluate.masking)
         batches = self._loader(phase, progress.cursor).__iter__()
         with contextlib.closing(batches):
             while progress.cursor.phase == number and not progress.finished and not self._stops():

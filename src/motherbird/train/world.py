@@ -18,9 +18,22 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from ..core.checkpoint import as_device
-from ..errors import InputError
+from ..errors import InputError, WorkerError
 
 PATIENCE = 1800.0  # seconds for what rank 0 does alone: verify and read a checkpoint, save the last
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Say in our words that another rank is gone: torch's speak of sockets and bugs."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's, and those of torch.distributed
+        raise WorkerError(
+            "another rank ended or did not answer in time",
+            f"rank {dist.get_rank()}",
+            "its own message says why; the same command goes on from the last save",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class World:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
+    @_answered()
     def gather(self, values: Sequence[int | float]) -> list[list[float]]:
         """Equally many numbers of every rank, in the order of ranks."""
         if self.size == 1:
@@ -53,6 +67,7 @@ class World:
         dist.all_gather(parts, mine)
         return [part.tolist() for part in parts]
 
+    @_answered()
     def add(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
         """Replace tensors by their sum over all ranks.
 
@@ -82,6 +97,7 @@ class World:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    @_answered()
     def tell(self, text: str) -> str:
         """What rank 0 says, on every rank."""
         if self.size == 1:
@@ -94,6 +110,7 @@ class World:
         dist.broadcast(data, 0, group=self.patient)
         return bytes(data.tolist()).decode()
 
+    @_answered()
     def share(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
         """Give every rank what rank 0 has."""
         if self.size > 1:
@@ -111,6 +128,7 @@ def join(device: str | None, timeout: float) -> Iterator[World]:
 
     Raises:
         InputError: the device is not there, or torchrun's variables make no sense.
+        WorkerError: where another rank ends or hangs, by this and all that ranks do together.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -132,6 +150,7 @@ def join(device: str | None, timeout: float) -> Iterator[World]:
         patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=max(timeout, PATIENCE)))
         yield World(dist.get_rank(), dist.get_world_size(), chosen, patient)
         # Who leaves first would take connections away from the others; rank 0 may still be saving.
-        dist.barrier(patient)
+        with _answered():
+            dist.barrier(patient)
     finally:
         dist.destroy_process_group()

@@ -1,0 +1,148 @@
+"""What a small encoder learns in equal time: shapes, vocabularies, rows, optimizers, rates.
+
+    python benchmarks/ablations.py --set 32k=SET --set 16k=SET --out FILE.json [NAME ...]
+
+Every variant is `motherbird pretrain` with a warm-up, a stretch at the peak rate and a decay over
+the last third, all within so many minutes of steps on this machine: how many steps that is, is
+measured over the variant's first ones. What counts is the loss on the same held-out documents in
+rows of 1,024, 15% masked, times tokens, over bytes: nats a byte, so that vocabularies compare.
+
+Variants that stand in FILE.json are not run again, so the work can be cut into slices; names choose
+some. A set has rows of 1,024, and for the variants with short rows of 256 and 512 as well.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import finish, machine
+
+from motherbird.data.prepared import Prepared
+from motherbird.train import cost, journal
+from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.recipe import Evaluate, Geometry, Init, Phase, Recipe, Save, Train
+from motherbird.train.start import model_of
+
+SEQ_LEN, MASKING, SEED = 1024, 0.3, 17
+EVALUATED = 200_000  # held-out tokens
+TRIAL = 6  # steps that are timed; the first two are a warm-up
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A set by its name, a shape, and how it is trained."""
+
+    set: str = "32k"
+    layers: int = 13
+    width: int = 256
+    optimizer: str = "stableadamw"
+    lr: float = 2e-3
+    tokens_a_step: int = 16_384
+    first_len: int = SEQ_LEN
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def recipe(self, steps: int) -> Recipe:
+        """Of a run of so many steps; rows of `first_len` for the first two thirds."""
+
+        def phase(name: str, seq_len: int, steps: int, **more: int) -> Phase:
+            return Phase(name, steps * self.tokens_a_step, seq_len, self.tokens_a_step // seq_len,
+                         theta=10_000.0, **more)  # fmt: skip
+
+        fall = max(1, steps // 3)
+        rise = max(1, steps // 10) * self.tokens_a_step
+        last = fall * self.tokens_a_step
+        if self.first_len == SEQ_LEN:
+            phases = (phase("only", SEQ_LEN, steps, warm_up=rise, decay=last),)
+        else:
+            phases = (
+                phase("short", self.first_len, steps - fall, warm_up=rise),
+                phase("full", SEQ_LEN, fall, decay=last),
+            )
+        return Recipe(
+            phases,
+            Train(self.lr, masking=MASKING, optimizer=self.optimizer, micro_tokens=4096),
+            Geometry("nano", hidden_size=self.width, num_hidden_layers=self.layers,
+                     intermediate_size=self.width * 3 // 2, num_attention_heads=self.width // 64,
+                     initializer_range=self.width**-0.5, dropout=0.0),
+            Init(), Save(every=0), Evaluate(every=0, tokens=EVALUATED), seed=SEED,
+        )  # fmt: skip
+
+
+BASE = Variant()
+VARIANTS = {
+    "StableAdamW, 2e-3": BASE,
+    "Muon, 2e-3": Variant(optimizer="muon"),
+    "Muon, 4e-3": Variant(optimizer="muon", lr=4e-3),
+    "Muon, 8,192 tokens a step": Variant(optimizer="muon", tokens_a_step=8192),
+    "Muon, vocabulary 16,384": Variant(optimizer="muon", set="16k"),
+    "Muon, 16,384, 7 x 384": Variant(optimizer="muon", set="16k", layers=7, width=384),
+    "Muon, 16,384, 22 x 256": Variant(optimizer="muon", set="16k", layers=22),
+    "Muon, 16,384, rows of 256 first": Variant(optimizer="muon", set="16k", first_len=256),
+    "Muon, 16,384, rows of 512 first": Variant(optimizer="muon", set="16k", first_len=512),
+    "StableAdamW, 4e-3": Variant(lr=4e-3),
+}
+
+
+def bytes_a_token(prepared: Prepared) -> float:
+    """Of the held-out text."""
+    rows = prepared.rows(SEQ_LEN, held_out=True)
+    ids, _, _ = rows.gather(range(len(rows)))
+    special = set(prepared.tokenizer.special_ids)
+    text = [i for i in ids.tolist() if i not in special]
+    return len(prepared.tokenizer.decode(text).encode()) / len(text)
+
+
+def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[str, Any]:
+    """Train a variant; what it came to."""
+    trial = work / "trial"
+    pretrain(variant.recipe(1000), data, trial, part=Slice(TRIAL))
+    seconds = statistics.median(line["seconds"] for line in journal.read(trial)[2:])
+    steps = round(minutes * 60 / seconds)
+    run = work / "run"
+    recipe = variant.recipe(steps)
+    pretrain(recipe, data, run)
+    log = journal.read(run)
+    evaluation = log[-1]["evaluation"]
+    prepared = Prepared(data, verify=False)
+    size = bytes_a_token(prepared)
+    return {
+        "variant": vars(variant),
+        "parameters": cost.parameters(model_of(recipe, prepared)),
+        "steps": steps,
+        "tokens": sum(line["tokens"] for line in log),
+        "minutes": sum(line["seconds"] for line in log) / 60,
+        "bytes_a_token": size,
+        "evaluation": evaluation,
+        "nats_a_byte": evaluation["loss"] / size,
+        "losses": [round(line["loss"], 4) for line in log],
+    }
+
+
+def main() -> None:
+    """Run what is missing; the file is written behind every variant."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; all if not given")
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=DIR", dest="sets")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    sets = {name: Path(folder) for name, folder in (each.split("=", 1) for each in options.sets)}
+    done = json.loads(options.out.read_text())["variants"] if options.out.exists() else {}
+    command = f"python benchmarks/ablations.py --minutes {options.minutes:g} --set ... --out FILE"
+    for name in options.names or VARIANTS:
+        variant = VARIANTS[name]
+        if name in done or variant.set not in sets:
+            continue
+        with tempfile.TemporaryDirectory() as work:
+            done[name] = measure(variant, sets[variant.set], options.minutes, Path(work))
+        finish({"command": command, "machine": machine(), "variants": done}, options.out)
+
+
+if __name__ == "__main__":
+    main()

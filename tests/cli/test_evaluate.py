@@ -1,0 +1,51 @@
+"""The command `evaluate`: a table, JSON, and what it refuses."""
+
+import pytest
+
+from motherbird.data.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, small_tokenizer):
+    """A prepared set of which a good part is held out."""
+    home = tmp_path_factory.mktemp("evaluate")
+    (home / "text").mkdir()
+    for number in range(40):
+        words = " ".join(f"Document {number} says {n} things." for n in range(number, number + 90))
+        (home / "text" / f"{number}.txt").write_text(words)
+    small_tokenizer.save(home / "tokenizer")
+    prepare(home / "text", home / "tokenizer", home / "set", [64, 128], held_out=0.3)
+    return home / "set"
+
+
+def test_a_table_with_a_line_for_each_source(motherbird, data, model):
+    found = motherbird("evaluate", "--model", model, "--data", data, "--seq-len", 64)
+    lines = found.done().out.splitlines()
+    assert lines[0].split() == ["source", "loss", "gain", "accuracy", "masked"]
+    assert len(lines) == 3 and lines[-1].startswith("all ")
+
+
+def test_json(motherbird, data, model):
+    report = motherbird(
+        "evaluate", "--model", model, "--data", data, "--seq-len", 128,
+        "--masking", 0.3, "--json",
+    ).done().json  # fmt: skip
+    assert report["masking"] == 0.3 and report["seq_len"] == 128
+    every = report["sources"]["all"]
+    keys = {"loss", "accuracy", "masked", "unigram", "bytes_a_token", "nats_a_byte"}
+    assert set(every) == keys
+    assert every["nats_a_byte"] == pytest.approx(every["loss"] / every["bytes_a_token"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--seq-len", 512], "was not prepared for rows of 512 tokens"),
+        (["--masking", 1.5], "--masking"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_refused(motherbird, data, model, options, says):
+    given = ["--model", model, "--data", data, "--seq-len", 64, *options]
+    motherbird("evaluate", *given).refused(says)
