@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,8 @@ class Variant:
     width: int = 256
     optimizer: str = "stableadamw"
     lr: float = 2e-3
-    tokens_a_step: int = 16_384
+    tokens_a_step: int = 8192
     first_len: int = SEQ_LEN
-    more: dict[str, Any] = field(default_factory=dict)
 
     def recipe(self, steps: int) -> Recipe:
         """Of a run of so many steps; rows of `first_len` for the first two thirds."""
@@ -72,17 +71,16 @@ class Variant:
         )  # fmt: skip
 
 
-BASE = Variant()
 VARIANTS = {
-    "StableAdamW, 2e-3": BASE,
-    "Muon, 2e-3": Variant(optimizer="muon"),
-    "Muon, 4e-3": Variant(optimizer="muon", lr=4e-3),
-    "Muon, 8,192 tokens a step": Variant(optimizer="muon", tokens_a_step=8192),
-    "Muon, vocabulary 16,384": Variant(optimizer="muon", set="16k"),
-    "Muon, 16,384, 7 x 384": Variant(optimizer="muon", set="16k", layers=7, width=384),
-    "Muon, 16,384, 22 x 256": Variant(optimizer="muon", set="16k", layers=22),
-    "Muon, 16,384, rows of 256 first": Variant(optimizer="muon", set="16k", first_len=256),
-    "Muon, 16,384, rows of 512 first": Variant(optimizer="muon", set="16k", first_len=512),
+    "StableAdamW": Variant(),
+    "Muon": Variant(optimizer="muon"),
+    "Muon, 16k": Variant("16k", optimizer="muon"),
+    "Muon, 16k, 7 x 384": Variant("16k", 7, 384, "muon"),
+    "Muon, 16k, 22 x 256": Variant("16k", 22, 256, "muon"),
+    "Muon, 16k, rows of 256 first": Variant("16k", optimizer="muon", first_len=256),
+    "Muon, 16k, 4e-3": Variant("16k", optimizer="muon", lr=4e-3),
+    "Muon, 16k, rows of 512 first": Variant("16k", optimizer="muon", first_len=512),
+    "Muon, 16k, 16,384 tokens a step": Variant("16k", optimizer="muon", tokens_a_step=16_384),
     "StableAdamW, 4e-3": Variant(lr=4e-3),
 }
 

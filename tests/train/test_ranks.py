@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -18,21 +19,22 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 # Arguments: the run's folder, the data, steps or "all"; the recipe comes as JSON.
 RANK = """
-import json, os, sys
+import json, os, sys, time
 import torch
 from pathlib import Path
 from motherbird.train.pretrain import Slice, pretrain
 from motherbird.train.recipe import from_json
-torch.set_num_threads(1)
-run, data, steps, recipe = sys.argv[1:5]
-wait = float(sys.argv[5]) if len(sys.argv) > 5 else 0.0
+
 def tick(tick):
     print("step", tick.step.number, flush=True)
-    if wait:
-        import time; time.sleep(wait)
-print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
-pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
-         part=Slice(None if steps == "all" else int(steps)), on_tick=tick)
+    time.sleep(wait)
+
+if __name__ == "__main__":  # processes that read ahead import this file
+    torch.set_num_threads(1)
+    run, data, steps, recipe, wait = *sys.argv[1:5], float(sys.argv[5])
+    print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
+    pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
+             part=Slice(None if steps == "all" else int(steps)), on_tick=tick)
 """
 
 
@@ -112,6 +114,32 @@ def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, ranks, 
         assert [line[key] for line in mixed] == [line[key] for line in one], key
 
 
+@pytest.mark.slow
+def test_a_hundred_changes_of_ranks(tree, smoke_set, train, ranks, tmp_path, reached):
+    """Row 2 in full: stops at random steps, gone on with by another number of ranks."""
+    chance = np.random.default_rng(2)
+    changes, runs, workers = 0, 0, (0, 1, 4)
+    while changes < 100:
+        settings = replace(tree.train, workers=workers[runs % 3], timeout=60.0)
+        recipe = replace(tree, train=settings)
+        if runs < 3:
+            train(recipe, smoke_set, tmp_path / f"one-{runs}")
+        run, world, at = tmp_path / str(runs), 1, 0
+        while at < recipe.steps():
+            world = int(chance.choice([w for w in (1, 2, 4) if w != world]))
+            left = recipe.steps() - at
+            steps = int(chance.integers(1, 5)) if left > 4 else left
+            finished(ranks(world, recipe, run, steps))
+            at, changes = at + steps, changes + 1
+        one = tmp_path / f"one-{runs % 3}"
+        assert state.newest(run).sha256 == state.newest(one).sha256
+        for key in ("loss", "norm", "consumed", "tokens", "masked", "lr"):
+            found, wanted = ([line[key] for line in journal.read(r)] for r in (run, one))
+            assert found == wanted, key
+        runs += 1
+    reached("R2", changes=changes, runs=runs, ranks=[1, 2, 4], workers=list(workers))
+
+
 def test_the_default_sum_is_near(tree, smoke_set, train, ranks, tmp_path):
     recipe = replace(tree, train=replace(tree.train, reduce="sum"))
     train(recipe, smoke_set, tmp_path / "one")
@@ -151,8 +179,8 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
     assert gone(pids["0"], 15)  # it does not wait for ever
     if how == signal.SIGSTOP:  # torchrun would kill it 30 seconds later
         os.kill(pids["1"], signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "another rank ended or did not answer in time" in out
     assert all(gone(pid, 5) for pid in pids.values())
     assert state.newest(tmp_path / "run").progress.step >= 6
     train(recipe, smoke_set, tmp_path / "run")

@@ -1,0 +1,233 @@
+"""The control: a BERT of equal size on the same rows, beside a run of motherbird pretrain.
+
+    python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4]
+    python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
+
+transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, dropout 0.1
+as published, 15% masked; its depth and width are the run's, its feed-forward is chosen so that
+parameters are equal. It takes the rows of RUN's first phase in its order, with its batch sizes and
+warm-up, padded documents in bfloat16 with AdamW (weight decay 0.01). Every --every tokens both are
+evaluated alike: 15% masked on the same held-out rows. RUN's evaluations stand in its log. The
+first command goes on where it was, at most 50 steps back; the second only shows what it has done.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import finish, machine
+from pretraining_speed import Micro, padded
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from motherbird.data.loader import Choice, Cursor, Loader, Maker, Request, masking_of
+from motherbird.data.prepared import Prepared
+from motherbird.train import cost, journal, state
+from motherbird.train.evaluation import SEED
+from motherbird.train.recipe import Recipe, from_json
+from motherbird.train.schedule import Rate
+from motherbird.train.start import model_of
+
+MASKING, BUDGET = 0.15, 2048
+SAVE = 50  # steps
+
+
+def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
+    """As large as the run's, of the same depth and width."""
+    import transformers
+
+    ours = model_of(recipe, prepared)
+    wanted = cost.parameters(ours)
+
+    def config(inner: int) -> transformers.BertConfig:
+        return transformers.BertConfig(
+            vocab_size=ours.vocab_size, hidden_size=ours.hidden_size,
+            num_hidden_layers=ours.num_hidden_layers,
+            num_attention_heads=ours.num_attention_heads, intermediate_size=inner,
+            max_position_embeddings=1024, type_vocab_size=1,
+            initializer_range=ours.hidden_size**-0.5 if ours.hidden_size < 768 else 0.02,
+            pad_token_id=ours.pad_token_id,
+        )  # fmt: skip
+
+    def parameters(inner: int) -> int:
+        with torch.device("meta"):
+            model = transformers.BertForMaskedLM(config(inner))
+            return sum(p.numel() for p in model.parameters())
+
+    a_channel = parameters(65) - parameters(64)
+    inner = 64 + round((wanted - parameters(64)) / a_channel)
+    torch.manual_seed(recipe.seed)
+    return transformers.BertForMaskedLM(config(inner))
+
+
+def loss_of(model: torch.nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
+    """Summed loss of the masked tokens, and their logits; the head sees no other token."""
+    ids, mask, labels = micro
+    wanted = labels != -100
+    x = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state[wanted]
+    logits = model.cls(x)
+    return cross_entropy(logits.float(), labels[wanted], reduction="sum"), logits
+
+
+@torch.no_grad()
+def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
+    """Loss and accuracy."""
+    model.eval()
+    loss = right = count = 0
+    for each in micro:
+        with torch.autocast("cpu", torch.bfloat16):
+            part, logits = loss_of(model, each)
+        wanted = each[2][each[2] != -100]
+        loss += part.item()
+        right += int((logits.argmax(-1) == wanted).sum())
+        count += len(wanted)
+    model.train()
+    return {"loss": loss / count, "accuracy": right / count, "masked": count}
+
+
+def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> None:
+    """Go on until --tokens, or until the time is over."""
+    work = options.work
+    phase = recipe.phases[0]
+    work.mkdir(parents=True, exist_ok=True)
+    model = model_like(recipe, prepared).train()
+    named = dict(model.named_parameters())
+    groups = [
+        {"params": [p for p in named.values() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in named.values() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    log: list[dict[str, Any]] = []
+    saved = work / "state.json"
+    if saved.exists():
+        log = json.loads(saved.read_text())["log"]
+        tensors = load_file(work / f"state-{len(log)}.safetensors")
+        model.load_state_dict({n: tensors[f"model.{n}"] for n in model.state_dict()})
+        for name, parameter in named.items():
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    rows = log[-1]["rows"] if log else 0
+    tokens = log[-1]["tokens"] if log else 0
+    rate = Rate(options.lr, phase.warm_up, 0, 0.0)
+    loader = Loader(
+        prepared, phase.choice, Cursor(recipe.seed, 0, rows), masking_of(prepared, MASKING),
+        lambda at: phase.batch.at(at, phase.seq_len),
+    )  # fmt: skip
+    maker = Maker(
+        (prepared.directory, Choice(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
+    )
+    count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
+    held_out = padded(maker(Request(0, count, Cursor(SEED))), BUDGET)
+    deadline = time.monotonic() + options.minutes * 60
+    for batch in loader:
+        if tokens >= options.tokens or time.monotonic() > deadline:
+            break
+        start = time.perf_counter()
+        masked = len(batch.places)
+        lr = rate.at(rows * phase.seq_len, phase.tokens)
+        total = 0.0
+        for micro in padded(batch, BUDGET):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, _ = loss_of(model, micro)
+            (loss / masked).backward()
+            total += loss.item() / masked
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad()
+        rows, before, tokens = batch.cursor.rows, tokens, tokens + len(batch.ids)
+        line = {"rows": rows, "tokens": tokens, "loss": total, "lr": lr,
+                "seconds": time.perf_counter() - start}  # fmt: skip
+        if tokens // options.every > before // options.every:
+            line["evaluation"] = evaluate(model, held_out)
+            print(json.dumps(line), flush=True)
+        log.append(line)
+        if len(log) % SAVE == 0:
+            save(work, model, optimizer, log)
+    save(work, model, optimizer, log)
+
+
+def save(
+    work: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: list[dict[str, Any]]
+) -> None:
+    """Tensors first, then the file that names them."""
+    tensors = {f"model.{n}": t.clone() for n, t in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        tensors |= {f"{key}.{name}": t for key, t in optimizer.state[parameter].items()}
+    save_file(tensors, work / f"state-{len(log)}.safetensors")
+    fresh = work / "state.json.tmp"
+    fresh.write_text(json.dumps({"log": log}))
+    fresh.replace(work / "state.json")
+    for old in work.glob("state-*.safetensors"):
+        if old.name != f"state-{len(log)}.safetensors":
+            old.unlink()
+
+
+def draw(figure: Path, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> None:
+    """Held-out loss over tokens."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots(figsize=(7, 4))
+    for points, label in ((ours, "motherbird"), (theirs, "BERT")):
+        axes.plot(*zip(*[(t / 1e6, loss) for t, loss in points], strict=True), marker=".",
+                  label=label)  # fmt: skip
+    axes.set(xlabel="million tokens", ylabel="held-out loss, nats a token (15% masked)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    pyplot.tight_layout()
+    pyplot.savefig(figure)
+
+
+def main() -> None:
+    """Train, or show."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("set", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--tokens", type=float, default=8e6)
+    parser.add_argument("--every", type=float, default=5e5, help="tokens between evaluations")
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--minutes", type=float, default=1e6, help="of this slice")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    recipe = from_json(state.read_run(options.run).recipe, str(options.run))
+    prepared = Prepared(options.set)
+    if options.out is None:
+        train(options, recipe, prepared)
+        return
+    log = json.loads((options.work / "state.json").read_text())["log"]
+    tokens, ours = 0, []
+    for line in journal.read(options.run):
+        tokens += line["tokens"]
+        if "evaluation" in line and tokens <= log[-1]["tokens"] * 1.05:
+            ours.append((tokens, line["evaluation"]["loss"]))
+    theirs = [(x["tokens"], x["evaluation"]["loss"]) for x in log if "evaluation" in x]
+    report = {
+        "command": f"python benchmarks/control_bert.py RUN SET --work WORK --lr {options.lr:g}",
+        "machine": machine(),
+        "parameters": {
+            "motherbird": cost.parameters(model_of(recipe, prepared)),
+            "BERT": sum(p.numel() for p in model_like(recipe, prepared).parameters()),
+        },
+        "motherbird": [{"tokens": t, "loss": loss} for t, loss in ours],
+        "BERT": [x | {"accuracy": x["evaluation"]["accuracy"]} for x in log if "evaluation" in x],
+    }
+    finish(report, options.out)
+    if options.figure:
+        draw(options.figure, ours, theirs)
+
+
+if __name__ == "__main__":
+    main()
