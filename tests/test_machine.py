@@ -61,3 +61,27 @@ def test_a_container_leaves_less(tmp_path, monkeypatch):
     assert machine.available_mb() == pytest.approx(min(free, 100.0), rel=0.1)
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.available_mb() == pytest.approx(free, rel=0.2)
+
+
+def test_the_commit_is_the_checkouts(monkeypatch, tmp_path):
+    package = tmp_path / "src" / "motherbird"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
+    assert machine.commit() is None  # installed: no repository of ours around it
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    (package / "machine.py").write_text("1")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "a")
+    head = git("rev-parse", "HEAD")
+    assert machine.commit() and head.startswith(machine.commit())
+    (package / "machine.py").write_text("2")
+    assert machine.commit().endswith("+") and head.startswith(machine.commit()[:-1])

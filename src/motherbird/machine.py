@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import subprocess
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,19 @@ def describe(threads: int) -> dict[str, Any]:
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
     }
+
+
+def commit() -> str | None:
+    """Of the checkout that this code is, with a "+" if it was changed; None where installed."""
+    home = Path(__file__).parents[2]
+    if not (home / ".git").exists():  # a repository around it would be somebody else's
+        return None
+    command = ["git", "-C", str(home), "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 def units() -> list[str]:

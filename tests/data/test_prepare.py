@@ -115,9 +115,11 @@ def test_weights_become_copies(tokenizer_folder, tmp_path):
             (tmp_path / name / f"{i}.txt").write_text(f"{name} number {i:03}")
     (tmp_path / "m.toml").write_text(
         "weights = {a = 1, b = 1}\n"
-        '[[source]]\nname = "a"\npath = "a"\n[[source]]\nname = "b"\npath = "b"\n'
+        '[[source]]\nname = "a"\npath = "a"\nlicence = "CC0"\n'
+        '[[source]]\nname = "b"\npath = "b"\n'
     )
     made = prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [64])
+    assert [made.about.sources[name].licence for name in "ab"] == ["CC0", ""]
     assert made.about.sources["a"].copies == pytest.approx(1.5, abs=0.05)
     assert made.about.sources["b"].copies == pytest.approx(0.75, abs=0.05)
     a, b = (made.documents["copies"][made.documents["source"] == n] for n in (0, 1))

@@ -215,6 +215,7 @@ def _pack(
             rows_of[False], rows_of[True], count, cut, filled, filled / (rows_of[False] * length)
         )
     sources = {}
+    licences = {source.name: source.licence for source in corpus.about.mixture.source}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
         own = documents[documents["source"] == number]
         sources[name] = SourceAbout(
@@ -224,6 +225,7 @@ def _pack(
             copies=float(copies[number]),
             dropped={reason: count.documents for reason, count in tally.dropped.items()},
             bad=tally.bad,
+            licence=licences.get(name, ""),
         )
     return About(
         dtype=_dtype(tokenizer),

@@ -92,6 +92,7 @@ class SourceAbout:
             the documents and twice for the other.
         dropped: documents, by reason.
         bad: how many could not be read.
+        licence: of the text, as the mixture states it.
     """
 
     documents: int
@@ -100,6 +101,7 @@ class SourceAbout:
     copies: float
     dropped: dict[str, int]
     bad: int
+    licence: str = ""
 
 
 @dataclass(frozen=True)

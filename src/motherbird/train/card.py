@@ -151,14 +151,20 @@ def _list(steps: Sequence[int]) -> str:
 
 
 def _story(run: Path, recipe: Recipe, step: int) -> str:
-    """Optimizer, rewinds and stretches that were left out."""
+    """Optimizer, time, commits, rewinds and stretches that were left out."""
     about, train = state.read_run(run), recipe.train
-    starts = (e for e in journal.read(run, journal.EVENTS) if e["event"] == "start")
+    events = journal.read(run, journal.EVENTS)
+    starts = [e for e in events if e["event"] == "start" and e["step"] <= step]
     dtypes = dict.fromkeys(event["dtype"] for event in starts)
+    commits = dict.fromkeys(event["commit"] for event in starts if event.get("commit"))
+    hours = sum(line["seconds"] for line in journal.read(run) if line["step"] <= step) / 3600
     text = (
         f"\nOptimizer {train.optimizer}, weight decay {train.weight_decay:g}, products in "
-        f"{' and '.join(dtypes) or train.dtype}, weights in float32, seed {recipe.seed}.\n"
+        f"{' and '.join(dtypes) or train.dtype}, weights in float32, seed {recipe.seed}. "
+        f"{hours:.2f} hours of steps, in {len(starts)} "
+        f"{'process' if len(starts) == 1 else 'processes'}"
     )
+    text += f"; at commit {', '.join(commits)}.\n" if commits else ".\n"
     for skip in about.skips:
         if skip["to"] <= step:
             text += (
@@ -195,10 +201,17 @@ def _evaluated(run: Path, recipe: Recipe, step: int) -> str:
 def _sources(data: Path, fingerprint: str) -> str:
     sources = read_json(data / prepared.ABOUT)["sources"]
     rows = [
-        [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['copies']:.2f}"]
+        [
+            name,
+            f"{s['documents']:,}",
+            f"{s['tokens']:,}",
+            f"{s['copies']:.2f}",
+            f"{s['held_out']:,}",
+            s.get("licence", ""),
+        ]
         for name, s in sources.items()
     ]
-    head = ("source", "documents", "tokens", "times an epoch")
+    head = ("source", "documents", "tokens", "times an epoch", "held out", "licence")
     return table(head, rows) + f"\nFingerprint of the prepared set: `{fingerprint}`.\n"
 
 

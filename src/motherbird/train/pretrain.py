@@ -207,6 +207,7 @@ class _Process:
             self._event(
                 "start", progress.step, world=self.world.size, threads=self.threads.count,
                 dtype=str(self.stepper.dtype).removeprefix("torch."),
+                device=str(self.world.device), commit=machine.commit(),
             )  # fmt: skip
             if found is None:
                 self._save(progress)
