@@ -1,7 +1,7 @@
 """Loss and accuracy on held-out rows: always the same rows, with the same tokens masked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ..data.loader import Choice, Cursor, Maker, MicroBatch, Request, masking_of
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .gradients import Threads, side_by_side
+from .loop import unigram_entropy
 from .world import World
 
 SEED = 15  # of the order and the masks, whatever the run's
@@ -88,20 +89,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Of one source's held-out text, or of all.
+class TextEvaluation(Evaluation):
+    """`Evaluation` on one source's held-out text, or on all, and how hard that text is.
 
     Attributes:
-        loss: nats a masked token.
-        accuracy: share of the masked tokens that were the likeliest.
-        masked: how many these were.
         unigram: nats a token from the text's own frequencies, the best without any context.
         bytes_a_token: of the text.
     """
 
-    loss: float
-    accuracy: float
-    masked: int
     unigram: float
     bytes_a_token: float
 
@@ -119,7 +114,7 @@ def by_source(
     tokens: int,
     rate: float,
     micro_tokens: int = 4096,
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, TextEvaluation]]:
     """Evaluate on the held-out text of each source, and last on that of all ("all").
 
     Args:
@@ -154,18 +149,13 @@ def by_source(
             )
             found = held_out.evaluate(model, torch.float32, threads, world)  # no autocast
             text = _text_of(held_out, prepared.tokenizer.special_ids)
-            shares = np.bincount(text) / len(text)
-            shares = shares[shares > 0]
-            yield (
-                sources[0] if sources else "all",
-                Found(
-                    found.loss,
-                    found.accuracy,
-                    found.masked,
-                    float(-(shares * np.log(shares)).sum()),
-                    len(prepared.tokenizer.decode(text.tolist()).encode()) / len(text),
-                ),
+            size = len(prepared.tokenizer.decode(text.tolist()).encode())
+            every = TextEvaluation(
+                **asdict(found),
+                unigram=unigram_entropy([text.tolist()], []),
+                bytes_a_token=size / len(text),
             )
+            yield sources[0] if sources else "all", every
 
 
 def _text_of(held_out: HeldOut, special: list[int]) -> Int[np.ndarray, " T"]:

@@ -28,6 +28,8 @@ def _answered() -> Iterator[None]:
     """Say in our words that another rank is gone: torch's speak of sockets and bugs."""
     try:
         yield
+    except torch.OutOfMemoryError:  # is one too, and this rank's own
+        raise
     except RuntimeError as error:  # gloo's, and those of torch.distributed
         raise WorkerError(
             "another rank ended or did not answer in time",
