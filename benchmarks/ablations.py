@@ -79,10 +79,10 @@ VARIANTS = {
     "Muon, 16k, 22 x 256": Variant("16k", 22, 256, "muon"),
     "Muon, 10 x 320": Variant("32k", 10, 320, "muon"),
     "Muon, 7 x 320": Variant("32k", 7, 320, "muon"),
-    "Muon, 4e-3": Variant(optimizer="muon", lr=4e-3),
-    "StableAdamW, 4e-3": Variant(lr=4e-3),
     "Muon, rows of 256 first": Variant(optimizer="muon", first_len=256),
-    "Muon, 16,384 tokens a step": Variant(optimizer="muon", tokens_a_step=16_384),
+    "StableAdamW, 10 x 320": Variant("32k", 10, 320),
+    "StableAdamW, 10 x 320, 4e-3": Variant("32k", 10, 320, lr=4e-3),
+    "Muon, 10 x 320, 4e-3": Variant("32k", 10, 320, "muon", 4e-3),
 }
 
 
