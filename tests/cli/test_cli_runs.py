@@ -149,6 +149,9 @@ def test_export_of_a_run(motherbird, run, tmp_path):
     assert list(found) == ["run", "step", "sha256", "out"] and found["step"] == 6
     about = motherbird("info", tmp_path / "out", "--json").done().json
     assert about["architecture"] == "ModernBertForMaskedLM"
+    motherbird(*call, "--dtype", "bfloat16").done()
+    about = motherbird("info", tmp_path / "out", "--json").done().json
+    assert about["tensors"]["dtypes"] == ["bfloat16"]
     data = made_elsewhere(run, tmp_path)
     motherbird(*call).refused("give the set with --data DIR")
     motherbird(*call, "--data", data).done()
@@ -166,7 +169,8 @@ def test_exports_that_are_refused(motherbird, run, model, tmp_path):
     call = ("export", run, "--out", tmp_path / "out")
     motherbird(*call, "--step", "5").refused("no checkpoint of step 5")
     motherbird(*call, "--revision", "main").refused("has no revisions")
-    motherbird(*call, "--dtype", "float32").refused("as it is, without --head and --dtype")
+    motherbird(*call, "--dtype", "int8").refused("without --head, in float32 or bfloat16")
+    motherbird(*call, "--head", "none").refused("without --head, in float32 or bfloat16")
     motherbird(*call, "--format", "tflite").refused("'tflite' is unknown")
     motherbird("export", run, "--out", run / "out").refused("inside the input")
     other = ("export", model, "--out", tmp_path / "out", "--format", "hf")

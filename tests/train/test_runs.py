@@ -128,6 +128,9 @@ def test_the_average_is_the_mean(whole, tmp_path):
     assert all(
         torch.equal(t, one[n]) for n, t in MaskedLM.load(tmp_path / "out").state_dict().items()
     )
+    runs.average(whole, tmp_path / "out", last=1, dtype=torch.bfloat16)
+    found = MaskedLM.load(tmp_path / "out", dtype="bfloat16")
+    assert all(torch.equal(t, one[n].bfloat16()) for n, t in found.state_dict().items())
 
 
 def test_the_best_are_those_of_the_lowest_loss(run, tmp_path):

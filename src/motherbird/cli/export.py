@@ -31,7 +31,7 @@ from .output import human, print_json, progress
     default="auto",
     metavar="DTYPE",
     show_default=True,
-    help="auto (float32; hf as stored), float32, int8 (onnx only).",
+    help="auto (float32; hf as stored), float32, bfloat16 (hf of a run), int8 (onnx).",
 )
 @click.option("--step", type=int, metavar="N", help="Of a run: not the newest checkpoint, this.")
 @click.option(
@@ -79,9 +79,9 @@ def command(
     if is_run and revision is not None:
         raise click.UsageError("A run has no revisions; --step names a checkpoint.")
     if is_run and format in (None, "hf"):
-        if (head, dtype) != ("auto", "auto"):
-            raise click.UsageError("A run becomes hf as it is, without --head and --dtype.")
-        _write_run(model, path, step, data, json_)
+        if head != "auto" or dtype not in ("auto", "float32", "bfloat16"):
+            raise click.UsageError("A run becomes hf without --head, in float32 or bfloat16.")
+        _write_run(model, path, step, data, dtype, json_)
         return
     if format is None:
         raise click.UsageError("Missing option '--format'.")
@@ -89,11 +89,16 @@ def command(
         _convert(folder, path, format, head, dtype, revision, json_)
 
 
-def _write_run(run: str, path: Path, step: int | None, data: str | None, json_: bool) -> None:
+def _write_run(
+    run: str, path: Path, step: int | None, data: str | None, dtype: str, json_: bool
+) -> None:
     """A checkpoint of a run as a Hugging Face directory."""
+    import torch
+
     from ..train import runs
 
-    found = runs.export(Path(run), path, step, None if data is None else Path(data))
+    stored = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    found = runs.export(Path(run), path, step, None if data is None else Path(data), stored)
     step = found.progress.step
     if json_:
         print_json({"run": run, "step": step, "sha256": found.sha256, "out": str(path)})

@@ -27,6 +27,10 @@ dtype = click.option(
     "--dtype", default="auto", metavar="DTYPE", show_default=True,
     help="auto (the fastest here), float32, bfloat16, float16, int8.",
 )  # fmt: skip
+stored = click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
+    help="Of the written weights; bfloat16 is half the size.",
+)  # fmt: skip
 threads = click.option(
     "--threads",
     type=click.IntRange(1, 4096),

@@ -111,6 +111,7 @@ def show(run: str, json_: bool) -> None:
 @click.option(
     "--step", "steps", multiple=True, metavar="N", type=int, help="That of a step; repeatable."
 )
+@options.stored
 @out_option
 @data_option
 @options.as_json
@@ -119,6 +120,7 @@ def average(
     last: int,
     best: int,
     steps: tuple[int, ...],
+    dtype: str,
     out: str,
     data: str | None,
     json_: bool,
@@ -131,6 +133,8 @@ def average(
     With --json: {"run", "steps", "out"}.
     """
     path = options.output(out, [run])
+    import torch
+
     from ..train import runs
 
     averaged = runs.average(
@@ -140,6 +144,7 @@ def average(
         best=best,
         steps=steps,
         data=None if data is None else Path(data),
+        dtype=getattr(torch, dtype),
     )
     if json_:
         print_json({"run": run, "steps": averaged, "out": out})

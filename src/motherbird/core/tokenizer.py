@@ -162,7 +162,7 @@ class Tokenizer:
             "clean_up_tokenization_spaces": self.clean_up,
             **names,
         }
-        (directory / "tokenizer.json").write_text(self.backend.to_str(pretty=True), "utf-8")
+        (directory / "tokenizer.json").write_text(self.backend.to_str(), "utf-8")
         for name, content in (
             ("tokenizer_config.json", settings),
             ("special_tokens_map.json", names),

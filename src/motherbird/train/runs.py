@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import strict
 from ..core import checkpoint
 from ..core import tokenizer as tokenizers
+from ..core.heads import MaskedLM
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
@@ -153,6 +155,7 @@ def average(
     best: int = 0,
     steps: Sequence[int] = (),
     data: Path | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> list[int]:
     """Write the mean of several checkpoints' weights as a Hugging Face directory.
 
@@ -163,6 +166,7 @@ def average(
         best: so many of those with the lowest loss on held-out rows, evaluated at their very step.
         steps: these; all that are named by any of the three are averaged, each once.
         data: the prepared set, if it is no longer where the run found it.
+        dtype: of the written weights; the mean is taken in float64.
 
     Returns:
         The steps that were averaged.
@@ -188,12 +192,7 @@ def average(
         for name, tensor in other.state_dict().items():
             sums[name] += tensor  # in float64
     model.load_state_dict({name: (s / len(chosen)).float() for name, s in sums.items()})
-    checkpoint.save(
-        model,
-        out,
-        tokenizer=tokenizer,
-        extra=lambda fresh: card.write(fresh, run, chosen, folder),
-    )
+    _save(model, out, dtype, tokenizer, run, chosen, folder)
     return chosen
 
 
@@ -291,7 +290,13 @@ def _changed(
     return made, found
 
 
-def export(run: Path, out: Path, step: int | None = None, data: Path | None = None) -> Checkpoint:
+def export(
+    run: Path,
+    out: Path,
+    step: int | None = None,
+    data: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
     """Write a step's model as a Hugging Face directory, with a card of what the run recorded.
 
     Args:
@@ -299,6 +304,7 @@ def export(run: Path, out: Path, step: int | None = None, data: Path | None = No
         out: new, or a model that motherbird wrote.
         step: of a checkpoint; the newest if not given.
         data: the prepared set, if it is no longer where the run found it.
+        dtype: of the written weights.
 
     Raises:
         InputError: there is no such step, or the set is not there.
@@ -308,13 +314,26 @@ def export(run: Path, out: Path, step: int | None = None, data: Path | None = No
     check_replaceable(out, "model")
     folder, tokenizer = _tokenizer(about, data)
     model, found = of_run(run, step)
+    _save(model, out, dtype, tokenizer, run, [found.progress.step], folder)
+    return found
+
+
+def _save(
+    model: MaskedLM,
+    out: Path,
+    dtype: torch.dtype,
+    tokenizer: Tokenizer,
+    run: Path,
+    steps: Sequence[int],
+    data: Path,
+) -> None:
+    """A Hugging Face directory with its card."""
     checkpoint.save(
-        model,
+        model.to(dtype),
         out,
         tokenizer=tokenizer,
-        extra=lambda fresh: card.write(fresh, run, [found.progress.step], folder),
+        extra=lambda fresh: card.write(fresh, run, steps, data),
     )
-    return found
 
 
 def _tokenizer(about: Run, data: Path | None) -> tuple[Path, Tokenizer]:
