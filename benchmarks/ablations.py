@@ -80,9 +80,9 @@ VARIANTS = {
     "Muon, 10 x 320": Variant("32k", 10, 320, "muon"),
     "Muon, 7 x 320": Variant("32k", 7, 320, "muon"),
     "Muon, rows of 256 first": Variant(optimizer="muon", first_len=256),
-    "StableAdamW, 10 x 320": Variant("32k", 10, 320),
-    "StableAdamW, 10 x 320, 4e-3": Variant("32k", 10, 320, lr=4e-3),
-    "Muon, 10 x 320, 4e-3": Variant("32k", 10, 320, "muon", 4e-3),
+    "StableAdamW, 7 x 320": Variant("32k", 7, 320),
+    "StableAdamW, 7 x 320, 4e-3": Variant("32k", 7, 320, lr=4e-3),
+    "Muon, 7 x 320, 1e-3": Variant("32k", 7, 320, "muon", 1e-3),
 }
 
 

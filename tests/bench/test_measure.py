@@ -71,7 +71,7 @@ def test_cosines_see_nan():
 def test_the_ceiling(dtype, monkeypatch):
     """FLOPs of the four products over the sum of their best times."""
     config = presets.nano()
-    times = {(768, 256): 4.0, (256, 256): 1.0, (256, 384): 2.0}
+    times = {(960, 320): 4.0, (320, 320): 1.0, (320, 480): 2.0}
     seen = []
 
     def best_time(way, outputs, inputs, seconds):
@@ -79,7 +79,7 @@ def test_the_ceiling(dtype, monkeypatch):
         return None if way is speed.WAYS[dtype][0] else times[outputs, inputs]
 
     monkeypatch.setattr(speed, "_best_time", best_time)
-    flops = 2 * 4096 * 256 * (768 + 256 + 768 + 384)
+    flops = 2 * 4096 * 320 * (960 + 320 + 960 + 480)
     assert speed.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
     assert len(seen) == 4 * len(speed.WAYS[dtype])
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motherbird.data.loader import Choice, Cursor, Loader, masking_of
-from motherbird.errors import InputError
+from motherbird.data.prepared import Rows
+from motherbird.errors import InputError, WorkerError
 
 WARM_UP = (4, 4, 8, 8, 12)  # rows of the first steps, and of the last for ever
 
@@ -208,3 +209,13 @@ def test_micro_batches_are_the_batch(prepared, rows):
         ]
         assert part.packed.max_seqlen == max(part.packed.lengths)
     assert places == batch.places.tolist()
+
+
+def test_what_cannot_be_read_is_named(prepared, monkeypatch):
+    def gather(self, numbers):
+        raise OSError("bad disk")
+
+    monkeypatch.setattr(Rows, "gather", gather)
+    with pytest.raises(WorkerError, match=r"rows 4 to 7 of the order.*bad disk") as error:
+        next(iter(loader(prepared, Cursor(3, 0, 4))))
+    assert str(prepared.directory) in str(error.value)

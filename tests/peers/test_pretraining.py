@@ -203,23 +203,23 @@ def test_a_mistake_is_seen(mistake, small):
 
 @pytest.mark.slow
 def test_the_same_curve_of_nano(tmp_path):
-    """13 layers of 256, vocabulary 32,768, 100 steps of 2,048 tokens."""
+    """7 layers of 320, vocabulary 32,768, 100 steps of 2,048 tokens."""
     texts = [document.text for document in stdlib.read()]
     tokenizers.train(texts, 32_768).save(tmp_path / "tokenizer")
     write_documents(texts, tmp_path / "text.jsonl")
     prepared = prepare(tmp_path / "text.jsonl", tmp_path / "tokenizer", tmp_path / "set", [512])
-    geometry = Geometry("nano", initializer_range=1 / 16, dropout=0.0)
+    geometry = Geometry("nano", initializer_range=320**-0.5, dropout=0.0)
     ours = train_ours(recipe_of(geometry, 100, 512, 4, 1e-3), prepared, tmp_path)
     theirs = train_theirs(ours)
     config = transformers.ModernBertConfig.from_pretrained(ours.weights)
     shape = [config.num_hidden_layers, config.hidden_size, config.vocab_size]
-    assert shape == [13, 256, 32_768]
+    assert shape == [7, 320, 32_768]
     mistaken = train_theirs(ours, Mistake(theta=160_000.0), 12)
     report = {
         "command": "pytest tests/peers/test_pretraining.py -m slow",
         "machine": machine.describe(1),
         "python": platform.python_version(),
-        "geometry": "nano: 13 layers of 256, vocabulary 32,768; float32, one thread, no dropout",
+        "geometry": "nano: 7 layers of 320, vocabulary 32,768; float32, one thread, no dropout",
         "data": "sources of the standard library, documents intact, 4 rows of 512 a step",
         "allowed": SAME,
         "largest_relative_difference": apart(ours.losses, theirs),

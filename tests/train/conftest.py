@@ -1,5 +1,6 @@
 """A run of seconds that has all that a long one has, and children that may be killed."""
 
+import itertools
 import json as json_module
 import os
 import pickle
@@ -158,6 +159,49 @@ def forked():
             child.kill()
             os.waitpid(child.pid, 0)
         child.ours.close()
+
+
+@pytest.fixture
+def forked_ranks(forked):
+    """forked_ranks(size, function) are children that meet as ranks, each with function(rank, talk).
+
+    They start in no time, nothing but they themselves ends them, and each may be changed alone.
+    """
+
+    def start(size: int, function: Callable[[int, socket.socket], Any]) -> list[Child]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def of(rank: int) -> Callable[[socket.socket], Any]:
+            def process(talk: socket.socket) -> Any:
+                about = {"WORLD_SIZE": size, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+                os.environ.update({key: str(value) for key, value in about.items()})
+                os.environ["MASTER_ADDR"] = "127.0.0.1"
+                return function(rank, talk)
+
+            return process
+
+        return [forked(of(rank)) for rank in range(size)]
+
+    return start
+
+
+@pytest.fixture
+def upon():
+    """upon(owner, name, number, act): in a child, act() where a function is called so often."""
+
+    def arm(owner: Any, name: str, number: int, act: Callable[[], None]) -> None:
+        real, calls = getattr(owner, name), itertools.count(1)
+
+        def call(*arguments, **more):
+            if next(calls) == number:
+                act()
+            return real(*arguments, **more)
+
+        setattr(owner, name, call)
+
+    return arm
 
 
 @pytest.fixture

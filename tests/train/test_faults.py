@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -26,9 +27,12 @@ pytestmark = [
 ]
 
 COUNTS = {  # of each row of reliability.md: in the default suite, and behind slow
-    "R4 kills": (10, 200),
+    "R4 kills": (10, 1000),
     "R12 pairs": (5, 200),
+    "R13": (1, 5),  # of each of six faults
 }
+# Behind which the output of row 13 is lost: between saves, and with three saves still to come.
+STEPS = (4, 5, 8, 11, 14)
 
 
 def both(name: str) -> Any:
@@ -158,7 +162,7 @@ def test_killed_and_gone_on_with_it_is_the_same(
         recipe = (tiny, tiny_bfloat16)[chains % 2]
         out = tmp_path / f"run-{chains}"
         done = chain(recipe, smoke_set, out, train, forked, chance, min(5, count - kills))
-        assert result(out) == whole[recipe.train.dtype]
+        assert result(out) == whole[recipe.train.dtype], f"chain {chains}, behind {kills} kills"
         assert not [name for name in tree(out) if Path(name).name.startswith(".")]
         shutil.rmtree(out)
         kills, in_a_save, chains = kills + done.kills, in_a_save + done.in_a_save, chains + 1
@@ -370,61 +374,104 @@ def test_an_output_that_cannot_be_written(tiny, smoke_set, train, forked, tmp_pa
     assert tree(home) == set()
 
 
+@both("R13")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs capset")
 def test_an_output_that_may_not_be_written_any_more(
-    tiny, smoke_set, train, forked, tmp_path, whole
+    count, tiny, smoke_set, train, forked, tmp_path, whole, reached
 ):
-    out = tmp_path / "run"
+    for step in STEPS[:count]:
+        out = tmp_path / f"run-{step}"
+        checkpoints = out / "checkpoints"
 
-    def process(talk):
-        without_rights()
-        try:
-            train(tiny, smoke_set, out, **at_step(4, lambda: checkpoints.chmod(0o555)))
-        except OSError as error:
-            return error.errno, str(error)
+        def process(talk, out=out, checkpoints=checkpoints, step=step):
+            without_rights()
+            try:
+                train(tiny, smoke_set, out, **at_step(step, lambda: checkpoints.chmod(0o555)))
+            except OSError as error:
+                return error.errno, str(error)
 
-    checkpoints = out / "checkpoints"
-    number, text = forked(process).result()
-    checkpoints.chmod(0o755)
-    assert number == errno.EACCES and str(checkpoints) in text
-    assert state.newest(out).progress.step == 3
-    assert len(log_of(out)) < 26  # three saves failed
-    train(tiny, smoke_set, out)
-    assert result(out) == whole["float32"]
+        number, text = forked(process).result()
+        checkpoints.chmod(0o755)
+        assert number == errno.EACCES and str(checkpoints) in text
+        assert state.newest(out).progress.step == last_save(step)
+        assert len(log_of(out)) < 26  # three saves failed
+        train(tiny, smoke_set, out)
+        assert result(out) == whole["float32"]
+    reached_13("rights", count, reached)
 
 
-@pytest.mark.parametrize("how", ["gone", "a file", "moved"])
-def test_an_output_that_vanishes(how, tiny, smoke_set, train, tmp_path, monkeypatch):
-    home = tmp_path / "home"
-    home.mkdir()
+def last_save(step: int) -> int:
+    """Of `tiny`, up to a step between two."""
+    return step // 3 * 3
+
+
+def reached_13(what: str, count: int, reached: Any) -> None:
+    if count == COUNTS["R13"][1]:
+        reached(f"R13 {what}", runs=count, written_elsewhere=0)
+
+
+def mount_over(home: Path, inside: Path) -> None:
+    """Show a folder at the place of another."""
+    inside.mkdir()
+    if os.name == "nt" or os.geteuid() or not shutil.which("mount"):
+        pytest.skip("needs to be root, to mount a folder")
+    if subprocess.run(["mount", "--bind", inside, home], capture_output=True).returncode:
+        pytest.skip("may not mount a folder here")
+
+
+@both("R13")
+@pytest.mark.parametrize(
+    "how", ["gone", "a file", "moved", pytest.param("unmounted", marks=pytest.mark.slow)]
+)
+def test_an_output_that_vanishes(
+    how, count, tiny, smoke_set, train, tmp_path, monkeypatch, whole, reached
+):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    out = home / "run"
+    for step in STEPS[:count]:
+        home, elsewhere = tmp_path / f"home-{step}", tmp_path / f"elsewhere-{step}"
+        home.mkdir()
+        out = home / "run"
+        if how == "unmounted":
+            mount_over(home, elsewhere)
 
-    def vanish():
-        if how == "moved":
-            out.rename(tmp_path / "elsewhere")
-            return
-        shutil.rmtree(out)
-        if how == "a file":
-            out.write_text("mine")
+        def vanish(home=home, out=out, elsewhere=elsewhere):
+            if how == "moved":
+                elsewhere.mkdir()
+                out.rename(elsewhere / "run")
+            elif how == "unmounted":
+                subprocess.run(["umount", "--lazy", home], check=True)
+            else:
+                shutil.rmtree(out)
+                if how == "a file":
+                    out.write_text("mine")
 
-    with pytest.raises((InputError, OSError), match="run"):
-        train(tiny, smoke_set, out, **at_step(4, vanish))
-    assert tree(home) == ({"run"} if how == "a file" else set())
-    assert tree(tmp_path / "here") == set()
-    if how == "moved":
-        assert state.newest(tmp_path / "elsewhere").progress.step == 3
+        with pytest.raises((InputError, OSError), match="run"):
+            train(tiny, smoke_set, out, **at_step(step, vanish))
+        assert tree(home) == ({"run"} if how == "a file" else set())
+        assert tree(tmp_path / "here") == set()
+        if elsewhere.exists():
+            assert state.newest(elsewhere / "run").progress.step == last_save(step)
+            if count > 1:
+                train(tiny, smoke_set, elsewhere / "run")
+                assert result(elsewhere / "run") == whole["float32"]
+    reached_13(how, count, reached)
 
 
-def test_another_folder_to_work_in(tiny, smoke_set, train, tmp_path, monkeypatch, whole):
+@both("R13")
+def test_another_folder_to_work_in(
+    count, tiny, smoke_set, train, tmp_path, monkeypatch, whole, reached
+):
     """A relative path is meant from where the run began."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    train(tiny, smoke_set, Path("run"), **at_step(4, lambda: os.chdir(tmp_path / "there")))
-    assert result(tmp_path / "here" / "run") == whole["float32"]
-    assert tree(tmp_path / "there") == set()
+    for step in STEPS[:count]:
+        monkeypatch.chdir(tmp_path / "here")
+        run = Path(f"run-{step}")
+        train(tiny, smoke_set, run, **at_step(step, lambda: os.chdir(tmp_path / "there")))
+        assert result(tmp_path / "here" / run) == whole["float32"]
+        assert tree(tmp_path / "there") == set()
+    reached_13("another folder", count, reached)
 
 
 def test_nothing_is_written_beside_the_output(tiny, smoke_set, train, forked, tmp_path):

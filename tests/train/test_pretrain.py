@@ -2,19 +2,25 @@
 
 import math
 import os
+import shutil
 import signal
 import time
-from dataclasses import replace
+from collections import Counter
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from motherbird.data import loader
 from motherbird.data.prepare import prepare
 from motherbird.errors import DivergedError, InputError, WorkerError
-from motherbird.train import journal, state
+from motherbird.train import gradients, journal, state
 from motherbird.train import step as stepping
+from motherbird.train.evaluation import HeldOut
 from motherbird.train.health import Health
+from motherbird.train.signals import ECHO
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -230,23 +236,20 @@ def test_retention(tiny, smoke_set, train, tmp_path):
 # --- health (row 9)
 
 
-def spoil(monkeypatch, at, how):
-    """Change the loss or the gradient of some steps, as often as they come by."""
-    real = stepping.of_step
+def spoil(monkeypatch, at, where, value):
+    """Change the loss or the gradient of this rank in some steps, as often as they come by."""
+    real = gradients.of_leaf
 
-    def of_step(parameters, leaves, threads, world, *, tree=False):
-        losses, gradients = real(parameters, leaves, threads, world, tree=tree)
-        step = leaves[0].args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
-        if step in at:
-            if how == "loss":
-                losses = [math.nan] * len(losses)
-            elif how == "gradient":
-                gradients[3].view(-1)[0] = math.inf
-            else:
-                losses = [loss * how for loss in losses]
-        return losses, gradients
+    def of_leaf(parameters, leaf):
+        loss, found = real(parameters, leaf)
+        step = leaf.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
+        if step in at and where == "loss":
+            loss *= value
+        elif step in at:
+            found[3].view(-1)[0] = value
+        return loss, found
 
-    monkeypatch.setattr(stepping, "of_step", of_step)
+    monkeypatch.setattr(gradients, "of_leaf", of_leaf)
 
 
 @pytest.fixture
@@ -264,28 +267,84 @@ def events(run, name):
     return [e for e in journal.read(run, journal.EVENTS) if e["event"] == name]
 
 
-@pytest.mark.parametrize("how", ["loss", "gradient", 10.0, 1000.0])
-def test_one_bad_step_is_skipped(how, long, smoke_set, train, monkeypatch, tmp_path):
-    spoil(monkeypatch, {30}, how)
-    outcome = train(long, smoke_set, tmp_path / "run")
-    skipped = [
-        line["step"] for line in journal.read(tmp_path / "run") if line["verdict"] != "apply"
-    ]
-    assert skipped == [30] == [e["step"] for e in events(tmp_path / "run", "skip")]
-    assert outcome.progress.updates == outcome.progress.step - 1 == 79
-    assert all(torch.isfinite(t).all() for t in state.newest(tmp_path / "run").tensors().values())
+BAD = [("loss", math.nan), ("gradient", math.inf), ("loss", 10.0), ("loss", 1000.0)]
+MORE_BAD = [("loss", math.inf), ("gradient", math.nan), ("gradient", 1000.0)]
+# Steps of `long` in which a spike can be told: not the first of a phase.
+JUDGED = [*range(10, 38), *range(47, 56), *range(65, 81)]
 
 
-def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
-    long, smoke_set, train, monkeypatch, tmp_path
+def one_is_skipped(run, step):
+    skipped = [line["step"] for line in journal.read(run) if line["verdict"] != "apply"]
+    assert skipped == [step] == [e["step"] for e in events(run, "skip")]
+    found = state.newest(run)
+    assert found.progress.updates == found.progress.step - 1 == 79
+    assert all(torch.isfinite(t).all() for t in found.tensors().values())
+
+
+@pytest.mark.parametrize(("where", "value"), BAD)
+def test_one_bad_step_is_skipped(where, value, long, smoke_set, train, monkeypatch, tmp_path):
+    spoil(monkeypatch, {30}, where, value)
+    train(long, smoke_set, tmp_path / "run")
+    one_is_skipped(tmp_path / "run", 30)
+
+
+@pytest.mark.slow
+def test_one_bad_step_is_skipped_wherever_it_is(
+    long, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Back to a checkpoint before, past the rows; stopped and resumed behind it: the same bits."""
-    hashes = []
-    for name, cuts in (("whole", []), ("parts", [20, 33, 60])):
-        run = tmp_path / name
+    """Row 9 in full, first part."""
+    chance, tally = np.random.default_rng(9), Counter()
+    for turn in range(28):
+        where, value = [*BAD, *MORE_BAD][turn % 7]
+        step, run = int(chance.choice(JUDGED)), tmp_path / str(turn)
         with monkeypatch.context() as patch:
-            at = {31, 32, 33}
-            spoil(patch, at, "loss")
+            spoil(patch, {step}, where, value)
+            train(long, smoke_set, run)
+        one_is_skipped(run, step)
+        tally[f"{where}, {value}"] += 1
+    reached("R9 steps", faults=tally.total(), **tally)
+
+
+@posix
+@pytest.mark.slow
+def test_one_bad_step_of_one_rank_is_skipped_by_all(
+    long, smoke_set, train, monkeypatch, forked_ranks, tmp_path, reached
+):
+    """Row 9 in full, second part: what a rank alone has is as if all had it."""
+    recipe = replace(long, train=replace(long.train, micro_tokens=64, reduce="tree"))
+    chance, tally = np.random.default_rng(9), Counter()
+    for turn in range(14):
+        where, value = [*BAD, *MORE_BAD][turn % 7]
+        step, bad = int(chance.choice(JUDGED)), int(chance.integers(2))
+        one, two = tmp_path / f"one-{turn}", tmp_path / f"two-{turn}"
+
+        def work(rank, talk, bad=bad, fault=({step}, where, value), run=two):
+            if rank == bad:
+                spoil(pytest.MonkeyPatch(), *fault)
+            return asdict(train(recipe, smoke_set, run).progress)
+
+        first, second = [child.result() for child in forked_ranks(2, work)]
+        assert first == second
+        one_is_skipped(two, step)
+        with monkeypatch.context() as patch:
+            spoil(patch, {step}, where, value)
+            train(recipe, smoke_set, one)
+        assert hash_of(two) == hash_of(one)
+        tally[f"{where}, {value}"] += 1
+    reached("R9 ranks", ranks=2, faults=tally.total(), **tally)
+
+
+def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home):
+    """Back to a checkpoint before, past the rows; stopped and resumed behind it: the same bits.
+
+    Gives what run.json says of the stretch, in the run that did not stop.
+    """
+    hashes = []
+    for name, cuts in (("parts", stops), ("whole", [])):
+        run = home / name
+        with monkeypatch.context() as patch:
+            at = set(fault[0])
+            spoil(patch, at, *fault[1:])
 
             def heal(text, at=at):  # what was wrong with those rows is left out with them
                 if "back from" in text:
@@ -294,56 +353,102 @@ def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
             step = 0
             for cut in [*cuts, None]:
                 outcome = train(
-                    long, smoke_set, run, steps=None if cut is None else max(1, cut - step),
+                    recipe, smoke_set, run, steps=None if cut is None else max(1, cut - step),
                     on_event=heal,
                 )  # fmt: skip
                 step = outcome.progress.step
         assert outcome.progress.finished
         about = state.read_run(run)
         [skip] = about.skips
-        assert skip["step"] == 33 and skip["to"] == 25
-        assert skip["last"] - skip["first"] == skip["batches"] * 4 and 3 <= skip["batches"] <= 9
-        taken = [line["consumed"] for line in journal.read(run) if line["phase"] == "a"]
-        assert not any(
-            skip["first"] < c - 2 < skip["last"] - 2 and c <= skip["last"] for c in taken
-        )
+        phase = recipe.phases[skip["phase"]]
+        assert skip["last"] - skip["first"] == skip["batches"] * phase.rows
+        assert 3 <= skip["batches"] <= 9
+        taken = [line["consumed"] for line in journal.read(run) if line["phase"] == phase.name]
+        assert not any(skip["first"] <= c - phase.rows < skip["last"] for c in taken)
         assert len(journal.read(run)) == 80
         hashes.append((hash_of(run), figures(run)))
         assert list((run / "quarantine").iterdir())
     assert hashes[0] == hashes[1]
+    return skip
+
+
+def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
+    long, smoke_set, train, monkeypatch, tmp_path
+):
+    fault = range(31, 34), "loss", math.nan
+    skip = left_out_for_ever(fault, [20, 33, 60], long, smoke_set, train, monkeypatch, tmp_path)
+    assert skip["step"] == 33 and skip["to"] == 25
+
+
+# What goes wrong, in how many steps in a row, and the first of them at the earliest and the latest:
+# such that the phase's batch is full, and the phase not over before the run rolls back.
+ROLLS_BACK = [
+    ("loss", math.nan, 3, 25, 34),
+    ("gradient", math.inf, 3, 25, 34),
+    ("loss", 10.0, 5, 25, 32),
+    ("gradient", 1000.0, 5, 25, 32),
+    ("loss", 1.25, 12, 66, 69),  # no spike, but the level
+]
+
+
+@pytest.mark.slow
+def test_whatever_rolls_back_is_left_out_for_ever(
+    long, smoke_set, train, monkeypatch, tmp_path, reached
+):
+    """Row 9 in full, third part."""
+    chance, tally = np.random.default_rng(9), Counter()
+    for turn in range(12):
+        where, value, count, earliest, latest = ROLLS_BACK[turn % 5]
+        first = int(chance.integers(earliest, latest + 1))
+        fault = range(first, first + count), where, value
+        cuts = sorted(chance.choice(range(1, 80), 3, replace=False).tolist())
+        home = tmp_path / str(turn)
+        skip = left_out_for_ever(fault, cuts, long, smoke_set, train, monkeypatch, home)
+        assert skip["step"] in fault[0] and skip["to"] <= first - long.health.back, (fault, cuts)
+        tally[f"{where}, {value}"] += 1
+    reached("R9 rollbacks", faults=tally.total(), **tally)
 
 
 def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, monkeypatch, tmp_path):
-    spoil(monkeypatch, set(range(31, 50)), "loss")
+    spoil(monkeypatch, set(range(31, 50)), "loss", math.nan)
     with pytest.raises(DivergedError, match="rolled back 2 times and went wrong again"):
         train(long, smoke_set, tmp_path / "run")
     assert len(state.read_run(tmp_path / "run").skips) == 2
     assert state.newest(tmp_path / "run") is not None
 
 
-def test_a_weight_that_is_not_finite_is_never_saved(long, smoke_set, train, monkeypatch, tmp_path):
-    real, spoiled = stepping.Optimizer.step, []
+@pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_weight_that_is_not_finite_is_never_saved(
+    count, long, smoke_set, train, monkeypatch, tmp_path, reached
+):
+    """Row 9, and its fourth part in full: what no loss tells."""
+    real, due = stepping.Optimizer.step, []
 
     def step(self, lr, gradients):
         real(self, lr, gradients)
-        if self.steps == 38 and not spoiled:
-            spoiled.append(True)
+        if self.steps in due:
+            due.clear()
             with torch.no_grad():
                 next(iter(self.named.values())).view(-1)[0] = math.nan
 
     monkeypatch.setattr(stepping.Optimizer, "step", step)
     # Left alone, the next loss would tell; judge nothing, so that the check before a save has to.
     monkeypatch.setattr(Health, "judge", lambda *a: stepping.Judgement("apply"))
-    outcome = train(long, smoke_set, tmp_path / "run")
-    assert outcome.progress.finished and spoiled
-    assert [s["to"] for s in state.read_run(tmp_path / "run").skips] == [35]
-    for step_ in state.steps(tmp_path / "run"):
-        state.read(state.folder(tmp_path / "run", step_)).tensors()
+    for at, to in ((38, 35), (9, 5), (31, 30), (55, 50), (63, 60), (80, 75))[:count]:
+        run = tmp_path / str(at)
+        due.append(at)
+        outcome = train(long, smoke_set, run)
+        assert outcome.progress.finished and not due
+        assert [s["to"] for s in state.read_run(run).skips] == [to]
+        for step_ in state.steps(run):
+            state.read(state.folder(run, step_)).tensors()
+    if count > 1:
+        reached("R9 weights", faults=count)
 
 
 def test_float16_halves_its_scale_and_goes_on(tiny, smoke_set, train, monkeypatch, tmp_path):
     recipe = replace(tiny, train=replace(tiny.train, dtype="float16"))
-    spoil(monkeypatch, {4, 5}, "gradient")
+    spoil(monkeypatch, {4, 5}, "gradient", math.inf)
     outcome = train(recipe, smoke_set, tmp_path / "run")
     assert outcome.progress.scale == stepping.SCALE / 4
     assert outcome.progress.updates == recipe.steps() - 2
@@ -394,44 +499,151 @@ def test_two_signals_end_it_at_once_without_damage(
     assert hash_of(tmp_path / "run") == hash_of(unbroken())
 
 
+# Within what a signal comes: a function, and how often an unbroken run of `tiny` calls it.
+WITHIN = {
+    "step": (stepping.Stepper, "take", 26),
+    "evaluation": (HeldOut, "evaluate", 8),
+    "save": (state, "save", 10),
+}
+
+
+@posix
+@pytest.mark.slow
+def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_path, reached):
+    """Row 5 in full: one, or a second one behind the echo of the first; and at any time."""
+    chance, tally = np.random.default_rng(5), Counter()
+
+    def work(talk, place, call, send, run):
+        seen = [0]
+
+        def act():
+            talk.sendall(seen[0].to_bytes())
+            send()
+
+        if place != "any time":
+            upon(*WITHIN[place][:2], call, act)
+        talk.sendall(b"!")
+        outcome = train(
+            tiny, smoke_set, run, on_tick=lambda tick: seen.__setitem__(0, tick.step.number)
+        )
+        return outcome.signal, outcome.progress.step
+
+    for turn in range(100):
+        run, number = tmp_path / str(turn), (signal.SIGTERM, signal.SIGINT)[turn % 2]
+        how = ("once", "again", "any time")[turn % 3]
+        place = how if how == "any time" else str(chance.choice(list(WITHIN)))
+        call = int(chance.integers(1, WITHIN[place][2] + 1)) if place in WITHIN else 0
+
+        def send(number=number, again=how == "again"):
+            os.kill(os.getpid(), number)
+            if again:
+                time.sleep(1.2 * ECHO)
+                os.kill(os.getpid(), number)
+
+        child = forked(partial(work, place=place, call=call, send=send, run=run))
+        assert child.ours.recv(1) == b"!"
+        if how == "any time":
+            time.sleep(chance.uniform(0, 0.6))
+            for _ in range(chance.integers(1, 3)):
+                os.kill(child.pid, number)
+            assert child.wait(30) in (0, -number)
+        elif how == "again":
+            assert child.wait(30) == -number, (place, call)
+        else:
+            before = child.ours.recv(1)[0]
+            got, step = child.result(30)
+            assert got == number and step - before in range(3), (place, call)
+            assert state.newest(run).progress.step == step == len(figures(run))
+        train(tiny, smoke_set, run)
+        assert hash_of(run) == hash_of(unbroken()) and figures(run) == figures(unbroken())
+        assert not list(run.rglob(".*"))
+        shutil.rmtree(run)
+        tally[f"{how}, {place}" if how != place else how] += 1
+    reached("R5", signals=tally.total(), unequal=0, **tally)
+
+
 # --- workers (row 10)
+
+
+def lose_workers(at, recipe, smoke_set, train, run):
+    """A run that loses all its data workers, by a signal each, behind some steps; how many."""
+    import multiprocessing
+
+    lost = []
+
+    def tick(tick):
+        if tick.step.number in at:
+            for child in multiprocessing.active_children():
+                lost.append(child.pid)
+                os.kill(child.pid, at[tick.step.number])
+
+    train(recipe, smoke_set, run, on_tick=tick)
+    return len(lost)
 
 
 @posix
 def test_a_data_worker_that_is_killed_changes_nothing(tiny, unbroken, smoke_set, train, tmp_path):
-    import multiprocessing
-
     recipe = replace(tiny, train=replace(tiny.train, workers=1))
-    killed = []
-
-    def tick(tick):
-        if tick.step.number in (4, 9):
-            for child in multiprocessing.active_children():
-                killed.append(child.pid)
-                child.kill()
-
-    train(recipe, smoke_set, tmp_path / "run", on_tick=tick)
-    assert len(killed) >= 2 and hash_of(tmp_path / "run") == hash_of(unbroken())
+    at = dict.fromkeys((4, 9), signal.SIGKILL)
+    assert lose_workers(at, recipe, smoke_set, train, tmp_path / "run") >= 2
+    assert hash_of(tmp_path / "run") == hash_of(unbroken())
 
 
 @posix
-def test_a_worker_that_always_fails_ends_the_run_with_its_state_saved(
-    tiny, unbroken, smoke_set, train, monkeypatch, tmp_path
+@pytest.mark.slow
+def test_data_workers_that_die_or_hang_change_nothing(
+    tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, caplog, reached
 ):
-    from motherbird.data import loader
+    """Row 10 in full, first part: in each phase, early enough for the loss to be noticed."""
+    monkeypatch.setattr("motherbird.train.pretrain.Loader", partial(loader.Loader, limit=2.0))
+    chance, lost, runs = np.random.default_rng(10), 0, 0
+    while lost < 40:
+        recipe = replace(tiny, train=replace(tiny.train, workers=1 + runs % 2))
+        at = {
+            int(chance.integers(*steps)): int(chance.choice([signal.SIGKILL, signal.SIGSTOP]))
+            for steps in ((1, 9), (13, 15), (19, 23))
+        }
+        lost += lose_workers(at, recipe, smoke_set, train, tmp_path / str(runs))
+        assert hash_of(tmp_path / str(runs)) == hash_of(unbroken()), at
+        assert figures(tmp_path / str(runs)) == figures(unbroken()), at
+        runs += 1
+    said = [record.getMessage() for record in caplog.records]
+    killed, hung = (sum(what in text for text in said) for what in ("SIGKILL", "within 2 seconds"))
+    assert killed + hung >= lost
+    reached("R10 lost", workers=lost, killed=killed, hung=hung, runs=runs)
 
-    real, calls = loader.Maker.__call__, []
 
-    def broken(self, request):
-        calls.append(request)
-        if len(calls) > 8:
-            raise WorkerError("a data worker failed 3 times", "row 5")
-        return real(self, request)
+class Raising(loader.Maker):
+    """Fails over every request from some row on."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loader.Maker, "__call__", broken)
-        with pytest.raises(WorkerError, match="row 5"):
-            train(tiny, smoke_set, tmp_path / "run")
-    assert state.newest(tmp_path / "run").progress.step == 6
-    train(tiny, smoke_set, tmp_path / "run")
-    assert hash_of(tmp_path / "run") == hash_of(unbroken())
+    def __init__(self, argument, first):
+        super().__init__(argument)
+        self.first = first
+
+    def __call__(self, request):
+        if request.first >= self.first:
+            raise WorkerError("a data worker failed 3 times", f"row {request.first}")
+        return super().__call__(request)
+
+
+@posix
+@pytest.mark.parametrize("count", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_worker_that_always_fails_ends_the_run_with_its_state_saved(
+    count, tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, reached
+):
+    """Row 10, and its second part in full: in this process, and in one of its own."""
+    chance = np.random.default_rng(10)
+    starts = [0, *(line["consumed"] for line in figures(unbroken()) if line["phase"] == "a")]
+    for turn in range(count):
+        workers, step = (1, int(chance.integers(1, 13))) if turn else (0, 9)
+        recipe = replace(tiny, train=replace(tiny.train, workers=workers))
+        run, first = tmp_path / str(turn), starts[step - 1]
+        with monkeypatch.context() as patch:
+            patch.setattr(loader, "Maker", partial(Raising, first=first))
+            with pytest.raises(WorkerError, match=f"row {first}$"):
+                train(recipe, smoke_set, run)
+        assert state.newest(run).progress.step == (step - 1) // 3 * 3
+        train(recipe, smoke_set, run)
+        assert hash_of(run) == hash_of(unbroken())
+    if count > 1:
+        reached("R10 raised", runs=count)

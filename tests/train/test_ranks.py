@@ -6,14 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
+from motherbird import disk
+from motherbird.errors import WorkerError
 from motherbird.train import journal, state
+from motherbird.train.evaluation import HeldOut
+from motherbird.train.step import Stepper
+from motherbird.train.world import World
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
@@ -193,11 +201,126 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_saves_on_all(tree, smoke_set, train, ranks, tmp_path):
+def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, ranks, tmp_path):
+    """Row 11: with --max-restarts 1."""
+    recipe = tree.of_steps(30)
+    process = ranks(2, recipe, tmp_path / "run", wait=0.05, restarts=1)
+    os.kill(after_steps(process, 8)["1"], signal.SIGKILL)
+    finished(process)
+    train(recipe, smoke_set, tmp_path / "one")
+    assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
+
+
+# Where a rank is lost: a function, and how often each rank of `tree` calls it at least.
+PLACES = {
+    "the weights": (World, "share", 2),
+    "forward": (Stepper, "_loss", 10),
+    "the sum": (World, "add", 10),
+    "an evaluation": (HeldOut, "evaluate", 3),
+    "a save": (state, "save", 4),  # by rank 0 alone
+    "the end": (torch.distributed, "barrier", 1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_fifty_ranks_that_die_or_hang(
+    tree, smoke_set, train, forked_ranks, upon, monkeypatch, tmp_path, reached
+):
+    """Row 11 in full: in each place where one waits for another; the others end by themselves."""
+    monkeypatch.setattr("motherbird.train.world.PATIENCE", 5.0)
+    recipe = replace(tree, train=replace(tree.train, timeout=5.0))
+    train(recipe, smoke_set, tmp_path / "one")
+    chance, slowest, tally = np.random.default_rng(11), 0.0, Counter()
+
+    def work(rank, talk, lost, fault, how, run):
+        def end():
+            talk.sendall(b"!")
+            os.kill(os.getpid(), how)
+
+        if rank == lost:
+            upon(*fault, end)
+        train(recipe, smoke_set, run)
+
+    for turn in range(50):
+        place = list(PLACES)[turn % 6]
+        how = (signal.SIGKILL, signal.SIGSTOP)[turn // 6 % 2]
+        world = (2, 4)[turn // 12 % 2]
+        owner, name, most = PLACES[place]
+        fault = owner, name, int(chance.integers(1, most + 1))
+        lost = 0 if place == "a save" else int(chance.integers(world))
+        about, run = (place, how, world, lost, fault[2]), tmp_path / str(turn)
+        children = forked_ranks(world, partial(work, lost=lost, fault=fault, how=how, run=run))
+        victim = children.pop(lost)
+        assert victim.ours.recv(1) == b"!", about
+        began = time.monotonic()
+        for child in children:
+            with pytest.raises(WorkerError, match="another rank ended or did not answer"):
+                child.result(15)
+        slowest = max(slowest, time.monotonic() - began)
+        victim.kill()
+        assert victim.wait() == -signal.SIGKILL
+        for step in state.steps(run):
+            state.read(state.folder(run, step))
+        train(recipe, smoke_set, run)
+        assert state.newest(run).sha256 == state.newest(tmp_path / "one").sha256, about
+        tally[f"{place}, {how.name}, {world} ranks"] += 1
+    reached("R11", faults=tally.total(), slowest=round(slowest, 1), **tally)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_signals_to_one_rank_or_to_one_behind_the_other(
+    tree, smoke_set, train, forked_ranks, upon, tmp_path, reached
+):
+    """Row 5 of several ranks: as from a launcher, or from a scheduler of several machines."""
+    chance, runs = np.random.default_rng(5), 0
+    train(tree, smoke_set, tmp_path / "one")
+
+    def work(rank, talk, first, call, run):
+        def send():
+            talk.sendall(b"!")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        if rank == first:
+            upon(Stepper, "take", call, send)
+        disk.watch = lambda when, name, *_: name == "rename" and time.sleep(0.1)  # large states do
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where it comes behind the end
+        outcome = train(tree, smoke_set, run)
+        return outcome.signal, outcome.progress.step
+
+    for turn in range(20):
+        run, world, call = tmp_path / str(turn), (2, 4)[turn % 2], int(chance.integers(1, 9))
+        others_too = turn % 4 > 1  # rank 0 as well, while it saves
+        first = int(chance.integers(int(others_too), world))
+        children = forked_ranks(world, partial(work, first=first, call=call, run=run))
+        assert children[first].ours.recv(1) == b"!"
+        for rank, child in enumerate(children):
+            if rank != first and others_too:
+                time.sleep(chance.uniform(0, 0.2))
+                os.kill(child.pid, signal.SIGTERM)
+        assert {child.result() for child in children} == {(signal.SIGTERM, call)}, turn
+        assert state.newest(run).progress.step == call
+        train(tree, smoke_set, run)
+        assert state.newest(run).sha256 == state.newest(tmp_path / "one").sha256
+        runs += 1
+    reached("R5 ranks", runs=runs, ranks=[2, 4], unequal=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["a rank", "the launcher"])
+def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path):
     recipe = tree.of_steps(60)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
-    os.kill(after_steps(process, 5)["1"], signal.SIGTERM)
-    finished(process)
+    pids = after_steps(process, 5)
+    if to == "a rank":
+        os.kill(pids["1"], signal.SIGTERM)
+        finished(process)
+    else:
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode != 0  # torchrun's own
+    assert all(gone(pid, 5) for pid in pids.values())
     stopped = state.newest(tmp_path / "run").progress
     assert 5 <= stopped.step < recipe.steps() and stopped.world == 2
     train(recipe, smoke_set, tmp_path / "run")

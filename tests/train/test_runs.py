@@ -17,7 +17,7 @@ from motherbird.train.recipe import Save
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 KEYS = ["run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
-        "evaluation", "checkpoints", "skips", "changes", "data", "world"]  # fmt: skip
+        "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,22 @@ def test_show(whole, stopped, plan):
     assert one["phase"] == "c" and one["evaluation"]["step"] == plan.steps()
     assert set(one["evaluation"]) == {"step", "phase", "loss", "accuracy", "masked"}
     assert json.loads(json.dumps(one)) == one
+
+
+def test_show_tells_what_was_skipped_on_the_way(run):
+    """And not what was skipped in steps that a kill, a rollback or a rewind took back."""
+    events = journal.Journal(run, state.newest(run).progress.step)
+    for step, event, more in (
+        (1, "start", {}), (3, "skip", {"reason": "a"}), (7, "skip", {"reason": "b"}),
+        (5, "start", {}), (6, "plateau", {"reason": "c"}), (8, "skip", {"reason": "d"}),
+        (8, "rewound", {"to": 7}), (10**6, "skip", {"reason": "e"}),
+    ):  # fmt: skip
+        events.event(event, step, **more)
+    events.close()
+    assert runs.show(run)["noted"] == [
+        {"step": 3, "event": "skip", "why": "a"},
+        {"step": 6, "event": "plateau", "why": "c"},
+    ]
 
 
 def test_show_is_of_the_newest_that_verifies(run, plan, caplog):

@@ -534,6 +534,37 @@ def test_whatever_primitive_fails_what_was_there_is_left(code, sticky, tmp_path,
         assert check(run, 2) == 2
 
 
+@pytest.mark.slow
+def test_whatever_primitive_of_a_run_fails_it_finishes_alike(
+    tiny, smoke_set, train, tmp_path, watch, reached
+):
+    """Row 6 in full: the run goes on or ends with an error; with a sound disk it is the same."""
+    recipe = replace(tiny.of_steps(6), save=replace(tiny.save, every=2, keep=1))
+    every = Primitives()
+    watch(every)
+    train(recipe, smoke_set, tmp_path / "whole")
+    whole, run, ended = state.newest(tmp_path / "whole").sha256, tmp_path / "run", 0
+    faults = list(itertools.product(CODES, (False, True), range(len(every.seen))))
+    for fault in faults:
+        code, sticky, n = fault
+        fails = Primitives(n, getattr(errno, code), sticky)
+        watch(fails)
+        try:
+            train(recipe, smoke_set, run)
+        except OSError as error:
+            assert error.errno == fails.code and str(run) in str(error), fault
+            ended += 1
+        watch(None)
+        assert fails.failed, fault
+        for step in state.steps(run):
+            state.read(state.folder(run, step))
+        train(recipe, smoke_set, run)
+        assert state.newest(run).sha256 == whole, fault
+        assert not list(run.rglob(".*")), fault
+        shutil.rmtree(run)
+    reached("R6", faults=len(faults), primitives=len(every.seen), ended=ended, unequal=0)
+
+
 def test_a_save_that_failed_has_no_name(tmp_path, watch):
     """Also where its last sync failed: who sees it would trust in what may be gone tomorrow."""
     for n in range(primitives_of_a_save(tmp_path / "count", watch)):

@@ -64,9 +64,10 @@ def show(run: str, json_: bool) -> None:
     """Verify the newest checkpoint of RUN, and say where the run stands.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
-    "sha256", "evaluation", "checkpoints", "skips", "changes", "data", "world"}; "evaluation" is
-    null before the first, then {"step", "phase", "loss", "accuracy", "masked"}; equal runs have
-    equal "sha256".
+    "sha256", "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world"};
+    "evaluation" is null before the first, then {"step", "phase", "loss", "accuracy", "masked"};
+    "noted" [{"step", "event", "why"}] of skipped steps and plateaus; equal runs have equal
+    "sha256".
     """
     from ..train import runs
 
@@ -86,6 +87,8 @@ def show(run: str, json_: bool) -> None:
         )
     click.echo(f"  checkpoints  {', '.join(map(str, found['checkpoints']))}")
     click.echo(f"  sha256       {found['sha256']}")
+    for each in found["noted"]:
+        click.echo(f"  {each['event']:<12} at step {each['step']:,}: {each['why']}")
     for skip in found["skips"]:
         click.echo(
             f"  rolled back  at step {skip['step']:,} to {skip['to']:,}, leaving out "

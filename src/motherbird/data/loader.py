@@ -17,7 +17,7 @@ from jaxtyping import Int
 from ..core.chance import shuffled
 from ..core.masking import Masking
 from ..core.packed import Packed, packed_of
-from ..errors import InputError
+from ..errors import InputError, WorkerError
 from .prepared import Prepared, Rows
 from .workers import crew, in_order
 
@@ -145,11 +145,26 @@ class Maker:
     """
 
     def __init__(self, argument: tuple[Path, Choice, Masking]) -> None:
-        directory, choice, self.masking = argument
-        self.rows = chosen_rows(Prepared(directory, verify=False), choice)
+        self.directory, choice, self.masking = argument
+        self.rows = chosen_rows(Prepared(self.directory, verify=False), choice)
 
     def __call__(self, request: Request) -> Batch:
-        """Gather the rows, epoch by epoch, and mask them."""
+        """Gather the rows, epoch by epoch, and mask them.
+
+        Raises:
+            WorkerError: they cannot be read.
+        """
+        try:
+            return self._make(request)
+        except Exception as error:  # the set was verified: the disk, or memory
+            raise WorkerError(
+                f"rows {request.first} to {request.last - 1} of the order cannot be read "
+                f"({error or type(error).__name__})",
+                str(self.directory),
+                "motherbird data show verifies the set",
+            ) from error
+
+    def _make(self, request: Request) -> Batch:
         taken = np.arange(request.first, request.last)
         epochs, places = taken // len(self.rows), taken % len(self.rows)
         seed, phase = request.behind.seed, request.behind.phase

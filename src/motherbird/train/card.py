@@ -65,7 +65,7 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
         f"{last.tokens:,} tokens, of which {last.masked:,} were predicted.\n",
         USE.format(name=name),
         "## Training\n\n" + table(PHASE_HEAD, phase_rows(recipe)) + _story(run, recipe, steps[-1]),
-        "## Evaluation\n\n" + _evaluated(run, recipe, steps[-1]),
+        "## Evaluation\n\n" + _evaluated(run, recipe, steps),
         "## Data\n\n" + _sources(data, about.data),
         "## Machine\n\n" + table(("", ""), facts(about.made_with)),
         "## Commands\n\n```sh\n" + _commands(recipe, steps) + "```\n\nwith recipe.toml:\n\n"
@@ -110,6 +110,7 @@ def facts(made_with: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("cpu", f"{made_with['cpu']}, {made_with['cores']} cores"),
         ("units", ", ".join(made_with["units"]) or "none of those that we look for"),
+        ("device", made_with.get("device", "cpu")),
         ("threads", str(made_with["threads"])),
         ("memory", f"{made_with['memory_gb']} GB"),
         ("system", f"{made_with['system']}, python {made_with['python']}"),
@@ -181,9 +182,9 @@ def _story(run: Path, recipe: Recipe, step: int) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def _evaluated(run: Path, recipe: Recipe, step: int) -> str:
-    """The last figures of each phase up to a step."""
-    last = {found["phase"]: found for found in evaluations(run) if found["step"] <= step}
+def _evaluated(run: Path, recipe: Recipe, steps: Sequence[int]) -> str:
+    """The last figures of each phase up to the last of the steps."""
+    last = {found["phase"]: found for found in evaluations(run) if found["step"] <= steps[-1]}
     if not last:
         return "The run was not evaluated up to here.\n"
     rows = [
@@ -195,7 +196,8 @@ def _evaluated(run: Path, recipe: Recipe, step: int) -> str:
     ]  # fmt: skip
     head = ("step", "phase", "loss", "perplexity", "accuracy", "masked tokens")
     share = f"{recipe.evaluate.masking:.0%}"
-    return table(head, rows) + f"\nOn held-out rows, {share} of the tokens masked, in nats.\n"
+    of = "" if len(steps) == 1 else " These are the run's figures, not those of the mean."
+    return table(head, rows) + f"\nOn held-out rows, {share} of the tokens masked, in nats.{of}\n"
 
 
 def _sources(data: Path, fingerprint: str) -> str:

@@ -21,7 +21,7 @@ from ..data.loader import Cursor, Loader, chosen_rows, masking_of
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .gradients import of_leaf, side_by_side
-from .recipe import Recipe
+from .recipe import Phase, Recipe
 from .start import model_of
 from .step import dtype_of
 
@@ -68,7 +68,7 @@ def needs(recipe: Recipe, config: EncoderConfig, device: torch.device, threads: 
     state = int(weights * (1 + moments))
     on_cpu = device.type == "cpu"
     leaves = threads if on_cpu else 1
-    tokens = max(recipe.micro_rows(phase, phase.rows) * phase.seq_len for phase in recipe.phases)
+    tokens = _tokens(recipe, _heaviest(recipe))
     element = torch.empty(0, dtype=dtype_of(recipe, device)).element_size()
     width = config.hidden_size + config.intermediate_size
     kept = KEPT[element] * width * config.num_hidden_layers * tokens
@@ -88,6 +88,16 @@ def needs(recipe: Recipe, config: EncoderConfig, device: torch.device, threads: 
     )
 
 
+def _tokens(recipe: Recipe, phase: Phase) -> int:
+    """Of a micro-batch."""
+    return recipe.micro_rows(phase, phase.rows) * phase.seq_len
+
+
+def _heaviest(recipe: Recipe) -> Phase:
+    """The phase with the largest micro-batches."""
+    return max(recipe.phases, key=lambda phase: _tokens(recipe, phase))
+
+
 def check(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
 ) -> Needs:
@@ -97,6 +107,8 @@ def check(
         InputError: what is needed, what there is, and what to change.
     """
     found = needs(recipe, config, device, threads)
+    heaviest = _heaviest(recipe)
+    key = recipe.key_of_micro_tokens(heaviest)
     if device.type == "cuda":
         free: float | None = torch.cuda.mem_get_info(device)[0]
     else:
@@ -106,12 +118,11 @@ def check(
         # The estimate was measured on CPUs only: the card has the last word.
         log.warning(
             "about %.0f GB may be needed, and %.0f GB are free on %s: if it does not fit, lower "
-            "train.micro_tokens", found.memory / 1e9, free / 1e9, device,
+            "%s", found.memory / 1e9, free / 1e9, device, key,
         )  # fmt: skip
     elif free is not None and found.memory > free:
-        tokens = max(8, int(recipe.train.micro_tokens * 0.5))
         how = (
-            f"halve train.micro_tokens ({tokens}), use fewer threads, or a smaller model"
+            f"halve {key} ({_tokens(recipe, heaviest) // 2}), use fewer threads, or a smaller model"
             if found.activations > found.memory / 3
             else "a smaller model needs less"
         )

@@ -21,7 +21,7 @@ from .state import Checkpoint, Run
 
 log = logging.getLogger(__name__)
 
-MACHINE = ("cpu", "threads", "python", "versions")  # what a run's bits depend on
+MACHINE = ("device", "cpu", "threads", "python", "versions")  # what a run's bits depend on
 
 
 def check_data(recipe: Recipe, prepared: Prepared) -> None:
@@ -70,7 +70,7 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
     """
     given = strict.plain(recipe)
     threads = torch.get_num_threads()
-    made_with = machine.describe(threads)
+    made_with = machine.describe(threads) | {"device": device.type}
     if not (run / state.RUN).exists():
         config = model_of(recipe, prepared)
         cost.check(recipe, config, device, threads, run)
@@ -99,10 +99,11 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
         )
     cost.check(recipe, config_of_run(about, run), device, threads, None)
     for key in MACHINE:
-        if made_with[key] != about.made_with[key]:
+        before = about.made_with.get(key, made_with[key])  # earlier versions knew no device
+        if made_with[key] != before:
             log.warning(
                 "%s: %s when the run began, %s now: it goes on, but not bit for bit",
-                key, about.made_with[key], made_with[key],
+                key, before, made_with[key],
             )  # fmt: skip
     return about
 

@@ -209,8 +209,9 @@ class _Process:
                 dtype=str(self.stepper.dtype).removeprefix("torch."),
                 device=str(self.world.device), commit=machine.commit(),
             )  # fmt: skip
-            if found is None:
+            if found is None:  # a log without a checkpoint would be a run that has lost all
                 self._save(progress)
+                self.saver.finish(last=True)
             while not progress.finished and not self._stops():
                 progress = self._phase(progress)
             if not self.stepper.is_finite():

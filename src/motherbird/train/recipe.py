@@ -378,6 +378,12 @@ class Recipe:
         tokens = phase.micro_tokens or self.train.micro_tokens
         return min(rows, max(1, tokens // phase.seq_len))
 
+    def key_of_micro_tokens(self, phase: Phase) -> str:
+        """The key by which the micro-batches of a phase change."""
+        if phase.micro_tokens is None:
+            return "train.micro_tokens"
+        return f"phases.{self.phases.index(phase)}.micro_tokens"
+
     def masking(self, phase: Phase) -> float:
         """The share that a phase masks."""
         return self.train.masking if phase.masking is None else phase.masking
@@ -405,12 +411,12 @@ class Recipe:
                 micro = self.micro_rows(phase, rows)
                 if rows % (micro * world):
                     fitting = (m for m in range(1, rows + 1) if rows % (m * world) == 0)
-                    good = [m * phase.seq_len for m in fitting]
+                    good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
                     raise InputError(
                         f"a step of {rows} rows is no multiple of {world} ranks x micro-batches of "
                         f"{micro} rows",
                         f"phase {phase.name!r}",
-                        f"set train.micro_tokens to {' or '.join(map(str, good[-3:]))}"
+                        f"set {self.key_of_micro_tokens(phase)} to {good}"
                         if good
                         else f"make the rows of every step a multiple of {world}",
                     )

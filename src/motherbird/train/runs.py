@@ -140,11 +140,24 @@ def show(run: Path) -> dict[str, Any]:
         "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
         "checkpoints": sorted(state.steps(run)),
+        "noted": _noted(run, progress.step),
         "skips": about.skips,
         "changes": about.changes,
         "data": about.data,
         "world": progress.world,
     }
+
+
+def _noted(run: Path, step: int) -> list[dict[str, Any]]:
+    """Steps that were skipped and plateaus, of the way that leads to a step."""
+    noted: list[dict[str, Any]] = []
+    for event in journal.read(run, journal.EVENTS):
+        if event["event"] in ("skip", "plateau"):
+            noted.append({"step": event["step"], "event": event["event"], "why": event["reason"]})
+        elif event["event"] in ("start", "roll back", "rewound"):
+            at = event.get("to", event["step"])  # what came later is no longer of the run
+            noted = [each for each in noted if each["step"] <= at]
+    return [each for each in noted if each["step"] <= step]
 
 
 def average(

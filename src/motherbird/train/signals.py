@@ -10,15 +10,15 @@ ECHO = 1.0  # seconds; schedulers and torchrun both pass on the same signal
 
 
 class Signals:
-    """Which signal has come, or None."""
+    """Which signal has come, here or in a process that this one works with; None before."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._first = 0.0
+        self._first: float | None = None  # when one came here
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """A handler."""
-        if self.number is None:
+        if self._first is None:
             self.number, self._first = number, time.monotonic()
         elif time.monotonic() - self._first > ECHO:
             signal.signal(number, signal.SIG_DFL)

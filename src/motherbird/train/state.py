@@ -381,7 +381,7 @@ class Run:
         skips: stretches of a phase's order that are left out: phase, first row, row behind the
             last, and why.
         changes: what `runs rewind` did: the step, and what was set.
-        made_with: machine and versions at the start.
+        made_with: machine, device and versions at the start.
         data_path: where the set was, for who looks.
     """
 
