@@ -47,6 +47,7 @@ def fakes(monkeypatch):
     return fake_peer
 
 
+@pytest.mark.slow
 def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypatch):
     """Ours and transformers, real processes, on a toy."""
     pytest.importorskip("transformers")

@@ -311,6 +311,7 @@ def test_evaluation_is_deterministic(toy, small_tokenizer):
 # --- pretraining
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_toy_model_learns_sixteen_rows_by_heart(model, small_tokenizer):
     documents = rows()
     entropy = unigram_entropy(documents, small_tokenizer.special_ids)

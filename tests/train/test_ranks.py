@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from motherbird import disk
-from motherbird.errors import WorkerError
+from motherbird.errors import InputError, WorkerError
 from motherbird.train import journal, state
 from motherbird.train.evaluation import HeldOut
 from motherbird.train.step import Stepper
@@ -109,13 +108,27 @@ def tree(tiny):
     return replace(tiny, phases=phases, train=train)
 
 
-def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, ranks, tmp_path):
+@pytest.fixture
+def together(forked_ranks, unchecked, smoke_set, train):
+    """together(world, recipe, run, steps) goes on with a run as so many ranks, without torchrun."""
+
+    def go_on(world, recipe, run, steps=None):
+        def work(rank, talk):
+            train(recipe, smoke_set, run, steps=steps)
+
+        for child in forked_ranks(world, work):
+            child.result(60)
+
+    return go_on
+
+
+def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, together, tmp_path):
     """Row 2: saved by one, gone on with by 2, then 4, then 1; and what each rank is told."""
     train(tree, smoke_set, tmp_path / "one")
     train(tree, smoke_set, tmp_path / "mixed", steps=3)
-    finished(ranks(2, tree, tmp_path / "mixed", 4))
+    together(2, tree, tmp_path / "mixed", 4)
     train(tree, smoke_set, tmp_path / "mixed", steps=2)
-    finished(ranks(4, tree, tmp_path / "mixed"))
+    together(4, tree, tmp_path / "mixed")
     assert state.newest(tmp_path / "mixed").sha256 == state.newest(tmp_path / "one").sha256
     one, mixed = (journal.read(tmp_path / name) for name in ("one", "mixed"))
     for key in ("loss", "norm", "consumed", "tokens", "masked", "lr"):
@@ -148,10 +161,10 @@ def test_a_hundred_changes_of_ranks(tree, smoke_set, train, ranks, tmp_path, rea
     reached("R2", changes=changes, runs=runs, ranks=[1, 2, 4], workers=list(workers))
 
 
-def test_the_default_sum_is_near(tree, smoke_set, train, ranks, tmp_path):
+def test_the_default_sum_is_near(tree, smoke_set, train, together, tmp_path):
     recipe = replace(tree, train=replace(tree.train, reduce="sum"))
     train(recipe, smoke_set, tmp_path / "one")
-    finished(ranks(2, recipe, tmp_path / "two"))
+    together(2, recipe, tmp_path / "two")
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
@@ -328,8 +341,7 @@ def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path
     assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tiny, ranks, tmp_path):
-    process = ranks(2, tiny, Path(tmp_path / "run"))
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode != 0 and "is no multiple of 2 ranks" in out
+def test_a_batch_that_cannot_be_shared_is_refused(tiny, together, tmp_path):
+    with pytest.raises(InputError, match="is no multiple of 2 ranks"):
+        together(2, tiny, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
