@@ -89,7 +89,7 @@ def stop_and_go_on(count, seed, recipe, unbroken, smoke_set, train, tmp_path):
 
 def test_stops_change_nothing(tiny, unbroken, smoke_set, train, tmp_path):
     """Row 1: at random steps, in every variant; every step's loss, norm and rate, to the bit."""
-    stop_and_go_on(12, 7, tiny, unbroken, smoke_set, train, tmp_path)
+    stop_and_go_on(6, 7, tiny, unbroken, smoke_set, train, tmp_path)
 
 
 @pytest.mark.slow

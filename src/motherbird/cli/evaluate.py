@@ -54,12 +54,12 @@ def command(
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )
-    sources = {}
-    if not json_:
-        click.echo(f"{'source':<22}{'loss':>8}{'gain':>8}{'accuracy':>10}{'masked':>9}")
+    sources: dict[str, dict[str, float]] = {}
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:
         for name, found in by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking):
             advance(1, name)
+            if not json_ and not sources:
+                click.echo(f"{'source':<22}{'loss':>8}{'gain':>8}{'accuracy':>10}{'masked':>9}")
             sources[name] = {**asdict(found), "nats_a_byte": found.nats_a_byte}
             if not json_:
                 gain = found.unigram - found.loss
