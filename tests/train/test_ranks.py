@@ -45,6 +45,10 @@ if __name__ == "__main__":  # processes that read ahead import this file
 """
 
 
+# Else ranks that torchrun starts again read where those before them listened (pytorch #135712).
+UNSHARED = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
 @pytest.fixture
 def ranks(smoke_set, tmp_path):
     """Start some ranks; whatever is left at the end of the test is killed."""
@@ -64,7 +68,7 @@ def ranks(smoke_set, tmp_path):
         ]  # fmt: skip
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **UNSHARED},
         )  # fmt: skip
         started.append(process)
         return process
