@@ -42,7 +42,11 @@ def test_what_does_not_fit_into_memory_is_refused(recipe, small_tokenizer, monke
     monkeypatch.setattr("motherbird.machine.available_mb", lambda: 300.0)
     with pytest.raises(InputError, match="GB of memory are needed and 0.3 GB are free") as error:
         cost.check(recipe, config, CPU, 2, tmp_path / "run")
-    assert "train.micro_tokens" in error.value.how
+    assert "fewer threads, shorter rows" in error.value.how  # a row of 8,192 each
+    halved = replace(recipe, phases=(replace(recipe.phases[0], micro_tokens=65536),))
+    with pytest.raises(InputError, match="GB of memory") as error:
+        cost.check(halved, config, CPU, 2, tmp_path / "run")
+    assert "halve phases.0.micro_tokens (8192)" in error.value.how
 
 
 def test_what_does_not_fit_on_the_disk_is_refused(recipe, small_tokenizer, monkeypatch, tmp_path):

@@ -83,11 +83,13 @@ def whole(tiny, tiny_bfloat16, smoke_set, train, tmp_path_factory) -> dict[str, 
     return found
 
 
-def at_step(number: int, act: Any) -> dict[str, Any]:
-    """Arguments of a run in which something happens behind a step."""
+def at_step(number: int, act: Any, saved: Path | None = None) -> dict[str, Any]:
+    """Arguments of a run in which something happens behind a step, and behind a save of `tiny`."""
 
     def on_tick(tick):
         if tick.step.number == number:
+            while saved and not state.folder(saved, last_save(number)).exists():
+                time.sleep(0.001)  # it goes on in the background
             act()
 
     return {"on_tick": on_tick}
@@ -386,7 +388,7 @@ def test_an_output_that_may_not_be_written_any_more(
         def process(talk, out=out, checkpoints=checkpoints, step=step):
             without_rights()
             try:
-                train(tiny, smoke_set, out, **at_step(step, lambda: checkpoints.chmod(0o555)))
+                train(tiny, smoke_set, out, **at_step(step, lambda: checkpoints.chmod(0o555), out))
             except OSError as error:
                 return error.errno, str(error)
 
@@ -447,7 +449,7 @@ def test_an_output_that_vanishes(
                     out.write_text("mine")
 
         with pytest.raises((InputError, OSError), match="run"):
-            train(tiny, smoke_set, out, **at_step(step, vanish))
+            train(tiny, smoke_set, out, **at_step(step, vanish, out))
         assert tree(home) == ({"run"} if how == "a file" else set())
         assert tree(tmp_path / "here") == set()
         if elsewhere.exists():
@@ -528,6 +530,20 @@ def test_a_save_that_fails_changes_nothing(
     assert result(out) == whole["float32"]
     assert events(out).count("save failed") == 2
     assert "step-00000006" in caplog.text and "was not saved" in caplog.text
+
+
+def test_without_its_first_save_a_run_does_not_begin(
+    tiny, smoke_set, train, watch, tmp_path, whole
+):
+    """With steps logged and nothing saved, it could never go on."""
+    out = tmp_path / "run"
+    watch(failing(0))
+    with pytest.raises(OSError, match="step-00000000"):
+        train(tiny, smoke_set, out)
+    assert log_of(out) == []
+    watch(None)
+    train(tiny, smoke_set, out)
+    assert result(out) == whole["float32"]
 
 
 def test_the_third_save_that_fails_in_a_row_is_an_error(

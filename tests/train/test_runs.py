@@ -81,7 +81,7 @@ def test_show_tells_what_was_skipped_on_the_way(run):
     for step, event, more in (
         (1, "start", {}), (3, "skip", {"reason": "a"}), (7, "skip", {"reason": "b"}),
         (5, "start", {}), (6, "plateau", {"reason": "c"}), (8, "skip", {"reason": "d"}),
-        (8, "rewound", {"to": 7}), (10**6, "skip", {"reason": "e"}),
+        (8, "rewound", {"to": 7}), (7, "start", {}), (10**6, "skip", {"reason": "e"}),
     ):  # fmt: skip
         events.event(event, step, **more)
     events.close()
@@ -139,12 +139,15 @@ def test_the_average_is_the_mean(whole, tmp_path):
     assert found.model.tokenizer is not None
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"The mean of steps {steps[0]}, {steps[1]}, {steps[2]} of a run" in card
+    assert "not those of the mean" in card and "| device | cpu |" in card
     assert runs.average(whole, tmp_path / "out", last=1) == steps[2:]  # replaces the first
     one = start.of_run(whole, steps[2])[0].state_dict()
     assert all(
         torch.equal(t, one[n]) for n, t in MaskedLM.load(tmp_path / "out").state_dict().items()
     )
-    runs.average(whole, tmp_path / "out", last=1, dtype=torch.bfloat16)
+    runs.average(whole, tmp_path / "out", last=1, dtype="bfloat16")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"--step {steps[2]} --dtype bfloat16 --out" in card and "not those of" not in card
     found = MaskedLM.load(tmp_path / "out", dtype="bfloat16")
     assert all(torch.equal(t, one[n].bfloat16()) for n, t in found.state_dict().items())
 

@@ -93,11 +93,9 @@ def _write_run(
     run: str, path: Path, step: int | None, data: str | None, dtype: str, json_: bool
 ) -> None:
     """A checkpoint of a run as a Hugging Face directory."""
-    import torch
-
     from ..train import runs
 
-    stored = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    stored = "float32" if dtype == "auto" else dtype
     found = runs.export(Path(run), path, step, None if data is None else Path(data), stored)
     step = found.progress.step
     if json_:

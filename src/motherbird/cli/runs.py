@@ -136,8 +136,6 @@ def average(
     With --json: {"run", "steps", "out"}.
     """
     path = options.output(out, [run])
-    import torch
-
     from ..train import runs
 
     averaged = runs.average(
@@ -147,7 +145,7 @@ def average(
         best=best,
         steps=steps,
         data=None if data is None else Path(data),
-        dtype=getattr(torch, dtype),
+        dtype=dtype,
     )
     if json_:
         print_json({"run": run, "steps": averaged, "out": out})

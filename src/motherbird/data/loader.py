@@ -156,10 +156,10 @@ class Maker:
         """
         try:
             return self._make(request)
-        except Exception as error:  # the set was verified: the disk, or memory
+        except (OSError, MemoryError) as error:  # the set was verified
             raise WorkerError(
                 f"rows {request.first} to {request.last - 1} of the order cannot be read "
-                f"({error or type(error).__name__})",
+                f"({str(error) or type(error).__name__})",
                 str(self.directory),
                 "motherbird data show verifies the set",
             ) from error

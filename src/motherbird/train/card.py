@@ -54,6 +54,7 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
     recipe = from_json(about.recipe, str(run / state.RUN))
     config = hf_config.read(read_config(directory), str(directory))
     last = state.read(state.folder(run, steps[-1])).progress
+    dtype = read_config(directory)["dtype"]
     name = run.resolve().name
     what = f"Step {steps[0]:,}" if len(steps) == 1 else f"The mean of steps {_list(steps)}"
     vocabulary = f"{config.vocab_size:,} entries of vocabulary"
@@ -62,13 +63,14 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
         f"A ModernBERT encoder with its masked-LM head: {config.num_hidden_layers} layers of "
         f"{config.hidden_size}, {vocabulary}, up to {config.max_position_embeddings:,} tokens. "
         f"{what} of a run of {recipe.steps():,} steps, pretrained by motherbird on "
-        f"{last.tokens:,} tokens, of which {last.masked:,} were predicted.\n",
+        f"{last.tokens:,} tokens, of which {last.masked:,} were predicted. Weights are "
+        f"stored in {dtype}.\n",
         USE.format(name=name),
         "## Training\n\n" + table(PHASE_HEAD, phase_rows(recipe)) + _story(run, recipe, steps[-1]),
         "## Evaluation\n\n" + _evaluated(run, recipe, steps),
         "## Data\n\n" + _sources(data, about.data),
         "## Machine\n\n" + table(("", ""), facts(about.made_with)),
-        "## Commands\n\n```sh\n" + _commands(recipe, steps) + "```\n\nwith recipe.toml:\n\n"
+        "## Commands\n\n```sh\n" + _commands(recipe, steps, dtype) + "```\n\nwith recipe.toml:\n\n"
         f"```toml\n{toml(about.recipe)}```\n",
         LIMITS.format(length=config.max_position_embeddings),
     ]
@@ -97,7 +99,7 @@ def phase_rows(recipe: Recipe) -> list[list[str]]:
             f"{phase.rate(train.lr).peak:g}",
             f"{phase.warm_up:,}",
             f"{phase.decay:,}",
-            f"{train.masking if phase.masking is None else phase.masking:g}",
+            f"{recipe.masking(phase):g}",
             "" if phase.theta is None else f"{phase.theta:,.0f}",
         ]
         for phase in recipe.phases
@@ -110,7 +112,7 @@ def facts(made_with: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("cpu", f"{made_with['cpu']}, {made_with['cores']} cores"),
         ("units", ", ".join(made_with["units"]) or "none of those that we look for"),
-        ("device", made_with.get("device", "cpu")),
+        ("device", made_with["device"]),
         ("threads", str(made_with["threads"])),
         ("memory", f"{made_with['memory_gb']} GB"),
         ("system", f"{made_with['system']}, python {made_with['python']}"),
@@ -217,9 +219,10 @@ def _sources(data: Path, fingerprint: str) -> str:
     return table(head, rows) + f"\nFingerprint of the prepared set: `{fingerprint}`.\n"
 
 
-def _commands(recipe: Recipe, steps: Sequence[int]) -> str:
+def _commands(recipe: Recipe, steps: Sequence[int], dtype: str) -> str:
     lengths = ",".join(str(n) for n in sorted({phase.seq_len for phase in recipe.phases}))
     named = " ".join(f"--step {step}" for step in steps)
+    named += "" if dtype == "float32" else f" --dtype {dtype}"
     last = (
         f"motherbird export run {named} --out model"
         if len(steps) == 1

@@ -98,6 +98,17 @@ def _heaviest(recipe: Recipe) -> Phase:
     return max(recipe.phases, key=lambda phase: _tokens(recipe, phase))
 
 
+def _smaller(recipe: Recipe, found: Needs) -> str:
+    """What to do about too much."""
+    if found.activations <= found.memory / 3:
+        return "a smaller model needs less"
+    phase = _heaviest(recipe)
+    if recipe.micro_rows(phase, phase.rows) == 1:
+        return "use fewer threads, shorter rows, or a smaller model"
+    key = recipe.key_of("micro_tokens", recipe.phases.index(phase))
+    return f"halve {key} ({_tokens(recipe, phase) // 2}), use fewer threads, or a smaller model"
+
+
 def check(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
 ) -> Needs:
@@ -107,31 +118,19 @@ def check(
         InputError: what is needed, what there is, and what to change.
     """
     found = needs(recipe, config, device, threads)
-    heaviest = _heaviest(recipe)
-    key = recipe.key_of_micro_tokens(heaviest)
     if device.type == "cuda":
         free: float | None = torch.cuda.mem_get_info(device)[0]
     else:
         available = machine.available_mb()
         free = None if available is None else available * 1e6
-    if free is not None and found.memory > free and device.type == "cuda":
+    if free is not None and found.memory > free:
+        says = f"about {found.memory / 1e9:.1f} GB of memory are needed"
+        has = f"{free / 1e9:.1f} GB are free"
+        how = _smaller(recipe, found)
+        if device.type != "cuda":
+            raise InputError(f"{says} and {has}", str(device), how)
         # The estimate was measured on CPUs only: the card has the last word.
-        log.warning(
-            "about %.0f GB may be needed, and %.0f GB are free on %s: if it does not fit, lower "
-            "%s", found.memory / 1e9, free / 1e9, device, key,
-        )  # fmt: skip
-    elif free is not None and found.memory > free:
-        how = (
-            f"halve {key} ({_tokens(recipe, heaviest) // 2}), use fewer threads, or a smaller model"
-            if found.activations > found.memory / 3
-            else "a smaller model needs less"
-        )
-        raise InputError(
-            f"about {found.memory / 1e9:.1f} GB of memory are needed and {free / 1e9:.1f} GB are "
-            f"free",
-            str(device),
-            how,
-        )
+        log.warning("%s, and %s on %s: if it does not fit, %s", says, has, device, how)
     if run is not None:
         home = next(p for p in (run, *run.absolute().parents) if p.exists())
         room = shutil.disk_usage(home).free

@@ -70,7 +70,7 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
     """
     given = strict.plain(recipe)
     threads = torch.get_num_threads()
-    made_with = machine.describe(threads) | {"device": device.type}
+    made_with = machine.describe(threads) | {"device": _name_of(device)}
     if not (run / state.RUN).exists():
         config = model_of(recipe, prepared)
         cost.check(recipe, config, device, threads, run)
@@ -99,13 +99,17 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
         )
     cost.check(recipe, config_of_run(about, run), device, threads, None)
     for key in MACHINE:
-        before = about.made_with.get(key, made_with[key])  # earlier versions knew no device
-        if made_with[key] != before:
+        if made_with[key] != about.made_with[key]:
             log.warning(
                 "%s: %s when the run began, %s now: it goes on, but not bit for bit",
-                key, before, made_with[key],
+                key, about.made_with[key], made_with[key],
             )  # fmt: skip
     return about
+
+
+def _name_of(device: torch.device) -> str:
+    """What a run's bits depend on: a card's name, not its place."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def newest(run: Path) -> Checkpoint | None:

@@ -127,7 +127,7 @@ def pretrain(
         InputError: recipe, data or folder cannot be used as they are, or another process is at it.
         DamagedError: no checkpoint of the run verifies.
         DivergedError: it rolled back too often.
-        OSError, NoRoomError: the state could not be saved, three times or at the end.
+        OSError, NoRoomError: the state could not be saved: three times, at the start or at the end.
     """
     run = Path(os.path.abspath(run))
     with contextlib.ExitStack() as stack:
@@ -209,15 +209,16 @@ class _Process:
                 dtype=str(self.stepper.dtype).removeprefix("torch."),
                 device=str(self.world.device), commit=machine.commit(),
             )  # fmt: skip
-            if found is None:  # a log without a checkpoint would be a run that has lost all
+            if progress.step == 0:  # a log without a checkpoint would be a run that has lost all
                 self._save(progress)
-                self.saver.finish(last=True)
+                self.saver.finish(must=True)
+                self.world.tell("saved")  # the others wait with patience
             while not progress.finished and not self._stops():
                 progress = self._phase(progress)
             if not self.stepper.is_finite():
                 raise _RollBack(_not_finite(progress.step), progress)
             self._save(progress)
-            self.saver.finish(last=True)
+            self.saver.finish(must=True)
             over = "finish" if progress.finished else "stop"
             self._event(over, progress.step, signal=self.signals.number)
             return Outcome(progress, self.signals.number)
@@ -384,7 +385,7 @@ class _Process:
         if judgement.verdict == "apply":
             if not progress.health.note(step.number / self.steps, step.loss):
                 return
-            key = self.recipe.key_of_rate(progress.cursor.phase)
+            key = self.recipe.key_of("lr", progress.cursor.phase)
             how = f"motherbird runs rewind {self.run} --to-step STEP --set {key}=..."
             event, reason = "plateau", f"the loss has stopped to fall; the paper's remedy: {how}"
         else:

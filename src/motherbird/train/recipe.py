@@ -378,19 +378,14 @@ class Recipe:
         tokens = phase.micro_tokens or self.train.micro_tokens
         return min(rows, max(1, tokens // phase.seq_len))
 
-    def key_of_micro_tokens(self, phase: Phase) -> str:
-        """The key by which the micro-batches of a phase change."""
-        if phase.micro_tokens is None:
-            return "train.micro_tokens"
-        return f"phases.{self.phases.index(phase)}.micro_tokens"
-
     def masking(self, phase: Phase) -> float:
         """The share that a phase masks."""
         return self.train.masking if phase.masking is None else phase.masking
 
-    def key_of_rate(self, phase: int) -> str:
-        """The key by which a phase's learning rate is changed."""
-        return "train.lr" if self.phases[phase].lr is None else f"phases.{phase}.lr"
+    def key_of(self, name: str, number: int) -> str:
+        """The key by which a phase's value changes: "train.lr", or "phases.1.lr" if its own."""
+        own = getattr(self.phases[number], name) is not None
+        return f"phases.{number}.{name}" if own else f"train.{name}"
 
     def sizes(self, phase: Phase) -> list[int]:
         """The numbers of rows that its steps can have."""
@@ -406,7 +401,8 @@ class Recipe:
             raise InputError(
                 f"{world} ranks cannot share a tree", 'train.reduce = "tree"', "use 1, 2, 4, 8 ..."
             )
-        for phase in self.phases:
+        for number, phase in enumerate(self.phases):
+            key = self.key_of("micro_tokens", number)
             for rows in self.sizes(phase):
                 micro = self.micro_rows(phase, rows)
                 if rows % (micro * world):
@@ -416,7 +412,7 @@ class Recipe:
                         f"a step of {rows} rows is no multiple of {world} ranks x micro-batches of "
                         f"{micro} rows",
                         f"phase {phase.name!r}",
-                        f"set {self.key_of_micro_tokens(phase)} to {good}"
+                        f"set {key} to {good}"
                         if good
                         else f"make the rows of every step a multiple of {world}",
                     )

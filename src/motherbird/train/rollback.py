@@ -39,7 +39,7 @@ def roll_back(run: Path, recipe: Recipe, judgement: Judgement, progress: Progres
             f"{progress.step} ({judgement.reason})",
             str(run),
             f"lower the rate: motherbird runs rewind {run} --to-step STEP --set "
-            f"{recipe.key_of_rate(progress.cursor.phase)}=...",
+            f"{recipe.key_of('lr', progress.cursor.phase)}=...",
         )
     target = state.newest(run, before=judgement.onset - limits.back)
     if target is None:  # the run is younger than that, or its older checkpoints are gone

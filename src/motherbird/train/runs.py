@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import strict
@@ -154,9 +153,8 @@ def _noted(run: Path, step: int) -> list[dict[str, Any]]:
     for event in journal.read(run, journal.EVENTS):
         if event["event"] in ("skip", "plateau"):
             noted.append({"step": event["step"], "event": event["event"], "why": event["reason"]})
-        elif event["event"] in ("start", "roll back", "rewound"):
-            at = event.get("to", event["step"])  # what came later is no longer of the run
-            noted = [each for each in noted if each["step"] <= at]
+        elif event["event"] == "start":  # what came later is no longer of the run
+            noted = [each for each in noted if each["step"] <= event["step"]]
     return [each for each in noted if each["step"] <= step]
 
 
@@ -168,7 +166,7 @@ def average(
     best: int = 0,
     steps: Sequence[int] = (),
     data: Path | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
 ) -> list[int]:
     """Write the mean of several checkpoints' weights as a Hugging Face directory.
 
@@ -308,7 +306,7 @@ def export(
     out: Path,
     step: int | None = None,
     data: Path | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: str = "float32",
 ) -> Checkpoint:
     """Write a step's model as a Hugging Face directory, with a card of what the run recorded.
 
@@ -334,7 +332,7 @@ def export(
 def _save(
     model: MaskedLM,
     out: Path,
-    dtype: torch.dtype,
+    dtype: str,
     tokenizer: Tokenizer,
     run: Path,
     steps: Sequence[int],
@@ -342,7 +340,7 @@ def _save(
 ) -> None:
     """A Hugging Face directory with its card."""
     checkpoint.save(
-        model.to(dtype),
+        model.to(checkpoint.DTYPES[dtype]),
         out,
         tokenizer=tokenizer,
         extra=lambda fresh: card.write(fresh, run, steps, data),

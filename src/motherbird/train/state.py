@@ -310,8 +310,8 @@ def clean(run: Path) -> None:
 class Saver:
     """Saves in the background: the state is copied, and training goes on.
 
-    A save that fails leaves the run as it was; the third in a row, or the last of a run, is an
-    error.
+    A save that fails leaves the run as it was; the third in a row, or one that must not
+    fail (the first and the last of a run), is an error.
 
     Args:
         run: the run's folder.
@@ -346,14 +346,14 @@ class Saver:
         except Exception as error:
             self._error = error
 
-    def finish(self, *, last: bool = False) -> str:
+    def finish(self, *, must: bool = False) -> str:
         """Wait for the save that is under way; what failed, in words, or nothing.
 
         Args:
-            last: no other save will follow: raise whatever failed.
+            must: raise whatever failed: the run cannot do without this save.
 
         Raises:
-            Exception: what failed three times in a row, or at the last.
+            Exception: what failed three times in a row, or must not fail.
         """
         if self._thread is None:
             return ""
@@ -363,7 +363,7 @@ class Saver:
             self.failures = 0
             return ""
         self.failures += 1
-        if last or self.failures >= self.TRIES:
+        if must or self.failures >= self.TRIES:
             raise error
         log.warning("the state was not saved (%s); the next save tries again", error)
         return str(error)
@@ -415,4 +415,5 @@ def read_run(run: Path) -> Run:
     raw = read_json(run / RUN)
     if not isinstance(raw, dict) or raw.keys() != Run.__dataclass_fields__.keys():
         raise InputError("not a run.json of this version", str(run / RUN))
+    raw["made_with"].setdefault("device", "cpu")  # earlier versions ran on CPUs alone
     return Run(**raw)
