@@ -295,11 +295,15 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
         InputError: another process has it; which one, where, and since when.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
         except FileNotFoundError:
             continue  # as below
+        except FileExistsError:  # no folder, or one that was moved while mkdir looked at it
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            continue
         with file:
             if os.name == "posix":
                 import fcntl
