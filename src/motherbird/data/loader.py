@@ -218,7 +218,7 @@ class Loader:
 
     Raises:
         InputError: the cursor is of another set, or a step cannot be shared.
-        WorkerError: a worker died or hung three times over a batch.
+        WorkerError: a worker died or hung three times over a batch, or rows cannot be read.
     """
 
     def __init__(

@@ -127,6 +127,7 @@ def pretrain(
         InputError: recipe, data or folder cannot be used as they are, or another process is at it.
         DamagedError: no checkpoint of the run verifies.
         DivergedError: it rolled back too often.
+        WorkerError: rows cannot be read, or another rank or a data worker is lost.
         OSError, NoRoomError: the state could not be saved: three times, at the start or at the end.
     """
     run = Path(os.path.abspath(run))

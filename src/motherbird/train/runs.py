@@ -177,7 +177,7 @@ def average(
         best: so many of those with the lowest loss on held-out rows, evaluated at their very step.
         steps: these; all that are named by any of the three are averaged, each once.
         data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights; the mean is taken in float64.
+        dtype: of the written weights, a name of `checkpoint.DTYPES`; the mean is taken in float64.
 
     Returns:
         The steps that were averaged.
@@ -315,7 +315,7 @@ def export(
         out: new, or a model that motherbird wrote.
         step: of a checkpoint; the newest if not given.
         data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights.
+        dtype: of the written weights, a name of `checkpoint.DTYPES`.
 
     Raises:
         InputError: there is no such step, or the set is not there.
