@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from .. import disk
 from ..files import write_text
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,23 @@ class Journal:
     def _write(self, file: TextIO, line: dict[str, Any]) -> None:
         try:
             file.write(json.dumps(line) + "\n")
-        except (OSError, ValueError) as error:  # training is worth more than its log
-            if not self._failed:
-                log.warning("%s cannot be written (%s)", file.name, error)
-            self._failed = True
+        except (OSError, ValueError) as error:
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        """Once: training is worth more than its log."""
+        if not self._failed:
+            log.warning("the log of %s cannot be written (%s)", self.run, error)
+        self._failed = True
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk: before a save, so that no state outlives them."""
+        try:
+            for name in (LOG, EVENTS):
+                disk.sync(self.run / name)
+            disk.sync(self.run)
+        except OSError as error:
+            self._warn(error)
 
     def close(self) -> None:
         """At the end of a process."""

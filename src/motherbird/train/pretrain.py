@@ -417,6 +417,8 @@ class _Process:
         before = [step for step in state.steps(self.run) if step <= late][:1]
         with contextlib.suppress(OSError):  # the next save tries again
             state.retain(self.run, keep.keep, keep.keep_every, {*progress.phase_ends, *before})
+        if self.journal is not None:
+            self.journal.sync()
         self.saver.begin(progress, self.stepper.tensors())
 
 
