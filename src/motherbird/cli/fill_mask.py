@@ -1,5 +1,6 @@
 """``motherbird fill-mask``."""
 
+from collections import Counter
 from dataclasses import asdict
 
 import click
@@ -50,7 +51,9 @@ def command(
     for number, mask in enumerate(masks, 1):
         if len(masks) > 1:
             click.echo(f"mask {number}")
+        times = Counter(candidate.text for candidate in mask)
         for candidate in mask:
-            # White space is a real answer; its repr shows it.
-            shown = candidate.text or repr(tokenizer.decode([candidate.token_id]))
+            # White space is a real answer, "name" and " name" are two; their repr shows it.
+            plain = candidate.text and times[candidate.text] == 1
+            shown = candidate.text if plain else repr(tokenizer.decode([candidate.token_id]))
             click.echo(f"{candidate.probability:7.1%}  {shown}")
