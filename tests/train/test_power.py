@@ -6,7 +6,6 @@ replays the journal. This needs root, a loop device and mkfs.ext4; elsewhere the
 of test_state.py stand alone.
 """
 
-import fcntl
 import os
 import random
 import shutil
@@ -25,6 +24,7 @@ from motherbird import disk
 from motherbird.errors import DamagedError, InputError
 from motherbird.train import journal, state
 
+fcntl = pytest.importorskip("fcntl", reason="needs Linux")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
 LOSSES = 50  # of power, as the row asks
