@@ -1,6 +1,6 @@
 """The control: a BERT of equal size on the same rows, beside a run of motherbird pretrain.
 
-    python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4]
+    python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
     python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
 
 transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, dropout 0.1
@@ -8,7 +8,8 @@ as published, 15% masked; its depth and width are the run's, its feed-forward is
 parameters are equal. It takes the rows of RUN's first phase in its order, with its batch sizes and
 warm-up, padded documents in bfloat16 with AdamW (weight decay 0.01). Every --every tokens both are
 evaluated alike: 15% masked on the same held-out rows. RUN's evaluations stand in its log. The
-first command goes on where it was, at most 50 steps back; the second only shows what it has done.
+first command goes on where it was, at most 50 steps back (1,000 on a GPU); the second only shows
+what it has done.
 """
 
 import argparse
@@ -32,8 +33,9 @@ from motherbird.train.recipe import Recipe, from_json
 from motherbird.train.schedule import Rate
 from motherbird.train.start import model_of
 
-MASKING, BUDGET = 0.15, 2048
-SAVE = 50  # steps
+MASKING = 0.15
+BUDGET = {"cpu": 2048, "cuda": 65_536}  # tokens of a micro-batch, padding counted
+SAVE = {"cpu": 50, "cuda": 1000}  # steps
 
 
 def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
@@ -65,12 +67,15 @@ def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
 
 
 def loss_of(model: torch.nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
-    """Summed loss of the masked tokens, and their logits; the head sees no other token."""
-    ids, mask, labels = micro
+    """Summed loss of the masked tokens, and how many were right; the head sees no other token."""
+    device = next(model.parameters()).device
+    ids, mask, labels = (None if part is None else part.to(device) for part in micro)
     wanted = labels != -100
-    x = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state[wanted]
-    logits = model.cls(x)
-    return cross_entropy(logits.float(), labels[wanted], reduction="sum"), logits
+    with torch.autocast(device.type, torch.bfloat16):
+        x = model.bert(input_ids=ids, attention_mask=mask).last_hidden_state[wanted]
+        logits = model.cls(x)
+    loss = cross_entropy(logits.float(), labels[wanted], reduction="sum")
+    return loss, (logits.argmax(-1) == labels[wanted]).sum()
 
 
 @torch.no_grad()
@@ -79,22 +84,20 @@ def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
     model.eval()
     loss = right = count = 0
     for each in micro:
-        with torch.autocast("cpu", torch.bfloat16):
-            part, logits = loss_of(model, each)
-        wanted = each[2][each[2] != -100]
+        part, hits = loss_of(model, each)
         loss += part.item()
-        right += int((logits.argmax(-1) == wanted).sum())
-        count += len(wanted)
+        right += int(hits)
+        count += int((each[2] != -100).sum())
     model.train()
     return {"loss": loss / count, "accuracy": right / count, "masked": count}
 
 
 def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> None:
     """Go on until --tokens, or until the time is over."""
-    work = options.work
+    work, budget = options.work, BUDGET[options.device]
     phase = recipe.phases[0]
     work.mkdir(parents=True, exist_ok=True)
-    model = model_like(recipe, prepared).train()
+    model = model_like(recipe, prepared).train().to(options.device)
     named = dict(model.named_parameters())
     groups = [
         {"params": [p for p in named.values() if p.ndim > 1], "weight_decay": 0.01},
@@ -109,7 +112,8 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> No
         model.load_state_dict({n: tensors[f"model.{n}"] for n in model.state_dict()})
         for name, parameter in named.items():
             optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+                key: tensors[f"{key}.{name}"].to(options.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
             }
     rows = log[-1]["rows"] if log else 0
     tokens = log[-1]["tokens"] if log else 0
@@ -122,7 +126,7 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> No
         (prepared.directory, Choice(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
     )
     count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
-    held_out = padded(maker(Request(0, count, Cursor(SEED))), BUDGET)
+    held_out = padded(maker(Request(0, count, Cursor(SEED))), budget)
     deadline = time.monotonic() + options.minutes * 60
     for batch in loader:
         if tokens >= options.tokens or time.monotonic() > deadline:
@@ -131,9 +135,8 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> No
         masked = len(batch.places)
         lr = rate.at(rows * phase.seq_len, phase.tokens)
         total = 0.0
-        for micro in padded(batch, BUDGET):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss, _ = loss_of(model, micro)
+        for micro in padded(batch, budget):
+            loss, _ = loss_of(model, micro)
             (loss / masked).backward()
             total += loss.item() / masked
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -148,7 +151,7 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> No
             line["evaluation"] = evaluate(model, held_out)
             print(json.dumps(line), flush=True)
         log.append(line)
-        if len(log) % SAVE == 0:
+        if len(log) % SAVE[options.device] == 0:
             save(work, model, optimizer, log)
     save(work, model, optimizer, log)
 
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=8e6)
     parser.add_argument("--every", type=float, default=5e5, help="tokens between evaluations")
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--device", choices=list(BUDGET), default="cpu")
     parser.add_argument("--minutes", type=float, default=1e6, help="of this slice")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)

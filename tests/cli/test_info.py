@@ -64,7 +64,10 @@ def test_the_machine_as_json(motherbird, documented, has_shape):
     assert (info["motherbird"], info["torch"]) == (package.__version__, torch.__version__)
     assert info["devices"][0] == "cpu" and info["threads"] >= 1
     assert list(info["fastest_dtype"]) == list(info["attention"]) == info["devices"]
-    assert info["attention"]["cpu"] == dict.fromkeys(["tiled", "banded", "oracle"], "can run")
+    assert info["attention"]["cpu"] == {
+        "flash": "the device is cpu, not a CUDA GPU",
+        **dict.fromkeys(["tiled", "banded", "oracle"], "can run"),
+    }
 
 
 def test_the_machine_on_paper(motherbird):

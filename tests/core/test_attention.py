@@ -19,14 +19,15 @@ from motherbird.core.model import Layer
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-# Every backend but the truth itself, on every device here that it runs on. All are compared in
-# float32, also those that are only chosen for bfloat16: it shows the smallest mistake.
+# Every backend but the truth itself, on every device here that it runs on. All that can are
+# compared in float32: it shows the smallest mistake.
 COMPARED = [
     pytest.param(name, device, id=f"{name}-{device}")
     for name in BACKENDS
     for device in DEVICES
     if name != "oracle" and not BACKENDS[name].why_not(torch.device(device), torch.bfloat16)
 ]
+ON_CPU = [name for name in BACKENDS if not BACKENDS[name].why_not(CPU, torch.float32)]
 EDGES = [1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 200]
 
 
@@ -89,11 +90,14 @@ def random_inputs(plan: Plan, heads: int, head_dim: int, dtype=torch.float32):
     return torch.stack(qkv), towards
 
 
-def compare(name, device, lengths, window, heads, head_dim, dtype=torch.float32, atol=2e-5):
+def compare(name, device, lengths, window, heads, head_dim, dtype=torch.float32):
     """A backend's result and gradients against the oracle's, worked out in float32 on the CPU.
 
     In bfloat16 the truth is about the inputs as they were rounded.
     """
+    if BACKENDS[name].why_not(torch.device(device), dtype):
+        dtype = torch.bfloat16
+    atol = 2e-5 if dtype == torch.float32 else 3e-2
     plan = plan_of(lengths)
     qkv, towards = random_inputs(plan, heads, head_dim, dtype)
     expected = outputs(oracle.attend, qkv.float(), towards.float(), plan, window)
@@ -120,8 +124,7 @@ def test_any_pack(name, device, lengths, window, heads):
 @pytest.mark.parametrize("window", [None, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_window_edges(name, device, window, dtype):
-    atol = 2e-5 if dtype == torch.float32 else 3e-2
-    compare(name, device, EDGES, window, 2, 64, dtype, atol)
+    compare(name, device, EDGES, window, 2, 64, dtype)
 
 
 @pytest.mark.parametrize(("name", "device"), COMPARED)
@@ -269,7 +272,7 @@ def test_a_document_is_blind_to_what_lies_beside_it(encoder):
 def test_backends_agree_through_the_encoder(toy, encoder):
     packed = pack(documents([40, 1, 17, 200]))
     weights = encoder.state_dict()
-    for name in BACKENDS:
+    for name in ON_CPU:
         other = Encoder(toy, attention=name).eval()
         other.load_state_dict(weights)
         torch.testing.assert_close(other(packed), encoder(packed), atol=1e-5, rtol=1e-4)
@@ -302,15 +305,59 @@ def test_choice_is_logged_once(caplog):
 
 
 def test_choice_by_name():
-    for name in BACKENDS:
+    for name in ON_CPU:
         assert attention.choose(name, CPU, torch.float32) is BACKENDS[name]
 
 
-@pytest.mark.parametrize("name", ["flash", "", "AUTO"])
+def test_a_choice_that_cannot_run_here_says_why():
+    with pytest.raises(InputError, match="flash: the device is cpu, not a CUDA GPU"):
+        attention.choose("flash", CPU, torch.bfloat16)
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA GPU")
+def test_the_choice_on_a_gpu():
+    there = torch.device("cuda")
+    assert attention.choose("auto", there, torch.bfloat16) is BACKENDS["flash"]
+    assert attention.choose("auto", there, torch.float32) is BACKENDS["banded"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        ([3, 9, 8, 1, 2], [([0, 3], 3), ([0, 9], 9), ([0, 8], 8), ([0, 1, 3], 2)]),
+        ([7, 1, 7], [([0, 7, 8, 15], 7)]),
+        ([8], [([0, 8], 8)]),
+    ],
+)  # fmt: skip
+def test_stretches_in_which_long_documents_are_alone(lengths, wanted):
+    found = plan_of(lengths).stretches(8)
+    assert [(starts.tolist(), longest) for _, starts, longest in found] == wanted
+    assert [size for size, _, _ in found] == [starts[-1] for starts, _ in wanted]
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA GPU")
+@pytest.mark.parametrize("in_fixed_order", [False, True])
+@pytest.mark.parametrize("window", [None, 64])
+def test_flash_at_base_geometry_and_8192_tokens(window, in_fixed_order):
+    lengths = [4000, 64, 1000, 130, 500, 129, 1000, 1, 1368]
+    qkv, towards = random_inputs(plan_of(lengths), 12, 64, torch.bfloat16)
+    there = Plan(plan_of(lengths).packed.to("cuda"))
+    torch.use_deterministic_algorithms(in_fixed_order)
+    try:
+        got = outputs(BACKENDS["flash"].attend, qkv.cuda(), towards.cuda(), there, window)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    some = [0, 5, 11]
+    expected = long_oracle(qkv[:, :, some].float(), towards[:, some].float(), lengths, window)
+    for mine, truth in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine[:, some].float().cpu(), truth, atol=5e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["fast", "", "AUTO"])
 def test_unknown_names_are_refused(name, toy):
-    with pytest.raises(InputError, match="auto or tiled or banded or oracle"):
+    with pytest.raises(InputError, match="auto or flash or tiled or banded or oracle"):
         attention.choose(name, CPU, torch.float32)
-    with pytest.raises(InputError, match="auto or tiled or banded or oracle"):
+    with pytest.raises(InputError, match="auto or flash or tiled or banded or oracle"):
         Encoder(toy, attention=name)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from motherbird.errors import DamagedError
+from motherbird.train.muon import Muon, orthogonal
 from motherbird.train.optimizer import Optimizer
 
 
@@ -116,6 +117,32 @@ def test_muon_has_the_layers_matrices_alone():
     optimizer.step(1e-2, gradients(model, 1))
     momenta = {n for n in optimizer.state() if n.startswith("momentum_buffer.")}
     assert momenta == {f"momentum_buffer.model.layers.{i}.weight" for i in range(2)}
+
+
+def test_muon_is_that_of_torch_for_all_shapes_at_once():
+    torch.manual_seed(3)
+    shapes = [(48, 16), (16, 16), (16, 40), (48, 16), (16, 40), (48, 16)]
+    ours = [torch.randn(shape) for shape in shapes]
+    theirs = [x.clone() for x in ours]
+    mine = Muon(ours, lr=1e-2, weight_decay=0.1)
+    truth = torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for a, b, shape in zip(ours, theirs, shapes, strict=True):
+            a.grad = torch.randn(shape)
+            b.grad = a.grad.clone()
+        mine.step()
+        truth.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=0)  # updates are bfloat16 times 0.014
+        wanted = truth.state[b]["momentum_buffer"]
+        torch.testing.assert_close(mine.state[a]["momentum_buffer"], wanted)
+
+
+def test_what_muon_makes_of_a_matrix_has_singular_values_near_1():
+    torch.manual_seed(4)
+    made = orthogonal(torch.randn(3, 24, 64) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None])
+    values = torch.linalg.svdvals(made.float())
+    assert 0.5 < values.min() and values.max() < 1.3
 
 
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape", "dtype"])

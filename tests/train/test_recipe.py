@@ -18,7 +18,9 @@ B = 10**9
 
 
 def test_every_recipe_is_known_here():
-    assert RUNS == ["base.toml", "large.toml", "mini.toml", "nano.toml", "smoke.toml"]
+    assert RUNS == [
+        "base.toml", "large.toml", "mini.toml", "nano-gpu.toml", "nano.toml", "smoke.toml"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -54,7 +56,7 @@ def test_large_is_the_papers():
 
 
 @settings(max_examples=60)
-@given(st.integers(4, 400), st.sampled_from(["smoke.toml", "nano.toml"]))
+@given(st.integers(4, 400), st.sampled_from(["smoke.toml", "nano.toml", "nano-gpu.toml"]))
 def test_a_length_in_steps_is_exact(steps, name):
     recipe = load(HOME / name)
     scaled = recipe.of_steps(steps)

@@ -18,7 +18,7 @@ model = click.option(
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
 attention = click.option(
     "--attention", default="auto", metavar="NAME", show_default=True,
-    help="auto, tiled, banded or oracle.",
+    help="auto, flash, tiled, banded or oracle.",
 )  # fmt: skip
 device = click.option(
     "--device", default="cpu", metavar="DEVICE", show_default=True, help="cpu, cuda, mps."

@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
     Args:
         config: geometry and arithmetic.
-        attention: "auto", "tiled", "banded" or "oracle"; see `motherbird.core.attention`.
+        attention: "auto", "flash", "tiled", "banded" or "oracle"; see `motherbird.core.attention`.
 
     ``tokenizer`` is the one that was loaded beside the weights, or None.
     """
@@ -200,12 +200,13 @@ class Encoder(nn.Module):
         """
         self._check(packed)
         keep_freed_memory()
-        packed, restore = packed.by_length()
-        plan = Plan(packed.to(self.device))
+        device, dtype = self.device, self.final_norm.weight.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        backend = attention_backends.choose(self.attention, device, dtype)
+        packed, restore = packed.by_length() if backend.IN_ORDER else (packed, None)
+        plan = Plan(packed.to(device))
         x = self.embeddings(plan.packed.ids)
-        autocast = torch.is_autocast_enabled(x.device.type)
-        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-        backend = attention_backends.choose(self.attention, x.device, dtype)
         for layer in self.layers:
             x = layer(x, plan, backend)
         x = self.final_norm(x)

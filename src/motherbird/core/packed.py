@@ -127,8 +127,9 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
     Raises:
         InputError: naming the id, the document and the token.
     """
-    wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
-    if bool(wrong.any()):
+    least, most = (int(end) for end in packed.ids.aminmax())
+    if least < 0 or most >= vocab_size:
+        wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
         raise InputError(
             f"token id {int(packed.ids[wrong][0])} is outside the vocabulary",
             _locate(packed, wrong),

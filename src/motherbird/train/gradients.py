@@ -5,10 +5,12 @@ added in the order of their numbers, or in a tree: halves of halves, so that the
 1, 2, 4 ... ranks is a branch of it, and any number of ranks gives the same bits.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,19 +45,44 @@ def side_by_side(device: torch.device) -> Iterator[Threads]:
 
     Inside, torch has one thread in every one of them, and in the caller. Some kernels add up what
     each of their threads had, so that bits depend on the number; and a thread takes over the
-    process' number now and then, so that the number must not change while they work.
+    process' number now and then, so that the number must not change while they work. Beside a GPU
+    one is left: the little that the CPU does is done before others wake up.
     """
     count = torch.get_num_threads()
-    if device.type != "cpu" or count == 1:
-        yield Threads(None, count)
-        return
     torch.set_num_threads(1)
+    if device.type != "cpu" or count == 1:
+        try:
+            yield Threads(None, 1)
+        finally:
+            torch.set_num_threads(count)
+        return
     with ThreadPoolExecutor(count) as pool:
         try:
             yield Threads(pool, count)
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(count)
+
+
+@contextmanager
+def in_fixed_order(device: torch.device) -> Iterator[None]:
+    """While the block lasts, a GPU's kernels add up in an order that never changes.
+
+    Those that have no such order raise RuntimeError.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # a pass over memory that nobody reads
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        settings.fill_uninitialized_memory = before[1]
 
 
 def of_leaf(parameters: Sequence[Tensor], leaf: Leaf) -> Result:

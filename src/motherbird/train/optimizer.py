@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DamagedError, need
+from .muon import Muon
 
 BETAS, EPS = (0.9, 0.98), 1e-6
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 class Optimizer:
-    """One or two of torch's optimizers, with what a phase sets and what a checkpoint holds.
+    """One or two optimizers, with what a phase sets and what a checkpoint holds.
 
     Args:
         model: its parameters; matrices decay, norms and biases do not.
@@ -46,12 +47,7 @@ class Optimizer:
             lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True, max_lr=1.0,
             foreach=others[0].device.type != "cpu", triton=False,
         )  # fmt: skip
-        # Its rate is made to fit AdamW's: updates of the same size (Moonlight, 2502.16982).
-        self._muon = (
-            torch.optim.Muon(muon, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-            if muon
-            else None
-        )
+        self._muon = Muon(muon, lr=1.0, weight_decay=0.0) if muon else None
 
     def begin_phase(self, peak: float, weight_decay: float) -> None:
         """Set what a phase has its own of; weights decay at full strength at the peak rate."""
@@ -60,7 +56,7 @@ class Optimizer:
             group["weight_decay"] = 0.0 if number else weight_decay
         if self._muon is not None:
             for group in self._muon.param_groups:
-                group["weight_decay"] = weight_decay / peak  # torch multiplies by the rate
+                group["weight_decay"] = weight_decay / peak  # it multiplies by the rate
 
     def step(self, lr: float, gradients: list[Tensor]) -> None:
         """Update the parameters at a rate, by gradients in the order of `named`."""

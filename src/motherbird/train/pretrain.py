@@ -27,7 +27,7 @@ from ..data.prepared import Prepared
 from ..errors import DamagedError
 from . import journal, opening, signals, state
 from .evaluation import Evaluation, HeldOut
-from .gradients import Threads, side_by_side
+from .gradients import Threads, in_fixed_order, side_by_side
 from .health import Judgement
 from .optimizer import Optimizer
 from .recipe import Phase, Recipe, from_json
@@ -143,6 +143,7 @@ def pretrain(
             about = opening.begin(recipe, prepared, run, world.device)
         noted = stack.enter_context(signals.held())
         threads = stack.enter_context(side_by_side(world.device))
+        stack.enter_context(in_fixed_order(world.device))
         process = _Process(
             prepared, run, world, threads, noted, part or Slice(), check_lock, on_tick, on_event
         )

@@ -2,6 +2,7 @@
 
 A backend is a module with
 
+    IN_ORDER: bool                              whether documents should come ordered by length
     why_not(device, dtype) -> str | None        a reason why it cannot run there, or None
     attend(q, k, v, plan, window) -> (T, N, H)  forward and backward
 
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import InputError
-from . import banded, oracle, tiled
+from . import banded, flash, oracle, tiled
 from .plan import Plan
 
 __all__ = ["BACKENDS", "Backend", "Plan", "choose"]
@@ -31,6 +32,7 @@ class Backend(Protocol):
     """What a module in this folder offers."""
 
     __name__: str
+    IN_ORDER: bool
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """A reason why this backend cannot run there, or None where it can."""
@@ -48,6 +50,7 @@ class Backend(Protocol):
 
 # In the order in which "auto" tries them.
 BACKENDS: dict[str, Backend] = {
+    "flash": cast(Backend, flash),
     "tiled": cast(Backend, tiled),
     "banded": cast(Backend, banded),
     "oracle": cast(Backend, oracle),

@@ -13,6 +13,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .plan import BLOCK, Plan
 
+IN_ORDER = True
+
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Runs wherever torch does."""

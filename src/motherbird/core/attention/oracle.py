@@ -10,6 +10,8 @@ from torch import Tensor
 from ..packed import Packed
 from .plan import Plan
 
+IN_ORDER = False
+
 
 def visible(packed: Packed, window: int | None) -> Bool[Tensor, "T T"]:
     """Whether query i (row) sees key j (column).

@@ -1,6 +1,7 @@
 """Plan: what the boundaries of one batch mean for attention, worked out once a batch."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -46,8 +47,29 @@ class Plan:
         self._rotary: dict[tuple[float, int], Tensor] = {}
         self._bands: dict[tuple[int, torch.dtype], Tensor] = {}
         self._tiles: dict[tuple[int | None, int, torch.dtype], list[Tile]] = {}
-        # Neighbouring documents of one length: (how many, length), in order.
-        self.runs = [(len(list(same)), length) for length, same in groupby(packed.lengths)]
+        self._stretches: dict[int, list[tuple[int, Tensor, int]]] = {}
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Neighbouring documents of one length: (how many, length), in order."""
+        return [(len(list(same)), length) for length, same in groupby(self.packed.lengths)]
+
+    def stretches(self, alone: int) -> list[tuple[int, Int[Tensor, " some"], int]]:
+        """The batch cut between documents, so that one of ``alone`` tokens is by itself.
+
+        Of each stretch: its tokens, where its documents start and it ends, and the longest.
+        """
+        if alone not in self._stretches:
+            lengths, starts = self.packed.lengths, self.packed.cu_seqlens
+            first, found = 0, []
+            for long, some in groupby(lengths, lambda length: length >= alone):
+                together = list(some)
+                for sizes in [[length] for length in together] if long else [together]:
+                    last = first + len(sizes)
+                    found.append((sum(sizes), starts[first : last + 1] - starts[first], max(sizes)))
+                    first = last
+            self._stretches[alone] = found
+        return self._stretches[alone]
 
     def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T 1 half_H"]:
         """Tables of `rope.tables` for this batch's positions."""
