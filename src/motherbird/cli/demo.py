@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.hub import NANO
 from . import options
 from .output import is_terminal, print_json, progress
 
@@ -67,8 +68,8 @@ def command(
     is used. Of --out, a folder of its own is replaced; any other is refused.
 
     With --json: {"out", "seconds", "documents", "megabytes", "vocabulary", "parameters", "steps",
-    "tokens_per_second", "held_out_loss", "unigram_entropy", "gain", "fills", "searches"}; losses in
-    nats a token, fills [{"text", "candidates"}], searches [{"question", "hits": [{"source",
+    "tokens_per_second", "held_out_loss", "unigram_entropy", "gain", "fills", "nano_fills",
+    "searches"}; losses in nats a token, both fills [{"text", "candidates"}], searches [{"question", "hits": [{"source",
     "title", "score"}]}].
     """
     from ..files import check_replaceable
@@ -122,10 +123,9 @@ def command(
     )
 
     say("4/5 filling masks")
-    fills = [(sentence, model.fill(sentence, 3)[0]) for sentence in SENTENCES]
-    for sentence, candidates in fills:
-        best = ", ".join(f"{c.text} {c.probability:.0%}" for c in candidates)
-        say(f"    {sentence:<44}{best}")
+    fills = _fill(model, say)
+    say(f"    and {NANO}, which comes with the package and has read more:")
+    nano_fills = _fill(MaskedLM.load(NANO, dtype="auto"), say)
 
     say(f"5/5 searching  (a second encoder, {minutes * 60 * PAIRS_SHARE:.0f} seconds on questions)")
     passages = _passages(documents)
@@ -144,6 +144,7 @@ def command(
     seconds = time.perf_counter() - start
     say(f"\nSaved in {out} after {seconds:.0f} seconds. Now try:")
     say(f'  motherbird fill-mask "import [MASK]" --model {out}')
+    say(f'  motherbird fill-mask "import [MASK]"    # with {NANO}')
     say(f"  echo 'compress a file' | motherbird embed - --model {out} --out vectors.npy")
     say(f"  motherbird info {out}")
     say("  motherbird demo --text a/folder/of/yours --out other-demo")
@@ -161,7 +162,8 @@ def command(
                 "held_out_loss": loss,
                 "unigram_entropy": entropy,
                 "gain": gain,
-                "fills": [{"text": s, "candidates": [asdict(c) for c in cs]} for s, cs in fills],
+                "fills": fills,
+                "nano_fills": nano_fills,
                 "searches": searches,
             }
         )
@@ -274,6 +276,17 @@ def _train(
                 say(f"    {tenths * 10:3d}%  {line}  {step.seconds_left:.0f} s left")
 
         return pretrain(model, encoded, tokenizer, seed=seed, seconds=seconds, on_step=on_step)
+
+
+def _fill(model: "MaskedLM", say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """What a model puts into some lines of code and a sentence."""
+    fills = []
+    for sentence in SENTENCES:
+        [candidates] = model.fill(sentence, 3)
+        best = ", ".join(f"{c.text} {c.probability:.0%}" for c in candidates)
+        say(f"    {sentence:<44}{best}")
+        fills.append({"text": sentence, "candidates": [asdict(c) for c in candidates]})
+    return fills
 
 
 def _passages(documents: "list[Document]") -> "list[Passage]":

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..core.hub import NANO
 from . import options
 from .output import human, print_json
 
@@ -15,13 +16,14 @@ from .output import human, print_json
 @options.revision
 @options.as_json
 def command(model: str | None, revision: str | None, json_: bool) -> None:
-    """Describe MODEL (a folder, or owner/name on the Hub); without it, this machine.
+    """Describe MODEL (a folder, owner/name on the Hub, motherbird-nano); without it, this machine.
 
     The weights are read and checked, and nothing is computed.
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
-    {"motherbird", "python", "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
+    {"motherbird", "python", "torch", "model", "cpu", "threads", "devices", "fastest_dtype",
+    "attention"}; "model" is the one that comes with motherbird.
     """
     if model is None:
         if revision is not None:
@@ -49,6 +51,7 @@ def _machine() -> dict[str, Any]:
         "motherbird": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "model": NANO,
         "cpu": {
             "name": has.get("cpu_name") or platform.processor() or platform.machine(),
             "units": [unit for unit in units if has.get(unit)],
@@ -74,6 +77,7 @@ def _show_machine(report: dict[str, Any]) -> None:
         ("motherbird", report["motherbird"]),
         ("python", report["python"]),
         ("torch", report["torch"]),
+        ("model", f"{report['model']}, which comes along: motherbird info {report['model']}"),
         ("cpu", f"{report['cpu']['name']} ({', '.join(report['cpu']['units']) or 'no units'})"),
         ("threads", report["threads"]),
     ]

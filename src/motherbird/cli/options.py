@@ -7,14 +7,17 @@ from typing import Any, TypeVar
 
 import click
 
+from ..core.hub import NANO
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option(
     "--json", "json_", is_flag=True, help="Print one JSON document and nothing else."
 )
 model = click.option(
-    "--model", required=True, metavar="DIR", help="A model's folder, or owner/name on the Hub."
-)
+    "--model", default=NANO, show_default=True, metavar="DIR",
+    help="A model's folder, owner/name on the Hub, or the one that comes with motherbird.",
+)  # fmt: skip
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
 attention = click.option(
     "--attention", default="auto", metavar="NAME", show_default=True,

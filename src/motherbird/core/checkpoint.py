@@ -25,6 +25,7 @@ from .tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the folder or one below it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the format's own specification
 HEADS = ("head.", "decoder.", "classifier.")
@@ -64,8 +65,8 @@ def weight_files(directory: Path) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise InputError("the index has no weight_map", str(directory / INDEX))
         for name in shards.values():
-            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", name):
-                raise InputError(f"the index names {name!r}, no file beside it", str(directory))
+            if not isinstance(name, str) or not re.fullmatch(SHARD, name):
+                raise InputError(f"the index names {name!r}, no file of the folder", str(directory))
             if not (directory / name).is_file():
                 raise DamagedError("a shard is missing", str(directory / name), "download it again")
         return [directory / name for name in sorted(set(shards.values()))]

@@ -5,18 +5,22 @@ from pathlib import Path
 
 from ..errors import InputError
 
+NANO = "motherbird-nano"  # it comes with the package
 PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * crosses folders
+WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a model: as given, or downloaded (or cached) from the Hub.
+    """The local directory of a model: as given, in the package, or downloaded from the Hub.
+
+    `NANO` is the package's own; a folder of that name is ./motherbird-nano.
 
     Raises:
         InputError: there is no such directory, and no such model can be had from the Hub.
     """
     name = str(name_or_dir)
     try:
-        path = Path(name_or_dir).expanduser()
+        path = WEIGHTS / "nano" if name == NANO else Path(name_or_dir).expanduser()
         is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,168 @@
+"""From a model that runs average wrote, and from what was measured on it, the folder that ships.
+
+    python benchmarks/release.py MODEL RESULTS --out src/motherbird/weights/nano
+
+The encoder goes into encoder/, the masked-LM head beside it, and an index at the root names both:
+AutoModelForMaskedLM reads the root; sentence-transformers, by modules.json, an encoder without
+tensors that it would warn of. The tables of RESULTS (what its JSON files hold: evaluate, fills,
+retrieval, length, control, cosine) go into the card's "Evaluation".
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from motherbird import Embedder
+from motherbird.core import checkpoint
+from motherbird.files import new_directory
+from motherbird.train.card import table
+
+Results = dict[str, dict[str, Any]]
+AT = "encoder"
+
+
+def evaluations(results: Results) -> Iterator[str]:
+    """A section for each file of results."""
+    if found := results.get("evaluate"):
+        rows = [
+            [
+                name,
+                f"{s['loss']:.3f}",
+                f"{s['unigram'] - s['loss']:.2f}",
+                f"{s['nats_a_byte']:.3f}",
+                f"{s['accuracy']:.1%}",
+                f"{s['masked']:,}",
+            ]
+            for name, s in found["sources"].items()
+        ]
+        head = ("source", "loss", "below unigram", "nats a byte", "accuracy", "masked tokens")
+        yield (
+            "### By source\n\n"
+            + table(head, rows)
+            + (
+                f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} masked, "
+                "in nats a token; the unigram entropy is that of the same text.\n"
+            )
+        )
+    if found := results.get("fills"):
+        text = "### Masks\n\n"
+        for kind in ("sentences", "code"):
+            part = found[kind]
+            rows = [
+                [f"`{each['text'].splitlines()[0].strip()}`", each["answer"],
+                 ", ".join(f"`{given}`" for given in each["given"])]
+                for each in part["each"]
+            ]  # fmt: skip
+            text += (
+                f"Of {part['of']} {kind}, the wanted word comes first in {part['first']} and among "
+                f"five in {part['in five']}.\n\n" + table(("text", "wanted", "given"), rows) + "\n"
+            )
+        yield text.rstrip("\n") + "\n"
+    if found := results.get("length"):
+        cut = next(key for key in found if key.startswith("cut to"))
+        rows = [
+            [name, f"{found[key]['loss']:.4f}", f"{found[key]['accuracy']:.2%}"]
+            for name, key in (("whole", "whole"), (f"{cut} tokens", cut))
+        ]
+        yield (
+            "### Use of length\n\n"
+            + table(("documents", "loss", "accuracy"), rows)
+            + (
+                f"\nThe same {found['masked']:,} masked tokens of {found['documents']:,} held-out "
+                "documents of 4,096 to 8,192 tokens.\n"
+            )
+        )
+    if found := results.get("retrieval"):
+        sets = found["ndcg@10"]
+        ways = list(next(iter(sets.values())))
+        rows = [[name, *(f"{sets[name][way]:.3f}" for way in ways)] for name in sets]
+        mean = [sum(s[way] for s in sets.values()) / len(sets) for way in ways]
+        rows.append(["mean", *(f"{value:.3f}" for value in mean)])
+        yield (
+            "### Retrieval without any training for it\n\n"
+            + table(("nDCG@10", *ways), rows)
+            + (
+                "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder "
+                "is: train it on pairs first.\n"
+            )
+        )
+    if found := results.get("cosine"):
+        rows = [
+            [dtype, f"{found[dtype]['mean_cosine']:.5f}", f"{found[dtype]['neighbours_kept']:.1%}"]
+            for dtype in ("bfloat16", "int8")
+        ]
+        head = ("computing in", "mean cosine", "nearest ten kept")
+        yield (
+            "### Beside float32\n\n"
+            + table(head, rows)
+            + (f"\nMean-pooled vectors of {found['texts']:,} texts.\n")
+        )
+    if found := results.get("control"):
+        ours, theirs = found["motherbird"][-1], found["BERT"][-1]
+        yield (
+            "### Beside a BERT of equal size\n\n"
+            f"On the same rows, {theirs['tokens'] / 1e6:.1f} million tokens: held-out loss "
+            f"{theirs['evaluation']['loss']:.3f} (BERT: post-norm, learned positions, "
+            f"{found['parameters']['BERT'] / 1e6:.1f}M parameters), where this run stood at "
+            f"{ours['loss']:.3f} after {ours['tokens'] / 1e6:.1f} million "
+            f"({found['parameters']['motherbird'] / 1e6:.1f}M parameters).\n"
+        )
+
+
+def split(model: Path, fresh: Path) -> None:
+    """The weights in two files, and all that reads them."""
+    tensors = load_file(model / checkpoint.WEIGHTS)
+    inside = {name: t for name, t in tensors.items() if name.startswith("model.")}
+    (fresh / AT).mkdir()
+    parts = {
+        f"{AT}/{checkpoint.WEIGHTS}": inside,
+        "head.safetensors": {name: t for name, t in tensors.items() if name not in inside},
+    }
+    for name, part in parts.items():
+        save_file(part, fresh / name, metadata={"format": "pt"})
+        (fresh / name).chmod(0o644)
+    index = {
+        "metadata": {"total_size": sum(t.numel() * t.element_size() for t in tensors.values())},
+        "weight_map": {tensor: name for name, part in parts.items() for tensor in part},
+    }
+    (fresh / checkpoint.INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    # Others then compute in float32 on a CPU, and do not warn that bfloat16 may be slow there.
+    bare = config | {"architectures": ["ModernBertModel"], "dtype": "float32"}
+    for place, content in ((fresh, config), (fresh / AT, bare)):
+        text = json.dumps(content, indent=2) + "\n"
+        (place / "config.json").write_text(text, encoding="utf-8")
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            shutil.copy(model / name, place)
+    Embedder.load(fresh / AT).write_modules(fresh, at=AT)
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--name", default="motherbird-nano")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    results = {p.stem: json.loads(p.read_text()) for p in sorted(options.results.glob("*.json"))}
+    card = (options.model / "README.md").read_text(encoding="utf-8")
+    before, heading, after = card.partition("\n## Data\n")
+    assert heading, "the card is not that of a run"
+    card = before + "\n" + "\n".join(evaluations(results)) + heading + after
+    with new_directory(options.out, "model") as fresh:
+        split(options.model, fresh)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{options.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

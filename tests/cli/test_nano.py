@@ -1,0 +1,106 @@
+"""The weights that come with the package: whole, small, offline, and the same for others."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import motherbird as package
+from motherbird.core import checkpoint, hub
+from motherbird.files import MANIFEST, check_files, read_manifest
+
+FRANCE = "The capital of France is [MASK]."
+TEXTS = ["compress a file with gzip", "The queen lived in a castle.", "def add(a, b): return a + b"]
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return hub.find(hub.NANO)
+
+
+def test_the_folder_is_whole_and_small(nano):
+    files = {p.relative_to(nano).as_posix(): p for p in nano.rglob("*") if p.is_file()}
+    stated = read_manifest(nano)["sha256"]
+    assert {"config.json", "README.md", "encoder/tokenizer.json"} <= set(stated)
+    assert set(stated) == set(files) - {MANIFEST}
+    check_files(nano, sorted(stated))
+    assert sum(path.stat().st_size for path in files.values()) <= 40e6
+    for path in checkpoint.weight_files(nano):
+        assert {tensor.dtype for tensor in load_file(path).values()} == {torch.bfloat16}
+
+
+def test_it_answers_offline_at_once(nano, tmp_path):
+    """In an empty folder, with a hub that would fail, in under 10 seconds."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "motherbird", "fill-mask", FRANCE],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")},
+    )  # fmt: skip
+    assert time.monotonic() - start < 10
+    assert len(done.stdout.splitlines()) == 5 and done.stderr == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_its_name_is_another(tmp_path, monkeypatch):
+    (tmp_path / hub.NANO).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert hub.find(hub.NANO) != hub.find(f"./{hub.NANO}")
+    with pytest.raises(package.InputError, match="no revisions"):
+        hub.find(hub.NANO, "main")
+
+
+def test_the_commands_use_it(motherbird, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(t.replace("\n", " ") for t in TEXTS))
+    call = ("embed", tmp_path / "texts.txt", "--out", tmp_path / "vectors.npy")
+    motherbird(*call, "--dtype", "float32").done()
+    wanted = package.Embedder.load(hub.NANO, dtype="float32").embed(TEXTS)
+    assert np.allclose(np.load(tmp_path / "vectors.npy"), wanted, atol=1e-5)
+    assert motherbird("info", "--json").done().json["model"] == hub.NANO
+    about = motherbird("info", hub.NANO, "--json").done().json
+    assert about["parameters"]["total"] <= 20e6
+    for name in ("fill-mask", "embed", "evaluate"):
+        assert f"[default: {hub.NANO}]" in " ".join(motherbird(name, "--help").done().out.split())
+
+
+def test_it_has_read(nano):
+    """Trained weights know more than weights of chance, on lines that are nowhere else."""
+    trained = package.MaskedLM.load(nano, dtype="float32")
+    for text, answer in (
+        ("for index in [MASK](len(rows)):", "range"),
+        ("He was one [MASK] the best.", "of"),
+        ("import [MASK] as np", "numpy"),
+    ):
+        assert answer in [c.text.strip() for c in trained.fill(text, 5)[0]], text
+
+
+@pytest.mark.parametrize("length", [1, 7, 600])
+def test_the_same_in_transformers(nano, length, caplog):
+    transformers = pytest.importorskip("transformers")
+    words = transformers.AutoTokenizer.from_pretrained(nano)
+    with caplog.at_level(logging.INFO, logger="transformers"):
+        theirs = transformers.AutoModelForMaskedLM.from_pretrained(nano, dtype=torch.float32)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    ours = package.MaskedLM.load(nano, dtype="float32")
+    text = " ".join(f"{FRANCE}" for _ in range(length))
+    ids = package.tokenizer(nano).encode_masked(text)
+    assert words(text)["input_ids"] == ids
+    with torch.inference_mode():
+        wanted = theirs(input_ids=torch.tensor([ids])).logits[0]
+        found = ours(package.pack([ids]))
+    assert (found - wanted).abs().max() <= 2e-3
+
+
+def test_the_same_in_sentence_transformers(nano, caplog):
+    st = pytest.importorskip("sentence_transformers")
+    model = st.SentenceTransformer(str(nano), model_kwargs={"dtype": torch.float32}, device="cpu")
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    theirs = model.encode(TEXTS, normalize_embeddings=True)
+    ours = package.Embedder.load(nano, dtype="float32").embed(TEXTS)
+    assert np.allclose(theirs, ours, atol=1e-4)
