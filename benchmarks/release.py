@@ -45,8 +45,8 @@ def evaluations(results: Results) -> Iterator[str]:
             "### By source\n\n"
             + table(head, rows)
             + (
-                f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} masked, "
-                "in nats a token; the unigram entropy is that of the same text.\n"
+                f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} "
+                "masked, in nats a token; the unigram entropy is that of the same text.\n"
             )
         )
     if found := results.get("fills"):
@@ -87,8 +87,8 @@ def evaluations(results: Results) -> Iterator[str]:
             "### Retrieval without any training for it\n\n"
             + table(("nDCG@10", *ways), rows)
             + (
-                "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder "
-                "is: train it on pairs first.\n"
+                "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM "
+                "encoder is: train it on pairs first.\n"
             )
         )
     if found := results.get("cosine"):

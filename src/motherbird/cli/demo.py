@@ -69,8 +69,8 @@ def command(
 
     With --json: {"out", "seconds", "documents", "megabytes", "vocabulary", "parameters", "steps",
     "tokens_per_second", "held_out_loss", "unigram_entropy", "gain", "fills", "nano_fills",
-    "searches"}; losses in nats a token, both fills [{"text", "candidates"}], searches [{"question", "hits": [{"source",
-    "title", "score"}]}].
+    "searches"}; losses in nats a token, both fills [{"text", "candidates"}], searches
+    [{"question", "hits": [{"source", "title", "score"}]}].
     """
     from ..files import check_replaceable
 
