@@ -11,7 +11,7 @@ retrieval, length, control, cosine) go into the card's "Evaluation".
 import argparse
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,96 +22,100 @@ from motherbird.core import checkpoint
 from motherbird.files import new_directory
 from motherbird.train.card import table
 
-Results = dict[str, dict[str, Any]]
 AT = "encoder"
+Result = dict[str, Any]
 
 
-def evaluations(results: Results) -> Iterator[str]:
-    """A section for each file of results."""
-    if found := results.get("evaluate"):
-        rows = [
-            [
-                name,
-                f"{s['loss']:.3f}",
-                f"{s['unigram'] - s['loss']:.2f}",
-                f"{s['nats_a_byte']:.3f}",
-                f"{s['accuracy']:.1%}",
-                f"{s['masked']:,}",
-            ]
-            for name, s in found["sources"].items()
+def by_source(found: Result) -> str:
+    """Of `motherbird evaluate --json`."""
+    rows = [
+        [
+            name, f"{s['loss']:.3f}", f"{s['unigram'] - s['loss']:.2f}", f"{s['nats_a_byte']:.3f}",
+            f"{s['accuracy']:.1%}", f"{s['masked']:,}",
         ]
-        head = ("source", "loss", "below unigram", "nats a byte", "accuracy", "masked tokens")
-        yield (
-            "### By source\n\n"
-            + table(head, rows)
-            + (
-                f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} "
-                "masked, in nats a token; the unigram entropy is that of the same text.\n"
-            )
-        )
-    if found := results.get("fills"):
-        text = "### Masks\n\n"
-        for kind in ("sentences", "code"):
-            part = found[kind]
-            rows = [
-                [f"`{each['text'].splitlines()[0].strip()}`", each["answer"],
-                 ", ".join(f"`{given}`" for given in each["given"])]
-                for each in part["each"]
-            ]  # fmt: skip
-            text += (
-                f"Of {part['of']} {kind}, the wanted word comes first in {part['first']} and among "
-                f"five in {part['in five']}.\n\n" + table(("text", "wanted", "given"), rows) + "\n"
-            )
-        yield text.rstrip("\n") + "\n"
-    if found := results.get("length"):
-        cut = next(key for key in found if key.startswith("cut to"))
+        for name, s in found["sources"].items()
+    ]  # fmt: skip
+    head = ("source", "loss", "below unigram", "nats a byte", "accuracy", "masked tokens")
+    return table(head, rows) + (
+        f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} masked, "
+        "in nats a token; the unigram entropy is that of the same text.\n"
+    )
+
+
+def masks(found: Result) -> str:
+    """Of fills.py."""
+    text = ""
+    for kind in ("sentences", "code"):
+        part = found[kind]
         rows = [
-            [name, f"{found[key]['loss']:.4f}", f"{found[key]['accuracy']:.2%}"]
-            for name, key in (("whole", "whole"), (f"{cut} tokens", cut))
-        ]
-        yield (
-            "### Use of length\n\n"
-            + table(("documents", "loss", "accuracy"), rows)
-            + (
-                f"\nThe same {found['masked']:,} masked tokens of {found['documents']:,} held-out "
-                "documents of 4,096 to 8,192 tokens.\n"
-            )
+            [f"`{each['text'].splitlines()[0].strip()}`", each["answer"],
+             ", ".join(f"`{given}`" for given in each["given"])]
+            for each in part["each"]
+        ]  # fmt: skip
+        text += (
+            f"Of {part['of']} {kind}, the wanted word comes first in {part['first']} and among "
+            f"five in {part['in five']}.\n\n" + table(("text", "wanted", "given"), rows) + "\n"
         )
-    if found := results.get("retrieval"):
-        sets = found["ndcg@10"]
-        ways = list(next(iter(sets.values())))
-        rows = [[name, *(f"{sets[name][way]:.3f}" for way in ways)] for name in sets]
-        mean = [sum(s[way] for s in sets.values()) / len(sets) for way in ways]
-        rows.append(["mean", *(f"{value:.3f}" for value in mean)])
-        yield (
-            "### Retrieval without any training for it\n\n"
-            + table(("nDCG@10", *ways), rows)
-            + (
-                "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM "
-                "encoder is: train it on pairs first.\n"
-            )
-        )
-    if found := results.get("cosine"):
-        rows = [
-            [dtype, f"{found[dtype]['mean_cosine']:.5f}", f"{found[dtype]['neighbours_kept']:.1%}"]
-            for dtype in ("bfloat16", "int8")
-        ]
-        head = ("computing in", "mean cosine", "nearest ten kept")
-        yield (
-            "### Beside float32\n\n"
-            + table(head, rows)
-            + (f"\nMean-pooled vectors of {found['texts']:,} texts.\n")
-        )
-    if found := results.get("control"):
-        ours, theirs = found["motherbird"][-1], found["BERT"][-1]
-        yield (
-            "### Beside a BERT of equal size\n\n"
-            f"On the same rows, {theirs['tokens'] / 1e6:.1f} million tokens: held-out loss "
-            f"{theirs['evaluation']['loss']:.3f} (BERT: post-norm, learned positions, "
-            f"{found['parameters']['BERT'] / 1e6:.1f}M parameters), where this run stood at "
-            f"{ours['loss']:.3f} after {ours['tokens'] / 1e6:.1f} million "
-            f"({found['parameters']['motherbird'] / 1e6:.1f}M parameters).\n"
-        )
+    return text.rstrip("\n") + "\n"
+
+
+def use_of_length(found: Result) -> str:
+    """Of use_of_length.py."""
+    [cut] = (key for key in found if key.startswith("cut to"))
+    rows = [
+        [name, f"{found[key]['loss']:.4f}", f"{found[key]['accuracy']:.2%}"]
+        for name, key in (("whole", "whole"), (f"{cut} tokens", cut))
+    ]
+    return table(("documents", "loss", "accuracy"), rows) + (
+        f"\nThe same {found['masked']:,} masked tokens of {found['documents']:,} held-out "
+        "documents of 4,096 to 8,192 tokens.\n"
+    )
+
+
+def retrieval(found: Result) -> str:
+    """Of pooled_retrieval.py."""
+    sets = found["ndcg@10"]
+    ways = list(next(iter(sets.values())))
+    rows = [[name, *(f"{sets[name][way]:.3f}" for way in ways)] for name in sets]
+    mean = [sum(s[way] for s in sets.values()) / len(sets) for way in ways]
+    rows.append(["mean", *(f"{value:.3f}" for value in mean)])
+    return table(("nDCG@10", *ways), rows) + (
+        "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder is: "
+        "train it on pairs first.\n"
+    )
+
+
+def narrow(found: Result) -> str:
+    """Of pooled_cosine.py."""
+    rows = [
+        [dtype, f"{found[dtype]['mean_cosine']:.5f}", f"{found[dtype]['neighbours_kept']:.1%}"]
+        for dtype in ("bfloat16", "int8")
+    ]
+    return table(("computing in", "mean cosine", "nearest ten kept"), rows) + (
+        f"\nMean-pooled vectors of {found['texts']:,} texts.\n"
+    )
+
+
+def control(found: Result) -> str:
+    """Of control_bert.py."""
+    ours, theirs = found["motherbird"][-1], found["BERT"][-1]
+    return (
+        f"On the same rows, {theirs['tokens'] / 1e6:.1f} million tokens: held-out loss "
+        f"{theirs['evaluation']['loss']:.3f} (BERT: post-norm, learned positions, "
+        f"{found['parameters']['BERT'] / 1e6:.1f}M parameters), where this run stood at "
+        f"{ours['loss']:.3f} after {ours['tokens'] / 1e6:.1f} million "
+        f"({found['parameters']['motherbird'] / 1e6:.1f}M parameters).\n"
+    )
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "evaluate": ("By source", by_source),
+    "fills": ("Masks", masks),
+    "length": ("Use of length", use_of_length),
+    "retrieval": ("Retrieval without any training for it", retrieval),
+    "cosine": ("Beside float32", narrow),
+    "control": ("Beside a BERT of equal size", control),
+}
 
 
 def split(model: Path, fresh: Path) -> None:
@@ -149,17 +153,17 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--name", default="motherbird-nano")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    results = {p.stem: json.loads(p.read_text()) for p in sorted(options.results.glob("*.json"))}
     card = (options.model / "README.md").read_text(encoding="utf-8")
     before, heading, after = card.partition("\n## Data\n")
     assert heading, "the card is not that of a run"
-    card = before + "\n" + "\n".join(evaluations(results)) + heading + after
+    for name, (title, write) in SECTIONS.items():
+        found = json.loads((options.results / f"{name}.json").read_text(encoding="utf-8"))
+        before += f"\n### {title}\n\n{write(found)}"
     with new_directory(options.out, "model") as fresh:
         split(options.model, fresh)
-        (fresh / "README.md").write_text(card, encoding="utf-8")
+        (fresh / "README.md").write_text(before + heading + after, encoding="utf-8")
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{options.out}: {size / 1e6:.1f} MB")
 

@@ -36,6 +36,7 @@ def test_the_json_is_as_documented(demo, documented, has_shape):
     whole, fills, searches = documented("demo")
     assert has_shape(report, whole)
     assert has_shape(report["fills"], fills) and has_shape(report["searches"], searches)
+    assert has_shape(report["nano_fills"], fills) and report["nano_fills"] != report["fills"]
     assert report["out"] == "made"
     assert report["documents"] >= 5 and 0.1 < report["megabytes"] < 1
     assert report["vocabulary"] in (512, 1024, 2048, 4096)

@@ -111,4 +111,3 @@ def test_a_model_that_is_none(motherbird, tmp_path):
     motherbird(*call, tmp_path).refused("no config.json")
     (tmp_path / "file").write_text("x")
     motherbird(*call, tmp_path / "file").refused("this is a file")
-    motherbird("fill-mask", "a [MASK]").refused("Missing option '--model'")

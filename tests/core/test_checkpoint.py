@@ -27,6 +27,7 @@ from motherbird import (
 )
 from motherbird.core import checkpoint
 from motherbird.errors import DivergedError, OutputExistsError
+from motherbird.files import MANIFEST, new_directory
 
 WEIGHTS = "model.safetensors"
 LABELS = tuple(f"class {i}" for i in range(12))  # as strings "10" sorts before "2"
@@ -174,14 +175,15 @@ def test_a_masked_lm_is_no_classifier(folder):
         SequenceClassifier.load(folder)
 
 
-def in_shards(folder: Path) -> None:
+def in_shards(folder: Path, below: str = "") -> None:
     tensors = load_file(folder / WEIGHTS)
     names = sorted(tensors)
     half = len(names) // 2
     parts = {
         "model-00001-of-00002.safetensors": names[:half],
-        "model-00002-of-00002.safetensors": names[half:],
+        f"{below}model-00002-of-00002.safetensors": names[half:],
     }
+    (folder / below).mkdir(exist_ok=True)
     for file, part in parts.items():
         save_file({name: tensors[name] for name in part}, folder / file)
     index = {
@@ -195,6 +197,22 @@ def in_shards(folder: Path) -> None:
 def test_shards(model, foreign):
     in_shards(foreign)
     assert same_weights(model, MaskedLM.load(foreign))
+
+
+def test_a_shard_in_a_folder_below(model, tmp_path):
+    """As in the weights of the package; its hash is looked at as well."""
+    model.save(tmp_path / "model")
+    with new_directory(tmp_path / "split", "model") as fresh:
+        stale = shutil.ignore_patterns(MANIFEST)
+        shutil.copytree(tmp_path / "model", fresh, ignore=stale, dirs_exist_ok=True)
+        in_shards(fresh, "part/")
+    assert same_weights(model, MaskedLM.load(tmp_path / "split"))
+    shard = tmp_path / "split" / "part" / "model-00002-of-00002.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-4] ^= 1  # the lowest bit of a float32
+    shard.write_bytes(content)
+    with pytest.raises(DamagedError, match="part/model-00002"):
+        MaskedLM.load(tmp_path / "split")
 
 
 def test_research_names(model, foreign):
@@ -507,6 +525,9 @@ def indexed(weight_map):
 BAD |= {
     "index outside": (indexed({NORM: "../x.safetensors"}), InputError),
     "index absolute": (indexed({NORM: "/etc/x.safetensors"}), InputError),
+    "index through a folder": (indexed({NORM: "a/../x.safetensors"}), InputError),
+    "index two folders below": (indexed({NORM: "a/b/x.safetensors"}), InputError),
+    "index of another system": (indexed({NORM: "a\\x.safetensors"}), InputError),
     "index of a pickle": (indexed({NORM: "pytorch_model.bin"}), InputError),
     "index of a hidden file": (indexed({NORM: ".safetensors"}), InputError),
     "index of a number": (indexed({NORM: 5}), InputError),

@@ -31,7 +31,7 @@ def command(
     """Guess the words behind [MASK] in TEXT.
 
     \b
-    motherbird fill-mask "import [MASK] as np" --model motherbird-demo
+    motherbird fill-mask "import [MASK] as np"
 
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
     """  # noqa: D301

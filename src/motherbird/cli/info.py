@@ -22,8 +22,7 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
-    {"motherbird", "python", "torch", "model", "cpu", "threads", "devices", "fastest_dtype",
-    "attention"}; "model" is the one that comes with motherbird.
+    {"motherbird", "python", "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
     """
     if model is None:
         if revision is not None:
@@ -51,7 +50,6 @@ def _machine() -> dict[str, Any]:
         "motherbird": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "model": NANO,
         "cpu": {
             "name": has.get("cpu_name") or platform.processor() or platform.machine(),
             "units": [unit for unit in units if has.get(unit)],
@@ -77,7 +75,7 @@ def _show_machine(report: dict[str, Any]) -> None:
         ("motherbird", report["motherbird"]),
         ("python", report["python"]),
         ("torch", report["torch"]),
-        ("model", f"{report['model']}, which comes along: motherbird info {report['model']}"),
+        ("model", f"{NANO}, which comes along: motherbird info {NANO}"),
         ("cpu", f"{report['cpu']['name']} ({', '.join(report['cpu']['units']) or 'no units'})"),
         ("threads", report["threads"]),
     ]

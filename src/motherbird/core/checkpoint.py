@@ -88,7 +88,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
         InputError, DamagedError: see `weight_files`; damage names the file.
     """
     files = weight_files(directory)
-    check_files(directory, [file.name for file in files])
+    check_files(directory, [file.relative_to(directory).as_posix() for file in files])
     tensors: dict[str, Tensor] = {}
     for file in files:
         try:

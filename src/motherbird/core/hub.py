@@ -7,20 +7,20 @@ from ..errors import InputError
 
 NANO = "motherbird-nano"  # it comes with the package
 PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * crosses folders
-WEIGHTS = Path(__file__).parents[1] / "weights"
+NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """The local directory of a model: as given, in the package, or downloaded from the Hub.
 
-    `NANO` is the package's own; a folder of that name is ./motherbird-nano.
+    `NANO` is the package's own; for a folder of that name write ./motherbird-nano or give a `Path`.
 
     Raises:
         InputError: there is no such directory, and no such model can be had from the Hub.
     """
     name = str(name_or_dir)
     try:
-        path = WEIGHTS / "nano" if name == NANO else Path(name_or_dir).expanduser()
+        path = NANO_FOLDER if name_or_dir == NANO else Path(name_or_dir).expanduser()
         is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
