@@ -4,12 +4,12 @@
     python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
 
 transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, dropout 0.1
-as published, 15% masked; its depth and width are the run's, its feed-forward is chosen so that
-parameters are equal. It takes the rows of RUN's first phase in its order, with its batch sizes and
-warm-up, padded documents in bfloat16 with AdamW (weight decay 0.01). Every --every tokens both are
-evaluated alike: 15% masked on the same held-out rows. RUN's evaluations stand in its log. The
-first command goes on where it was, at most 50 steps back (1,000 on a GPU); the second only shows
-what it has done.
+as published, 15% masked; its depth, width and initial deviation are the run's, its feed-forward is
+chosen so that parameters are equal. It takes the rows of RUN's first phase in its order, with its
+batch sizes and warm-up, padded documents in bfloat16 with AdamW (weight decay 0.01). Every --every
+tokens both are evaluated alike: 15% masked on the same held-out rows. RUN's evaluations stand in
+its log. The first command goes on where it was, at most 50 steps back (1,000 on a GPU); the second
+only shows what it has done.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
             num_hidden_layers=ours.num_hidden_layers,
             num_attention_heads=ours.num_attention_heads, intermediate_size=inner,
             max_position_embeddings=1024, type_vocab_size=1,
-            initializer_range=ours.hidden_size**-0.5 if ours.hidden_size < 768 else 0.02,
+            initializer_range=ours.initializer_range,
             pad_token_id=ours.pad_token_id,
         )  # fmt: skip
 
