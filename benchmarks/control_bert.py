@@ -3,18 +3,19 @@
     python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
     python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
 
-transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, dropout 0.1
-as published, 15% masked; its depth, width and initial deviation are the run's, its feed-forward is
-chosen so that parameters are equal. It takes the rows of RUN's first phase in its order, with its
-batch sizes and warm-up, padded documents in bfloat16 with AdamW (weight decay 0.01). Every --every
-tokens both are evaluated alike: 15% masked on the same held-out rows. RUN's evaluations stand in
-its log. The first command goes on where it was, at most 50 steps back (1,000 on a GPU); the second
-only shows what it has done.
+transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, 15% masked,
+no dropout, since no text comes twice; its depth, width and initial deviation are the run's, its
+feed-forward is chosen so that parameters are equal. It takes the rows of RUN's first phase in its
+order, with its batch sizes and warm-up, padded documents in bfloat16 with AdamW (weight decay
+0.01). Every --every tokens both are evaluated alike: 15% masked on the same held-out rows. RUN's
+evaluations stand in its log. The first command goes on where it was, at most 50 steps back (1,000
+on a GPU); the second only shows what it has done.
 """
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from motherbird.data.loader import Choice, Cursor, Loader, Maker, Request, maski
 from motherbird.data.prepared import Prepared
 from motherbird.train import cost, journal, state
 from motherbird.train.evaluation import SEED
+from motherbird.train.gradients import Threads, of_step, side_by_side
 from motherbird.train.recipe import Recipe, from_json
 from motherbird.train.schedule import Rate
 from motherbird.train.start import model_of
+from motherbird.train.world import World
 
 MASKING = 0.15
-BUDGET = {"cpu": 2048, "cuda": 65_536}  # tokens of a micro-batch, padding counted
+BUDGET = {"cpu": 1024, "cuda": 65_536}  # tokens of a micro-batch, padding counted
 SAVE = {"cpu": 50, "cuda": 1000}  # steps
 
 
@@ -52,7 +55,8 @@ def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
             num_attention_heads=ours.num_attention_heads, intermediate_size=inner,
             max_position_embeddings=1024, type_vocab_size=1,
             initializer_range=ours.initializer_range,
-            pad_token_id=ours.pad_token_id,
+            pad_token_id=ours.pad_token_id, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )  # fmt: skip
 
     def parameters(inner: int) -> int:
@@ -78,6 +82,11 @@ def loss_of(model: torch.nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
     return loss, (logits.argmax(-1) == labels[wanted]).sum()
 
 
+def share_of(model: torch.nn.Module, micro: Micro, masked: int) -> Tensor:
+    """Of the loss of a step."""
+    return loss_of(model, micro)[0] / masked
+
+
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
     """Loss and accuracy."""
@@ -92,8 +101,11 @@ def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
     return {"loss": loss / count, "accuracy": right / count, "masked": count}
 
 
-def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> None:
+def train(
+    options: argparse.Namespace, recipe: Recipe, prepared: Prepared, threads: Threads
+) -> None:
     """Go on until --tokens, or until the time is over."""
+    world = World(0, 1, torch.device(options.device))
     work, budget = options.work, BUDGET[options.device]
     phase = recipe.phases[0]
     work.mkdir(parents=True, exist_ok=True)
@@ -134,18 +146,17 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: Prepared) -> No
         start = time.perf_counter()
         masked = len(batch.places)
         lr = rate.at(rows * phase.seq_len, phase.tokens)
-        total = 0.0
-        for micro in padded(batch, budget):
-            loss, _ = loss_of(model, micro)
-            (loss / masked).backward()
-            total += loss.item() / masked
+        leaves = [partial(share_of, model, micro, masked) for micro in padded(batch, budget)]
+        losses, gradients = of_step(list(named.values()), leaves, threads, world)
+        for parameter, gradient in zip(named.values(), gradients, strict=True):
+            parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad()
         rows, before, tokens = batch.cursor.rows, tokens, tokens + len(batch.ids)
-        line = {"rows": rows, "tokens": tokens, "loss": total, "lr": lr,
+        line = {"rows": rows, "tokens": tokens, "loss": sum(losses), "lr": lr,
                 "seconds": time.perf_counter() - start}  # fmt: skip
         if tokens // options.every > before // options.every:
             line["evaluation"] = evaluate(model, held_out)
@@ -165,7 +176,9 @@ def save(
         tensors |= {f"{key}.{name}": t for key, t in optimizer.state[parameter].items()}
     save_file(tensors, work / f"state-{len(log)}.safetensors")
     fresh = work / "state.json.tmp"
-    fresh.write_text(json.dumps({"log": log}))
+    device = next(model.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    fresh.write_text(json.dumps({"device": name, "log": log}))
     fresh.replace(work / "state.json")
     for old in work.glob("state-*.safetensors"):
         if old.name != f"state-{len(log)}.safetensors":
@@ -209,9 +222,11 @@ def main() -> None:
     recipe = from_json(state.read_run(options.run).recipe, str(options.run))
     prepared = Prepared(options.set)
     if options.out is None:
-        train(options, recipe, prepared)
+        with side_by_side(torch.device(options.device)) as threads:
+            train(options, recipe, prepared, threads)
         return
-    log = json.loads((options.work / "state.json").read_text())["log"]
+    state_file = json.loads((options.work / "state.json").read_text())
+    log = state_file["log"]
     tokens, ours = 0, []
     for line in journal.read(options.run):
         tokens += line["tokens"]
@@ -219,8 +234,10 @@ def main() -> None:
             ours.append((tokens, line["evaluation"]["loss"]))
     theirs = [(x["tokens"], x["evaluation"]["loss"]) for x in log if "evaluation" in x]
     report = {
-        "command": f"python benchmarks/control_bert.py RUN SET --work WORK --lr {options.lr:g}",
+        "command": f"python benchmarks/control_bert.py RUN SET --work WORK --lr {options.lr:g} "
+        f"--tokens {log[-1]['tokens']}",
         "machine": machine(),
+        "trained on": state_file.get("device", "cpu"),
         "parameters": {
             "motherbird": cost.parameters(model_of(recipe, prepared)),
             "BERT": sum(p.numel() for p in model_like(recipe, prepared).parameters()),

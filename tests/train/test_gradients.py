@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from motherbird.train.gradients import of_leaf, of_step, side_by_side
+from motherbird.train.gradients import in_fixed_order, of_leaf, of_step, side_by_side
 from motherbird.train.world import World
 
 CPU = torch.device("cpu")
@@ -75,3 +75,22 @@ def test_an_error_in_a_leaf_comes_through():
     with side_by_side(CPU) as pool, pytest.raises(ZeroDivisionError):
         of_step(parameters, [*leaves, broken, *leaves], pool, ALONE)
     assert torch.get_num_threads() == 2
+
+
+def test_beside_a_gpu_one_thread_and_sums_in_a_fixed_order():
+    """Both only look at the device's name; what a kernel does then is tested where there is one."""
+    there = torch.device("cuda")
+    torch.set_num_threads(3)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        with pytest.raises(ZeroDivisionError), side_by_side(there) as pool, in_fixed_order(there):
+            assert pool.pool is None and torch.get_num_threads() == pool.count == 1
+            assert torch.get_deterministic_debug_mode() == 2
+            assert not torch.utils.deterministic.fill_uninitialized_memory
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 3
+        assert torch.get_deterministic_debug_mode() == 1
+        assert torch.utils.deterministic.fill_uninitialized_memory == filled
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -204,7 +204,7 @@ class Encoder(nn.Module):
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         backend = attention_backends.choose(self.attention, device, dtype)
-        packed, restore = packed.by_length() if backend.IN_ORDER else (packed, None)
+        packed, restore = packed.by_length() if backend.BY_LENGTH else (packed, None)
         plan = Plan(packed.to(device))
         x = self.embeddings(plan.packed.ids)
         for layer in self.layers:

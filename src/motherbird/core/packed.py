@@ -127,9 +127,8 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
     Raises:
         InputError: naming the id, the document and the token.
     """
-    least, most = (int(end) for end in packed.ids.aminmax())
-    if least < 0 or most >= vocab_size:
-        wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
+    wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
+    if bool(wrong.any()):
         raise InputError(
             f"token id {int(packed.ids[wrong][0])} is outside the vocabulary",
             _locate(packed, wrong),

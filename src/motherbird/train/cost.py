@@ -20,7 +20,7 @@ from ..core.heads import MaskedLM
 from ..data.loader import Cursor, Loader, chosen_rows, masking_of
 from ..data.prepared import Prepared
 from ..errors import InputError
-from .gradients import of_leaf, side_by_side
+from .gradients import in_fixed_order, of_leaf, side_by_side, threads_beside
 from .recipe import Phase, Recipe
 from .start import model_of
 from .step import dtype_of
@@ -162,7 +162,7 @@ def plan(
     recipe.check_world(1)
     prepared = Prepared(data)
     config = model_of(recipe, prepared)
-    threads = torch.get_num_threads()
+    threads = threads_beside(device)
     found = check(recipe, config, device, threads, None)
     phases = []
     for number, phase in enumerate(recipe.phases):
@@ -201,7 +201,7 @@ def _speed(
     weights = list(model.parameters())
     micro = recipe.micro_rows(phase, phase.rows)
     dtype = dtype_of(recipe, device)
-    with side_by_side(device) as threads:
+    with in_fixed_order(device), side_by_side(device) as threads:
         at_once = threads.count if threads.pool else 1
         loader = Loader(
             prepared, phase.choice, Cursor(recipe.seed, number),

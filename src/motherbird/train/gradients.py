@@ -39,6 +39,11 @@ class Threads:
             torch.set_num_threads(1 if self.pool else self.count)
 
 
+def threads_beside(device: torch.device) -> int:
+    """Torch's threads that are at work in `side_by_side`."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 @contextmanager
 def side_by_side(device: torch.device) -> Iterator[Threads]:
     """Threads for micro-batches, while the block lasts: on a CPU as many as torch has.
@@ -48,41 +53,38 @@ def side_by_side(device: torch.device) -> Iterator[Threads]:
     process' number now and then, so that the number must not change while they work. Beside a GPU
     one is left: the little that the CPU does is done before others wake up.
     """
-    count = torch.get_num_threads()
+    before, count = torch.get_num_threads(), threads_beside(device)
     torch.set_num_threads(1)
-    if device.type != "cpu" or count == 1:
-        try:
-            yield Threads(None, 1)
-        finally:
-            torch.set_num_threads(count)
-        return
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            yield Threads(pool, count)
-        finally:
+    pool = ThreadPoolExecutor(count) if count > 1 else None
+    try:
+        yield Threads(pool, count)
+    finally:
+        if pool:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(count)
+        torch.set_num_threads(before)
 
 
 @contextmanager
 def in_fixed_order(device: torch.device) -> Iterator[None]:
     """While the block lasts, a GPU's kernels add up in an order that never changes.
 
-    Those that have no such order raise RuntimeError.
+    Raises:
+        RuntimeError: in the block, by a kernel that has no such order; and by the first product, if
+            the process used cuBLAS before without CUBLAS_WORKSPACE_CONFIG=:4096:8.
     """
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    mode, fills = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    torch.set_deterministic_debug_mode("error")
     settings.fill_uninitialized_memory = False  # a pass over memory that nobody reads
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        settings.fill_uninitialized_memory = before[1]
+        torch.set_deterministic_debug_mode(mode)
+        settings.fill_uninitialized_memory = fills
 
 
 def of_leaf(parameters: Sequence[Tensor], leaf: Leaf) -> Result:

@@ -5,8 +5,7 @@ GPU takes longer than forward and backward (docs/log.md). The arithmetic is the 
 made to fit AdamW's: updates of the same size (Moonlight, 2502.16982).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -18,43 +17,37 @@ TINY = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal updates; state and groups as those of torch.optim.Muon.
+    """Orthogonal updates; a group for every shape.
 
     Args:
-        matrices: the parameters.
+        matrices: the parameters, all with a gradient at every step.
         lr: rate.
         weight_decay: decoupled; multiplied by the rate.
     """
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+        shapes: dict[torch.Size, list[Tensor]] = {}
+        for matrix in matrices:
+            shapes.setdefault(matrix.shape, []).append(matrix)
+        groups = [{"params": same} for same in shapes.values()]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+    def step(self) -> None:  # type: ignore[override]
+        """Update all matrices."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[Tensor]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    shapes.setdefault(matrix.shape, []).append(matrix)
-            for matrices in shapes.values():
-                self._update(matrices, group)
-
-    def _update(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        gradients: list[Tensor] = [matrix.grad for matrix in matrices if matrix.grad is not None]
-        momenta: list[Tensor] = []
-        for matrix in matrices:
-            state = self.state[matrix]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(matrix)
-            momenta.append(state["momentum_buffer"])
-        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
-        updates = orthogonal(torch.stack(list(ahead))).to(matrices[0].dtype)
-        lr = group["lr"]
-        torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
-        size = 0.2 * max(matrices[0].shape) ** 0.5  # the mean square of AdamW's updates
-        torch._foreach_add_(matrices, updates.unbind(), alpha=-lr * size)
+            matrices, lr = group["params"], group["lr"]
+            gradients = [matrix.grad for matrix in matrices]
+            for matrix in matrices:
+                if not self.state[matrix]:
+                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+            momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+            updates = orthogonal(torch.stack(ahead)).to(matrices[0].dtype)
+            torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
+            size = 0.2 * max(matrices[0].shape) ** 0.5  # the mean square of AdamW's updates
+            torch._foreach_add_(matrices, updates.unbind(), alpha=-lr * size)
 
 
 def orthogonal(x: Float[Tensor, "B rows columns"]) -> Float[Tensor, "B rows columns"]:

@@ -15,6 +15,7 @@ from ..data.prepared import Prepared
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
 from . import cost, journal, state
+from .gradients import threads_beside
 from .recipe import Recipe, differences, from_json
 from .start import config_of_run, model_of
 from .state import Checkpoint, Run
@@ -69,7 +70,7 @@ def begin(recipe: Recipe, prepared: Prepared, run: Path, device: torch.device) -
             memory or disk will not do.
     """
     given = strict.plain(recipe)
-    threads = torch.get_num_threads()
+    threads = threads_beside(device)
     made_with = machine.describe(threads) | {"device": _name_of(device)}
     if not (run / state.RUN).exists():
         config = model_of(recipe, prepared)

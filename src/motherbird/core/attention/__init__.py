@@ -2,7 +2,7 @@
 
 A backend is a module with
 
-    IN_ORDER: bool                              whether documents should come ordered by length
+    BY_LENGTH: bool                             whether documents should come ordered by length
     why_not(device, dtype) -> str | None        a reason why it cannot run there, or None
     attend(q, k, v, plan, window) -> (T, N, H)  forward and backward
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
     """What a module in this folder offers."""
 
     __name__: str
-    IN_ORDER: bool
+    BY_LENGTH: bool
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """A reason why this backend cannot run there, or None where it can."""

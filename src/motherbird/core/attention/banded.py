@@ -13,7 +13,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from .plan import BLOCK, Plan
 
-IN_ORDER = True
+BY_LENGTH = True
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:

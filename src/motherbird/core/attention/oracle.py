@@ -10,7 +10,7 @@ from torch import Tensor
 from ..packed import Packed
 from .plan import Plan
 
-IN_ORDER = False
+BY_LENGTH = False
 
 
 def visible(packed: Packed, window: int | None) -> Bool[Tensor, "T T"]:

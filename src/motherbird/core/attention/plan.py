@@ -13,6 +13,7 @@ from ..rope import tables
 
 BLOCK = 64  # queries of a block in a banded layer
 LANES = 32  # keys of a tile are a multiple: a softmax over odd rows costs twice as much
+LONG = 2048  # tokens from which a document is a stretch of its own
 FILLING = 0.1  # how much of a tile of documents may be filling: they share it if of like length
 
 
@@ -47,29 +48,26 @@ class Plan:
         self._rotary: dict[tuple[float, int], Tensor] = {}
         self._bands: dict[tuple[int, torch.dtype], Tensor] = {}
         self._tiles: dict[tuple[int | None, int, torch.dtype], list[Tile]] = {}
-        self._stretches: dict[int, list[tuple[int, Tensor, int]]] = {}
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """Neighbouring documents of one length: (how many, length), in order."""
         return [(len(list(same)), length) for length, same in groupby(self.packed.lengths)]
 
-    def stretches(self, alone: int) -> list[tuple[int, Int[Tensor, " some"], int]]:
-        """The batch cut between documents, so that one of ``alone`` tokens is by itself.
+    @cached_property
+    def stretches(self) -> list[tuple[int, Int[Tensor, " some"], int]]:
+        """The batch cut between documents, so that a long one is by itself.
 
-        Of each stretch: its tokens, where its documents start and it ends, and the longest.
+        Of each stretch: its tokens, where its documents start and the last ends, the longest.
         """
-        if alone not in self._stretches:
-            lengths, starts = self.packed.lengths, self.packed.cu_seqlens
-            first, found = 0, []
-            for long, some in groupby(lengths, lambda length: length >= alone):
-                together = list(some)
-                for sizes in [[length] for length in together] if long else [together]:
-                    last = first + len(sizes)
-                    found.append((sum(sizes), starts[first : last + 1] - starts[first], max(sizes)))
-                    first = last
-            self._stretches[alone] = found
-        return self._stretches[alone]
+        lengths, starts = self.packed.lengths, self.packed.cu_seqlens
+        found = []
+        for _, some in groupby(range(len(lengths)), lambda i: i if lengths[i] >= LONG else -1):
+            first, *others = some
+            last = first + len(others) + 1
+            sizes = lengths[first:last]
+            found.append((sum(sizes), starts[first : last + 1] - starts[first], max(sizes)))
+        return found
 
     def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T 1 half_H"]:
         """Tables of `rope.tables` for this batch's positions."""

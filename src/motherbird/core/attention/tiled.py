@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .plan import Plan, Tile
 
-IN_ORDER = True
+BY_LENGTH = True
 SCORES = 2**19  # that a thread works on at a time: 1 MiB of bfloat16, a core's cache
 ALONE = 64  # tokens of a document by itself up to which calls cost more than scores
 LARGEST = 2.0**100  # sum of weights; bfloat16 ends at 2**128
