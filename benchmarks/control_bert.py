@@ -159,7 +159,8 @@ def train(
         line = {"rows": rows, "tokens": tokens, "loss": sum(losses), "lr": lr,
                 "seconds": time.perf_counter() - start}  # fmt: skip
         if tokens // options.every > before // options.every:
-            line["evaluation"] = evaluate(model, held_out)
+            with threads.together():
+                line["evaluation"] = evaluate(model, held_out)
             print(json.dumps(line), flush=True)
         log.append(line)
         if len(log) % SAVE[options.device] == 0:

@@ -2,11 +2,11 @@
 
     python benchmarks/pooled_retrieval.py MODEL SETS [--max-length 8192] [--out FILE.json]
 
-SETS holds a folder for each set, in BEIR's layout. Beside the model: the same encoder with weights
-of chance, and BM25 (bm25s with its stop words and an English stemmer; the extra "bench" has both).
-A masked-LM encoder is weak at this; the figure says what of it is there before any training on
-pairs. The mean of all vectors of a corpus is taken off first (--raw leaves it in): vectors of such
-models lie in a narrow cone.
+SETS holds a folder for each set, in BEIR's layout; sets that FILE.json has already stay as they
+are. Beside the model: the same encoder with weights of chance, and BM25 (bm25s with its stop words
+and an English stemmer; the extra "bench" has both). A masked-LM encoder is weak at this; the figure
+says what of it is there before any training on pairs. The mean of all vectors of a corpus is taken
+off first (--raw leaves it in): vectors of such models lie in a narrow cone.
 """
 
 import argparse
@@ -121,13 +121,19 @@ def main() -> None:
         "untrained": by_vectors(Embedder(chance), options.max_length, options.raw),
     }
     rows = {}
+    if options.out and options.out.exists():
+        rows = json.loads(options.out.read_text(encoding="utf-8"))["ndcg@10"]
+    command = f"python benchmarks/pooled_retrieval.py MODEL SETS --max-length {options.max_length}"
     for meta in sorted(options.sets.glob("*/meta.json")):
         about = json.loads(meta.read_text(encoding="utf-8"))
-        if not options.only or about["name"] in options.only:
+        if about["name"] not in rows and about["name"] in (options.only or [about["name"]]):
             rows[about["name"]] = score(searches, meta.parent, about["split"])
-            print(about["name"], rows[about["name"]], flush=True)
-    command = f"python benchmarks/pooled_retrieval.py MODEL SETS --max-length {options.max_length}"
-    finish({"command": command, "machine": machine(), "ndcg@10": rows}, options.out)
+            report = {
+                "command": command,
+                "machine": machine(),
+                "ndcg@10": dict(sorted(rows.items())),
+            }
+            finish(report, options.out)
 
 
 if __name__ == "__main__":

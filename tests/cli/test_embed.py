@@ -208,7 +208,7 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
     [
         (["--device", "tpu"], "'tpu'.*use cpu"),
         (["--dtype", "int4"], "'int4'.*bfloat16"),
-        (["--attention", "flash"], "'flash'.*banded.*oracle"),
+        (["--attention", "fast"], "'fast'.*banded.*oracle"),
         (["--max-length", "0"], "0.*1 to 512"),
         (["--max-length", "513"], "513.*512"),
         (["--max-length", "2", "--truncate"], "2 tokens"),

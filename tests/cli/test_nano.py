@@ -75,8 +75,8 @@ def test_it_has_read(nano):
     """Trained weights know more than weights of chance."""
     trained = package.MaskedLM.load(nano, dtype="float32")
     for text, answer in (
-        ("for index in [MASK](len(rows)):", "range"),
-        ("He was one [MASK] the best.", "of"),
+        ("for i in [MASK](len(items)):", "range"),
+        ("He opened the [MASK] and walked into the room.", "door"),
         ("import [MASK] as np", "numpy"),
     ):
         assert answer in [c.text.strip() for c in trained.fill(text, 5)[0]], text
