@@ -81,7 +81,8 @@ def retrieval(found: Result) -> str:
     rows.append(["mean", *(f"{value:.3f}" for value in mean)])
     return table(("nDCG@10", *ways), rows) + (
         "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder is: "
-        "train it on pairs first.\n"
+        "here weaker than weights of chance, whose vectors are sums of words: train it on pairs "
+        "first.\n"
     )
 
 
