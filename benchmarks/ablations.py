@@ -23,8 +23,9 @@ from common import finish, machine
 
 from motherbird.data.prepared import Prepared
 from motherbird.train import cost, journal
+from motherbird.train.phase import Phase
 from motherbird.train.pretrain import Slice, pretrain
-from motherbird.train.recipe import Evaluate, Geometry, Init, Phase, Recipe, Save, Train
+from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
 from motherbird.train.start import model_of
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 17

@@ -51,8 +51,9 @@ from motherbird.data.loader import Batch, Choice, Cursor, Loader, masking_of
 from motherbird.data.prepared import Prepared
 from motherbird.train import journal
 from motherbird.train.optimizer import BETAS, EPS
+from motherbird.train.phase import Phase
 from motherbird.train.pretrain import pretrain
-from motherbird.train.recipe import Evaluate, Geometry, Init, Phase, Recipe, Save, Train
+from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 0
 LR, DECAY = 1e-4, 1e-5

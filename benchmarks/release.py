@@ -5,11 +5,13 @@
 The encoder goes into encoder/, the masked-LM head beside it, and an index at the root names both:
 AutoModelForMaskedLM reads the root; sentence-transformers, by modules.json, an encoder without
 tensors that it would warn of. The tables of RESULTS (what its JSON files hold: evaluate, fills,
-retrieval, length, control, cosine) go into the card's "Evaluation".
+retrieval, length, control, cosine) go into the card's "Evaluation", the commands of docs/nano.md
+into its "Commands".
 """
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from motherbird.files import new_directory
 from motherbird.train.card import table
 
 AT = "encoder"
+GUIDE = Path(__file__).parents[1] / "docs" / "nano.md"
 Result = dict[str, Any]
 
 
@@ -81,8 +84,7 @@ def retrieval(found: Result) -> str:
     rows.append(["mean", *(f"{value:.3f}" for value in mean)])
     return table(("nDCG@10", *ways), rows) + (
         "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder is: "
-        "here weaker than weights of chance, whose vectors are sums of words: train it on pairs "
-        "first.\n"
+        "train it on pairs first.\n"
     )
 
 
@@ -117,6 +119,15 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "cosine": ("Beside float32", narrow),
     "control": ("Beside a BERT of equal size", control),
 }
+
+
+def exact(card: str) -> str:
+    """The card with the commands of docs/nano.md in the place of those for any run."""
+    before, heading, after = card.partition("\n## Commands\n\n```sh\n")
+    assert heading, "the card is not that of a run"
+    _, made, measured = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    after = after[after.index("```") :].replace("with recipe.toml:", "with recipes/nano-gpu.toml:")
+    return before + heading + made + measured + after
 
 
 def split(model: Path, fresh: Path) -> None:
@@ -156,7 +167,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    card = (options.model / "README.md").read_text(encoding="utf-8")
+    card = exact((options.model / "README.md").read_text(encoding="utf-8"))
     before, heading, after = card.partition("\n## Data\n")
     assert heading, "the card is not that of a run"
     for name, (title, write) in SECTIONS.items():

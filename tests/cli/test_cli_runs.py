@@ -13,8 +13,9 @@ from motherbird.files import locked
 def made(sources, small_tokenizer, tmp_path_factory):
     """A run of nine steps in three parts, the last of them not over."""
     from motherbird.data.prepare import prepare
+    from motherbird.train.phase import Phase
     from motherbird.train.pretrain import Slice, pretrain
-    from motherbird.train.recipe import Evaluate, Geometry, Phase, Recipe, Save, Train
+    from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
 
     home = tmp_path_factory.mktemp("runs")
     small_tokenizer.save(home / "tokenizer")

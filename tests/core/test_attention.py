@@ -336,6 +336,12 @@ def test_stretches_in_which_long_documents_are_alone(lengths, wanted):
 
 
 @pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA GPU")
+@pytest.mark.parametrize("width", [12, 264])
+def test_flash_with_heads_that_its_kernel_does_not_know(width):
+    compare("flash", "cuda", [70, 130], 64, 2, width)
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA GPU")
 @pytest.mark.parametrize("in_fixed_order", [False, True])
 @pytest.mark.parametrize("window", [None, 64])
 def test_flash_at_base_geometry_and_8192_tokens(window, in_fixed_order):

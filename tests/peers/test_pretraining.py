@@ -25,8 +25,9 @@ from motherbird.data.loader import Choice, Cursor, Loader, masking_of
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import Prepared
 from motherbird.train import journal, start
+from motherbird.train.phase import Phase
 from motherbird.train.pretrain import pretrain
-from motherbird.train.recipe import Evaluate, Geometry, Phase, Recipe, Save, Train
+from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
 
 SAME, DIFFERENT = 1e-5, 1e-4  # relative, of a step's loss
 REPORT = Path(__file__).parents[2] / "benchmarks" / "parity_pretraining.json"

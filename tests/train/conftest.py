@@ -38,7 +38,8 @@ def smoke_set(small_tokenizer, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny():
     """A recipe of 26 steps: a growing batch, longer rows, a decay; 1 to 4 micro-batches a step."""
-    from motherbird.train.recipe import Evaluate, Geometry, Phase, Recipe, Save, Train
+    from motherbird.train.phase import Phase
+    from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
 
     return Recipe(
         phases=(

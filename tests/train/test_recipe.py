@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from motherbird import strict
 from motherbird.errors import InputError
 from motherbird.train import recipe as recipes
-from motherbird.train.recipe import Phase, Recipe, Train, differences, from_json, load
+from motherbird.train.phase import Phase
+from motherbird.train.recipe import Recipe, Train, differences, from_json, load
 
 HOME = Path(__file__).resolve().parents[2] / "recipes"
 RUNS = sorted(p.name for p in HOME.glob("*.toml") if not p.name.startswith("mixture"))

@@ -21,7 +21,8 @@ from ..data.loader import Cursor, Loader, chosen_rows, masking_of
 from ..data.prepared import Prepared
 from ..errors import InputError
 from .gradients import in_fixed_order, of_leaf, side_by_side, threads_beside
-from .recipe import Phase, Recipe
+from .phase import Phase
+from .recipe import Recipe
 from .start import model_of
 from .step import dtype_of
 

@@ -30,7 +30,8 @@ from .evaluation import Evaluation, HeldOut
 from .gradients import Threads, in_fixed_order, side_by_side
 from .health import Judgement
 from .optimizer import Optimizer
-from .recipe import Phase, Recipe, from_json
+from .phase import Phase
+from .recipe import Recipe, from_json
 from .rollback import roll_back
 from .start import config_of_run, first_weights
 from .state import Checkpoint, Progress, Run, Saver

@@ -7,7 +7,6 @@ number, is known before the first.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,8 @@ from .. import strict
 from ..core import presets
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..data.loader import Choice
 from ..errors import InputError
-from .schedule import Batch, Rate
+from .phase import Phase, check_masking, check_weight_decay
 
 PRESETS = {
     "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
@@ -97,111 +95,6 @@ class Init:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of a run with one row length.
-
-    Attributes:
-        name: what logs call it.
-        tokens: how long it is, in tokens of full rows.
-        seq_len: tokens of a row; the data has to be prepared for it.
-        rows: rows of a global step.
-        first_rows: of the first steps, where the batch grows; see `schedule.Batch`.
-        rows_warm_up: tokens until the batch is full.
-        lr: peak learning rate; that of the run if not set.
-        warm_up: tokens of the rate's linear rise.
-        decay: tokens of its fall at the end, by 1 - sqrt.
-        final: what is left of the peak then, as a share.
-        weight_decay: that of the run if not set.
-        masking: share of the tokens that are masked; that of the run if not set.
-        theta: of RoPE in global layers; that of the model if not set.
-        micro_tokens: of a micro-batch; that of the run if not set.
-        sources: only these of the data; all if not set.
-        least_tokens: only documents of so many tokens.
-    """
-
-    name: str
-    tokens: int
-    seq_len: int
-    rows: int
-    first_rows: int | None = None
-    rows_warm_up: int = 0
-    lr: float | None = None
-    warm_up: int = 0
-    decay: int = 0
-    final: float = 0.001
-    weight_decay: float | None = None
-    masking: float | None = None
-    theta: float | None = None
-    micro_tokens: int | None = None
-    sources: tuple[str, ...] | None = None
-    least_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise InputError(f"tokens = {self.tokens} has to be at least 1")
-        if not 8 <= self.seq_len <= 1 << 20:
-            raise InputError(f"seq_len = {self.seq_len} is not within 8..1,048,576")
-        if self.masking is not None:
-            _check_masking(self.masking)
-        if self.theta is not None and not self.theta > 0:
-            raise InputError(f"theta = {self.theta} has to be more than 0")
-        if self.weight_decay is not None:
-            _check_decay(self.weight_decay)
-        if self.micro_tokens is not None and self.micro_tokens < 1:
-            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
-        self.rate(1.0).at(0, self.tokens)
-        _ = self.batch
-
-    @cached_property
-    def batch(self) -> Batch:
-        """Rows of its steps."""
-        return Batch(self.rows, self.first_rows, self.rows_warm_up)
-
-    def rate(self, lr: float) -> Rate:
-        """Its learning rate; ``lr`` is the run's."""
-        peak = lr if self.lr is None else self.lr
-        return Rate(peak, self.warm_up, self.decay, self.final)
-
-    @property
-    def choice(self) -> Choice:
-        """Which rows of the data it trains on."""
-        return Choice(self.seq_len, sources=self.sources, least_tokens=self.least_tokens)
-
-    def is_over(self, rows: int) -> bool:
-        """Whether it ends after so many rows."""
-        return rows * self.seq_len >= self.tokens
-
-    def steps(self) -> int:
-        """Steps from its begin to its end."""
-        steps = rows = 0
-        while not self.is_over(rows):
-            size = self.batch.at(rows, self.seq_len)
-            if size == self.rows:  # from here on all are alike
-                left = -(-(self.tokens - rows * self.seq_len) // (size * self.seq_len))
-                return steps + left
-            rows += size
-            steps += 1
-        return steps
-
-    def of_steps(self, steps: int) -> "Phase":
-        """The same phase, everything in it in proportion, with so many steps."""
-        share = steps / self.steps()
-        first = self.first_rows
-        warm_up = round(self.rows_warm_up * share)
-        if first is not None and warm_up < 1:
-            warm_up = 1
-        batch = Batch(self.rows, first, warm_up if first is not None else 0)
-        rows = 0
-        for _ in range(steps):
-            rows += batch.at(rows, self.seq_len)
-        tokens = rows * self.seq_len
-        scale = tokens / self.tokens
-        decay = tokens if self.decay == self.tokens else int(self.decay * scale)
-        rise = min(int(self.warm_up * scale), tokens - decay)
-        return replace(self, tokens=tokens, rows_warm_up=batch.warm_up, decay=decay, warm_up=rise)
-
-
-@dataclass(frozen=True)
 class Train:
     """How every step is made.
 
@@ -231,8 +124,8 @@ class Train:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise InputError(f"lr = {self.lr} has to be more than 0")
-        _check_decay(self.weight_decay)
-        _check_masking(self.masking)
+        check_weight_decay(self.weight_decay)
+        check_masking(self.masking)
         if self.micro_tokens < 1:
             raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
         if not 0 <= self.workers <= 64:
@@ -279,7 +172,7 @@ class Evaluate:
     def __post_init__(self) -> None:
         if self.every < 0 or self.tokens < 1:
             raise InputError("every is steps, 0 or more; tokens are 1 or more")
-        _check_masking(self.masking)
+        check_masking(self.masking)
 
 
 @dataclass(frozen=True)
@@ -480,13 +373,3 @@ def differences(old: object, new: object, at: str = "") -> Iterator[str]:
             yield from differences(one, other, f"{at}.{i}")
     elif old != new:
         yield f"{at}: {new!r}, was {old!r}"
-
-
-def _check_masking(share: float) -> None:
-    if not 0 < share <= 1:
-        raise InputError(f"masking = {share} is impossible; give more than 0, up to 1")
-
-
-def _check_decay(decay: float) -> None:
-    if not 0 <= decay < 1:
-        raise InputError(f"weight_decay = {decay} is not within 0..1")

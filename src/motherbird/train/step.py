@@ -15,7 +15,8 @@ from ..data.loader import Batch, MicroBatch
 from .gradients import Leaf, Threads, of_step
 from .health import Judgement
 from .optimizer import Optimizer
-from .recipe import Phase, Recipe
+from .phase import Phase
+from .recipe import Recipe
 from .state import Progress
 from .world import World
 
