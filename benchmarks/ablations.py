@@ -21,12 +21,12 @@ from typing import Any
 
 from common import finish, machine
 
-from motherbird.data.prepared import Prepared
-from motherbird.train import cost, journal
+from motherbird.data.prepared import PreparedDataset
+from motherbird.train import cost, run_log
+from motherbird.train.init_weights import model_of
 from motherbird.train.phase import Phase
 from motherbird.train.pretrain import Slice, pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
-from motherbird.train.start import model_of
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 17
 EVALUATED = 200_000  # held-out tokens
@@ -87,7 +87,7 @@ VARIANTS = {
 }
 
 
-def bytes_a_token(prepared: Prepared) -> float:
+def bytes_a_token(prepared: PreparedDataset) -> float:
     """Of the held-out text."""
     rows = prepared.rows(SEQ_LEN, held_out=True)
     ids, _, _ = rows.gather(range(len(rows)))
@@ -100,14 +100,14 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
     """Train a variant; what it came to."""
     trial = work / "trial"
     pretrain(variant.recipe(1000), data, trial, part=Slice(TRIAL))
-    seconds = statistics.median(line["seconds"] for line in journal.read(trial)[2:])
+    seconds = statistics.median(line["seconds"] for line in run_log.read(trial)[2:])
     steps = round(minutes * 60 / seconds)
     run = work / "run"
     recipe = variant.recipe(steps)
     pretrain(recipe, data, run)
-    log = journal.read(run)
+    log = run_log.read(run)
     evaluation = log[-1]["evaluation"]
-    prepared = Prepared(data, verify=False)
+    prepared = PreparedDataset(data, verify=False)
     size = bytes_a_token(prepared)
     return {
         "variant": vars(variant),

@@ -26,22 +26,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from motherbird.data.loader import Choice, Cursor, Loader, Maker, Request, masking_of
-from motherbird.data.prepared import Prepared
-from motherbird.train import cost, journal, state
+from motherbird.data.loader import BatchBuilder, Cursor, Loader, Request, RowFilter, masking_of
+from motherbird.data.prepared import PreparedDataset
+from motherbird.train import cost, run_log, state
+from motherbird.train.distributed import World
 from motherbird.train.evaluation import SEED
 from motherbird.train.gradients import Threads, of_step, side_by_side
+from motherbird.train.init_weights import model_of
 from motherbird.train.recipe import Recipe, from_json
 from motherbird.train.schedule import Rate
-from motherbird.train.start import model_of
-from motherbird.train.world import World
 
 MASKING = 0.15
 BUDGET = {"cpu": 1024, "cuda": 65_536}  # tokens of a micro-batch, padding counted
 SAVE = {"cpu": 50, "cuda": 1000}  # steps
 
 
-def model_like(recipe: Recipe, prepared: Prepared) -> torch.nn.Module:
+def model_like(recipe: Recipe, prepared: PreparedDataset) -> torch.nn.Module:
     """As large as the run's, of the same depth and width."""
     import transformers
 
@@ -102,7 +102,7 @@ def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
 
 
 def train(
-    options: argparse.Namespace, recipe: Recipe, prepared: Prepared, threads: Threads
+    options: argparse.Namespace, recipe: Recipe, prepared: PreparedDataset, threads: Threads
 ) -> None:
     """Go on until --tokens, or until the time is over."""
     world = World(0, 1, torch.device(options.device))
@@ -134,8 +134,8 @@ def train(
         prepared, phase.choice, Cursor(recipe.seed, 0, rows), masking_of(prepared, MASKING),
         lambda at: phase.batch.at(at, phase.seq_len),
     )  # fmt: skip
-    maker = Maker(
-        (prepared.directory, Choice(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
+    maker = BatchBuilder(
+        (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
     )
     count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
     held_out = padded(maker(Request(0, count, Cursor(SEED))), budget)
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     recipe = from_json(state.read_run(options.run).recipe, str(options.run))
-    prepared = Prepared(options.set)
+    prepared = PreparedDataset(options.set)
     if options.out is None:
         with side_by_side(torch.device(options.device)) as threads:
             train(options, recipe, prepared, threads)
@@ -229,7 +229,7 @@ def main() -> None:
     state_file = json.loads((options.work / "state.json").read_text())
     log = state_file["log"]
     tokens, ours = 0, []
-    for line in journal.read(options.run):
+    for line in run_log.read(options.run):
         tokens += line["tokens"]
         if "evaluation" in line and tokens <= log[-1]["tokens"] * 1.05:
             ours.append((tokens, line["evaluation"]["loss"]))

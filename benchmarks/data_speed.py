@@ -26,7 +26,7 @@ from common import finish, machine
 from motherbird import tokenizer as load_tokenizer
 from motherbird.data import corpus as corpora
 from motherbird.data.corpus import Corpus
-from motherbird.data.loader import Choice, Cursor, Loader, masking_of
+from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
 from motherbird.data.mixture import Mixture, Source
 from motherbird.data.prepare import prepare
 
@@ -101,7 +101,7 @@ def main() -> None:
         for length in (1024, 8192):
             rows = 65536 // length
             loader = Loader(
-                made, Choice(length), Cursor(0), masking_of(made, 0.3), lambda _, n=rows: n
+                made, RowFilter(length), Cursor(0), masking_of(made, 0.3), lambda _, n=rows: n
             )
             batches = iter(loader)
             next(batches)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import finish, machine
 
-from motherbird.train import journal
+from motherbird.train import run_log
 
 # (how, at which share of the run)
 PLAN = [
@@ -28,7 +28,7 @@ SAVES = 20  # steps between them, in the recipe
 
 def taken(run: Path) -> int:
     """The last step in the log."""
-    lines = journal.read(run)
+    lines = run_log.read(run)
     return int(lines[-1]["step"]) if lines else 0
 
 
@@ -49,9 +49,9 @@ def go(command: list[str], run: Path, how: str, at: int) -> int:
 
 def summary(run: Path, codes: list[dict[str, object]]) -> dict[str, object]:
     """What the run's own log says."""
-    lines = journal.read(run)
+    lines = run_log.read(run)
     seconds = sum(line["seconds"] for line in lines)
-    events = journal.read(run, journal.EVENTS)
+    events = run_log.read(run, run_log.EVENTS)
     starts = sorted({event["step"] for event in events if event["event"] == "start"} - {0})
     losses = {line["step"]: line["loss"] for line in lines}
 

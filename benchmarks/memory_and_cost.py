@@ -21,7 +21,7 @@ import torch
 from common import finish, machine
 
 from motherbird import Encoder, pack, presets
-from motherbird.core.attention import Plan, choose
+from motherbird.nn.attention import Plan, choose
 
 MEMORY = """
 import sys, torch, motherbird

@@ -20,8 +20,8 @@ micro-batch, and the optimizer's implementation (torch-optimi's StableAdamW with
 or torch's fused AdamW). Their batches are made before the clock starts. torch.compile is not used,
 by anyone.
 
-Shares of the ceiling are those of motherbird bench: `speed.flops`, three times for forward and
-backward, over `speed.ceiling`, the best of two measured in this run. The head on the masked tokens
+Shares of the ceiling are those of motherbird bench: `roofline.flops`, three times for forward and
+backward, over `roofline.ceiling`, the best of two measured in this run. The head on the masked tokens
 (dense, and the decoder over the vocabulary) is in the second share only.
 """
 
@@ -46,10 +46,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from motherbird import EncoderConfig, MaskedLM
 from motherbird import machine as this_machine
-from motherbird.core import speed
-from motherbird.data.loader import Batch, Choice, Cursor, Loader, masking_of
-from motherbird.data.prepared import Prepared
-from motherbird.train import journal
+from motherbird.data.loader import Batch, Cursor, Loader, RowFilter, masking_of
+from motherbird.data.prepared import PreparedDataset
+from motherbird.nn import roofline
+from motherbird.train import run_log
 from motherbird.train.optimizer import BETAS, EPS
 from motherbird.train.phase import Phase
 from motherbird.train.pretrain import pretrain
@@ -68,9 +68,9 @@ Micro = tuple[Tensor, Tensor | None, Tensor]  # ids, attention mask, labels
 
 def batches(data: Path, rows: int) -> Iterator[Batch]:
     """The rows of turn after turn, as `pretrain` with this seed takes them."""
-    prepared = Prepared(data, verify=False)
+    prepared = PreparedDataset(data, verify=False)
     masking = masking_of(prepared, MASKING)
-    return iter(Loader(prepared, Choice(SEQ_LEN), Cursor(SEED), masking, lambda _: rows))
+    return iter(Loader(prepared, RowFilter(SEQ_LEN), Cursor(SEED), masking, lambda _: rows))
 
 
 def turn(answer: dict[str, Any] | None = None) -> None:
@@ -106,13 +106,13 @@ def ours(options: argparse.Namespace) -> None:
         run = options.work / f"run-{micro_tokens}"
 
         def tick(_: object) -> None:
-            if len(journal.read(run)) == 2:
+            if len(run_log.read(run)) == 2:
                 raise InterruptedError
 
         try:
             pretrain(recipe(micro_tokens), options.set, run, on_tick=tick)
         except InterruptedError:
-            return journal.read(run)[1]["seconds"]
+            return run_log.read(run)[1]["seconds"]
         raise AssertionError("the run ended")
 
     this_machine.available_mb = lambda: None  # the peers' processes hold memory beside this one
@@ -125,7 +125,7 @@ def ours(options: argparse.Namespace) -> None:
     keys = ("seconds", "wait", "tokens", "masked", "loss")
     pretrain(
         recipe(best), options.set, run,
-        on_tick=lambda _: turn({key: journal.read(run)[-1][key] for key in keys}),
+        on_tick=lambda _: turn({key: run_log.read(run)[-1][key] for key in keys}),
     )  # fmt: skip
 
 
@@ -329,8 +329,8 @@ def summary(
     rates, shares, with_head = [], [], []
     for each, of_text in zip(turns[1:], lengths[1:], strict=True):
         seconds = each["seconds"]
-        encoder = 3 * speed.flops(config, of_text)
-        whole = encoder + 3 * speed.head_flops(config, each["masked"])
+        encoder = 3 * roofline.flops(config, of_text)
+        whole = encoder + 3 * roofline.head_flops(config, each["masked"])
         rates.append(each["tokens"] / seconds)
         shares.append(encoder / seconds / 1e12 / ceiling)
         with_head.append(whole / seconds / 1e12 / ceiling)
@@ -367,11 +367,11 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All turns of all variants."""
-    prepared = Prepared(options.set)
+    prepared = PreparedDataset(options.set)
     config = Geometry(options.model, dropout=0.0).config(prepared.tokenizer)
     torch.manual_seed(SEED)
     MaskedLM(config).save(work / "weights", tokenizer=prepared.tokenizer)
-    ceilings = [speed.ceiling(config, "bfloat16", SECONDS)]
+    ceilings = [roofline.ceiling(config, "bfloat16", SECONDS)]
     workers = {name: Worker(name, work) for name in (OURS, PADDED, JOINED)}
     settings = {name: worker.take() for name, worker in workers.items()}
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
@@ -380,7 +380,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             turns[name].append(worker.take())
     for worker in workers.values():
         worker.process.communicate()
-    ceilings.append(speed.ceiling(config, "bfloat16", SECONDS))
+    ceilings.append(roofline.ceiling(config, "bfloat16", SECONDS))
     ceiling = max(each for each in ceilings if each is not None)
     text = [
         batch.lengths.tolist()

@@ -20,8 +20,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from motherbird import Embedder
-from motherbird.core import checkpoint
 from motherbird.files import new_directory
+from motherbird.nn import checkpoint
 from motherbird.train.card import table
 
 AT = "encoder"

@@ -18,9 +18,9 @@ from common import finish, machine
 from torch.nn.functional import cross_entropy
 
 from motherbird import MaskedLM
-from motherbird.core.packed import pack
-from motherbird.data.loader import Choice, Cursor, Maker, MicroBatch, Request, masking_of
-from motherbird.data.prepared import Prepared
+from motherbird.data.loader import BatchBuilder, Cursor, MicroBatch, Request, RowFilter, masking_of
+from motherbird.data.prepared import PreparedDataset
+from motherbird.nn.packed import pack
 
 LONG, LEAST, MASKING, SEED = 8192, 4096, 0.15, 15
 FRAME = 2  # [CLS] and [SEP]
@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     model = MaskedLM.load(options.model, dtype="auto").eval()
-    prepared = Prepared(options.set)
-    choice = Choice(LONG, held_out=True, least_tokens=LEAST)
-    maker = Maker((prepared.directory, choice, masking_of(prepared, MASKING)))
+    prepared = PreparedDataset(options.set)
+    choice = RowFilter(LONG, held_out=True, min_tokens=LEAST)
+    maker = BatchBuilder((prepared.directory, choice, masking_of(prepared, MASKING)))
     rows = min(options.rows, len(maker.rows))
     whole, parts, documents = np.zeros(3), np.zeros(3), 0
     for batch in maker(Request(0, rows, Cursor(SEED))).micro_batches(1):

@@ -11,44 +11,44 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .core import presets as presets
     from .core.config import EncoderConfig as EncoderConfig
-    from .core.heads import MaskedLM as MaskedLM
-    from .core.heads import SequenceClassifier as SequenceClassifier
-    from .core.heads import TokenClassifier as TokenClassifier
-    from .core.model import Encoder as Encoder
-    from .core.packed import Packed as Packed
-    from .core.packed import pack as pack
-    from .core.packed import repad as repad
-    from .core.packed import split_by_tokens as split_by_tokens
-    from .core.packed import unpack as unpack
     from .core.tokenizer import Tokenizer as Tokenizer
     from .core.tokenizer import tokenizer as tokenizer
     from .errors import DamagedError as DamagedError
     from .errors import InputError as InputError
     from .errors import MotherbirdError as MotherbirdError
-    from .tasks.accelerate import accelerate as accelerate
-    from .tasks.accelerate import restore as restore
-    from .tasks.dense import Embedder as Embedder
+    from .models.accelerate import accelerate as accelerate
+    from .models.accelerate import restore as restore
+    from .models.embedder import Embedder as Embedder
+    from .nn.encoder import Encoder as Encoder
+    from .nn.heads import MaskedLM as MaskedLM
+    from .nn.heads import SequenceClassifier as SequenceClassifier
+    from .nn.heads import TokenClassifier as TokenClassifier
+    from .nn.packed import Packed as Packed
+    from .nn.packed import pack as pack
+    from .nn.packed import repad as repad
+    from .nn.packed import split_by_tokens as split_by_tokens
+    from .nn.packed import unpack as unpack
 
 _HOME = {
     "DamagedError": "errors",
-    "Embedder": "tasks.dense",
-    "Encoder": "core.model",
+    "Embedder": "models.embedder",
+    "Encoder": "nn.encoder",
     "EncoderConfig": "core.config",
     "InputError": "errors",
-    "MaskedLM": "core.heads",
+    "MaskedLM": "nn.heads",
     "MotherbirdError": "errors",
-    "Packed": "core.packed",
-    "SequenceClassifier": "core.heads",
-    "TokenClassifier": "core.heads",
+    "Packed": "nn.packed",
+    "SequenceClassifier": "nn.heads",
+    "TokenClassifier": "nn.heads",
     "Tokenizer": "core.tokenizer",
-    "accelerate": "tasks.accelerate",
-    "pack": "core.packed",
+    "accelerate": "models.accelerate",
+    "pack": "nn.packed",
     "presets": "core",
-    "repad": "core.packed",
-    "restore": "tasks.accelerate",
-    "split_by_tokens": "core.packed",
+    "repad": "nn.packed",
+    "restore": "models.accelerate",
+    "split_by_tokens": "nn.packed",
     "tokenizer": "core.tokenizer",
-    "unpack": "core.packed",
+    "unpack": "nn.packed",
 }
 __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 

@@ -87,7 +87,7 @@ class MissingExtraError(InputError, ImportError):
     code = "missing-extra"
 
 
-def need(module: str, extra: str) -> ModuleType:
+def require_extra(module: str, extra: str) -> ModuleType:
     """Import ``module``, or raise MissingExtraError naming the extra that brings it."""
     from importlib import import_module
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from motherbird import EncoderConfig, pack, presets
 from motherbird.bench import measure
-from motherbird.core import speed
-from motherbird.core.attention.oracle import visible
+from motherbird.nn import roofline
+from motherbird.nn.attention.oracle import visible
 
 
 @given(st.integers(1, 60), st.one_of(st.none(), st.integers(1, 40)))
 def test_keys_seen_are_those_of_the_oracle(length, window):
-    assert speed.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
+    assert roofline.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
@@ -32,7 +32,7 @@ def test_flops_are_what_counting_gives(lengths):
         pairs = int(visible(packed, None if kind == "full_attention" else 8).sum())
         count += 4 * 8 * pairs
         count += 2 * sum(lengths) * (24 * 8 + 8 * 8 + 24 * 8 + 8 * 12)
-    assert speed.flops(config, lengths) == count
+    assert roofline.flops(config, lengths) == count
 
 
 def test_flops_of_base():
@@ -40,8 +40,8 @@ def test_flops_of_base():
     weights = 2 * 22 * (4 * 768 * 768 + 3 * 768 * 1152)
     local = 512 * 129 - 64 * 65
     keys = 4 * 768 * (8 * 512 * 512 + 14 * local)
-    assert speed.flops(presets.base(), [512]) == 512 * weights + keys
-    assert speed.flops(presets.base(), [512] * 3) == 3 * speed.flops(presets.base(), [512])
+    assert roofline.flops(presets.base(), [512]) == 512 * weights + keys
+    assert roofline.flops(presets.base(), [512] * 3) == 3 * roofline.flops(presets.base(), [512])
 
 
 def test_the_weights_are_those_of_the_products(toy):
@@ -50,7 +50,7 @@ def test_the_weights_are_those_of_the_products(toy):
     layer = Encoder(toy).layers[1]
     shapes = {tuple(module.weight.shape) for module in layer.modules()
               if isinstance(module, torch.nn.Linear)}  # fmt: skip
-    assert set(speed.products(toy)) == shapes and len(speed.products(toy)) == 4
+    assert set(roofline.products(toy)) == shapes and len(roofline.products(toy)) == 4
 
 
 def test_median_and_spread():
@@ -67,7 +67,7 @@ def test_cosines_see_nan():
     assert np.isnan(values[2:]).all() and np.isnan(values.min())
 
 
-@pytest.mark.parametrize("dtype", speed.DTYPES)
+@pytest.mark.parametrize("dtype", roofline.DTYPES)
 def test_the_ceiling(dtype, monkeypatch):
     """FLOPs of the four products over the sum of their best times."""
     config = presets.nano()
@@ -76,12 +76,12 @@ def test_the_ceiling(dtype, monkeypatch):
 
     def best_time(way, outputs, inputs, seconds):
         seen.append((outputs, inputs))
-        return None if way is speed.WAYS[dtype][0] else times[outputs, inputs]
+        return None if way is roofline.WAYS[dtype][0] else times[outputs, inputs]
 
     monkeypatch.setattr(speed, "_best_time", best_time)
     flops = 2 * 4096 * 320 * (960 + 320 + 960 + 480)
-    assert speed.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
-    assert len(seen) == 4 * len(speed.WAYS[dtype])
+    assert roofline.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
+    assert len(seen) == 4 * len(roofline.WAYS[dtype])
 
 
 def test_no_way_no_ceiling(monkeypatch):
@@ -92,16 +92,16 @@ def test_no_way_no_ceiling(monkeypatch):
         return lambda: times.append(1)
 
     times = []
-    monkeypatch.setitem(speed.WAYS, "int8", (broken,))
-    assert speed.ceiling(presets.nano(), "int8", 0.0) is None
-    monkeypatch.setitem(speed.WAYS, "int8", (endless,))
+    monkeypatch.setitem(roofline.WAYS, "int8", (broken,))
+    assert roofline.ceiling(presets.nano(), "int8", 0.0) is None
+    monkeypatch.setitem(roofline.WAYS, "int8", (endless,))
     monkeypatch.setattr(speed, "HOPELESS", 0.0)
-    assert speed.ceiling(presets.nano(), "int8", 0.0) is None
+    assert roofline.ceiling(presets.nano(), "int8", 0.0) is None
     assert len(times) == 2  # on few rows, of the first product
 
 
 @pytest.mark.parametrize(
-    "way", [w for dtype in ("float32", "bfloat16") for w in speed.WAYS[dtype]],
+    "way", [w for dtype in ("float32", "bfloat16") for w in roofline.WAYS[dtype]],
     ids=lambda way: way.__name__,
 )  # fmt: skip
 def test_a_way_computes_the_product(way):
@@ -115,7 +115,7 @@ def test_a_way_computes_the_product(way):
     torch.testing.assert_close(y.float(), x @ weight.T, atol=0.3, rtol=0.05)
 
 
-@pytest.mark.parametrize("way", speed.WAYS["int8"], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", roofline.WAYS["int8"], ids=lambda way: way.__name__)
 def test_an_int8_way_is_proportional_to_the_product(way):
     weight, x = torch.randn(48, 32), torch.randn(64, 32)
     with torch.inference_mode():

@@ -66,7 +66,7 @@ def motherbird(monkeypatch, capsys):
 def model(small_tokenizer, tmp_path_factory) -> Path:
     """The folder of a toy model with a masked-LM head, a tokenizer and prompts; 512 tokens."""
     from motherbird import Embedder, EncoderConfig, MaskedLM
-    from motherbird.core import checkpoint
+    from motherbird.nn import checkpoint
 
     torch.manual_seed(0)
     token = {f"{role}_token_id": small_tokenizer.id_of(role) for role in ("cls", "sep", "pad")}

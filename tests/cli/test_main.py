@@ -132,7 +132,7 @@ def broken(error):
 
 def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
     error = RuntimeError("what nobody\n\nexpected")
-    monkeypatch.setattr("motherbird.core.heads.MaskedLM.load", broken(error))
+    monkeypatch.setattr("motherbird.nn.heads.MaskedLM.load", broken(error))
     call = ("fill-mask", "a [MASK]", "--model", model)
     result = motherbird(*call)
     assert (result.code, result.out) == (1, "")
@@ -146,7 +146,7 @@ def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
     "error", [OSError(28, "No space left on device", "/some/file"), MemoryError()], ids=repr
 )
 def test_an_error_of_the_machine_is_no_bug(error, motherbird, model, monkeypatch):
-    monkeypatch.setattr("motherbird.core.heads.MaskedLM.load", broken(error))
+    monkeypatch.setattr("motherbird.nn.heads.MaskedLM.load", broken(error))
     motherbird("fill-mask", "a [MASK]", "--model", model).refused("space|memory", code=1)
 
 
@@ -158,7 +158,7 @@ def test_debug_shows_the_traceback(model):
 
 
 def test_verbose_says_what_was_chosen(motherbird, model):
-    from motherbird.core.attention import _announce
+    from motherbird.nn.attention import _announce
 
     call = ("fill-mask", "a [MASK]", "--model", model)
     _announce.cache_clear()

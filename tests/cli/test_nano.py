@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import motherbird as package
-from motherbird.core import checkpoint, hub
+from motherbird.core import hub
 from motherbird.files import MANIFEST, check_files, read_manifest
+from motherbird.nn import checkpoint
 
 FRANCE = "The capital of France is [MASK]."
 TEXTS = ["compress a file with gzip", "The queen lived in a castle.", "def add(a, b): return a + b"]

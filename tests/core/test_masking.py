@@ -21,7 +21,7 @@ def ordinary(count: int) -> torch.Tensor:
 
 def mask(ids, rate=0.3, key=(0, 0), special_ids=SPECIAL, vocab_size=SIZE):
     masking = Masking(rate, MASK, tuple(special_ids), vocab_size)
-    fed, hidden = masking.hide(ids.numpy(), key)
+    fed, hidden = masking.mask(ids.numpy(), key)
     return torch.from_numpy(fed), torch.from_numpy(hidden)
 
 
@@ -116,8 +116,8 @@ def test_a_token_is_drawn_for_by_its_place_alone(places, random):
     """Whatever batch it stands in: a row is masked alike by any rank, worker and order."""
     masking = Masking(0.5, MASK, SPECIAL, SIZE)
     ids, places = ordinary(len(places)).numpy(), np.array(places)
-    fed, hidden = masking.hide(ids, (1, 2), places)
+    fed, hidden = masking.mask(ids, (1, 2), places)
     order = random.sample(range(len(places)), len(places))
-    fed_other, hidden_other = masking.hide(ids[order], (1, 2), places[order])
+    fed_other, hidden_other = masking.mask(ids[order], (1, 2), places[order])
     assert (fed_other == fed[order]).all()
     assert sorted(np.array(order)[hidden_other].tolist()) == hidden.tolist()

@@ -99,7 +99,7 @@ def test_the_last_88_ids(small_tokenizer):
     assert names == ["[UNK]", "[CLS]", "[SEP]", "[PAD]", MASK] + [f"[unused{n}]" for n in range(83)]
     assert [small_tokenizer.id_of(role) for role in ROLES] == [936, 937, 938, 939, 940]
     assert small_tokenizer.special_ids == [936, 937, 938, 939, 940]
-    assert small_tokenizer.frame() == ([937], [938])
+    assert small_tokenizer.template_ids() == ([937], [938])
 
 
 def test_every_id_has_one_token(small_tokenizer):
@@ -359,7 +359,7 @@ def test_names_of_other_families(tmp_path):
     assert tokenizer.special == names
     assert [tokenizer.id_of(role) for role in ROLES] == [1, 2, 3, 4, 5]
     assert tokenizer.encode_masked("a <mask> a") == [0, 5, 0]  # no template, no frame
-    assert tokenizer.frame() == ([], [])
+    assert tokenizer.template_ids() == ([], [])
 
 
 def test_a_role_that_nothing_has(tmp_path):

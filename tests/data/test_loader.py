@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motherbird.data.loader import Choice, Cursor, Loader, masking_of
+from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepared import Rows
 from motherbird.errors import InputError, WorkerError
 
@@ -27,7 +27,7 @@ def ramp(consumed: int) -> int:
 
 
 def loader(prepared, cursor=None, **options):
-    choice = options.pop("choice", Choice(128))
+    choice = options.pop("choice", RowFilter(128))
     masking = masking_of(prepared, options.pop("rate", 0.3))
     step_rows = options.pop("step_rows", ramp)
     return Loader(prepared, choice, cursor or Cursor(3), masking, step_rows, **options)
@@ -122,7 +122,7 @@ def test_another_seed_or_phase_is_another_order(prepared, reference, change):
 
 
 def test_masks_of_a_row_differ_by_epoch(prepared):
-    choice = Choice(1024, least_tokens=5000)
+    choice = RowFilter(1024, min_tokens=5000)
     count = loader(prepared, choice=choice).rows
     found = stream(
         itertools.islice(loader(prepared, choice=choice, step_rows=lambda _: 1), 2 * count)
@@ -133,7 +133,7 @@ def test_masks_of_a_row_differ_by_epoch(prepared):
 
 
 def test_what_is_held_out_is_its_own_stream(prepared):
-    held_out = loader(prepared, choice=Choice(128, held_out=True))
+    held_out = loader(prepared, choice=RowFilter(128, held_out=True))
     assert 0 < held_out.rows < len(prepared.rows(128))
     batch = next(iter(held_out))
     pieces = np.concatenate(

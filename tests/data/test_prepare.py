@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from motherbird.data.mixture import Mixture, Source
 from motherbird.data.prepare import prepare, summary
-from motherbird.data.prepared import DOCUMENT, FRAME, Prepared, packed_rows
+from motherbird.data.prepared import DOCUMENT, FRAME, PreparedDataset, packed_rows
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import MANIFEST
 
@@ -131,7 +131,7 @@ def test_weights_become_copies(tokenizer_folder, tmp_path):
 
 
 def test_only_long_documents(prepared):
-    rows = prepared.rows(1024, least_tokens=2000)
+    rows = prepared.rows(1024, min_tokens=2000)
     tokens = prepared.documents["tokens"][rows.pieces["document"]]
     assert tokens.min() >= 2000 and len(rows) < len(prepared.rows(1024))
 
@@ -141,7 +141,7 @@ def test_only_long_documents(prepared):
     [
         ({"seq_len": 512}, "rows of 512 tokens.*it has 128, 1024"),
         ({"seq_len": 128, "sources": ["x"]}, "no source 'x'"),
-        ({"seq_len": 128, "least_tokens": 10**9}, "no document is left"),
+        ({"seq_len": 128, "min_tokens": 10**9}, "no document is left"),
     ],
 )
 def test_rows_that_are_not_there(prepared, choice, says):
@@ -156,7 +156,7 @@ def test_damage_is_found_by_name(prepared, tmp_path, trials):
     names = sorted(p.name for p in prepared.directory.iterdir())
     folder = tmp_path / "set"
     shutil.copytree(prepared.directory, folder)
-    Prepared(folder)
+    PreparedDataset(folder)
     for trial in range(trials):
         name = names[trial % len(names)]
         good = (folder / name).read_bytes()
@@ -168,10 +168,10 @@ def test_damage_is_found_by_name(prepared, tmp_path, trials):
             bad = bytes(bits)
         (folder / name).write_bytes(bad)
         with pytest.raises((DamagedError, InputError)) as error:
-            Prepared(folder)
+            PreparedDataset(folder)
         assert name in str(error.value)
         (folder / name).write_bytes(good)
-    Prepared(folder)
+    PreparedDataset(folder)
 
 
 def test_files_too_many_and_too_few(prepared, tmp_path):
@@ -179,15 +179,15 @@ def test_files_too_many_and_too_few(prepared, tmp_path):
     shutil.copytree(prepared.directory, folder)
     (folder / "more.txt").write_text("more")
     with pytest.raises(DamagedError, match=r"not in the folder's manifest.*more\.txt"):
-        Prepared(folder)
+        PreparedDataset(folder)
     (folder / "more.txt").unlink()
     (folder / "documents.npy").unlink()
     with pytest.raises(DamagedError, match=r"is missing.*documents\.npy"):
-        Prepared(folder)
+        PreparedDataset(folder)
     with pytest.raises(InputError, match="not a folder that motherbird finished"):
-        Prepared(tmp_path)
+        PreparedDataset(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        Prepared(tmp_path / "nowhere")
+        PreparedDataset(tmp_path / "nowhere")
 
 
 def test_foreign_folders_are_left_alone(library, tokenizer_folder, tmp_path):
@@ -370,7 +370,7 @@ def test_time_is_not_written_down(prepared):
 
 
 def test_a_set_behind_a_url(prepared, tmp_path):
-    fetched = Prepared.fetch(f"file://{prepared.directory}", tmp_path)
+    fetched = PreparedDataset.fetch(f"file://{prepared.directory}", tmp_path)
     assert fetched.directory == tmp_path / prepared.fingerprint
     assert tree(fetched.directory) == tree(prepared.directory)
     work = tmp_path / f".{prepared.fingerprint}.unfinished"  # as if killed before the end
@@ -379,18 +379,18 @@ def test_a_set_behind_a_url(prepared, tmp_path):
     (work / "plan.json").write_text(json.dumps({"set": prepared.fingerprint}))
     (tmp_path / "set").rename(work / "set")
     (work / "set" / "documents.npy").rename(work / "set" / ".documents.npy.0.tmp")
-    assert tree(Prepared.fetch(f"file://{prepared.directory}", tmp_path).directory) == tree(
+    assert tree(PreparedDataset.fetch(f"file://{prepared.directory}", tmp_path).directory) == tree(
         prepared.directory
     )
     assert [p.name for p in tmp_path.iterdir()] == [prepared.fingerprint]
     with pytest.raises(InputError, match="there is no prepared text"):
-        Prepared.fetch(f"file://{tmp_path}/nowhere", tmp_path)
+        PreparedDataset.fetch(f"file://{tmp_path}/nowhere", tmp_path)
 
 
 def test_ranks_fetch_a_set_together(prepared, tmp_path):
     code = (
-        "import sys\nfrom motherbird.data.prepared import Prepared\n"
-        "print(len(Prepared.fetch(sys.argv[1], sys.argv[2]).rows(128)))"
+        "import sys\nfrom motherbird.data.prepared import PreparedDataset\n"
+        "print(len(PreparedDataset.fetch(sys.argv[1], sys.argv[2]).rows(128)))"
     )
     command = [sys.executable, "-c", code, f"file://{prepared.directory}", tmp_path]
     ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
@@ -417,10 +417,10 @@ def test_a_damaged_set_behind_a_url(prepared, tmp_path):
     (remote / "documents.npy").write_bytes(b"x")
     for _ in range(2):  # nothing damaged stays in the cache
         with pytest.raises(DamagedError, match=r"documents\.npy"):
-            Prepared.fetch(f"file://{remote}", tmp_path / "cache")
+            PreparedDataset.fetch(f"file://{remote}", tmp_path / "cache")
     manifest = json.loads((remote / MANIFEST).read_text())
     manifest["sha256"]["../evil"] = "0"
     (remote / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(DamagedError, match="outside its folder"):
-        Prepared.fetch(f"file://{remote}", tmp_path / "cache")
+        PreparedDataset.fetch(f"file://{remote}", tmp_path / "cache")
     assert not (tmp_path / "cache" / "evil").exists()

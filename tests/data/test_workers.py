@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from motherbird.data.workers import as_done, crew, in_order
+from motherbird.data.workers import as_done, in_order, pool
 from motherbird.errors import InputError, WorkerError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -25,7 +25,7 @@ def slow_first(argument):
 
 
 def test_a_slow_one_holds_up_nobody():
-    with crew(2, slow_first, None) as workers:
+    with pool(2, slow_first, None) as workers:
         assert list(as_done(workers, iter(range(6)))) == [1, 2, 3, 4, 5, 0]
 
 
@@ -61,12 +61,12 @@ def broken(argument):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_answers_in_order(count):
-    with crew(count, double, None) as workers:
+    with pool(count, double, None) as workers:
         assert list(in_order(workers, iter(range(20)))) == list(range(0, 40, 2))
 
 
 def test_answers_as_done():
-    with crew(2, double, None) as workers:
+    with pool(2, double, None) as workers:
         assert sorted(as_done(workers, iter(range(20)))) == list(range(0, 40, 2))
 
 
@@ -75,7 +75,7 @@ def test_a_worker_that_is_lost_is_replaced(action, tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     (tmp_path / "once-5").write_text(action)
     start = time.monotonic()
-    with crew(2, ill, tmp_path, limit=2.0) as workers:
+    with pool(2, ill, tmp_path, limit=2.0) as workers:
         assert list(in_order(workers, iter(range(10)))) == list(range(0, 20, 2))
     assert time.monotonic() - start < 20
     (record,) = caplog.records
@@ -88,7 +88,7 @@ def test_the_third_time_it_is_an_error(action, tmp_path):
     (tmp_path / "always-3").write_text(action)
     with (
         pytest.raises(WorkerError, match="failed 3 times"),
-        crew(1, ill, tmp_path, limit=1.0) as workers,
+        pool(1, ill, tmp_path, limit=1.0) as workers,
     ):
         list(in_order(workers, iter(range(10))))
 
@@ -96,18 +96,18 @@ def test_the_third_time_it_is_an_error(action, tmp_path):
 @pytest.mark.parametrize("answers", [in_order, as_done])
 def test_an_error_arrives_whole(answers, tmp_path):
     (tmp_path / "always-3").write_text("raise")
-    with pytest.raises(InputError) as error, crew(1, ill, tmp_path) as workers:
+    with pytest.raises(InputError) as error, pool(1, ill, tmp_path) as workers:
         list(answers(workers, iter(range(10))))
     assert (error.value.what, error.value.where, error.value.how) == ("what", "where", "how")
 
 
 def test_an_error_at_the_start_arrives_too():
-    with pytest.raises(InputError, match="cannot open"), crew(1, broken, 5) as workers:
+    with pytest.raises(InputError, match="cannot open"), pool(1, broken, 5) as workers:
         list(in_order(workers, iter([1])))
 
 
 def test_no_process_is_left():
-    with crew(2, double, None) as workers:
+    with pool(2, double, None) as workers:
         list(in_order(workers, iter(range(3))))
         processes = [worker.process for worker in workers]
         assert all(process.is_alive() for process in processes)
@@ -118,8 +118,8 @@ PARENT = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 import test_workers
-from motherbird.data.workers import crew
-with crew(1, test_workers.sleeper, None) as workers:
+from motherbird.data.workers import pool
+with pool(1, test_workers.sleeper, None) as workers:
     workers[0].ask(60)
     print(workers[0].process.pid, flush=True)
     time.sleep(1)

@@ -10,14 +10,7 @@ import torch
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from motherbird import (
-    DamagedError,
-    Embedder,
-    Encoder,
-    InputError,
-    MaskedLM,
-    SequenceClassifier,
-)
+from motherbird import DamagedError, Embedder, Encoder, InputError, MaskedLM, SequenceClassifier
 from motherbird.errors import MissingExtraError, OutputExistsError, ParityError
 from motherbird.export import certificate as certificates
 from motherbird.export import export, onnx_file, onnx_graph

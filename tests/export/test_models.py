@@ -5,16 +5,9 @@ import json
 import pytest
 import torch
 
-from motherbird import (
-    Embedder,
-    Encoder,
-    InputError,
-    MaskedLM,
-    SequenceClassifier,
-    TokenClassifier,
-)
-from motherbird.core import checkpoint
+from motherbird import Embedder, Encoder, InputError, MaskedLM, SequenceClassifier, TokenClassifier
 from motherbird.export import models
+from motherbird.nn import checkpoint
 
 KINDS = {
     "encoder": lambda toy: Encoder(toy),

@@ -8,14 +8,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from motherbird import (
-    Embedder,
-    Encoder,
-    InputError,
-    MaskedLM,
-    SequenceClassifier,
-    TokenClassifier,
-)
+from motherbird import Embedder, Encoder, InputError, MaskedLM, SequenceClassifier, TokenClassifier
 from motherbird.export.certificate import ours, padded
 from motherbird.export.onnx_graph import OPSET, build
 

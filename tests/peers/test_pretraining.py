@@ -21,10 +21,10 @@ from torch.nn.utils.rnn import pad_sequence
 from motherbird import machine
 from motherbird.core import tokenizer as tokenizers
 from motherbird.data import stdlib
-from motherbird.data.loader import Choice, Cursor, Loader, masking_of
+from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepare import prepare
-from motherbird.data.prepared import Prepared
-from motherbird.train import journal, start
+from motherbird.data.prepared import PreparedDataset
+from motherbird.train import run_log
 from motherbird.train.phase import Phase
 from motherbird.train.pretrain import pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
@@ -66,17 +66,17 @@ class Ours:
     """What `pretrain` did, and what its peer needs to do the same."""
 
     recipe: Recipe
-    prepared: Prepared
+    prepared: PreparedDataset
     weights: Path
     losses: list[float]
 
 
-def train_ours(recipe: Recipe, prepared: Prepared, folder: Path) -> Ours:
+def train_ours(recipe: Recipe, prepared: PreparedDataset, folder: Path) -> Ours:
     """A whole run; its log, and the weights that it began with as transformers reads them."""
     torch.set_num_threads(1)
     run = folder / "run"
     pretrain(recipe, prepared.directory, run)
-    lines = journal.read(run)
+    lines = run_log.read(run)
     assert [line["step"] for line in lines] == list(range(1, recipe.steps() + 1))
     assert all(line["verdict"] == "apply" for line in lines)
     start.of_run(run, 0)[0].save(folder / "weights")
@@ -133,7 +133,7 @@ def train_theirs(ours: Ours, mistake: Mistake = Mistake(), steps: int | None = N
         decouple_lr=True, max_lr=train.lr, foreach=False, triton=False,
     )  # fmt: skip
     loader = Loader(
-        ours.prepared, Choice(phase.seq_len), Cursor(ours.recipe.seed),
+        ours.prepared, RowFilter(phase.seq_len), Cursor(ours.recipe.seed),
         masking_of(ours.prepared, train.masking), lambda _: phase.rows,
     )  # fmt: skip
     losses = []

@@ -9,24 +9,24 @@ import torch
 
 from motherbird import MaskedLM
 from motherbird.core import tokenizer
-from motherbird.data.loader import Choice
+from motherbird.data.loader import RowFilter
 from motherbird.data.prepare import prepare
-from motherbird.data.prepared import Prepared
+from motherbird.data.prepared import PreparedDataset
 from motherbird.errors import InputError
-from motherbird.train import journal
+from motherbird.train import run_log
+from motherbird.train.distributed import World
 from motherbird.train.evaluation import HeldOut, by_source
 from motherbird.train.gradients import side_by_side
 from motherbird.train.loop import unigram_entropy
-from motherbird.train.world import World
 
 CPU = torch.device("cpu")
-HELD_OUT = Choice(64, held_out=True)
+HELD_OUT = RowFilter(64, held_out=True)
 
 
 @pytest.fixture
 def model(tiny, smoke_set):
     torch.manual_seed(0)
-    return MaskedLM(tiny.model.config(Prepared(smoke_set).tokenizer))
+    return MaskedLM(tiny.model.config(PreparedDataset(smoke_set).tokenizer))
 
 
 def figures(held_out, model, threads=1):
@@ -36,7 +36,7 @@ def figures(held_out, model, threads=1):
 
 
 def test_loss_and_accuracy_are_the_models(model, smoke_set):
-    held_out = HeldOut(Prepared(smoke_set), HELD_OUT, 6, 2, 0.15)
+    held_out = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 6, 2, 0.15)
     assert len(held_out.batches) == 3
     model.train()
     found = figures(held_out, model)
@@ -56,22 +56,22 @@ def test_loss_and_accuracy_are_the_models(model, smoke_set):
 
 
 def test_threads_and_repetition_change_nothing(model, smoke_set):
-    held_out = HeldOut(Prepared(smoke_set), HELD_OUT, 7, 2, 0.15)
-    again = HeldOut(Prepared(smoke_set), HELD_OUT, 7, 2, 0.15)
+    held_out = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
+    again = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
     assert figures(held_out, model) == figures(again, model) == figures(held_out, model, 2)
 
 
 def test_nothing_held_out_is_no_evaluation(tiny, smoke_set, train, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
-    assert not HeldOut(Prepared(tmp_path / "set"), HELD_OUT, 6, 2, 0.15)
+    assert not HeldOut(PreparedDataset(tmp_path / "set"), HELD_OUT, 6, 2, 0.15)
     train(replace(tiny, evaluate=replace(tiny.evaluate, every=1)), tmp_path / "set",
           tmp_path / "run", steps=2)  # fmt: skip
-    assert all("evaluation" not in line for line in journal.read(tmp_path / "run"))
+    assert all("evaluation" not in line for line in run_log.read(tmp_path / "run"))
 
 
 def test_by_source_counts_what_is_there(model, smoke_set):
-    prepared = Prepared(smoke_set)
+    prepared = PreparedDataset(smoke_set)
     model.model.tokenizer = prepared.tokenizer
     found = dict(by_source(model, prepared, 64, tokens=10**6, rate=0.15))
     names = [name for name, about in prepared.about.sources.items() if about.held_out]
@@ -92,11 +92,11 @@ def test_by_source_counts_what_is_there(model, smoke_set):
 def test_another_tokenizer_is_refused(model, smoke_set):
     model.model.tokenizer = tokenizer.train([" ".join(map(str, range(5000)))], 384)
     with pytest.raises(InputError, match="tokenizer is not the set's"):
-        list(by_source(model, Prepared(smoke_set), 64, tokens=100, rate=0.15))
+        list(by_source(model, PreparedDataset(smoke_set), 64, tokens=100, rate=0.15))
 
 
 def test_nothing_held_out_is_refused(model, smoke_set, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
     with pytest.raises(InputError, match="nothing is held out"):
-        list(by_source(model, Prepared(tmp_path / "set"), 64, tokens=100, rate=0.15))
+        list(by_source(model, PreparedDataset(tmp_path / "set"), 64, tokens=100, rate=0.15))

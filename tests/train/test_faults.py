@@ -18,7 +18,7 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError, OutputExistsError
-from motherbird.train import journal, state
+from motherbird.train import run_log, state
 from motherbird.train.state import TENSORS
 
 pytestmark = [
@@ -58,12 +58,12 @@ def result(run: Path) -> Result:
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    lines = journal.read(run)
-    return [{k: v for k, v in line.items() if k not in journal.TIMES} for line in lines]
+    lines = run_log.read(run)
+    return [{k: v for k, v in line.items() if k not in run_log.TIMES} for line in lines]
 
 
 def events(run: Path) -> list[str]:
-    return [line["event"] for line in journal.read(run, journal.EVENTS)]
+    return [line["event"] for line in run_log.read(run, run_log.EVENTS)]
 
 
 def tree(home: Path) -> set[str]:
@@ -147,7 +147,7 @@ def check_after_a_kill(out: Path, every: int) -> None:
     """Nothing torn is listed, and no more is lost than since the last save that was reported."""
     for step in state.steps(out):
         state.read(state.folder(out, step))
-    lines, found = journal.read(out), state.newest(out)
+    lines, found = run_log.read(out), state.newest(out)
     if lines:  # the save behind the last but one has been waited for
         last = lines[-1]["step"]
         assert found is not None or last < 2 * every
@@ -184,7 +184,7 @@ def test_killed_right_behind_a_save_the_log_has_its_line(
             if when == "after" and name == "rename" and f"step-{step:08}" in str(path):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        real = journal.Journal.step
+        real = run_log.RunLog.step
 
         def slow(self, line):
             if line["step"] == step:
@@ -192,7 +192,7 @@ def test_killed_right_behind_a_save_the_log_has_its_line(
             real(self, line)
 
         disk.watch = kill
-        journal.Journal.step = slow
+        run_log.RunLog.step = slow
         train(tiny, smoke_set, out)
 
     assert forked(process).wait() == -signal.SIGKILL
@@ -204,7 +204,7 @@ def test_killed_right_behind_a_save_the_log_has_its_line(
 def test_a_log_that_was_torn_is_written_again(tiny, smoke_set, train, tmp_path, whole):
     out = tmp_path / "run"
     train(tiny, smoke_set, out, steps=8)
-    path = out / journal.LOG
+    path = out / run_log.LOG
     with path.open("ab") as file:
         file.write(b'{"step": 9, "phase": "a", "los')
     train(tiny, smoke_set, out)
@@ -646,7 +646,7 @@ def test_a_log_on_a_full_disk_does_not_stop_a_run(
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     monkeypatch.setattr(
-        journal.Journal, "_open",
+        run_log.RunLog, "_open",
         lambda self, name: open("/dev/full", "a", encoding="utf-8", buffering=1),
     )  # fmt: skip
     out = tmp_path / "run"
@@ -671,7 +671,7 @@ def test_where_every_checkpoint_is_damaged_nothing_begins_again(
         path = state.folder(out, step) / TENSORS
         path.write_bytes(path.read_bytes()[:-1])
     if log == "lost":
-        for name in (journal.LOG, journal.EVENTS):
+        for name in (run_log.LOG, run_log.EVENTS):
             (out / name).unlink()
     lines = log_of(out)
     with pytest.raises(DamagedError) as info:

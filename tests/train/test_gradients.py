@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from motherbird.train.distributed import World
 from motherbird.train.gradients import in_fixed_order, of_leaf, of_step, side_by_side
-from motherbird.train.world import World
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU)

@@ -22,7 +22,7 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError
-from motherbird.train import journal, state
+from motherbird.train import run_log, state
 
 fcntl = pytest.importorskip("fcntl", reason="needs Linux")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
@@ -67,8 +67,8 @@ def result(run: Path) -> tuple[str, list[dict[str, Any]]]:
     found = state.newest(run)
     assert found is not None and found.progress.finished
     return found.sha256, [
-        {key: value for key, value in line.items() if key not in journal.TIMES}
-        for line in journal.read(run)
+        {key: value for key, value in line.items() if key not in run_log.TIMES}
+        for line in run_log.read(run)
     ]
 
 

@@ -16,7 +16,7 @@ import torch
 from motherbird.data import loader
 from motherbird.data.prepare import prepare
 from motherbird.errors import DivergedError, InputError, WorkerError
-from motherbird.train import gradients, journal, state
+from motherbird.train import gradients, run_log, state
 from motherbird.train import step as stepping
 from motherbird.train.evaluation import HeldOut
 from motherbird.train.health import Health
@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 def figures(run):
     """What the log says, without times."""
-    return [{k: v for k, v in line.items() if k not in journal.TIMES} for line in journal.read(run)]
+    return [{k: v for k, v in line.items() if k not in run_log.TIMES} for line in run_log.read(run)]
 
 
 def hash_of(run):
@@ -264,7 +264,7 @@ def long(tiny):
 
 
 def events(run, name):
-    return [e for e in journal.read(run, journal.EVENTS) if e["event"] == name]
+    return [e for e in run_log.read(run, run_log.EVENTS) if e["event"] == name]
 
 
 BAD = [("loss", math.nan), ("gradient", math.inf), ("loss", 10.0), ("loss", 1000.0)]
@@ -274,7 +274,7 @@ JUDGED = [*range(10, 38), *range(47, 56), *range(65, 81)]
 
 
 def one_is_skipped(run, step):
-    skipped = [line["step"] for line in journal.read(run) if line["verdict"] != "apply"]
+    skipped = [line["step"] for line in run_log.read(run) if line["verdict"] != "apply"]
     assert skipped == [step] == [e["step"] for e in events(run, "skip")]
     found = state.newest(run)
     assert found.progress.updates == found.progress.step - 1 == 79
@@ -363,9 +363,9 @@ def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home)
         phase = recipe.phases[skip["phase"]]
         assert skip["last"] - skip["first"] == skip["batches"] * phase.rows
         assert 3 <= skip["batches"] <= 9
-        taken = [line["consumed"] for line in journal.read(run) if line["phase"] == phase.name]
+        taken = [line["consumed"] for line in run_log.read(run) if line["phase"] == phase.name]
         assert not any(skip["first"] <= c - phase.rows < skip["last"] for c in taken)
-        assert len(journal.read(run)) == 80
+        assert len(run_log.read(run)) == 80
         hashes.append((hash_of(run), figures(run)))
         assert list((run / "quarantine").iterdir())
     assert hashes[0] == hashes[1]
@@ -452,7 +452,7 @@ def test_float16_halves_its_scale_and_goes_on(tiny, smoke_set, train, monkeypatc
     outcome = train(recipe, smoke_set, tmp_path / "run")
     assert outcome.progress.scale == stepping.SCALE / 4
     assert outcome.progress.updates == recipe.steps() - 2
-    losses = [line["loss"] for line in journal.read(tmp_path / "run")]
+    losses = [line["loss"] for line in run_log.read(tmp_path / "run")]
     assert all(loss is None or math.isfinite(loss) for loss in losses)
 
 
@@ -611,7 +611,7 @@ def test_data_workers_that_die_or_hang_change_nothing(
     reached("R10 lost", workers=lost, killed=killed, hung=hung, runs=runs)
 
 
-class Raising(loader.Maker):
+class Raising(loader.BatchBuilder):
     """Fails over every request from some row on."""
 
     def __init__(self, argument, first):
@@ -637,7 +637,7 @@ def test_a_worker_that_always_fails_ends_the_run_with_its_state_saved(
         recipe = replace(tiny, train=replace(tiny.train, workers=workers))
         run, first = tmp_path / str(turn), starts[step - 1]
         with monkeypatch.context() as patch:
-            patch.setattr(loader, "Maker", partial(Raising, first=first))
+            patch.setattr(loader, "BatchBuilder", partial(Raising, first=first))
             with pytest.raises(WorkerError, match=f"row {first}$"):
                 train(recipe, smoke_set, run)
         assert state.newest(run).progress.step == (step - 1) // 3 * 3

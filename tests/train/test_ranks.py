@@ -17,10 +17,10 @@ import torch
 
 from motherbird import disk
 from motherbird.errors import InputError, WorkerError
-from motherbird.train import journal, state
+from motherbird.train import run_log, state
+from motherbird.train.distributed import World
 from motherbird.train.evaluation import HeldOut
 from motherbird.train.step import Stepper
-from motherbird.train.world import World
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
@@ -97,7 +97,7 @@ def finished(process, seconds=90):
 
 
 def losses(run):
-    return [line["loss"] for line in journal.read(run)]
+    return [line["loss"] for line in run_log.read(run)]
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, togethe
     train(tree, smoke_set, tmp_path / "mixed", steps=2)
     together(4, tree, tmp_path / "mixed")
     assert state.newest(tmp_path / "mixed").sha256 == state.newest(tmp_path / "one").sha256
-    one, mixed = (journal.read(tmp_path / name) for name in ("one", "mixed"))
+    one, mixed = (run_log.read(tmp_path / name) for name in ("one", "mixed"))
     for key in ("loss", "norm", "consumed", "tokens", "masked", "lr"):
         assert [line[key] for line in mixed] == [line[key] for line in one], key
 
@@ -159,7 +159,7 @@ def test_a_hundred_changes_of_ranks(tree, smoke_set, train, ranks, tmp_path, rea
         one = tmp_path / f"one-{runs % 3}"
         assert state.newest(run).sha256 == state.newest(one).sha256
         for key in ("loss", "norm", "consumed", "tokens", "masked", "lr"):
-            found, wanted = ([line[key] for line in journal.read(r)] for r in (run, one))
+            found, wanted = ([line[key] for line in run_log.read(r)] for r in (run, one))
             assert found == wanted, key
         runs += 1
     reached("R2", changes=changes, runs=runs, ranks=[1, 2, 4], workers=list(workers))
@@ -245,7 +245,7 @@ def test_fifty_ranks_that_die_or_hang(
     tree, smoke_set, train, forked_ranks, upon, monkeypatch, tmp_path, reached
 ):
     """Row 11 in full: in each place where one waits for another; the others end by themselves."""
-    monkeypatch.setattr("motherbird.train.world.PATIENCE", 5.0)
+    monkeypatch.setattr("motherbird.train.distributed.PATIENCE", 5.0)
     recipe = replace(tree, train=replace(tree.train, timeout=5.0))
     train(recipe, smoke_set, tmp_path / "one")
     chance, slowest, tally = np.random.default_rng(11), 0.0, Counter()

@@ -10,7 +10,7 @@ import pytest
 
 from motherbird.errors import InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import journal, report, state
+from motherbird.train import report, run_log, state
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -86,7 +86,7 @@ def test_the_page_escapes_what_it_tells(run):
     about = state.read_run(run)
     about.recipe["phases"][0]["name"] = "<script>alert(1)</script>"
     state.write_run(run, replace(about, made_with={**about.made_with, "cpu": "<img src=x>"}))
-    with (run / journal.EVENTS).open("a") as file:
+    with (run / run_log.EVENTS).open("a") as file:
         file.write(json.dumps(event("roll back", 9, reason="to 6: <i>loss</i> $x")) + "\n")
     report.report(run, run / "report.html")
     page = Page((run / "report.html").read_text())
@@ -105,9 +105,9 @@ def test_a_long_run_makes_a_small_page(run):
         }
         for step in range(1, 6_001)
     ]  # fmt: skip
-    (run / journal.LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / run_log.LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
     events = [event("start", 7 * i) for i in range(1500)]
-    (run / journal.EVENTS).write_text("".join(json.dumps(e) + "\n" for e in events))
+    (run / run_log.EVENTS).write_text("".join(json.dumps(e) + "\n" for e in events))
     report.report(run, run / "report.html")
     assert (run / "report.html").stat().st_size < 1_000_000
     page = Page((run / "report.html").read_text())
@@ -115,7 +115,7 @@ def test_a_long_run_makes_a_small_page(run):
 
 
 def test_a_run_without_a_step(run):
-    for name in (journal.LOG, journal.EVENTS):
+    for name in (run_log.LOG, run_log.EVENTS):
         (run / name).unlink()
     shutil.rmtree(run / "checkpoints")
     report.report(run, run / "report.html")
@@ -159,7 +159,7 @@ def test_marks():
 
 
 def test_a_process_at_work_was_not_killed(run):
-    with (run / journal.EVENTS).open("a") as file:
+    with (run / run_log.EVENTS).open("a") as file:
         file.write(json.dumps(event("start", 16)) + "\n")
     with locked(run / "LOCK"):
         report.report(run, run / "a.html")

@@ -11,7 +11,7 @@ import torch
 from motherbird import MaskedLM
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import journal, recipe, runs, start, state
+from motherbird.train import recipe, run_log, runs, state
 from motherbird.train.recipe import Save
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -56,8 +56,8 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def log_of(run):
-    times = {*journal.TIMES}
-    return [{k: v for k, v in x.items() if k not in times} for x in journal.read(run)]
+    times = {*run_log.TIMES}
+    return [{k: v for k, v in x.items() if k not in times} for x in run_log.read(run)]
 
 
 # --- list and show
@@ -77,7 +77,7 @@ def test_show(whole, stopped, plan):
 
 def test_show_tells_what_was_skipped_on_the_way(run):
     """And not what was skipped in steps that a kill, a rollback or a rewind took back."""
-    events = journal.Journal(run, state.newest(run).progress.step)
+    events = run_log.RunLog(run, state.newest(run).progress.step)
     for step, event, more in (
         (1, "start", {}), (3, "skip", {"reason": "a"}), (7, "skip", {"reason": "b"}),
         (5, "start", {}), (6, "plateau", {"reason": "c"}), (8, "skip", {"reason": "d"}),
@@ -153,11 +153,11 @@ def test_the_average_is_the_mean(whole, tmp_path):
 
 
 def test_the_best_are_those_of_the_lowest_loss(run, tmp_path):
-    lines = [{**line} for line in journal.read(run)]
+    lines = [{**line} for line in run_log.read(run)]
     for line in lines:
         if "evaluation" in line:
             line["evaluation"]["loss"] = 1.0 if line["step"] == 24 else 5.0 + line["step"]
-    (run / journal.LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / run_log.LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert runs.average(run, tmp_path / "out", best=1) == [24]
 
 
@@ -207,7 +207,7 @@ def test_a_rewind_without_changes_leads_to_the_same_weights(run, plan, smoke_set
     runs.rewind(run, 9)
     train(plan, smoke_set, run)
     assert runs.show(run) == {**before, "changes": [{"step": 9, "set": [], "from": plan.steps()}]}
-    assert [e["event"] for e in journal.read(run, journal.EVENTS)] == [
+    assert [e["event"] for e in run_log.read(run, run_log.EVENTS)] == [
         "start", "finish", "rewound", "start", "finish",
     ]  # fmt: skip
 

@@ -28,7 +28,7 @@ from motherbird import disk
 from motherbird.data.loader import Cursor
 from motherbird.errors import DamagedError, MotherbirdError
 from motherbird.files import MANIFEST
-from motherbird.train import journal, state
+from motherbird.train import run_log, state
 from motherbird.train.state import PROGRESS, TENSORS, Progress
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -652,10 +652,10 @@ def test_a_limit_on_the_size_of_files(tmp_path, forked):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_that_cannot_be_written_only_warns(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(
-        journal.Journal, "_open",
+        run_log.RunLog, "_open",
         lambda self, name: open("/dev/full", "a", encoding="utf-8", buffering=1),
     )  # fmt: skip
-    log = journal.Journal(tmp_path, 0)
+    log = run_log.RunLog(tmp_path, 0)
     for step in range(1000):  # more than any buffer
         log.step({"step": step, "text": "x" * 100})
         log.event("skip", step)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import machine
-from ..core import checkpoint, hf_config, hub, presets, speed
+from ..core import hf_config, hub, presets
 from ..core.config import EncoderConfig
 from ..errors import InputError
+from ..nn import checkpoint, roofline
 from .check import Check, check, truth
 from .peers import Job, System, all_systems, peer
 from .pool import Pool
@@ -110,12 +111,12 @@ def set_up(
     """In a process of its own: the machine, its ceilings; weights, the same in every run."""
     import torch
 
-    from ..core.model import Encoder
+    from ..nn.encoder import Encoder
 
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), speed.ceilings(config, threads, CEILING_SECONDS)
+    return machine.describe(threads), roofline.ceilings(config, threads, CEILING_SECONDS)
 
 
 @dataclass
@@ -133,7 +134,7 @@ class Report:
         """The JSON document."""
         best = {
             dtype: max((c[dtype] or 0 for c in self.ceilings), default=0) or None
-            for dtype in speed.DTYPES
+            for dtype in roofline.DTYPES
         }
         order = list(WORKLOADS)
         pairs = sorted(self.pairs, key=lambda pair: order.index(pair.workload.name))
@@ -200,7 +201,7 @@ def run(
         plan = Plan(systems, options.workloads, options.repeats, until)
         measure_all(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.ceilings.append(alone(speed.ceilings, (config, threads, CEILING_SECONDS)))
+        report.ceilings.append(alone(roofline.ceilings, (config, threads, CEILING_SECONDS)))
     result = report.document(finished=True)
     on_result(result)
     return result

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, need
+from ..errors import InputError, require_extra
 from ..files import read_json
 from .workloads import WORKLOADS
 
@@ -166,8 +166,8 @@ def chart(document: Document, path: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    need("matplotlib", "bench").use("svg")
-    pyplot = need("matplotlib.pyplot", "bench")
+    require_extra("matplotlib", "bench").use("svg")
+    pyplot = require_extra("matplotlib.pyplot", "bench")
     shown = {
         name: [r for r in document["rows"] if r["workload"] == name and r["tokens_per_s"]]
         for name in WORKLOADS

@@ -124,10 +124,12 @@ def show(
     "pieces": [{"source", "tokens", "text": [[hidden, text]]}]}].
     """
     from ..data.prepare import summary
-    from ..data.prepared import Prepared
+    from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    prepared = Prepared.fetch(directory) if "://" in directory else Prepared(directory)
+    prepared = (
+        PreparedDataset.fetch(directory) if "://" in directory else PreparedDataset(directory)
+    )
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, rate, seed)
     if png is not None:

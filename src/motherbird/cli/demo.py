@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..core.config import EncoderConfig
-    from ..core.heads import MaskedLM
     from ..core.tokenizer import Tokenizer
     from ..data.passages import Passage
     from ..data.readers import Document
-    from ..tasks.dense import Embedder
+    from ..models.embedder import Embedder
+    from ..nn.heads import MaskedLM
     from ..train.loop import Step
 
 VOCABULARIES = (4096, 2048, 1024, 512)  # the largest that the text fills
@@ -85,9 +85,9 @@ def command(
 
     import torch
 
-    from ..core import checkpoint
-    from ..core.heads import MaskedLM
     from ..files import new_directory
+    from ..nn import checkpoint
+    from ..nn.heads import MaskedLM
     from ..train.loop import evaluate, unigram_entropy
 
     torch.manual_seed(seed)
@@ -310,8 +310,8 @@ def _train_search(
     """
     import numpy as np
 
-    from ..core.model import Encoder
-    from ..tasks.dense import Embedder
+    from ..models.embedder import Embedder
+    from ..nn.encoder import Encoder
     from ..train.loop import train
 
     encoder = Encoder(replace(config, num_hidden_layers=1))

@@ -71,7 +71,7 @@ def command(
     import numpy as np
 
     from ..files import write_file
-    from ..tasks.dense import Embedder
+    from ..models.embedder import Embedder
 
     texts = _read(file)
     embedder = Embedder.load(

@@ -46,11 +46,11 @@ def command(
     "masked", "unigram", "bytes_a_token", "nats_a_byte"}}}; losses in nats a token, "all" last.
     """  # noqa: D301
     options.set_threads(threads)
-    from ..core.heads import MaskedLM
-    from ..data.prepared import Prepared
+    from ..data.prepared import PreparedDataset
+    from ..nn.heads import MaskedLM
     from ..train.evaluation import by_source
 
-    prepared = Prepared(data)
+    prepared = PreparedDataset(data)
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )

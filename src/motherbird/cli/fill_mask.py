@@ -36,8 +36,8 @@ def command(
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
     """  # noqa: D301
     options.set_threads(threads)
-    from ..core.checkpoint import own_tokenizer
-    from ..core.heads import MaskedLM
+    from ..nn.checkpoint import own_tokenizer
+    from ..nn.heads import MaskedLM
 
     options.check_text(text)
     loaded = MaskedLM.load(

@@ -38,8 +38,8 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from .. import __version__
-    from ..core.attention import BACKENDS
-    from ..core.checkpoint import fastest_dtype
+    from ..nn.attention import BACKENDS
+    from ..nn.checkpoint import fastest_dtype
 
     devices = ["cpu"]
     devices += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -93,9 +93,10 @@ def _table(rows: list[tuple[str, Any]]) -> None:
 
 
 def _model(name: str, revision: str | None) -> dict[str, Any]:
-    from ..core import checkpoint, hf_config, hub
+    from ..core import hf_config, hub
     from ..core import tokenizer as tokenizers
     from ..core.config import FIELDS
+    from ..nn import checkpoint
 
     directory = hub.find(name, revision)
     raw = checkpoint.read_config(directory)
@@ -143,7 +144,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
 
 def _embedding(directory: Path) -> dict[str, Any]:
     """How Embedder would read the folder."""
-    from ..tasks.dense import read_modules
+    from ..models.embedder import read_modules
 
     place, arguments = read_modules(directory)
     return {

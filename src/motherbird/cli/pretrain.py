@@ -101,11 +101,11 @@ def command(
     if out is None:
         raise click.UsageError("--out is needed, the folder of the run.")
     run = options.output(out, [data])
-    from ..errors import StoppedError, need
+    from ..errors import StoppedError, require_extra
     from ..train.pretrain import Slice, pretrain
 
     if tensorboard:
-        need("tensorboard", "train")
+        require_extra("tensorboard", "train")
     began = time.perf_counter()
     with _shown(run if tensorboard else None, read.steps(), quiet=json_) as (on_tick, on_event):
         outcome = pretrain(
@@ -210,18 +210,18 @@ class _Line:
 
     def _share(self, tick: "Tick") -> float | None:
         """Of what this CPU's products reach, forward, backward and head counted; None on a GPU."""
-        from ..core import speed
+        from ..nn import roofline
 
         if tick.device != "cpu" or str(tick.dtype) == "torch.float16":
             return None
         if self.ceiling is None:
             name = str(tick.dtype).removeprefix("torch.")
-            found = speed.ceilings(tick.config, tick.threads, CEILING_SECONDS, [name])
+            found = roofline.ceilings(tick.config, tick.threads, CEILING_SECONDS, [name])
             self.ceiling = found[name] or 0.0
         if not self.ceiling:
             return None
-        head = speed.head_flops(tick.config, tick.masked)
-        flops = 3 * (speed.flops(tick.config, tick.lengths) + head)
+        head = roofline.head_flops(tick.config, tick.masked)
+        flops = 3 * (roofline.flops(tick.config, tick.lengths) + head)
         return flops / tick.seconds / self.ceiling / 1e12
 
 

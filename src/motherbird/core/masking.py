@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from ..errors import InputError
-from .chance import Places, bits
+from .rng import Positions, random_bits
 
 _HALF = np.uint64(32)
 
@@ -51,8 +51,8 @@ class Masking:
     def _choices(self) -> Int[np.ndarray, " ordinary"]:
         return np.flatnonzero(self._ordinary)
 
-    def hide(
-        self, ids: Int[np.ndarray, " T"], key: Sequence[int], places: Places | None = None
+    def mask(
+        self, ids: Int[np.ndarray, " T"], key: Sequence[int], places: Positions | None = None
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " masked"]]:
         """Draw for every token.
 
@@ -65,7 +65,7 @@ class Masking:
         Returns:
             The ids to feed (T,), and the indices whose original ids are to be predicted, int64.
         """
-        drawn = bits(key, np.arange(len(ids)) if places is None else places)
+        drawn = random_bits(key, np.arange(len(ids)) if places is None else places)
         chance = drawn >> _HALF
         of_rate = [np.uint64(round(share * self.rate * 2**32)) for share in (0.8, 0.9, 1.0)]
         hidden = self._ordinary[ids] & (chance < of_rate[2])

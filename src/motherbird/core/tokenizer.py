@@ -116,10 +116,10 @@ class Tokenizer:
             ids += self.backend.encode(piece, add_special_tokens=False).ids
             if not last:
                 ids.append(self.mask_id)
-        prefix, suffix = self.frame()
+        prefix, suffix = self.template_ids()
         return [*prefix, *ids, *suffix]
 
-    def frame(self) -> tuple[list[int], list[int]]:
+    def template_ids(self) -> tuple[list[int], list[int]]:
         """The ids that the template puts before and after a text."""
         encoding = self.backend.encode("a")
         inside = encoding.special_tokens_mask.index(0)
@@ -134,7 +134,7 @@ class Tokenizer:
         """
         if len(ids) <= length:
             return ids
-        prefix, suffix = self.frame()
+        prefix, suffix = self.template_ids()
         if length <= len(prefix) + len(suffix):
             raise InputError(f"nothing of a text fits into {length} tokens")
         return ids[: length - len(suffix)] + suffix

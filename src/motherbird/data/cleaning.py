@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import need
+from ..errors import require_extra
 from .mixture import Source
 
 # Control characters but tab and newline; byte order marks; what Unicode says is no character.
@@ -57,5 +57,5 @@ def _letters(text: str) -> float:
 
 
 def _language(text: str) -> str:
-    lang = need("resiliparse.parse.lang", "data")
+    lang = require_extra("resiliparse.parse.lang", "data")
     return str(lang.detect_fast(text[:_SAMPLE], cutoff=10**6)[0])

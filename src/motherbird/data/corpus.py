@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import DamagedError, need
+from ..errors import DamagedError, require_extra
 from ..files import check_directory, new_directory, read_json, unfinished, write_array
 from ..strict import build as build_strictly
 from . import overlap, workers
@@ -106,7 +106,7 @@ def build(
     out = Path(out)
     check_output(mixture, out)
     for module in _needs(mixture):
-        need(module, "data")
+        require_extra(module, "data")
     units = list(units_of(mixture))
     with unfinished(out, KIND, plan(mixture)) as work:
         tallies = _clean_all(mixture, units, work, processes or _cores(), on_unit)
@@ -182,8 +182,8 @@ def _clean_all(
                 if unit.package or unit.files else source)  # fmt: skip
 
     if min(processes, len(todo)) > 1:
-        with workers.crew(min(processes, len(todo)), Cleaner, (mixture, work)) as crew:
-            for unit in workers.as_done(crew, iter(todo)):
+        with workers.pool(min(processes, len(todo)), Cleaner, (mixture, work)) as pool:
+            for unit in workers.as_done(pool, iter(todo)):
                 report(unit)
     elif todo:
         clean = Cleaner((mixture, work))

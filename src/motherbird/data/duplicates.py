@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from ..errors import need
+from ..errors import require_extra
 
 PERMUTATIONS, BANDS, SEED = 128, 16, 0
 SHINGLE = 5  # words
@@ -34,7 +34,7 @@ class Duplicates:
         self._seen: set[int] = set()
         self._threshold = threshold
         if threshold is not None:
-            self._rensa = need("rensa", "data")
+            self._rensa = require_extra("rensa", "data")
             self._index = self._rensa.RMinHashLSH(threshold, PERMUTATIONS, BANDS)
             self._sketches: list[Any] = []
 

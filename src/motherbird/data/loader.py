@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from ..core.chance import shuffled
 from ..core.masking import Masking
-from ..core.packed import Packed, packed_of
+from ..core.rng import shuffled
 from ..errors import InputError, WorkerError
-from .prepared import Prepared, Rows
-from .workers import crew, in_order
+from ..nn.packed import Packed, packed_of
+from .prepared import PreparedDataset, Rows
+from .workers import in_order, pool
 
 ORDER, MASKS = 1, 2  # what a draw is for: equal keys would draw alike
 LIMIT = 60.0  # seconds that a worker may take for a batch
@@ -59,20 +59,20 @@ class Cursor:
 
 
 @dataclass(frozen=True)
-class Choice:
+class RowFilter:
     """Which rows of a set a phase is made of.
 
     Attributes:
         seq_len: tokens of a row.
         held_out: the documents that were set aside, or the others.
         sources: only these; all if not set.
-        least_tokens: only documents of so many.
+        min_tokens: only documents of so many.
     """
 
     seq_len: int
     held_out: bool = False
     sources: tuple[str, ...] | None = None
-    least_tokens: int = 0
+    min_tokens: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +137,16 @@ class Request:
     behind: Cursor
 
 
-class Maker:
+class BatchBuilder:
     """Makes batches for requests; what a worker process does.
 
     Args:
         argument: the set's directory, which of its rows, and what is hidden.
     """
 
-    def __init__(self, argument: tuple[Path, Choice, Masking]) -> None:
+    def __init__(self, argument: tuple[Path, RowFilter, Masking]) -> None:
         self.directory, choice, self.masking = argument
-        self.rows = chosen_rows(Prepared(self.directory, verify=False), choice)
+        self.rows = chosen_rows(PreparedDataset(self.directory, verify=False), choice)
 
     def __call__(self, request: Request) -> Batch:
         """Gather the rows, epoch by epoch, and mask them.
@@ -176,7 +176,7 @@ class Maker:
             ids, lengths, row_tokens = self.rows.gather(numbers)
             within = np.arange(len(ids)) - np.repeat(row_tokens.cumsum() - row_tokens, row_tokens)
             place = np.repeat(numbers << 32, row_tokens) + within
-            fed, hidden = self.masking.hide(ids, (MASKS, seed, phase, epoch), place)
+            fed, hidden = self.masking.mask(ids, (MASKS, seed, phase, epoch), place)
             parts.append((fed, lengths, hidden + offset, ids[hidden], numbers, row_tokens))
             offset += len(ids)
         fed, lengths, hidden, targets, numbers, row_tokens = map(
@@ -185,17 +185,17 @@ class Maker:
         return Batch(fed, lengths, hidden, targets, numbers, row_tokens, request.behind)
 
 
-def chosen_rows(prepared: Prepared, choice: Choice) -> Rows:
+def chosen_rows(prepared: PreparedDataset, choice: RowFilter) -> Rows:
     """The rows of a choice; of some sources or of long documents only, they are packed now."""
     return prepared.rows(
         choice.seq_len,
         held_out=choice.held_out,
         sources=choice.sources,
-        least_tokens=choice.least_tokens,
+        min_tokens=choice.min_tokens,
     )
 
 
-def masking_of(prepared: Prepared, rate: float) -> Masking:
+def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
     """How a set's tokenizer masks."""
     tokenizer = prepared.tokenizer
     return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
@@ -223,8 +223,8 @@ class Loader:
 
     def __init__(
         self,
-        prepared: Prepared,
-        choice: Choice,
+        prepared: PreparedDataset,
+        choice: RowFilter,
         cursor: Cursor,
         masking: Masking,
         step_rows: Callable[[int], int],
@@ -252,9 +252,9 @@ class Loader:
     def __iter__(self) -> Generator[Batch, None, None]:
         """Batches from the cursor on; `cursor` moves as they are taken."""
         if not self._workers:
-            yield from self._taken(map(Maker(self._argument), self._requests()))
+            yield from self._taken(map(BatchBuilder(self._argument), self._requests()))
             return
-        with crew(self._workers, Maker, self._argument, self._limit) as workers:
+        with pool(self._workers, BatchBuilder, self._argument, self._limit) as workers:
             yield from self._taken(in_order(workers, self._requests()))
 
     def _taken(self, batches: Iterator[Any]) -> Iterator[Batch]:

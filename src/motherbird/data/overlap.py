@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 from numpy.typing import NDArray
 
-from ..core.chance import bits
+from ..core.rng import random_bits
 from ..errors import DamagedError, InputError, NotTextError
 from . import readers
 from .duplicates import text_hash
@@ -60,7 +60,7 @@ def runs(
     terms = (data.astype(np.uint64) + np.uint64(1)) * _powers(BASE, len(data))
     np.cumsum(terms, out=prefixes[1:])
     sums = (prefixes[ends] - prefixes[starts]) * _powers(_INVERSE, len(data))[starts]
-    return bits((words,), sums), starts, ends, data.tobytes()
+    return random_bits((words,), sums), starts, ends, data.tobytes()
 
 
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:

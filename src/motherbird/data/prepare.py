@@ -1,4 +1,4 @@
-"""Text to tokens to rows: how a set of prepared text (`prepared.Prepared`) is made.
+"""Text to tokens to rows: how a set of prepared text (`prepared.PreparedDataset`) is made.
 
 The corpus is tokenised file by file; a finished file is never tokenised again, whatever row
 lengths are asked for. Nothing but the corpus, the tokenizer and the options decides what is in a
@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped
 
 from .. import __version__
 from ..core import tokenizer as tokenizer_module
-from ..core.chance import bits
+from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import MANIFEST, new_directory, sha256, unfinished, write_array, write_file
@@ -36,7 +36,7 @@ from .prepared import (
     KIND,
     About,
     LengthAbout,
-    Prepared,
+    PreparedDataset,
     SourceAbout,
     packed_rows,
     pieces_name,
@@ -60,7 +60,7 @@ def prepare(
     max_bad: float | None = None,
     processes: int | None = None,
     on_progress: Callable[[float, str], None] = lambda share, what: None,
-) -> Prepared:
+) -> PreparedDataset:
     """Make a set of prepared text; after a kill, go on where it was.
 
     Args:
@@ -113,7 +113,7 @@ def prepare(
             loaded.write_files(fresh, max(seq_lens))
             about = _pack(made, loaded, work, fresh, seq_lens, held_out, seed)
             (fresh / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", "utf-8")
-    return Prepared(out, verify=False)
+    return PreparedDataset(out, verify=False)
 
 
 def _dtype(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
@@ -267,7 +267,7 @@ def _drawn(
     copies: Float[np.ndarray, " documents"], documents: Shaped[np.ndarray, " documents"], seed: int
 ) -> Shaped[np.ndarray, " documents"]:
     """Whole copies for every document: the fraction is a chance, drawn by the hash of its text."""
-    chance = (bits((seed, COPIES), documents["hash"]) >> np.uint64(11)) / 2.0**53
+    chance = (random_bits((seed, COPIES), documents["hash"]) >> np.uint64(11)) / 2.0**53
     return np.where(documents["held_out"], 0, np.floor(copies + chance)).astype("<u4")
 
 
@@ -279,7 +279,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def summary(prepared: Prepared) -> dict[str, Any]:
+def summary(prepared: PreparedDataset) -> dict[str, Any]:
     """What is in a set, for people and for ``--json``.
 
     ``efficiency``, ``rows`` and ``tokens`` are those of the length with the lowest efficiency.

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Int, Shaped, UInt
 from numpy.typing import NDArray
 
 from ..core import tokenizer
-from ..errors import DamagedError, InputError, need
+from ..errors import DamagedError, InputError, require_extra
 from ..files import (
     MANIFEST,
     check_directory,
@@ -141,7 +141,7 @@ class Rows:
 
     def __init__(
         self,
-        prepared: "Prepared",
+        prepared: "PreparedDataset",
         seq_len: int,
         starts: Int[np.ndarray, " R_plus_1"],
         pieces: Shaped[np.ndarray, " pieces"],
@@ -182,7 +182,7 @@ class Rows:
         return ids, lengths, row_tokens
 
 
-class Prepared:
+class PreparedDataset:
     """A set on disk, verified when it is opened.
 
     Args:
@@ -204,7 +204,7 @@ class Prepared:
         self.documents = self._array(DOCUMENTS)
 
     @classmethod
-    def fetch(cls, url: str, cache: str | Path | None = None) -> "Prepared":
+    def fetch(cls, url: str, cache: str | Path | None = None) -> "PreparedDataset":
         """Open a set behind any fsspec URL ("s3://...", "file://..."), by way of a local cache.
 
         What was fetched before, or by a try that was killed, is not fetched again.
@@ -217,7 +217,7 @@ class Prepared:
             InputError: there is no set.
             DamagedError: what arrived is not what the set's manifest says.
         """
-        fsspec = need("fsspec", "data")
+        fsspec = require_extra("fsspec", "data")
         try:
             system, root = fsspec.url_to_fs(url)
             manifest = system.cat_file(f"{root}/{MANIFEST}")
@@ -264,7 +264,7 @@ class Prepared:
         *,
         held_out: bool = False,
         sources: Sequence[str] | None = None,
-        least_tokens: int = 0,
+        min_tokens: int = 0,
     ) -> Rows:
         """The rows of a length; of some sources or long documents only, they are packed now.
 
@@ -278,14 +278,14 @@ class Prepared:
                 str(self.directory),
                 f"it has {known}; run prepare again with --seq-len",
             )
-        if sources is None and least_tokens == 0:
+        if sources is None and min_tokens == 0:
             return Rows(
                 self,
                 seq_len,
                 self._array(rows_name(seq_len, held_out)),
                 self._array(pieces_name(seq_len, held_out)),
             )
-        chosen = self.documents["tokens"] >= least_tokens
+        chosen = self.documents["tokens"] >= min_tokens
         if sources is not None:
             for name in sources:
                 if name not in self.about.sources:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import need
+from ..errors import require_extra
 from ..files import write_file
 from .loader import MASKS, masking_of
-from .prepared import Prepared
+from .prepared import PreparedDataset
 
 
 def examples(
-    prepared: Prepared, seq_len: int, count: int, rate: float, seed: int
+    prepared: PreparedDataset, seq_len: int, count: int, rate: float, seed: int
 ) -> list[dict[str, Any]]:
     """The first rows: pieces with their source, and their text as stretches (hidden, text)."""
     rows = prepared.rows(seq_len)
@@ -22,7 +22,7 @@ def examples(
     found = []
     for number in range(min(count, len(rows))):
         ids, lengths, _ = rows.gather([number])
-        fed, hidden = masking.hide(ids, (MASKS, seed, 0, 0), (number << 32) + np.arange(len(ids)))
+        fed, hidden = masking.mask(ids, (MASKS, seed, 0, 0), (number << 32) + np.arange(len(ids)))
         is_hidden = np.zeros(len(ids), bool)
         is_hidden[hidden] = True
         pieces = []
@@ -40,9 +40,9 @@ def examples(
     return found
 
 
-def histogram(prepared: Prepared, path: Path) -> None:
+def histogram(prepared: PreparedDataset, path: Path) -> None:
     """Draw how many tokens lie in documents of which length, by source."""
-    need("matplotlib", "bench")
+    require_extra("matplotlib", "bench")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

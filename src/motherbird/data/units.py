@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedError, FetchError, InputError, NotTextError, need
+from ..errors import DamagedError, FetchError, InputError, NotTextError, require_extra
 from ..files import write_file, write_text
 from . import readers, registries
 from .cleaning import normalise, objection, pieces
@@ -265,7 +265,7 @@ def _renamed(found: Document | DamagedError, home: str, package: str | None) -> 
 
 def _dataset(source: Source) -> Iterator[Document | DamagedError]:
     """The texts of a data set, as far as `Source.max_tokens` can want them."""
-    datasets = need("datasets", "data")
+    datasets = require_extra("datasets", "data")
     name = source.dataset or ""
     left = (source.max_tokens or sys.maxsize) * TOKEN
     number = 0
@@ -291,7 +291,9 @@ def _dataset(source: Source) -> Iterator[Document | DamagedError]:
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write lines of JSON, compressed with zstd."""
-    zstd = need("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data")
+    zstd = require_extra(
+        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data"
+    )
     with zstd.open(path, "wb", level=LEVEL) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

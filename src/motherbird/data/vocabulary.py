@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import tokenizer as tokenizers
-from ..core.chance import bits
+from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import MANIFEST, new_directory, unfinished
@@ -130,7 +130,9 @@ def _train(
 def _draw(text: str, held_out: float) -> tuple[bool, float]:
     """Whether a document is set aside, and a chance from 0 to 1 for what else is drawn."""
     number = np.array([text_hash(text)], np.uint64)
-    return bool(is_held_out(number, held_out)[0]), float(bits((SAMPLE,), number)[0]) / 2.0**64
+    return bool(is_held_out(number, held_out)[0]), float(
+        random_bits((SAMPLE,), number)[0]
+    ) / 2.0**64
 
 
 def _chances(corpus: Corpus, size: float) -> dict[str, float]:

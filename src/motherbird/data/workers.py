@@ -195,7 +195,7 @@ def _work(connection: Connection, open: Callable[[Any], Serve], argument: Any) -
 
 
 @contextmanager
-def crew(
+def pool(
     count: int, open: Callable[[Any], Serve], argument: Any, limit: float | None = None
 ) -> Iterator[list[Worker]]:
     """Some workers, which end with the block."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import InputError, need
+from ..errors import InputError, require_extra
 from ..files import check_replaceable, new_directory
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ class _Wanted:
         if self.dtype == "int8" and self.format != "onnx":
             raise InputError(f"int8 is not there for {self.format}", how="use the format onnx")
         if self.format != "hf":
-            need("onnx", "export")
-            need("onnxruntime", "export")
+            require_extra("onnx", "export")
+            require_extra("onnxruntime", "export")
         if self.format == "openvino":
-            need("openvino", "openvino")
+            require_extra("openvino", "openvino")
 
     @property
     def arithmetic(self) -> str:
@@ -157,8 +157,8 @@ def _certify(
     on_case: Callable[[int, int], None],
 ) -> "Certificate":
     """Compare what was written with the model in float32, and refuse what is too far off."""
-    from ..core.heads import MaskedLM
-    from ..tasks.dense import Embedder
+    from ..models.embedder import Embedder
+    from ..nn.heads import MaskedLM
     from .certificate import TOLERANCES, Certificate, cases, check, compare, machine, ours
     from .models import encoder_of
 

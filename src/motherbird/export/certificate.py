@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from ..core.heads import SequenceClassifier, pool
-from ..core.model import Encoder
-from ..core.packed import pack, unpack
 from ..errors import ParityError
-from ..tasks.dense import Embedder
+from ..models.embedder import Embedder
+from ..nn.encoder import Encoder
+from ..nn.heads import SequenceClassifier, pool
+from ..nn.packed import pack, unpack
 
 # Documents to the outputs by name: for each document one array, (tokens, width) or (width,).
 Outputs = dict[str, list[NDArray[np.float32]]]

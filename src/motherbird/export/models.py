@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ..core import checkpoint
-from ..core.heads import MaskedLM, SequenceClassifier, TokenClassifier
-from ..core.model import Encoder
 from ..errors import InputError
-from ..tasks.dense import Embedder, read_modules
+from ..models.embedder import Embedder, read_modules
+from ..nn import checkpoint
+from ..nn.encoder import Encoder
+from ..nn.heads import MaskedLM, SequenceClassifier, TokenClassifier
 
 Model = Encoder | MaskedLM | SequenceClassifier | TokenClassifier | Embedder
 

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto
 
 from ..core.config import EncoderConfig
-from ..core.rope import tables
+from ..nn.rope import tables
 from .onnx_nodes import Graph, value
 
 CHUNK = 512  # queries of a step in a global layer

@@ -16,10 +16,10 @@ from torch import nn
 
 from .. import __version__
 from ..core.config import EncoderConfig, Pooling
-from ..core.heads import MaskedLM, SequenceClassifier
-from ..core.model import Encoder
 from ..errors import InputError
-from ..tasks.dense import Embedder
+from ..models.embedder import Embedder
+from ..nn.encoder import Encoder
+from ..nn.heads import MaskedLM, SequenceClassifier
 from .models import Model, encoder_of
 from .onnx_attention import Plan
 from .onnx_nodes import Graph, Shape, value

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core import hf_config
-from ..core.checkpoint import read_config
 from ..data import prepared
 from ..files import read_json
-from . import journal, state
+from ..nn.checkpoint import read_config
+from . import run_log, state
 from .recipe import Recipe, from_json
 
 PHASE_HEAD = ("phase", "tokens", "steps", "tokens a row", "rows a step", "peak rate", "warm-up",
@@ -81,7 +81,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     """What a run logged on held-out rows: step, phase, loss, accuracy and masked tokens."""
     return [
         {"step": line["step"], "phase": line["phase"], **line["evaluation"]}
-        for line in journal.read(run)
+        for line in run_log.read(run)
         if "evaluation" in line and math.isfinite(line["evaluation"]["loss"])
     ]
 
@@ -156,11 +156,11 @@ def _list(steps: Sequence[int]) -> str:
 def _story(run: Path, recipe: Recipe, step: int) -> str:
     """Optimizer, time, commits, rewinds and stretches that were left out."""
     about, train = state.read_run(run), recipe.train
-    events = journal.read(run, journal.EVENTS)
+    events = run_log.read(run, run_log.EVENTS)
     starts = [e for e in events if e["event"] == "start" and e["step"] <= step]
     dtypes = dict.fromkeys(event["dtype"] for event in starts)
     commits = dict.fromkeys(event["commit"] for event in starts if event.get("commit"))
-    hours = sum(line["seconds"] for line in journal.read(run) if line["step"] <= step) / 3600
+    hours = sum(line["seconds"] for line in run_log.read(run) if line["step"] <= step) / 3600
     text = (
         f"\nOptimizer {train.optimizer}, weight decay {train.weight_decay:g}, products in "
         f"{' and '.join(dtypes) or train.dtype}, weights in float32, seed {recipe.seed}. "

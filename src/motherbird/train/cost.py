@@ -11,19 +11,19 @@ from typing import Any
 import torch
 
 from .. import machine
-from ..core.attention import tiled
-from ..core.attention.plan import BLOCK
-from ..core.checkpoint import as_device
 from ..core.config import EncoderConfig
-from ..core.cross_entropy import LOGITS, LOGITS_GPU
-from ..core.heads import MaskedLM
 from ..data.loader import Cursor, Loader, chosen_rows, masking_of
-from ..data.prepared import Prepared
+from ..data.prepared import PreparedDataset
 from ..errors import InputError
+from ..nn.attention import tiled
+from ..nn.attention.plan import BLOCK
+from ..nn.checkpoint import resolve_device
+from ..nn.cross_entropy import LOGITS, LOGITS_GPU
+from ..nn.heads import MaskedLM
 from .gradients import in_fixed_order, of_leaf, side_by_side, threads_beside
+from .init_weights import model_of
 from .phase import Phase
 from .recipe import Recipe
-from .start import model_of
 from .step import dtype_of
 
 log = logging.getLogger(__name__)
@@ -159,9 +159,9 @@ def plan(
     Raises:
         InputError: as `pretrain` would.
     """
-    device = as_device(device_name)
+    device = resolve_device(device_name)
     recipe.check_world(1)
-    prepared = Prepared(data)
+    prepared = PreparedDataset(data)
     config = model_of(recipe, prepared)
     threads = threads_beside(device)
     found = check(recipe, config, device, threads, None)
@@ -194,7 +194,11 @@ def plan(
 
 
 def _speed(
-    recipe: Recipe, prepared: Prepared, config: EncoderConfig, number: int, device: torch.device
+    recipe: Recipe,
+    prepared: PreparedDataset,
+    config: EncoderConfig,
+    number: int,
+    device: torch.device,
 ) -> float:
     """Tokens a second of forward and backward, one micro-batch on each core."""
     phase = recipe.phases[number]

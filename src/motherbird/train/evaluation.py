@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Int
 from torch.nn import functional
 
-from ..core.heads import MaskedLM
-from ..data.loader import Choice, Cursor, Maker, MicroBatch, Request, masking_of
-from ..data.prepared import Prepared
+from ..data.loader import BatchBuilder, Cursor, MicroBatch, Request, RowFilter, masking_of
+from ..data.prepared import PreparedDataset
 from ..errors import InputError
+from ..nn.heads import MaskedLM
+from .distributed import World
 from .gradients import Threads, side_by_side
 from .loop import unigram_entropy
-from .world import World
 
 SEED = 15  # of the order and the masks, whatever the run's
 
@@ -46,9 +46,9 @@ class HeldOut:
     """
 
     def __init__(
-        self, prepared: Prepared, choice: Choice, rows: int, micro_rows: int, rate: float
+        self, prepared: PreparedDataset, choice: RowFilter, rows: int, micro_rows: int, rate: float
     ) -> None:
-        maker = Maker((prepared.directory, choice, masking_of(prepared, rate)))
+        maker = BatchBuilder((prepared.directory, choice, masking_of(prepared, rate)))
         count = min(rows, len(maker.rows))
         self.batches: list[MicroBatch] = []
         if count:
@@ -108,7 +108,7 @@ class TextEvaluation(Evaluation):
 
 def by_source(
     model: MaskedLM,
-    prepared: Prepared,
+    prepared: PreparedDataset,
     seq_len: int,
     *,
     tokens: int,
@@ -143,7 +143,7 @@ def by_source(
         )
     with side_by_side(world.device) as threads:
         for sources in [*((name,) for name in names), None]:
-            choice = Choice(seq_len, held_out=True, sources=sources)
+            choice = RowFilter(seq_len, held_out=True, sources=sources)
             held_out = HeldOut(
                 prepared, choice, max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate
             )

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .world import World
+from .distributed import World
 
 Gradients = list[Float[Tensor, "..."]]
 Leaf = Callable[[], Tensor]  # the loss of a micro-batch, with its graph

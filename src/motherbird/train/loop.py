@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.checkpoint import fastest_dtype
-from ..core.heads import MaskedLM
 from ..core.masking import Masking
-from ..core.packed import Packed, pack
 from ..core.tokenizer import Tokenizer
 from ..data.packing import best_fit
 from ..errors import DivergedError, InputError
+from ..nn.checkpoint import fastest_dtype
+from ..nn.heads import MaskedLM
+from ..nn.packed import Packed, pack
 
 TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1; validation is always at 15%
 ORDER, MASKS = 1, 2  # what a keyed draw is for: equal keys would draw alike
@@ -102,7 +102,7 @@ def train(
 
 def cut(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int) -> list[list[int]]:
     """Cut encoded documents into pieces of at most ``length``, each framed as a document."""
-    prefix, suffix = tokenizer.frame()
+    prefix, suffix = tokenizer.template_ids()
     room = length - len(prefix) - len(suffix)
     if room < 1:
         raise InputError(f"nothing of a document fits into {length} tokens")
@@ -138,7 +138,7 @@ def masked_lm_loss(
     masking = Masking(
         rate, tokenizer.mask_id, tuple(tokenizer.special_ids), model.model.config.vocab_size
     )
-    fed, positions = map(torch.from_numpy, masking.hide(packed.ids.numpy(), key))
+    fed, positions = map(torch.from_numpy, masking.mask(packed.ids.numpy(), key))
     device = model.model.device
     fast = fastest_dtype(device)
     with torch.autocast(device.type, fast, enabled=fast is not torch.float32):

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import DamagedError, need
+from ..errors import DamagedError, require_extra
 from .muon import Muon
 
 BETAS, EPS = (0.9, 0.98), 1e-6
@@ -29,7 +29,7 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, kind: Literal["stableadamw", "muon"]) -> None:
-        optimi = need("optimi", "train")
+        optimi = require_extra("optimi", "train")
         self.named = dict(model.named_parameters())
         self.kind = kind
         self.steps = 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..data.loader import Choice
+from ..data.loader import RowFilter
 from ..errors import InputError
 from .schedule import Batch, Rate
 
@@ -28,7 +28,7 @@ class Phase:
         theta: of RoPE in global layers; that of the model if not set.
         micro_tokens: of a micro-batch; that of the run if not set.
         sources: only these of the data; all if not set.
-        least_tokens: only documents of so many tokens.
+        min_tokens: only documents of so many tokens.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Phase:
     theta: float | None = None
     micro_tokens: int | None = None
     sources: tuple[str, ...] | None = None
-    least_tokens: int = 0
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -75,9 +75,9 @@ class Phase:
         return Rate(peak, self.warm_up, self.decay, self.final)
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> RowFilter:
         """Which rows of the data it trains on."""
-        return Choice(self.seq_len, sources=self.sources, least_tokens=self.least_tokens)
+        return RowFilter(self.seq_len, sources=self.sources, min_tokens=self.min_tokens)
 
     def is_over(self, rows: int) -> bool:
         """Whether it ends after so many rows."""

@@ -21,22 +21,22 @@ from torch import Tensor
 
 from .. import machine, strict
 from ..core.config import EncoderConfig
-from ..core.heads import MaskedLM
-from ..data.loader import Batch, Choice, Cursor, Loader, masking_of
-from ..data.prepared import Prepared
+from ..data.loader import Batch, Cursor, Loader, RowFilter, masking_of
+from ..data.prepared import PreparedDataset
 from ..errors import DamagedError
-from . import journal, opening, signals, state
+from ..nn.heads import MaskedLM
+from . import preflight, run_log, signals, state
+from .distributed import World, join
 from .evaluation import Evaluation, HeldOut
 from .gradients import Threads, in_fixed_order, side_by_side
 from .health import Judgement
+from .init_weights import config_of_run, first_weights
 from .optimizer import Optimizer
 from .phase import Phase
 from .recipe import Recipe, from_json
 from .rollback import roll_back
-from .start import config_of_run, first_weights
 from .state import Checkpoint, Progress, Run, Saver
 from .step import SCALE, Step, Stepper
-from .world import World, join
 
 CHECK_EVERY = 100  # steps, after which weights and moments are looked at
 # Steps after which freed memory is given back: documents of ever new lengths leave it in pieces,
@@ -135,13 +135,13 @@ def pretrain(
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(join(device, recipe.train.timeout))
         recipe.check_world(world.size)
-        prepared = Prepared(data)
-        opening.check_data(recipe, prepared)
+        prepared = PreparedDataset(data)
+        preflight.check_data(recipe, prepared)
         about: Run | None = None
         check_lock: Callable[[], None] = lambda: None  # noqa: E731
         if world.first:
-            check_lock = stack.enter_context(opening.own(run))
-            about = opening.begin(recipe, prepared, run, world.device)
+            check_lock = stack.enter_context(preflight.own(run))
+            about = preflight.begin(recipe, prepared, run, world.device)
         noted = stack.enter_context(signals.held())
         threads = stack.enter_context(side_by_side(world.device))
         stack.enter_context(in_fixed_order(world.device))
@@ -178,7 +178,7 @@ class _RollBack(Exception):
 class _Process:
     """A process' part of a run. What changes with every step is `Progress`, handed on."""
 
-    prepared: Prepared
+    prepared: PreparedDataset
     run: Path
     world: World
     threads: Threads
@@ -191,7 +191,7 @@ class _Process:
     def __post_init__(self) -> None:
         self.start = time.monotonic()
         self.taken = 0  # steps
-        self.journal: journal.Journal | None = None
+        self.journal: run_log.RunLog | None = None
 
     def go_on(self, about: Run) -> Outcome:
         """From the newest checkpoint to the end of the run, or of this part."""
@@ -201,11 +201,11 @@ class _Process:
         self.skips = about.skips
         self.save_seconds = 0.0
         self.saver = Saver(self.run)
-        found = opening.newest(self.run) if self.world.first else None
+        found = preflight.newest(self.run) if self.world.first else None
         progress = self._where(found)
         self.stepper = self._stepper(progress, found)
         if self.world.first:
-            self.journal = journal.Journal(self.run, progress.step)
+            self.journal = run_log.RunLog(self.run, progress.step)
         try:
             self._event(
                 "start", progress.step, world=self.world.size, threads=self.threads.count,
@@ -234,7 +234,7 @@ class _Process:
     def roll_back(self, back: _RollBack) -> Run:
         """What run.json says behind it, on rank 0."""
         what = roll_back(self.run, self.recipe, back.judgement, back.progress)
-        events = journal.Journal(self.run, back.progress.step)
+        events = run_log.RunLog(self.run, back.progress.step)
         events.event("roll back", back.progress.step, reason=what)
         events.close()
         self.on_event(what)
@@ -276,7 +276,7 @@ class _Process:
         evaluate = self.recipe.evaluate
         rows = max(1, evaluate.tokens // phase.seq_len)
         micro = self.recipe.micro_rows(phase, rows)
-        choice = Choice(phase.seq_len, held_out=True)
+        choice = RowFilter(phase.seq_len, held_out=True)
         held_out = HeldOut(self.prepared, choice, rows, micro, evaluate.masking)
         batches = self._loader(phase, progress.cursor).__iter__()
         with contextlib.closing(batches):

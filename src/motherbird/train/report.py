@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import InputError, OutputExistsError, need
+from ..errors import InputError, OutputExistsError, require_extra
 from ..files import read_json, write_text
-from . import card, journal, state
+from . import card, run_log, state
 from .recipe import from_json
 from .runs import is_busy
 
@@ -60,10 +60,10 @@ def report(run: Path, out: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     about = state.read_run(run)
-    need("matplotlib", "train")
+    require_extra("matplotlib", "train")
     _check_out(out)
     recipe = from_json(about.recipe, str(run / state.RUN))
-    lines, events = journal.read(run), journal.read(run, journal.EVENTS)
+    lines, events = run_log.read(run), run_log.read(run, run_log.EVENTS)
     found = marks(events, is_busy(run))
     step, steps = (lines[-1]["step"] if lines else 0), recipe.steps()
     title = html.escape(run.resolve().name)

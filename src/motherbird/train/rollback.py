@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DivergedError
-from . import journal, state
+from . import run_log, state
 from .health import Judgement, too_many
 from .recipe import Recipe
 from .state import Progress
@@ -53,7 +53,7 @@ def roll_back(run: Path, recipe: Recipe, judgement: Judgement, progress: Progres
         )
     skip = _skip(run, recipe, judgement, progress, target.progress)
     # First the checkpoints: a kill in between leaves a run that goes wrong, and back, once more.
-    state.set_aside_after(run, target.progress.step, "rolled-back")
+    state.quarantine_after(run, target.progress.step, "rolled-back")
     state.write_run(run, replace(about, skips=[*about.skips, skip]))
     return (
         f"back from step {progress.step} to {target.progress.step}, leaving out "
@@ -66,7 +66,7 @@ def _skip(
 ) -> dict[str, Any]:
     """The stretch of a phase's order from shortly before the onset up to now, within limits."""
     limits = recipe.health
-    lines = journal.read(run)
+    lines = run_log.read(run)
     number, end = progress.cursor.phase, progress.cursor.consumed
     if end == 0 and number > 0:  # with the last step of a phase, the cursor is at the next
         number -= 1

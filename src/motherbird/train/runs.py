@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from .. import strict
-from ..core import checkpoint
 from ..core import tokenizer as tokenizers
-from ..core.heads import MaskedLM
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
-from . import card, journal, state
+from ..nn import checkpoint
+from ..nn.heads import MaskedLM
+from . import card, run_log, state
+from .init_weights import of_run, phase_of
 from .recipe import Recipe, differences, from_json
-from .start import of_run, phase_of
 from .state import Checkpoint, Progress, Run
 
 # What may change in the middle of a run: nothing that the loader's cursor or the weights depend on.
@@ -95,7 +95,7 @@ def _summary(run: Path) -> Summary:
 
 
 def _written(run: Path) -> float:
-    names = (state.RUN, journal.LOG, journal.EVENTS, "checkpoints")
+    names = (state.RUN, run_log.LOG, run_log.EVENTS, "checkpoints")
     return max((run / name).stat().st_mtime for name in names if (run / name).exists())
 
 
@@ -150,7 +150,7 @@ def show(run: Path) -> dict[str, Any]:
 def _noted(run: Path, step: int) -> list[dict[str, Any]]:
     """Steps that were skipped and plateaus, of the way that leads to a step."""
     noted: list[dict[str, Any]] = []
-    for event in journal.read(run, journal.EVENTS):
+    for event in run_log.read(run, run_log.EVENTS):
         if event["event"] in ("skip", "plateau"):
             noted.append({"step": event["step"], "event": event["event"], "why": event["reason"]})
         elif event["event"] == "start":  # what came later is no longer of the run
@@ -255,14 +255,14 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
             raise InputError(f"the run is at step {step} already, and nothing is set", str(run))
         newest = max([step, *later])
         check()
-        state.set_aside_after(run, step, "rewound")
+        state.quarantine_after(run, step, "rewound")
         note = {"step": step, "set": list(changes), "from": newest}
         skips = [skip for skip in about.skips if skip["to"] <= step]
         state.write_run(
             run,
             replace(about, recipe=recipe, skips=skips, changes=[*about.changes, note]),
         )
-        events = journal.Journal(run, step)
+        events = run_log.RunLog(run, step)
         events.event("rewound", newest, to=step, set=list(changes))
         events.close()
     return newest

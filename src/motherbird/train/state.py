@@ -239,7 +239,7 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
                 what, where = error.what, error.where
             reasons.append(f"{directory.name}: {what} ({Path(where).name})")
             if quarantine:
-                set_aside(run, directory, "damaged")
+                quarantine_checkpoint(run, directory, "damaged")
     if reasons:
         raise DamagedError(
             f"no checkpoint can be used: {'; '.join(reasons)}",
@@ -249,7 +249,7 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
     return None
 
 
-def set_aside(run: Path, directory: Path, why: str) -> None:
+def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
     """Move a checkpoint into quarantine, where nothing looks for one; kept, never deleted."""
     home = run / "quarantine"
     try:
@@ -263,14 +263,14 @@ def set_aside(run: Path, directory: Path, why: str) -> None:
         log.warning("%s cannot be moved out of the way (%s)", directory, error.strerror)
 
 
-def set_aside_after(run: Path, step: int, why: str) -> None:
+def quarantine_after(run: Path, step: int, why: str) -> None:
     """Move all checkpoints behind a step into quarantine, the newest first.
 
     Raises:
         DamagedError: one cannot be moved.
     """
     for later in [number for number in steps(run) if number > step]:
-        set_aside(run, folder(run, later), why)
+        quarantine_checkpoint(run, folder(run, later), why)
         if folder(run, later).exists():
             raise DamagedError(
                 "a checkpoint cannot be moved out of the way",

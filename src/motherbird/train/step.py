@@ -7,18 +7,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..core.checkpoint import DTYPES, fastest_dtype
 from ..core.config import EncoderConfig
-from ..core.dropout import keyed
-from ..core.heads import MaskedLM
 from ..data.loader import Batch, MicroBatch
+from ..nn.checkpoint import DTYPES, fastest_dtype
+from ..nn.dropout import keyed
+from ..nn.heads import MaskedLM
+from .distributed import World
 from .gradients import Leaf, Threads, of_step
 from .health import Judgement
 from .optimizer import Optimizer
 from .phase import Phase
 from .recipe import Recipe
 from .state import Progress
-from .world import World
 
 DROPOUT = 3  # what a draw is for: the loader has 1 and 2
 SCALE = 2.0**16  # of float16's loss, at first
@@ -75,7 +75,7 @@ class Stepper:
         self.phase = phase
         self.rate = phase.rate(self.recipe.train.lr)
         decay = phase.weight_decay
-        self.model.model.become(config)
+        self.model.model.set_context(config)
         self.optimizer.begin_phase(
             self.rate.peak, self.recipe.train.weight_decay if decay is None else decay
         )

@@ -7,7 +7,7 @@ those of the same model, one document at a time, in float32.
 
 from dataclasses import dataclass
 
-from ...errors import InputError, need
+from ...errors import InputError, require_extra
 from . import Encode, Job, System, missing, transformers
 
 
@@ -54,13 +54,13 @@ def build(system: System, job: Job) -> Encode:
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     config = _config(system.name, _SIZES[job.hidden_size])
-    model = need("transformers", "bench").AutoModel.from_config(config)
+    model = require_extra("transformers", "bench").AutoModel.from_config(config)
     return transformers.padded(model.to(getattr(torch, system.dtype)))
 
 
 def _config(name: str, size: _Size) -> object:
     """Vocabularies and limits as published; the feed-forward is four times the width in all."""
-    library = need("transformers", "bench")
+    library = require_extra("transformers", "bench")
     shape = {
         "num_hidden_layers": size.layers,
         "hidden_size": size.width,

@@ -31,10 +31,10 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
     """An `Encode` of our own, with any attention backend; the oracle is one."""
     import torch
 
-    from ...core.heads import pool
-    from ...core.model import Encoder
-    from ...core.packed import pack
-    from ...core.parallel import on_every_core
+    from ...nn.encoder import Encoder
+    from ...nn.heads import pool
+    from ...nn.packed import pack
+    from ...nn.threads import map_batches
 
     torch.set_num_threads(threads)
     encoder = Encoder.load(directory, dtype=dtype, attention=attention)
@@ -45,7 +45,7 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
         return pool(encoder(packed).float(), packed, "mean").numpy()
 
     def encode_all(batches: Batches) -> list[NDArray[np.float32]]:
-        done = dict(on_every_core(encode, batches))
+        done = dict(map_batches(encode, batches))
         return [done[number] for number in range(len(batches))]
 
     return encode_all

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, need
+from ...errors import InputError, require_extra
 from ...machine import units
 from . import Encode, Job, System, in_turn, mean, missing, rectangle
 
@@ -24,7 +24,7 @@ def prepare(system: System, job: Job) -> None:
     if not exported.exists():
         _export(job.directory, exported)
     if system.dtype == "int8":
-        quantization = need("onnxruntime.quantization", "bench")
+        quantization = require_extra("onnxruntime.quantization", "bench")
         quantization.quantize_dynamic(
             str(exported),
             str(_file(job, "int8")),
@@ -45,14 +45,16 @@ def _export(directory: Path, file: Path) -> None:
         onnx_graph = import_module("motherbird.export.onnx_graph")
     except ModuleNotFoundError as error:
         raise InputError(f"our export of ONNX cannot be imported ({error})") from error
-    from ...core.model import Encoder
+    from ...nn.encoder import Encoder
 
-    need("onnx", "bench").save(onnx_graph.build(Encoder.load(directory, dtype="float32")), file)
+    require_extra("onnx", "bench").save(
+        onnx_graph.build(Encoder.load(directory, dtype="float32")), file
+    )
 
 
 def build(system: System, job: Job) -> Encode:
     """A session with all threads inside an operator; everything else is its default."""
-    library = need("onnxruntime", "bench")
+    library = require_extra("onnxruntime", "bench")
     options = library.SessionOptions()
     options.intra_op_num_threads = job.threads
     session = library.InferenceSession(

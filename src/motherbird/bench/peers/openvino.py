@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, need
+from ...errors import InputError, require_extra
 from ..workloads import WORKLOADS
 from . import Encode, Job, System, in_turn, mean, missing, rectangle
 
@@ -59,8 +59,8 @@ def _file(system: System, job: Job) -> Path:
 def _convert(job: Job, file: Path) -> None:
     import torch
 
-    openvino = need("openvino", "bench")
-    library = need("transformers", "bench")
+    openvino = require_extra("openvino", "bench")
+    library = require_extra("transformers", "bench")
     model = library.AutoModel.from_pretrained(job.directory, dtype=torch.float32).eval()
     window = model.config.sliding_window
 
@@ -92,8 +92,8 @@ def _convert(job: Job, file: Path) -> None:
 
 
 def _quantize(job: Job, converted: Path, file: Path) -> None:
-    openvino = need("openvino", "bench")
-    nncf = need("nncf", "bench")
+    openvino = require_extra("openvino", "bench")
+    nncf = require_extra("nncf", "bench")
     workload = WORKLOADS["short-variable"]
     examples: list[dict[int, NDArray[np.int64]]] = []
     for number in range(CALIBRATION):
@@ -109,8 +109,8 @@ def _quantize(job: Job, converted: Path, file: Path) -> None:
 
 
 def _compress(converted: Path, file: Path) -> None:
-    openvino = need("openvino", "bench")
-    nncf = need("nncf", "bench")
+    openvino = require_extra("openvino", "bench")
+    nncf = require_extra("nncf", "bench")
     model = openvino.Core().read_model(converted)
     compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
     openvino.save_model(compressed, file, compress_to_fp16=False)
@@ -118,7 +118,7 @@ def _compress(converted: Path, file: Path) -> None:
 
 def build(system: System, job: Job) -> Encode:
     """The compiled model; float32 has to be asked for where the CPU has bfloat16."""
-    core = need("openvino", "bench").Core()
+    core = require_extra("openvino", "bench").Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if system.dtype == "bfloat16" and not has_bfloat16:
         raise InputError("OpenVINO finds no bfloat16 units in this CPU")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import need
+from ...errors import require_extra
 from . import Encode, Job, System, in_turn, missing, rectangle
 
 SYSTEMS = tuple(
@@ -36,7 +36,7 @@ def prepare(system: System, job: Job) -> None:
     for file in job.directory.iterdir():
         (folder / file.name).symlink_to(file.resolve())
     if not (folder / "tokenizer.json").exists():
-        tokenizers = need("tokenizers", "bench")
+        tokenizers = require_extra("tokenizers", "bench")
         words = tokenizers.models.WordLevel({"[PAD]": 0}, unk_token="[PAD]")
         tokenizers.Tokenizer(words).save(str(folder / "tokenizer.json"))
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
@@ -52,7 +52,7 @@ def build(system: System, job: Job) -> Encode:
     import torch
 
     torch.set_num_threads(job.threads)
-    library = need("sentence_transformers", "bench")
+    library = require_extra("sentence_transformers", "bench")
     modules = library.sentence_transformer.modules
     transformer = modules.Transformer(
         str(_folder(job)), model_kwargs={"dtype": getattr(torch, system.dtype)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import need
+from ...errors import require_extra
 from . import Encode, Job, System, in_turn, missing, rectangle
 
 SYSTEMS = (
@@ -34,7 +34,7 @@ def build(system: System, job: Job) -> Encode:
     import torch
 
     torch.set_num_threads(job.threads)
-    model = need("transformers", "bench").AutoModel
+    model = require_extra("transformers", "bench").AutoModel
     dtype = getattr(torch, system.dtype)
     return padded(model.from_pretrained(job.directory, dtype=dtype))
 

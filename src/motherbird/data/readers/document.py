@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, NotTextError, need
+from ...errors import DamagedError, NotTextError, require_extra
 
 PACKED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
@@ -98,6 +98,8 @@ def _open(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
     if suffix == ".bz2":
         return bz2.open(path, "rb"), (OSError, EOFError)
     if suffix == ".zst":
-        zstd = need("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data")
+        zstd = require_extra(
+            "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data"
+        )
         return zstd.open(path, "rb"), (zstd.ZstdError, EOFError)
     return path.open("rb"), ()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import DamagedError, need
+from ...errors import DamagedError, require_extra
 from .document import Document, name_of
 
 SUFFIXES = (".parquet",)
@@ -14,7 +14,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
 
     ``encoding`` has no meaning here.
     """
-    arrow, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "data")
+    arrow, parquet = require_extra("pyarrow", "data"), require_extra("pyarrow.parquet", "data")
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

@@ -1,0 +1,1 @@
+"""The encoder and its heads in PyTorch: forward, backward, checkpoints."""

@@ -1,0 +1,46 @@
+"""The truth about attention, dense and in float32, for tests and for reading.
+
+`visible` is THE statement of who sees whom; every backend is tested against it.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..packed import Packed
+from .plan import AttentionPlan
+
+BY_LENGTH = False
+
+
+def visible(packed: Packed, window: int | None) -> Bool[Tensor, "T T"]:
+    """Whether query i (row) sees key j (column).
+
+    A token sees the tokens of its own document; in a local layer only those at most ``window``
+    away, both ends inclusive: with window 64, 129 tokens in the interior of a long document.
+    """
+    same = packed.documents[:, None] == packed.documents[None, :]
+    if window is None:
+        return same
+    near = (packed.positions[:, None] - packed.positions[None, :]).abs() <= window
+    return same & near
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The oracle runs everywhere."""
+    return None
+
+
+def attend(
+    q: Float[Tensor, "T N H"],
+    k: Float[Tensor, "T N H"],
+    v: Float[Tensor, "T N H"],
+    plan: AttentionPlan,
+    window: int | None,
+) -> Float[Tensor, "T N H"]:
+    """Softmax attention written out; memory grows with T * T."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = torch.einsum("qnh,knh->nqk", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~visible(plan.packed, window), float("-inf"))
+        return torch.einsum("nqk,knh->qnh", scores.softmax(dim=-1), v.to(wide)).to(q.dtype)

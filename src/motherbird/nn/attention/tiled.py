@@ -1,0 +1,232 @@
+"""Attention on a CPU: batched products over tiles whose scores stay in the cache.
+
+torch's fused kernel reaches a fifth of a CPU's bfloat16 speed. Two batched products with a softmax
+between them are two to three times as fast, as long as the scores of a tile do not leave the cache
+and their memory is used again; in float32 the two are equal (docs/log.md). The plan says which
+queries and keys make a tile (`AttentionPlan.tiles`): documents of like length, or blocks and their bands.
+
+In bfloat16 scores and their powers are rounded, sums are float32. A training step keeps the
+probabilities of documents and bands that are short, and works those of long ones out again.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .plan import AttentionPlan, Tile
+
+BY_LENGTH = True
+SCORES = 2**19  # that a thread works on at a time: 1 MiB of bfloat16, a core's cache
+ALONE = 64  # tokens of a document by itself up to which calls cost more than scores
+LARGEST = 2.0**100  # sum of weights; bfloat16 ends at 2**128
+QUERIES = 256  # of a long document that are taken at a time
+KEPT = 1024  # keys of a tile up to which its probabilities weigh no more than all else of a layer
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """It is for float32 and bfloat16 on a CPU."""
+    if device.type != "cpu":
+        return f"the device is {device.type}, not a CPU"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"it computes in float32 and bfloat16, not {dtype}".replace("torch.", "")
+    return None
+
+
+def attend(
+    q: Float[Tensor, "T N H"],
+    k: Float[Tensor, "T N H"],
+    v: Float[Tensor, "T N H"],
+    plan: AttentionPlan,
+    window: int | None,
+) -> Float[Tensor, "T N H"]:
+    """Attention of every token to what it sees; see `oracle.visible`."""
+    sees_all = len(plan.packed.lengths) == 1 and (window is None or len(q) <= window + 1)
+    if sees_all and len(q) <= ALONE:
+        first, second, third = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return scaled_dot_product_attention(first, second, third)[0].transpose(0, 1)
+    return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, window: int | None
+    ) -> Tensor:
+        q, k, v = (_heads_outermost(x) for x in (q, k, v))
+        ctx.save_for_backward(q, k, v)
+        ctx.plan, ctx.window, ctx.kept = plan, window, []
+        y = torch.empty(v.shape, dtype=v.dtype)
+        for tile in _tiles(q, plan, window):
+            tq = _gather(q, tile, tile.queries)
+            tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
+            out = torch.empty_like(tq)
+            keep = any(ctx.needs_input_grad) and tk.shape[1] <= KEPT
+            for heads, rows, memory in _portions(tq, tk, keep):
+                if keep:
+                    p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
+                    torch.bmm(p, tv[heads], out=out[heads, rows])
+                    ctx.kept.append(p)
+                else:
+                    _weigh(tq[heads, rows], tk[heads], tv[heads], tile, memory, out[heads, rows])
+            _scatter(out, tile, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v = ctx.saved_tensors
+        towards = _heads_outermost(grads[0])
+        dq = torch.empty(q.shape, dtype=q.dtype)
+        dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
+        scale = q.shape[-1] ** -0.5
+        kept = iter(ctx.kept)
+        for tile in _tiles(q, ctx.plan, ctx.window):
+            tq, (tk, tv) = (
+                _gather(q, tile, tile.queries),
+                (_gather(x, tile, tile.keys) for x in (k, v)),
+            )
+            dy = _gather_rows(towards, tile, tq.shape[1])
+            tdq = torch.empty_like(tq)
+            tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
+            keep = tk.shape[1] <= KEPT
+            for heads, rows, memory in _portions(tq, tk, keep):
+                if keep:
+                    p = next(kept)
+                else:
+                    p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
+                tdv[heads] += p.mT @ dy[heads, rows]
+                dp = dy[heads, rows] @ tv[heads].mT
+                ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+                tdq[heads, rows] = torch.bmm(ds, tk[heads]).mul_(scale)
+                tdk[heads] += torch.bmm(ds.mT, tq[heads, rows]).mul_(scale)
+            _scatter(tdq, tile, dq)
+            for total, part in ((dk, tdk), (dv, tdv)):
+                part = part.view(len(total), -1, part.shape[-1])
+                if tile.keys is None:
+                    total[:, tile.rows] += part
+                else:
+                    total.index_add_(1, tile.keys.flatten(), part)
+        return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
+
+
+def _heads_outermost(x: Float[Tensor, "T N H"]) -> Float[Tensor, "T N H"]:
+    """As `rope.rotate` leaves Q and K: a tile's rows of a head lie side by side."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def _budget() -> int:
+    return SCORES * torch.get_num_threads()
+
+
+def _tiles(q: Float[Tensor, "T N H"], plan: AttentionPlan, window: int | None) -> list[Tile]:
+    return plan.tiles(window, max(1, _budget() // q.shape[1]), q.dtype)
+
+
+def _gather(
+    x: Float[Tensor, "T N H"], tile: Tile, which: Int[Tensor, "B L"] | None
+) -> Float[Tensor, "NB L H"]:
+    """The tokens of a tile in every head."""
+    heads_first = x.transpose(0, 1)
+    if which is None:
+        return heads_first[:, tile.rows]
+    return heads_first.index_select(1, which.flatten()).view(-1, which.shape[1], x.shape[-1])
+
+
+def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T N H"]) -> None:
+    """Put a tile's results where they belong; those of filling are dropped."""
+    rows = part.view(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
+    whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
+
+
+def _gather_rows(
+    whole: Float[Tensor, "T N H"], tile: Tile, queries: int
+) -> Float[Tensor, "NB Lq H"]:
+    """The reverse of `_scatter`, with zeros for filling."""
+    rows = whole[tile.rows]
+    if tile.valid is not None:
+        padded = rows.new_zeros(tile.count * queries, *rows.shape[1:])
+        rows = padded.index_copy_(0, tile.valid, rows)
+    return rows.transpose(0, 1).reshape(-1, queries, rows.shape[-1])
+
+
+def _portions(
+    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], fresh: bool
+) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
+    """Which heads and which queries of a tile together, and the memory for their scores.
+
+    All at once where the scores fit the budget; else one document in portions, of heads as long as
+    the queries of one fit, then of queries as well. The next portion uses the memory again, if it
+    need not be ``fresh``.
+    """
+    (every, queries, _), keys = q.shape, k.shape[1]
+    step = queries if queries * keys <= _budget() else QUERIES
+    together = max(1, min(every, _budget() // (step * keys)))
+    memory = q.new_empty(0 if fresh else together * step * keys)
+    for heads in _slices(every, together):
+        for rows in _slices(queries, step):
+            shape = (heads.stop - heads.start, rows.stop - rows.start, keys)
+            if fresh:
+                memory = q.new_empty(math.prod(shape))
+            yield heads, rows, memory[: math.prod(shape)].view(shape)
+
+
+def _weigh(
+    q: Float[Tensor, "some rows H"],
+    k: Float[Tensor, "some Lk H"],
+    v: Float[Tensor, "some Lk H"],
+    tile: Tile,
+    memory: Float[Tensor, "some rows Lk"],
+    out: Float[Tensor, "some rows H"],
+) -> None:
+    """The values of a portion, weighed by the softmax of their scores, into ``out``.
+
+    In bfloat16, powers of 2 from which no maximum was taken cost two thirds of a softmax, and are
+    as good while every sum of theirs stays far from the ends of the range; else a softmax follows.
+    """
+    if q.dtype == torch.bfloat16:
+        powers = torch.exp2(_scores(q, k, tile, memory, base=2.0), out=memory)
+        total = powers.sum(-1, keepdim=True, dtype=torch.float32)
+        least, most = total.aminmax()
+        if 1 / LARGEST < least and most < LARGEST:
+            torch.bmm(powers, v, out=out).div_(total)
+            return
+    torch.bmm(_probabilities(q, k, tile, memory), v, out=out)
+
+
+def _probabilities(
+    q: Float[Tensor, "some rows H"],
+    k: Float[Tensor, "some Lk H"],
+    tile: Tile,
+    memory: Float[Tensor, "some rows Lk"],
+) -> Float[Tensor, "some rows Lk"]:
+    """The softmax of a portion's scores, in the memory given."""
+    scores = _scores(q, k, tile, memory)
+    return torch.softmax(scores, dim=-1, out=scores)
+
+
+def _scores(
+    q: Float[Tensor, "some rows H"],
+    k: Float[Tensor, "some Lk H"],
+    tile: Tile,
+    memory: Float[Tensor, "some rows Lk"],
+    base: float = math.e,
+) -> Float[Tensor, "some rows Lk"]:
+    """Logarithms of the weights to a base, up to a constant of the row, in the memory given."""
+    scale = q.shape[-1] ** -0.5 / math.log(base)
+    if tile.mask is None:
+        return torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)
+    masked = memory.unflatten(0, (-1, tile.count))[..., tile.first :]
+    if tile.first == 0:  # the product adds to what is there
+        masked.copy_(tile.mask)
+        return torch.baddbmm(memory, q, k.mT, alpha=scale, out=memory)
+    torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)
+    masked += tile.mask
+    return memory
+
+
+def _slices(total: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(total, start + step)) for start in range(0, total, step))

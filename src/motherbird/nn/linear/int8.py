@@ -1,0 +1,84 @@
+"""Products of 8-bit integers (CPU with VNNI or AMX, no gradient).
+
+A weight has one scale per output channel, made once; an activation has one per token, made as it
+comes: its largest magnitude is 127. The sums are exact integers, scaled afterwards. An input is
+quantised once for all parts of a weight.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+LARGEST = 127
+ZERO = 128  # the unsigned activation that stands for 0
+ROWS = 512  # tokens that are quantised at a time: they stay in the cache
+UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """It needs a CPU with units for it and oneDNN, and float32 or bfloat16 around it."""
+    if device.type != "cpu":
+        return f"the device is {device.type}, not a CPU"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"it stands between float32 or bfloat16, not {dtype}".replace("torch.", "")
+    return _missing()
+
+
+@cache
+def _missing() -> str | None:
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.onednn, "qlinear_pointwise"
+    ):
+        return "this build of torch has no oneDNN"
+    has = torch.cpu.get_capabilities()
+    if not any(has.get(unit) for unit in UNITS):
+        return "this CPU has neither VNNI nor AMX"
+    return None
+
+
+class PackedLinear:
+    """The parts of one weight in 8 bits; see `motherbird.nn.linear`."""
+
+    def __init__(
+        self, weights: Sequence[Float[Tensor, "_ in"]], biases: Sequence[Float[Tensor, " _"] | None]
+    ) -> None:
+        self.parts = []
+        for weight, bias in zip(weights, biases, strict=True):
+            scale = weight.float().abs().amax(dim=1).clamp(min=1e-30) / LARGEST
+            whole = (weight.float() / scale[:, None]).round_().to(torch.int8)
+            packed = torch.ops.onednn.qlinear_prepack(whole, None)
+            zeros = torch.zeros(len(scale), dtype=torch.int32)
+            self.parts.append((packed, scale, zeros, bias))
+
+    def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
+        """X W^T + bias of every part."""
+        whole, scale = quantize_tokens(x)
+        outputs = []
+        for weight, scales, zeros, bias in self.parts:
+            y = torch.ops.onednn.qlinear_pointwise(
+                whole, 1.0, ZERO, weight, scales, zeros, None, 1.0, 0, x.dtype, "none", [], ""
+            ).mul_(scale)
+            outputs.append(y if bias is None else y.add_(bias))
+        return tuple(outputs)
+
+
+def quantize_tokens(
+    x: Float[Tensor, "T in"],
+) -> tuple[UInt8[Tensor, "T in"], Float[Tensor, "T 1"]]:
+    """round(x / scale) + 128 with one scale per token, and the scales in the dtype of ``x``."""
+    whole = torch.empty(x.shape, dtype=torch.uint8)
+    scale = torch.empty(len(x), 1, dtype=x.dtype)
+    for rows, out, scales in zip(x.split(ROWS), whole.split(ROWS), scale.split(ROWS), strict=True):
+        if x.dtype == torch.bfloat16:
+            # Without its sign a bfloat16 orders as the integer of its bits: 20 times faster.
+            largest = (rows.view(torch.int16) & 0x7FFF).amax(1, keepdim=True).view(torch.bfloat16)
+        else:
+            largest = rows.abs().amax(1, keepdim=True)
+        # Rounded as the result will meet it; 127 times that error is less than half a step.
+        scales.copy_((largest.float() / LARGEST).clamp_(min=1e-30))
+        near = rows.to(torch.float32, copy=True).mul_(1 / scales.float()).round_()
+        torch.bitwise_xor(near.to(torch.int8).view(torch.uint8), ZERO, out=out)
+    return whole, scale

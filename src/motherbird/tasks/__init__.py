@@ -1,1 +1,0 @@
-"""What an encoder is used for; one file a task."""
