@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from motherbird.data.loader import BatchBuilder, Cursor, Loader, Request, RowFilter, masking_of
+from motherbird.data.loader import BatchBuilder, Cursor, Loader, BatchRequest, RowFilter, masking_of
 from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_log, state
 from motherbird.train.distributed import World
@@ -138,13 +138,13 @@ def train(
         (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
     )
     count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
-    held_out = padded(maker(Request(0, count, Cursor(SEED))), budget)
+    held_out = padded(maker(BatchRequest(0, count, Cursor(SEED))), budget)
     deadline = time.monotonic() + options.minutes * 60
     for batch in loader:
         if tokens >= options.tokens or time.monotonic() > deadline:
             break
         start = time.perf_counter()
-        masked = len(batch.places)
+        masked = len(batch.positions)
         lr = rate.at(rows * phase.seq_len, phase.tokens)
         leaves = [partial(share_of, model, micro, masked) for micro in padded(batch, budget)]
         losses, gradients = of_step(list(named.values()), leaves, threads, world)

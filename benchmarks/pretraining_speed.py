@@ -20,8 +20,8 @@ micro-batch, and the optimizer's implementation (torch-optimi's StableAdamW with
 or torch's fused AdamW). Their batches are made before the clock starts. torch.compile is not used,
 by anyone.
 
-Shares of the ceiling are those of motherbird bench: `roofline.flops`, three times for forward and
-backward, over `roofline.ceiling`, the best of two measured in this run. The head on the masked tokens
+Shares of the ceiling are those of motherbird bench: `flops.flops`, three times for forward and
+backward, over `roofline.roofline`, the best of two measured in this run. The head on the masked tokens
 (dense, and the decoder over the vocabulary) is in the second share only.
 """
 
@@ -46,6 +46,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from motherbird import EncoderConfig, MaskedLM
 from motherbird import machine as this_machine
+from motherbird.core import flops
 from motherbird.data.loader import Batch, Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepared import PreparedDataset
 from motherbird.nn import roofline
@@ -168,7 +169,7 @@ def fed_and_wanted(batch: Batch) -> tuple[Tensor, Tensor]:
     """Ids, and labels with -100 where nothing is asked."""
     ids = torch.from_numpy(batch.ids)
     labels = torch.full_like(ids, -100)
-    labels[torch.from_numpy(batch.places)] = torch.from_numpy(batch.targets)
+    labels[torch.from_numpy(batch.positions)] = torch.from_numpy(batch.targets)
     return ids, labels
 
 
@@ -290,7 +291,7 @@ def agreement(options: argparse.Namespace, model: torch.nn.Module, batch: Batch)
     micro = next(few.micro_batches(2))
     mine = MaskedLM.load(options.work / "weights")
     with torch.no_grad():
-        loss = float(mine.loss(micro.packed, micro.places, micro.targets)) / len(micro.places)
+        loss = float(mine.loss(micro.packed, micro.positions, micro.targets)) / len(micro.positions)
     other = gradients(model, padded(few, 4096), fast=False)
     model.zero_grad()
     if not abs(loss - other) <= 1e-4 * other:
@@ -329,8 +330,8 @@ def summary(
     rates, shares, with_head = [], [], []
     for each, of_text in zip(turns[1:], lengths[1:], strict=True):
         seconds = each["seconds"]
-        encoder = 3 * roofline.flops(config, of_text)
-        whole = encoder + 3 * roofline.head_flops(config, each["masked"])
+        encoder = 3 * flops.flops(config, of_text)
+        whole = encoder + 3 * flops.head_flops(config, each["masked"])
         rates.append(each["tokens"] / seconds)
         shares.append(encoder / seconds / 1e12 / ceiling)
         with_head.append(whole / seconds / 1e12 / ceiling)
@@ -371,7 +372,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     config = Geometry(options.model, dropout=0.0).config(prepared.tokenizer)
     torch.manual_seed(SEED)
     MaskedLM(config).save(work / "weights", tokenizer=prepared.tokenizer)
-    ceilings = [roofline.ceiling(config, "bfloat16", SECONDS)]
+    ceilings = [roofline.roofline(config, "bfloat16", SECONDS)]
     workers = {name: Worker(name, work) for name in (OURS, PADDED, JOINED)}
     settings = {name: worker.take() for name, worker in workers.items()}
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
@@ -380,7 +381,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             turns[name].append(worker.take())
     for worker in workers.values():
         worker.process.communicate()
-    ceilings.append(roofline.ceiling(config, "bfloat16", SECONDS))
+    ceilings.append(roofline.roofline(config, "bfloat16", SECONDS))
     ceiling = max(each for each in ceilings if each is not None)
     text = [
         batch.lengths.tolist()

@@ -18,7 +18,14 @@ from common import finish, machine
 from torch.nn.functional import cross_entropy
 
 from motherbird import MaskedLM
-from motherbird.data.loader import BatchBuilder, Cursor, MicroBatch, Request, RowFilter, masking_of
+from motherbird.data.loader import (
+    BatchBuilder,
+    Cursor,
+    MicroBatch,
+    BatchRequest,
+    RowFilter,
+    masking_of,
+)
 from motherbird.data.prepared import PreparedDataset
 from motherbird.nn.packed import pack
 
@@ -29,7 +36,7 @@ FRAME = 2  # [CLS] and [SEP]
 @torch.inference_mode()
 def figures(model: MaskedLM, batch: MicroBatch) -> np.ndarray:
     """Loss, right answers and number of the masked tokens."""
-    logits = model(batch.packed, batch.places).float()
+    logits = model(batch.packed, batch.positions).float()
     loss = cross_entropy(logits, batch.targets, reduction="sum")
     right = (logits.argmax(-1) == batch.targets).sum()
     return np.array([loss.item(), right.item(), len(batch.targets)])
@@ -39,10 +46,10 @@ def long_documents(batch: MicroBatch) -> Iterator[MicroBatch]:
     """Each by itself; rows are filled up with the ends of others, which say nothing of length."""
     start = 0
     for size in batch.packed.lengths:
-        inside = (batch.places >= start) & (batch.places < start + size)
+        inside = (batch.positions >= start) & (batch.positions < start + size)
         if size >= LEAST:
             ids = batch.packed.ids[start : start + size].tolist()
-            yield MicroBatch(pack([ids]), batch.places[inside] - start, batch.targets[inside])
+            yield MicroBatch(pack([ids]), batch.positions[inside] - start, batch.targets[inside])
         start += size
 
 
@@ -51,7 +58,7 @@ def cut(document: MicroBatch, length: int) -> MicroBatch:
     first, *inner, last = document.packed.ids.tolist()
     room = length - FRAME
     pieces = [[first, *inner[i : i + room], last] for i in range(0, len(inner), room)]
-    within = document.places - 1  # behind the first token
+    within = document.positions - 1  # behind the first token
     return MicroBatch(pack(pieces), within + within // room * FRAME + 1, document.targets)
 
 
@@ -72,13 +79,13 @@ def main() -> None:
     maker = BatchBuilder((prepared.directory, choice, masking_of(prepared, MASKING)))
     rows = min(options.rows, len(maker.rows))
     whole, parts, documents = np.zeros(3), np.zeros(3), 0
-    for batch in maker(Request(0, rows, Cursor(SEED))).micro_batches(1):
+    for batch in maker(BatchRequest(0, rows, Cursor(SEED))).micro_batches(1):
         for document in long_documents(batch):
             documents += 1
             whole += figures(model, document)
             pieces = cut(document, options.cut)
             assert torch.equal(
-                pieces.packed.ids[pieces.places], document.packed.ids[document.places]
+                pieces.packed.ids[pieces.positions], document.packed.ids[document.positions]
             )
             parts += figures(model, pieces)
     assert whole[2] == parts[2] > 0

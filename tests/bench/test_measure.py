@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from motherbird import EncoderConfig, pack, presets
 from motherbird.bench import measure
+from motherbird.core import flops
 from motherbird.nn import roofline
 from motherbird.nn.attention.oracle import visible
 
 
 @given(st.integers(1, 60), st.one_of(st.none(), st.integers(1, 40)))
 def test_keys_seen_are_those_of_the_oracle(length, window):
-    assert roofline.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
+    assert flops.keys_seen(length, window) == int(visible(pack([[1] * length]), window).sum())
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
@@ -32,7 +33,7 @@ def test_flops_are_what_counting_gives(lengths):
         pairs = int(visible(packed, None if kind == "full_attention" else 8).sum())
         count += 4 * 8 * pairs
         count += 2 * sum(lengths) * (24 * 8 + 8 * 8 + 24 * 8 + 8 * 12)
-    assert roofline.flops(config, lengths) == count
+    assert flops.flops(config, lengths) == count
 
 
 def test_flops_of_base():
@@ -40,8 +41,8 @@ def test_flops_of_base():
     weights = 2 * 22 * (4 * 768 * 768 + 3 * 768 * 1152)
     local = 512 * 129 - 64 * 65
     keys = 4 * 768 * (8 * 512 * 512 + 14 * local)
-    assert roofline.flops(presets.base(), [512]) == 512 * weights + keys
-    assert roofline.flops(presets.base(), [512] * 3) == 3 * roofline.flops(presets.base(), [512])
+    assert flops.flops(presets.base(), [512]) == 512 * weights + keys
+    assert flops.flops(presets.base(), [512] * 3) == 3 * flops.flops(presets.base(), [512])
 
 
 def test_the_weights_are_those_of_the_products(toy):
@@ -50,7 +51,7 @@ def test_the_weights_are_those_of_the_products(toy):
     layer = Encoder(toy).layers[1]
     shapes = {tuple(module.weight.shape) for module in layer.modules()
               if isinstance(module, torch.nn.Linear)}  # fmt: skip
-    assert set(roofline.products(toy)) == shapes and len(roofline.products(toy)) == 4
+    assert set(flops.matmul_shapes(toy)) == shapes and len(flops.matmul_shapes(toy)) == 4
 
 
 def test_median_and_spread():
@@ -78,9 +79,9 @@ def test_the_ceiling(dtype, monkeypatch):
         seen.append((outputs, inputs))
         return None if way is roofline.WAYS[dtype][0] else times[outputs, inputs]
 
-    monkeypatch.setattr(speed, "_best_time", best_time)
+    monkeypatch.setattr(roofline, "_best_time", best_time)
     flops = 2 * 4096 * 320 * (960 + 320 + 960 + 480)
-    assert roofline.ceiling(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
+    assert roofline.roofline(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
     assert len(seen) == 4 * len(roofline.WAYS[dtype])
 
 
@@ -93,10 +94,10 @@ def test_no_way_no_ceiling(monkeypatch):
 
     times = []
     monkeypatch.setitem(roofline.WAYS, "int8", (broken,))
-    assert roofline.ceiling(presets.nano(), "int8", 0.0) is None
+    assert roofline.roofline(presets.nano(), "int8", 0.0) is None
     monkeypatch.setitem(roofline.WAYS, "int8", (endless,))
-    monkeypatch.setattr(speed, "HOPELESS", 0.0)
-    assert roofline.ceiling(presets.nano(), "int8", 0.0) is None
+    monkeypatch.setattr(roofline, "HOPELESS", 0.0)
+    assert roofline.roofline(presets.nano(), "int8", 0.0) is None
     assert len(times) == 2  # on few rows, of the first product
 
 

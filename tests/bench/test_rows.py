@@ -9,7 +9,7 @@ from motherbird.bench.check import Check
 from motherbird.bench.peers import System
 from motherbird.bench.rows import Pair, Run
 from motherbird.bench.workloads import WORKLOADS
-from motherbird.nn.roofline import flops
+from motherbird.core.flops import flops
 
 KEYS = ["system", "workload", "dtype", "batch", "batch_of", "documents", "tokens_per_s", "ms",
         "spread", "repeats", "tried", "peak_mb", "loaded_mb", "ceiling_share", "correct", "cosine",

@@ -34,8 +34,8 @@ def fakes(monkeypatch):
                 "threads": 1,
                 "versions": {},
                 "environment": {},
-            }, dict.fromkeys(cpu.speed.DTYPES, 1.0)
-        if function is cpu.speed.ceilings:
+            }, dict.fromkeys(cpu.roofline.DTYPES, 1.0)
+        if function is cpu.roofline.rooflines:
             return {"float32": 2.0, "bfloat16": None, "int8": 0.5}
         system, job = arguments
         return np.concatenate([fake_peer.vectors([d]) for c in check.cases(system, job) for d in c])

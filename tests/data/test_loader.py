@@ -1,4 +1,4 @@
-"""The loader: one stream, whatever world size, workers, stops and batch sizes."""
+"""The loader: one stream, whatever world_size size, workers, stops and batch sizes."""
 
 import itertools
 import os
@@ -39,18 +39,18 @@ def stream(batches):
     for batch in batches:
         ends = batch.row_tokens.cumsum()
         for row, end, size in zip(batch.rows, ends, batch.row_tokens, strict=True):
-            inside = (batch.places >= end - size) & (batch.places < end)
+            inside = (batch.positions >= end - size) & (batch.positions < end)
             found.append((
                 int(row), batch.ids[end - size : end].tobytes(),
-                (batch.places[inside] - (end - size)).tobytes(), batch.targets[inside].tobytes(),
+                (batch.positions[inside] - (end - size)).tobytes(), batch.targets[inside].tobytes(),
             ))  # fmt: skip
     return found
 
 
 def steps(prepared, count, **options):
     """Global steps: the slices of all ranks side by side."""
-    world = options.pop("world", 1)
-    ranks = [iter(loader(prepared, rank=r, world=world, **options)) for r in range(world)]
+    world_size = options.pop("world_size", 1)
+    ranks = [iter(loader(prepared, rank=r, world_size=world_size, **options)) for r in range(world_size)]
     for _ in range(count):
         yield [next(rank) for rank in ranks]
 
@@ -65,32 +65,32 @@ def test_what_is_fed_and_what_is_asked(prepared):
     ids, lengths, row_tokens = prepared.rows(128).gather(batch.rows.tolist())
     assert (lengths == batch.lengths).all() and (row_tokens == batch.row_tokens).all()
     restored = batch.ids.copy()
-    restored[batch.places] = batch.targets
+    restored[batch.positions] = batch.targets
     assert (restored == ids).all()
-    assert 0.2 < len(batch.places) / len(ids) < 0.4
+    assert 0.2 < len(batch.positions) / len(ids) < 0.4
     assert batch.cursor.consumed == 4
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_world_size_changes_nothing(prepared, reference, world):
-    for expected, batches in zip(reference, steps(prepared, 60, world=world), strict=True):
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_world_size_changes_nothing(prepared, reference, world_size):
+    for expected, batches in zip(reference, steps(prepared, 60, world_size=world_size), strict=True):
         assert stream(batches) == expected
 
 
-@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 2), (2, 2)])
-def test_workers_change_nothing(prepared, reference, world, workers):
-    found = steps(prepared, 20, world=world, workers=workers)
+@pytest.mark.parametrize(("world_size", "workers"), [(1, 1), (1, 2), (2, 2)])
+def test_workers_change_nothing(prepared, reference, world_size, workers):
+    found = steps(prepared, 20, world_size=world_size, workers=workers)
     for expected, batches in zip(reference[:20], found, strict=True):
         assert stream(batches) == expected
 
 
 @settings(max_examples=30)
-@given(stops=st.lists(st.integers(1, 9), min_size=1, max_size=5), world=st.sampled_from([1, 2, 4]))
-def test_stops_change_nothing(prepared, reference, stops, world):
+@given(stops=st.lists(st.integers(1, 9), min_size=1, max_size=5), world_size=st.sampled_from([1, 2, 4]))
+def test_stops_change_nothing(prepared, reference, stops, world_size):
     """A cursor after any step, also inside the warm-up, goes on as if nothing had been."""
     cursor, found = None, []
     for count in stops:
-        ranks = [loader(prepared, cursor, rank=rank, world=world) for rank in range(world)]
+        ranks = [loader(prepared, cursor, rank=rank, world_size=world_size) for rank in range(world_size)]
         for batches in itertools.islice(zip(*ranks, strict=False), count):
             found.append(stream(batches))
         cursor = ranks[0].cursor
@@ -165,7 +165,7 @@ def test_the_set_has_to_be_the_same(prepared):
 
 def test_a_step_that_cannot_be_shared(prepared):
     with pytest.raises(InputError, match="4 rows cannot be shared by 3 ranks"):
-        next(iter(loader(prepared, world=3)))
+        next(iter(loader(prepared, world_size=3)))
 
 
 # --- stretches that are left out, and micro-batches
@@ -202,13 +202,13 @@ def test_micro_batches_are_the_batch(prepared, rows):
     assert np.concatenate([p.targets.numpy() for p in parts]).tolist() == batch.targets.tolist()
     start, places = 0, []
     for part in parts:
-        places += (part.places.numpy() + start).tolist()
+        places += (part.positions.numpy() + start).tolist()
         start += len(part.packed.ids)
         assert part.packed.positions.tolist() == [
             i for length in part.packed.lengths for i in range(length)
         ]
         assert part.packed.max_seqlen == max(part.packed.lengths)
-    assert places == batch.places.tolist()
+    assert places == batch.positions.tolist()
 
 
 def test_what_cannot_be_read_is_named(prepared, monkeypatch):

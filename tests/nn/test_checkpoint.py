@@ -27,7 +27,7 @@ from motherbird import (
 )
 from motherbird.errors import DivergedError, OutputExistsError
 from motherbird.files import MANIFEST, new_directory
-from motherbird.nn import checkpoint
+from motherbird.nn import checkpoint, devices
 
 WEIGHTS = "model.safetensors"
 LABELS = tuple(f"class {i}" for i in range(12))  # as strings "10" sorts before "2"
@@ -271,7 +271,7 @@ def test_dtype(model, tmp_path):
             loaded = Encoder.load(tmp_path / "model", dtype=dtype)
             assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
             assert loaded(pack(DOCUMENTS)).dtype == torch.bfloat16
-        fastest = checkpoint.fastest_dtype(torch.device("cpu"))
+        fastest = devices.fastest_dtype(torch.device("cpu"))
         assert Encoder.load(tmp_path / "model", dtype="auto").final_norm.weight.dtype == fastest
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from motherbird import Encoder, pack
-from motherbird.nn.attention import Plan
+from motherbird.nn.attention import AttentionPlan
 from motherbird.nn.rope import pairs_together, rotate, tables
 
 # theta ** (-k / 32) for a head of 64, by k
@@ -108,7 +108,7 @@ def test_tables_stay_float32_in_a_bfloat16_model(toy):
     seen: list[Tensor] = []
 
     def remember(attention, arguments):
-        plan: Plan = arguments[1]
+        plan: AttentionPlan = arguments[1]
         seen.append(plan.rotary(attention.theta, attention.head_dim))
 
     model = Encoder(toy).to(torch.bfloat16)

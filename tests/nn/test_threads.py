@@ -1,15 +1,18 @@
+import os
+import signal
 import threading
 import time
 
 import pytest
 import torch
 
-from motherbird.nn.threads import batch_budget, map_batches
+from motherbird.nn.memory import batch_budget
+from motherbird.nn.threads import executor
 
 
 @pytest.mark.parametrize("items", [[], [5], [5, 7], list(range(20))], ids=len)
 def test_every_item_once_with_its_number(items):
-    assert sorted(map_batches(lambda x: x * 10, items)) == [
+    assert sorted(executor().as_completed(lambda x: x * 10, items)) == [
         (i, x * 10) for i, x in enumerate(items)
     ]
 
@@ -21,7 +24,7 @@ def test_batches_run_side_by_side_with_one_thread_each():
         together.wait()
         return torch.get_num_threads()
 
-    assert [threads for _, threads in map_batches(work, [0, 1, 2, 3])] == [1] * 4
+    assert [threads for _, threads in executor().as_completed(work, [0, 1, 2, 3])] == [1] * 4
     assert torch.get_num_threads() == 2
     seen = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -31,7 +34,7 @@ def test_batches_run_side_by_side_with_one_thread_each():
 
 
 def test_too_few_items_have_all_threads():
-    assert list(map_batches(lambda _: torch.get_num_threads(), [0])) == [(0, 2)]
+    assert list(executor().as_completed(lambda _: torch.get_num_threads(), [0])) == [(0, 2)]
 
 
 def test_an_error_comes_through_and_threads_come_back():
@@ -43,9 +46,33 @@ def test_an_error_comes_through_and_threads_come_back():
         raise ValueError(item)
 
     with pytest.raises(ValueError):
-        list(map_batches(work, list(range(1000))))
+        list(executor().as_completed(work, list(range(1000))))
     assert len(begun) < 1000  # the rest was called off
     assert torch.get_num_threads() == 2
+
+
+def test_a_thread_that_first_uses_torch_beside_a_batch_has_all_threads():
+    seen = []
+
+    def work(item):
+        if item == 0:
+            beside = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            beside.start()
+            beside.join()
+        return item
+
+    assert len(list(executor().as_completed(work, [0, 1, 2, 3]))) == 4
+    assert seen == [2]
+
+
+def test_a_forked_child_makes_threads_of_its_own():
+    assert len(list(executor().as_completed(abs, [1, 2, 3]))) == 3
+    child = os.fork()
+    if child == 0:
+        # Threads of the parent do not exist here: with its pool this would wait for ever.
+        signal.alarm(20)
+        os._exit(0 if len(list(executor().as_completed(abs, [1, 2, 3]))) == 3 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_budgets():

@@ -24,7 +24,7 @@ from motherbird.data import stdlib
 from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
-from motherbird.train import run_log
+from motherbird.train import init_weights, run_log
 from motherbird.train.phase import Phase
 from motherbird.train.pretrain import pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
@@ -79,7 +79,7 @@ def train_ours(recipe: Recipe, prepared: PreparedDataset, folder: Path) -> Ours:
     lines = run_log.read(run)
     assert [line["step"] for line in lines] == list(range(1, recipe.steps() + 1))
     assert all(line["verdict"] == "apply" for line in lines)
-    start.of_run(run, 0)[0].save(folder / "weights")
+    init_weights.of_run(run, 0)[0].save(folder / "weights")
     return Ours(recipe, prepared, folder / "weights", [line["loss"] for line in lines])
 
 
@@ -139,7 +139,7 @@ def train_theirs(ours: Ours, mistake: Mistake = Mistake(), steps: int | None = N
     losses = []
     for step, batch in enumerate(islice(loader, steps or ours.recipe.steps())):
         ids, targets = torch.tensor(batch.ids), torch.tensor(batch.targets)
-        places = torch.tensor(batch.places)
+        places = torch.tensor(batch.positions)
         labels = torch.full_like(ids, -100).index_copy(0, places, targets)
         ids[places[: mistake.shown]] = targets[: mistake.shown]
         lengths = (batch.row_tokens if mistake.joined else batch.lengths).tolist()

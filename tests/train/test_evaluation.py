@@ -45,10 +45,10 @@ def test_loss_and_accuracy_are_the_models(model, smoke_set):
     loss = right = masked = 0.0
     for batch in held_out.batches:
         with torch.no_grad():
-            logits = model(batch.packed, batch.places)
-            loss += float(model.loss(batch.packed, batch.places, batch.targets))
+            logits = model(batch.packed, batch.positions)
+            loss += float(model.loss(batch.packed, batch.positions, batch.targets))
         right += int((logits.argmax(-1) == batch.targets).sum())
-        masked += len(batch.places)
+        masked += len(batch.positions)
     assert found.masked == masked and found.accuracy == pytest.approx(right / masked)
     assert found.loss == pytest.approx(loss / masked, rel=1e-6)
     tokens = sum(len(batch.packed.ids) for batch in held_out.batches)

@@ -11,7 +11,7 @@ import torch
 from motherbird import MaskedLM
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import recipe, run_log, runs, state
+from motherbird.train import init_weights, recipe, run_log, runs, state
 from motherbird.train.recipe import Save
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -132,7 +132,7 @@ def test_the_average_is_the_mean(whole, tmp_path):
     steps = sorted(state.steps(whole))[-3:]
     assert runs.average(whole, tmp_path / "out", last=2, steps=[steps[0], steps[2]]) == steps
     found = MaskedLM.load(tmp_path / "out")
-    each = [start.of_run(whole, step)[0].state_dict() for step in steps]
+    each = [init_weights.of_run(whole, step)[0].state_dict() for step in steps]
     for name, tensor in found.state_dict().items():
         mean = sum(weights[name].double() for weights in each) / 3
         assert tensor.dtype == torch.float32 and torch.equal(tensor, mean.float())
@@ -141,7 +141,7 @@ def test_the_average_is_the_mean(whole, tmp_path):
     assert f"The mean of steps {steps[0]}, {steps[1]}, {steps[2]} of a run" in card
     assert "not those of the mean" in card and "| device | cpu |" in card
     assert runs.average(whole, tmp_path / "out", last=1) == steps[2:]  # replaces the first
-    one = start.of_run(whole, steps[2])[0].state_dict()
+    one = init_weights.of_run(whole, steps[2])[0].state_dict()
     assert all(
         torch.equal(t, one[n]) for n, t in MaskedLM.load(tmp_path / "out").state_dict().items()
     )
@@ -306,7 +306,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
     assert found.progress.step == plan.steps()
     model = MaskedLM.load(tmp_path / "out")
     assert model.model.config.max_position_embeddings == 256
-    ours = start.of_run(whole)[0].state_dict()
+    ours = init_weights.of_run(whole)[0].state_dict()
     assert all(torch.equal(t, ours[n]) for n, t in model.state_dict().items())
     assert model.model.tokenizer.encode("import os")
     card = (tmp_path / "out" / "README.md").read_text()

@@ -116,7 +116,7 @@ def set_up(
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), roofline.ceilings(config, threads, CEILING_SECONDS)
+    return machine.describe(threads), roofline.rooflines(config, threads, CEILING_SECONDS)
 
 
 @dataclass
@@ -201,7 +201,7 @@ def run(
         plan = Plan(systems, options.workloads, options.repeats, until)
         measure_all(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.ceilings.append(alone(roofline.ceilings, (config, threads, CEILING_SECONDS)))
+        report.ceilings.append(alone(roofline.rooflines, (config, threads, CEILING_SECONDS)))
     result = report.document(finished=True)
     on_result(result)
     return result

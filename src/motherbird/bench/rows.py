@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.config import EncoderConfig
-from ..nn.roofline import flops
+from ..core.flops import flops
 from .check import Check
 from .measure import median, spread
 from .peers import System

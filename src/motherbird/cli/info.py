@@ -39,7 +39,7 @@ def _machine() -> dict[str, Any]:
 
     from .. import __version__
     from ..nn.attention import BACKENDS
-    from ..nn.checkpoint import fastest_dtype
+    from ..nn.devices import fastest_dtype
 
     devices = ["cpu"]
     devices += [f"cuda:{i}" for i in range(torch.cuda.device_count())]

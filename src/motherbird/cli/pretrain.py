@@ -210,19 +210,20 @@ class _Line:
 
     def _share(self, tick: "Tick") -> float | None:
         """Of what this CPU's products reach, forward, backward and head counted; None on a GPU."""
+        from ..core import flops
         from ..nn import roofline
 
         if tick.device != "cpu" or str(tick.dtype) == "torch.float16":
             return None
         if self.ceiling is None:
             name = str(tick.dtype).removeprefix("torch.")
-            found = roofline.ceilings(tick.config, tick.threads, CEILING_SECONDS, [name])
+            found = roofline.rooflines(tick.config, tick.threads, CEILING_SECONDS, [name])
             self.ceiling = found[name] or 0.0
         if not self.ceiling:
             return None
-        head = roofline.head_flops(tick.config, tick.masked)
-        flops = 3 * (roofline.flops(tick.config, tick.lengths) + head)
-        return flops / tick.seconds / self.ceiling / 1e12
+        head = flops.head_flops(tick.config, tick.masked)
+        total = 3 * (flops.flops(tick.config, tick.lengths) + head)
+        return total / tick.seconds / self.ceiling / 1e12
 
 
 def _memory() -> float:

@@ -52,20 +52,20 @@ class Masking:
         return np.flatnonzero(self._ordinary)
 
     def mask(
-        self, ids: Int[np.ndarray, " T"], key: Sequence[int], places: Positions | None = None
+        self, ids: Int[np.ndarray, " T"], key: Sequence[int], positions: Positions | None = None
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " masked"]]:
         """Draw for every token.
 
         Args:
             ids: token ids.
             key: numbers that determine every draw, with the token's place; see `chance.bits`.
-            places: of the tokens, where it is not 0, 1, 2 ...; a token of equal place and key is
+            positions: of the tokens, where it is not 0, 1, 2 ...; a token of equal place and key is
                 drawn for alike in any batch.
 
         Returns:
             The ids to feed (T,), and the indices whose original ids are to be predicted, int64.
         """
-        drawn = random_bits(key, np.arange(len(ids)) if places is None else places)
+        drawn = random_bits(key, np.arange(len(ids)) if positions is None else positions)
         chance = drawn >> _HALF
         of_rate = [np.uint64(round(share * self.rate * 2**32)) for share in (0.8, 0.9, 1.0)]
         hidden = self._ordinary[ids] & (chance < of_rate[2])

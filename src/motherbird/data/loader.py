@@ -82,7 +82,7 @@ class Batch:
     Attributes:
         ids: what is fed.
         lengths: tokens of each piece of a document, in the order of ``ids``.
-        places: where in ``ids`` something is to be predicted.
+        positions: where in ``ids`` something is to be predicted.
         targets: the ids that stood there.
         rows: numbers of the rows in the set.
         row_tokens: tokens of each.
@@ -91,7 +91,7 @@ class Batch:
 
     ids: Int[np.ndarray, " T"]
     lengths: Int[np.ndarray, " S"]
-    places: Int[np.ndarray, " M"]
+    positions: Int[np.ndarray, " M"]
     targets: Int[np.ndarray, " M"]
     rows: Int[np.ndarray, " rows"]
     row_tokens: Int[np.ndarray, " rows"]
@@ -104,11 +104,11 @@ class Batch:
         for first in range(0, len(ends), rows):
             stop = min(len(ends), first + rows) - 1
             begin, end = int(ends[first] - self.row_tokens[first]), int(ends[stop])
-            a, b = np.searchsorted(self.places, (begin, end))
+            a, b = np.searchsorted(self.positions, (begin, end))
             lengths = self.lengths[(pieces > begin) & (pieces <= end)]
             yield MicroBatch(
                 packed_of(self.ids[begin:end], lengths),
-                torch.from_numpy(self.places[a:b] - begin),
+                torch.from_numpy(self.positions[a:b] - begin),
                 torch.from_numpy(self.targets[a:b]),
             )
 
@@ -119,17 +119,17 @@ class MicroBatch:
 
     Attributes:
         packed: the documents, masked.
-        places: the tokens to be predicted.
+        positions: the tokens to be predicted.
         targets: what they should be.
     """
 
     packed: Packed
-    places: Int[torch.Tensor, " M"]
+    positions: Int[torch.Tensor, " M"]
     targets: Int[torch.Tensor, " M"]
 
 
 @dataclass(frozen=True)
-class Request:
+class BatchRequest:
     """All that a batch depends on: rows ``first`` to ``last`` of a phase, and the state behind."""
 
     first: int
@@ -148,7 +148,7 @@ class BatchBuilder:
         self.directory, choice, self.masking = argument
         self.rows = chosen_rows(PreparedDataset(self.directory, verify=False), choice)
 
-    def __call__(self, request: Request) -> Batch:
+    def __call__(self, request: BatchRequest) -> Batch:
         """Gather the rows, epoch by epoch, and mask them.
 
         Raises:
@@ -164,7 +164,7 @@ class BatchBuilder:
                 "motherbird data show verifies the set",
             ) from error
 
-    def _make(self, request: Request) -> Batch:
+    def _make(self, request: BatchRequest) -> Batch:
         taken = np.arange(request.first, request.last)
         epochs, places = taken // len(self.rows), taken % len(self.rows)
         seed, phase = request.behind.seed, request.behind.phase
@@ -211,7 +211,7 @@ class Loader:
         masking: what is hidden.
         step_rows: rows of the global step that begins after so many were trained on.
         rank: of this process among those that share a step.
-        world: how many these are.
+        world_size: how many these are.
         workers: processes that work ahead; 0 makes each batch when it is asked for.
         limit: seconds after which a worker that does not answer is replaced.
         skips: stretches of the order that are left out: first row, and the one behind the last.
@@ -230,7 +230,7 @@ class Loader:
         step_rows: Callable[[int], int],
         *,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         workers: int = 0,
         limit: float = LIMIT,
         skips: Sequence[tuple[int, int]] = (),
@@ -246,7 +246,7 @@ class Loader:
             raise InputError("there is no row to read", str(prepared.directory))
         self.cursor = replace(cursor, fingerprint=prepared.fingerprint)
         self._argument = (prepared.directory, choice, masking)
-        self._step_rows, self._rank, self._world = step_rows, rank, world
+        self._step_rows, self._rank, self._world = step_rows, rank, world_size
         self._workers, self._limit, self._skips = workers, limit, tuple(skips)
 
     def __iter__(self) -> Generator[Batch, None, None]:
@@ -262,7 +262,7 @@ class Loader:
             self.cursor = batch.cursor
             yield batch
 
-    def _requests(self) -> Iterator[Request]:
+    def _requests(self) -> Iterator[BatchRequest]:
         cursor = self.cursor
         while True:
             cursor = cursor.beyond(self._skips)
@@ -271,4 +271,4 @@ class Loader:
                 raise InputError(f"a step of {rows} rows cannot be shared by {self._world} ranks")
             first = cursor.consumed + self._rank * rows // self._world
             cursor = replace(cursor, consumed=cursor.consumed + rows)
-            yield Request(first, first + rows // self._world, cursor)
+            yield BatchRequest(first, first + rows // self._world, cursor)

@@ -20,11 +20,12 @@ from ..core.config import Pooling
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import read_json
-from ..nn import checkpoint
+from ..nn import checkpoint, devices
 from ..nn.encoder import Encoder
 from ..nn.heads import pool
+from ..nn.memory import batch_budget
 from ..nn.packed import pack, split_by_tokens
-from ..nn.threads import batch_budget, map_batches
+from ..nn.threads import executor
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class Embedder:
         ]
         packed = pack(ids)
         device = self.encoder.device
-        fast = checkpoint.fastest_dtype(device)
+        fast = devices.fastest_dtype(device)
         with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
             hidden = self.encoder(packed)
         vectors = normalized(pool(hidden, packed, self.pooling).float())
@@ -291,7 +292,7 @@ class Embedder:
             return (normalized(pooled) if normalize else pooled).cpu().numpy()
 
         on_cpu = self.encoder.device.type == "cpu"
-        done = map_batches(embed, batches) if on_cpu else enumerate(map(embed, batches))
+        done = executor().as_completed(embed, batches) if on_cpu else enumerate(map(embed, batches))
         for number, part in done:
             vectors[batches[number]] = part
             on_batch(len(part))

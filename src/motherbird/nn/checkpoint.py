@@ -20,7 +20,7 @@ from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import DamagedError, DivergedError, InputError
 from ..files import check_files, new_directory, parse_json, read_json
-from .linear import int8
+from .devices import INT8, resolve_device, resolve_dtype
 from .quantize import quantize
 
 WEIGHTS = "model.safetensors"
@@ -30,9 +30,6 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the format's own specification
 HEADS = ("head.", "decoder.", "classifier.")
 ENCODER = ("embeddings.", "layers.", "final_norm.")
-INT8 = "int8"  # no dtype of weights: how products are computed
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
-          "float64": torch.float64}  # fmt: skip
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -236,61 +233,6 @@ def _select(
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def resolve_device(device: torch.device | str | None) -> torch.device:
-    """A torch device that this machine has.
-
-    Raises:
-        InputError: it has not, naming those that it has.
-    """
-    try:
-        chosen = torch.device(device or "cpu")
-        if chosen.type == "meta":
-            raise RuntimeError("meta tensors hold no values")
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
-                *(["mps"] if torch.backends.mps.is_available() else [])]  # fmt: skip
-        raise InputError(
-            f"device {str(device)!r} is not on this machine", how=f"use {' or '.join(have)}"
-        ) from error
-    return chosen
-
-
-def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
-    """A torch dtype from its name; "auto" is the fastest that the device computes in.
-
-    Raises:
-        InputError: no such dtype.
-    """
-    if dtype == INT8:
-        fastest = fastest_dtype(device)
-        if reason := int8.why_not(device, fastest):
-            raise InputError("dtype 'int8' cannot run here", reason, "use auto")
-        return fastest
-    if dtype == "auto":
-        return fastest_dtype(device)
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise InputError(
-                f"dtype {dtype!r} is unknown", how=f"use auto, {', '.join(DTYPES)}, int8"
-            )
-        return DTYPES[dtype]
-    if dtype is not None and dtype not in DTYPES.values():
-        raise InputError(f"dtype {dtype} is not supported", how=f"use {', '.join(DTYPES)}")
-    return dtype
-
-
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has units for it (AMX, AVX512-BF16, recent GPUs), else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        units = ("amx_bf16", "avx512_bf16")
-        return torch.bfloat16 if any(has.get(unit) for unit in units) else torch.float32
-    return torch.float32
 
 
 def own_tokenizer(model: nn.Module) -> Tokenizer:

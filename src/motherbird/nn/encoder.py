@@ -21,9 +21,9 @@ from . import checkpoint, init
 from .attention import AttentionPlan, Backend
 from .dropout import dropout
 from .linear import Projection
+from .memory import keep_freed_memory
 from .packed import Packed, check_ids
 from .rope import pairs_together, rotate
-from .threads import keep_freed_memory
 
 tanh_gelu = partial(gelu, approximate="tanh")
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {

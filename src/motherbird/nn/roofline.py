@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.config import EncoderConfig
+from ..core.flops import matmul_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,59 +21,28 @@ HOPELESS = 5.0  # seconds that one product may take; slower ways are no ceiling
 _PROBE = 64  # rows on which that is tried first
 
 
-def products(config: EncoderConfig) -> tuple[tuple[int, int], ...]:
-    """(outputs, inputs) of a layer's four products: Wqkv, attention Wo, Wi, mlp Wo."""
-    width, glu = config.hidden_size, config.intermediate_size
-    return (3 * width, width), (width, width), (2 * glu, width), (width, glu)
-
-
-def keys_seen(length: int, window: int | None) -> int:
-    """Pairs of a query and a key that it sees, in one layer and one document; window each side."""
-    if window is None or length <= window:
-        return length * length
-    return length * (2 * window + 1) - window * (window + 1)
-
-
-def flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
-    """Floating-point operations of encoding documents of these lengths.
-
-    Of a token: twice the weights that it meets, and 4 x D for each key that it sees in each layer.
-    The weights are those of the products; the embedding is looked up, norms and GELU are left out.
-    """
-    weights = config.num_hidden_layers * sum(rows * columns for rows, columns in products(config))
-    windows = [None if k == "full_attention" else config.half_window for k in config.layers]
-    keys = sum(keys_seen(length, window) for length in lengths for window in windows)
-    return 2 * weights * sum(lengths) + 4 * config.hidden_size * keys
-
-
-def head_flops(config: EncoderConfig, masked: int) -> int:
-    """Floating-point operations of the masked-LM head on so many tokens."""
-    width = config.hidden_size
-    return 2 * masked * (width * width + width * config.vocab_size)
-
-
-def ceilings(
+def rooflines(
     config: EncoderConfig, threads: int, seconds: float, dtypes: Sequence[str] = DTYPES
 ) -> dict[str, float | None]:
-    """`ceiling` of every dtype, with so many threads."""
+    """`roofline` of every dtype, with so many threads."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {dtype: ceiling(config, dtype, seconds) for dtype in dtypes}
+        return {dtype: roofline(config, dtype, seconds) for dtype in dtypes}
     finally:
         torch.set_num_threads(before)
 
 
-def ceiling(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
+def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     """TFLOPS of a layer's four products at 4,096 rows, each in the best way that we know.
 
     The rows come in two portions: see `PORTION`. Each way is repeated for ``seconds`` and at least
     three times. None where this machine has no usable way to compute in the dtype.
     """
     total_flops, total_seconds = 0, 0.0
-    for outputs, inputs in products(config):
+    for outputs, inputs in matmul_shapes(config):
         times = [_best_time(way, outputs, inputs, seconds) for way in WAYS[dtype]]
         usable = [t for t in times if t is not None]
         if not usable:

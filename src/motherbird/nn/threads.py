@@ -1,63 +1,103 @@
-"""Every core of a CPU at work: whole batches side by side, rather than each operation cut up.
+"""The threads that compute on a CPU: one batch on each core, rather than one batch on all cores.
 
-Threads that share an operation wait for each other after it, hundreds of times a batch, and wait
-long where the machine has other work to do. Threads that have a batch each never wait.
+Threads that share an operation wait for each other after it, hundreds of times a batch. Threads
+that run a batch each do not wait. `executor` creates them once per process; each of them keeps one
+intra-op thread for its whole life, and the number of the calling thread never changes.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cache
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from typing import Any, TypeVar
 
 import torch
-
-GPU_TOKENS = 8192
-CPU_TOKENS = 2048  # what a core holds in its caches; docs/log.md
-LEAST_TOKENS = 256  # below it the products slow down
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_batches(
-    work: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[tuple[int, Result]]:
-    """Number and result of every item, as they get done; first items are begun first.
-
-    Where there are fewer items than threads (`torch.get_num_threads`) they run one after another,
-    each on all threads.
+class Executor:
+    """Worker threads with one intra-op thread each.
 
     Args:
-        work: called on several threads at once; torch's modes (``inference_mode``) are its own.
-        items: what it is called with.
+        count: number of worker threads. With 1 there is no worker: work runs in the calling thread.
     """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(items) < threads:
-        yield from ((number, work(item)) for number, item in enumerate(items))
-        return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        numbers = {pool.submit(work, item): number for number, item in enumerate(items)}
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = _single_threaded_pool(count) if count > 1 else None
+
+    def submit(self, work: Callable[..., Result], *args: Any) -> "Future[Result]":
+        """Run ``work(*args)`` in a worker thread, or now where there is none."""
+        if self._pool is not None:
+            return self._pool.submit(work, *args)
+        future: Future[Result] = Future()
         try:
-            for done in as_completed(numbers):
-                yield numbers.pop(done), done.result()
+            future.set_result(work(*args))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def as_completed(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the index and the result of every item, in the order of completion.
+
+        Items are started in the order given. Where there are fewer items than threads, they run
+        one after another in the calling thread, each with all intra-op threads.
+
+        Args:
+            work: called from several threads. torch's modes such as ``inference_mode`` are local to
+                a thread, so ``work`` has to enter its own.
+            items: the arguments.
+        """
+        if self._pool is None or len(items) < self.count:
+            yield from ((index, work(item)) for index, item in enumerate(items))
+            return
+        indices = {self._pool.submit(work, item): index for index, item in enumerate(items)}
+        try:
+            for future in as_completed(list(indices)):
+                yield indices.pop(future), future.result()
         finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # a thread's own number is also that of later threads
+            for future in indices:
+                future.cancel()
 
 
-def batch_budget(total: int, device: torch.device) -> int:
-    """A good budget for `split_by_tokens` of ``total`` tokens: every core gets a few batches."""
-    if device.type != "cpu":
-        return GPU_TOKENS
-    return min(CPU_TOKENS, max(LEAST_TOKENS, total // (2 * torch.get_num_threads())))
+_executors: dict[int, Executor] = {}
+_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_executors.clear)
 
 
-@cache
-def keep_freed_memory() -> None:
-    """Let a process on glibc use the memory of one layer again for the next.
+def executor(count: int | None = None) -> Executor:
+    """Return the process's executor with ``count`` threads, by default `torch.get_num_threads`."""
+    count = count or torch.get_num_threads()
+    with _lock:
+        if count not in _executors:
+            _executors[count] = Executor(count)
+        return _executors[count]
 
-    By default glibc hands large blocks back to the system as they are freed, and every layer pays
-    for fresh pages: up to a fifth of the time. Its threshold follows the largest block that was
-    ever freed (mallopt(3), "dynamic mmap threshold", at most 32 MB); this frees one, never touched.
+
+def _single_threaded_pool(count: int) -> ThreadPoolExecutor:
+    """Start ``count`` threads that keep one intra-op thread each.
+
+    `torch.set_num_threads` sets the number of the thread that calls it, and the number that threads
+    which have not used torch yet will start with. So every worker sets its own and uses torch once,
+    and afterwards the number for all other threads is set back.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="motherbird")
+    all_started = threading.Barrier(count)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # makes torch keep the number for this thread
+        all_started.wait()
+
+    try:
+        for future in [pool.submit(start) for _ in range(count)]:
+            future.result()
+    finally:
+        torch.set_num_threads(before)
+    return pool

@@ -17,8 +17,8 @@ from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.attention import tiled
 from ..nn.attention.plan import BLOCK
-from ..nn.checkpoint import resolve_device
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
+from ..nn.devices import resolve_device
 from ..nn.heads import MaskedLM
 from .gradients import in_fixed_order, of_leaf, side_by_side, threads_beside
 from .init_weights import model_of
@@ -218,7 +218,7 @@ def _speed(
             with torch.autocast(
                 device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False
             ):
-                return model.loss(item.packed, item.places, item.targets)
+                return model.loss(item.packed, item.positions, item.targets)
 
         leaves = [partial(loss, item) for item in batch.micro_batches(micro)]
         run = threads.pool.map if threads.pool else map

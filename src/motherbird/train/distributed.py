@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from ..errors import InputError, WorkerError
-from ..nn.checkpoint import resolve_device
+from ..nn.devices import resolve_device
 
 PATIENCE = 1800.0  # seconds for what rank 0 does alone: verify and read a checkpoint, save the last
 

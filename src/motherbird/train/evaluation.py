@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch.nn import functional
 
-from ..data.loader import BatchBuilder, Cursor, MicroBatch, Request, RowFilter, masking_of
+from ..data.loader import BatchBuilder, Cursor, MicroBatch, BatchRequest, RowFilter, masking_of
 from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.heads import MaskedLM
@@ -52,7 +52,7 @@ class HeldOut:
         count = min(rows, len(maker.rows))
         self.batches: list[MicroBatch] = []
         if count:
-            self.batches += maker(Request(0, count, Cursor(SEED))).micro_batches(micro_rows)
+            self.batches += maker(BatchRequest(0, count, Cursor(SEED))).micro_batches(micro_rows)
 
     def __bool__(self) -> bool:
         return bool(self.batches)
@@ -66,7 +66,7 @@ class HeldOut:
         def figures(batch: MicroBatch) -> tuple[float, float, float]:
             device = world.device.type
             with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-                logits = model(batch.packed, batch.places)
+                logits = model(batch.packed, batch.positions)
             targets = batch.targets.to(logits.device)
             loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
             right = (logits.argmax(-1) == targets).sum()
@@ -163,7 +163,7 @@ def _text_of(held_out: HeldOut, special: list[int]) -> Int[np.ndarray, " T"]:
     parts = []
     for batch in held_out.batches:
         ids = batch.packed.ids.clone()
-        ids[batch.places] = batch.targets
+        ids[batch.positions] = batch.targets
         parts.append(ids.numpy())
     text = np.concatenate(parts)
     return text[~np.isin(text, special)]

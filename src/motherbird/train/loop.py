@@ -14,7 +14,7 @@ from ..core.masking import Masking
 from ..core.tokenizer import Tokenizer
 from ..data.packing import best_fit
 from ..errors import DivergedError, InputError
-from ..nn.checkpoint import fastest_dtype
+from ..nn.devices import fastest_dtype
 from ..nn.heads import MaskedLM
 from ..nn.packed import Packed, pack
 

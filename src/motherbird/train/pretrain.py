@@ -312,7 +312,7 @@ class _Process:
             seconds = time.perf_counter() - began
             self.on_tick(
                 Tick(step, self.steps, phase.name, seconds, waited, self.save_seconds,
-                     batch.lengths.tolist(), len(batch.places), evaluation,
+                     batch.lengths.tolist(), len(batch.positions), evaluation,
                      self.stepper.model.model.config, self.stepper.dtype,
                      self.world.device.type, self.threads.count)
             )  # fmt: skip
@@ -324,7 +324,7 @@ class _Process:
         return Loader(
             self.prepared, phase.choice, cursor, masking_of(self.prepared, rate),
             lambda rows: phase.batch.at(rows, phase.seq_len),
-            rank=self.world.rank, world=self.world.size, workers=self.recipe.train.workers,
+            rank=self.world.rank, world_size=self.world.size, workers=self.recipe.train.workers,
             skips=skips,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from ..core import tokenizer as tokenizers
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
-from ..nn import checkpoint
+from ..nn import checkpoint, devices
 from ..nn.heads import MaskedLM
 from . import card, run_log, state
 from .init_weights import of_run, phase_of
@@ -177,7 +177,7 @@ def average(
         best: so many of those with the lowest loss on held-out rows, evaluated at their very step.
         steps: these; all that are named by any of the three are averaged, each once.
         data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights, a name of `checkpoint.DTYPES`; the mean is taken in float64.
+        dtype: of the written weights, a name of `devices.DTYPES`; the mean is taken in float64.
 
     Returns:
         The steps that were averaged.
@@ -315,7 +315,7 @@ def export(
         out: new, or a model that motherbird wrote.
         step: of a checkpoint; the newest if not given.
         data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights, a name of `checkpoint.DTYPES`.
+        dtype: of the written weights, a name of `devices.DTYPES`.
 
     Raises:
         InputError: there is no such step, or the set is not there.
@@ -340,7 +340,7 @@ def _save(
 ) -> None:
     """A Hugging Face directory with its card."""
     checkpoint.save(
-        model.to(checkpoint.DTYPES[dtype]),
+        model.to(devices.DTYPES[dtype]),
         out,
         tokenizer=tokenizer,
         extra=lambda fresh: card.write(fresh, run, steps, data),

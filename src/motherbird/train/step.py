@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.config import EncoderConfig
 from ..data.loader import Batch, MicroBatch
-from ..nn.checkpoint import DTYPES, fastest_dtype
+from ..nn.devices import DTYPES, fastest_dtype
 from ..nn.dropout import keyed
 from ..nn.heads import MaskedLM
 from .distributed import World
@@ -85,7 +85,7 @@ class Stepper:
         before = progress.cursor.rows
         rows = batch.cursor.rows - before
         lr = self.rate.at(before * self.phase.seq_len, self.phase.tokens)
-        counts = self.world.gather([len(batch.ids), len(batch.places)])
+        counts = self.world.gather([len(batch.ids), len(batch.positions)])
         tokens, masked = (int(sum(column)) for column in zip(*counts, strict=True))
         micro = list(batch.micro_batches(self.recipe.micro_rows(self.phase, rows)))
         losses, gradients = of_step(
@@ -123,7 +123,7 @@ class Stepper:
             # Its cache would be shared by threads, and every weight is cast once anyway.
             torch.autocast(device.type, self.dtype, enabled=fast, cache_enabled=False),
         ):
-            return self.model.loss(batch.packed, batch.places, batch.targets) * share
+            return self.model.loss(batch.packed, batch.positions, batch.targets) * share
 
     def _judge(self, loss: float, norm: float, progress: Progress) -> tuple[Judgement, Progress]:
         """What becomes of the step; float16's scale moves by what it finds."""

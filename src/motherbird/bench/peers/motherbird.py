@@ -34,7 +34,7 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
     from ...nn.encoder import Encoder
     from ...nn.heads import pool
     from ...nn.packed import pack
-    from ...nn.threads import map_batches
+    from ...nn.threads import executor
 
     torch.set_num_threads(threads)
     encoder = Encoder.load(directory, dtype=dtype, attention=attention)
@@ -45,7 +45,7 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
         return pool(encoder(packed).float(), packed, "mean").numpy()
 
     def encode_all(batches: Batches) -> list[NDArray[np.float32]]:
-        done = dict(map_batches(encode, batches))
+        done = dict(executor().as_completed(encode, batches))
         return [done[number] for number in range(len(batches))]
 
     return encode_all

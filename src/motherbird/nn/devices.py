@@ -1,0 +1,65 @@
+"""Devices and dtypes: from the names that users give to what this machine has."""
+
+import torch
+
+from ..errors import InputError
+from .linear import int8
+
+INT8 = "int8"  # not a dtype of weights, but of matrix products
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+          "float64": torch.float64}  # fmt: skip
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return a torch device of this machine; None is the CPU.
+
+    Raises:
+        InputError: this machine does not have it; the message lists those that it has.
+    """
+    try:
+        chosen = torch.device(device or "cpu")
+        if chosen.type == "meta":
+            raise RuntimeError("meta tensors hold no values")
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
+                *(["mps"] if torch.backends.mps.is_available() else [])]  # fmt: skip
+        raise InputError(
+            f"device {str(device)!r} is not on this machine", how=f"use {' or '.join(have)}"
+        ) from error
+    return chosen
+
+
+def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
+    """Return a torch dtype from its name; "auto" is the fastest on the device.
+
+    Raises:
+        InputError: the name is unknown, or the device cannot compute in it.
+    """
+    if dtype == INT8:
+        fastest = fastest_dtype(device)
+        if reason := int8.why_not(device, fastest):
+            raise InputError("dtype 'int8' cannot run here", reason, "use auto")
+        return fastest
+    if dtype == "auto":
+        return fastest_dtype(device)
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise InputError(
+                f"dtype {dtype!r} is unknown", how=f"use auto, {', '.join(DTYPES)}, int8"
+            )
+        return DTYPES[dtype]
+    if dtype is not None and dtype not in DTYPES.values():
+        raise InputError(f"dtype {dtype} is not supported", how=f"use {', '.join(DTYPES)}")
+    return dtype
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the device has instructions for it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        extensions = ("amx_bf16", "avx512_bf16")
+        return torch.bfloat16 if any(map(has.get, extensions)) else torch.float32
+    return torch.float32
