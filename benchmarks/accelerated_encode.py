@@ -33,7 +33,7 @@ def build(layers: int, dtype: torch.dtype, texts: list[str]) -> SentenceTransfor
     config = motherbird.EncoderConfig(
         vocab_size=vocabulary.vocab_size, num_hidden_layers=layers, **ids
     )
-    encoder = motherbird.Encoder(config)
+    encoder = motherbird.nn.Encoder(config)
     encoder.tokenizer = vocabulary
     with tempfile.TemporaryDirectory() as folder:
         motherbird.Embedder(encoder).save(f"{folder}/model")

@@ -17,7 +17,8 @@ import numpy as np
 from common import finish, machine, texts
 from numpy.typing import NDArray
 
-from motherbird import Embedder, Encoder
+from motherbird import Embedder
+from motherbird.nn import Encoder
 
 NEIGHBOURS = 10
 

@@ -21,7 +21,8 @@ import numpy as np
 from common import finish, machine
 from numpy.typing import NDArray
 
-from motherbird import Embedder, Encoder
+from motherbird import Embedder
+from motherbird.nn import Encoder
 
 TOP = 10
 

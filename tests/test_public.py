@@ -8,10 +8,14 @@ import sys
 import motherbird
 
 NAMES = {
-    "DamagedError", "Embedder", "Encoder", "EncoderConfig", "InputError", "MaskedLM",
-    "MotherbirdError", "Packed", "SequenceClassifier", "TokenClassifier", "Tokenizer",
-    "accelerate", "pack", "presets", "repad", "restore", "split_by_tokens", "tokenizer", "unpack",
-    "__version__",
+    "DamagedError", "Embedder", "EncoderConfig", "InputError", "MaskedLM", "MotherbirdError",
+    "Tokenizer", "accelerate", "nn", "presets", "restore", "tokenizer", "__version__",
+}  # fmt: skip
+
+
+NN_NAMES = {
+    "Encoder", "MaskedLM", "Packed", "SequenceClassifier", "TokenClassifier", "pack", "repad",
+    "unpack",
 }  # fmt: skip
 
 
@@ -22,19 +26,26 @@ def parameters(function):
 def test_names():
     assert set(motherbird.__all__) == NAMES
     assert all(getattr(motherbird, name) is not None for name in NAMES)
+    assert set(motherbird.nn.__all__) == NN_NAMES
+    assert all(getattr(motherbird.nn, name) is not None for name in NN_NAMES)
 
 
-def test_a_name_that_is_none():
-    assert not hasattr(motherbird, "Encodr")
+def test_an_unknown_name():
+    assert not hasattr(motherbird, "Encodr") and not hasattr(motherbird.nn, "Encodr")
 
 
 def test_signatures():
     load = ["name_or_dir", "dtype", "attention", "device", "revision"]
-    for model in (motherbird.Encoder, motherbird.MaskedLM, motherbird.Embedder):
+    for model in (
+        motherbird.nn.Encoder,
+        motherbird.nn.MaskedLM,
+        motherbird.MaskedLM,
+        motherbird.Embedder,
+    ):
         assert parameters(model.load) == load
-    assert parameters(motherbird.Encoder.save) == ["self", "directory", "tokenizer"]
+    assert parameters(motherbird.nn.Encoder.save) == ["self", "directory", "tokenizer"]
     assert parameters(motherbird.MaskedLM.fill) == ["self", "text", "top_k"]
-    assert parameters(motherbird.MaskedLM.forward) == ["self", "packed", "positions"]
+    assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [
         "self", "texts", "prompt", "normalize", "truncate_dim", "max_length", "truncate",
         "batch_tokens",

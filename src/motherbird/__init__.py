@@ -1,7 +1,7 @@
-"""motherbird: a ModernBERT encoder that is never padded.
+"""motherbird: a ModernBERT encoder without padding.
 
-Public names are imported when they are first used, so that ``import motherbird`` and the command
-line's help cost milliseconds and never import torch.
+Public names are imported when they are first used, so that ``import motherbird`` and the help of
+the command line take milliseconds and do not import torch. `motherbird.nn` has the torch modules.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import nn as nn
     from .core import presets as presets
     from .core.config import EncoderConfig as EncoderConfig
     from .core.tokenizer import Tokenizer as Tokenizer
@@ -19,48 +20,34 @@ if TYPE_CHECKING:
     from .models.accelerate import accelerate as accelerate
     from .models.accelerate import restore as restore
     from .models.embedder import Embedder as Embedder
-    from .nn.encoder import Encoder as Encoder
-    from .nn.heads import MaskedLM as MaskedLM
-    from .nn.heads import SequenceClassifier as SequenceClassifier
-    from .nn.heads import TokenClassifier as TokenClassifier
-    from .nn.packed import Packed as Packed
-    from .nn.packed import pack as pack
-    from .nn.packed import repad as repad
-    from .nn.packed import split_by_tokens as split_by_tokens
-    from .nn.packed import unpack as unpack
+    from .models.masked_lm import MaskedLM as MaskedLM
 
-_HOME = {
+_HOMES = {
     "DamagedError": "errors",
     "Embedder": "models.embedder",
-    "Encoder": "nn.encoder",
     "EncoderConfig": "core.config",
     "InputError": "errors",
-    "MaskedLM": "nn.heads",
+    "MaskedLM": "models.masked_lm",
     "MotherbirdError": "errors",
-    "Packed": "nn.packed",
-    "SequenceClassifier": "nn.heads",
-    "TokenClassifier": "nn.heads",
     "Tokenizer": "core.tokenizer",
     "accelerate": "models.accelerate",
-    "pack": "nn.packed",
+    "nn": "",
     "presets": "core",
-    "repad": "nn.packed",
     "restore": "models.accelerate",
-    "split_by_tokens": "nn.packed",
     "tokenizer": "core.tokenizer",
-    "unpack": "nn.packed",
 }
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOMES:
         raise AttributeError(f"module 'motherbird' has no attribute {name!r}")
     from importlib import import_module
 
-    if name == "presets":
-        return import_module("motherbird.core.presets")
-    return getattr(import_module(f"motherbird.{_HOME[name]}"), name)
+    home = ".".join(part for part in ("motherbird", _HOMES[name]) if part)
+    if name in ("nn", "presets"):  # modules themselves
+        return import_module(f"{home}.{name}")
+    return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -65,8 +65,8 @@ def motherbird(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def model(small_tokenizer, tmp_path_factory) -> Path:
     """The folder of a toy model with a masked-LM head, a tokenizer and prompts; 512 tokens."""
-    from motherbird import Embedder, EncoderConfig, MaskedLM
-    from motherbird.nn import checkpoint
+    from motherbird import Embedder, EncoderConfig
+    from motherbird.nn import MaskedLM, checkpoint
 
     torch.manual_seed(0)
     token = {f"{role}_token_id": small_tokenizer.id_of(role) for role in ("cls", "sep", "pad")}
@@ -88,7 +88,7 @@ def model(small_tokenizer, tmp_path_factory) -> Path:
     masked_lm.model.tokenizer = small_tokenizer
     embedder = Embedder(masked_lm.model, prompts={"query": "question: "})
     directory = tmp_path_factory.mktemp("models") / "toy"
-    checkpoint.save(masked_lm, directory, extra=embedder.write_modules)
+    checkpoint.save(masked_lm, directory, write_more=embedder.write_modules)
     return directory
 
 

@@ -261,7 +261,7 @@ def test_a_model_that_is_none_or_damaged(motherbird, model, place, tree):
     call("in.txt").refused("this is a file")
     call("no-weights").refused("no model.safetensors.*no-weights")
     call("changed").refused("SHA-256.*changed.model.safetensors", code=1)
-    call("cut").refused("not a whole safetensors file.*cut.model.safetensors", code=1)
+    call("cut").refused("not a valid safetensors file.*cut.model.safetensors", code=1)
     call("no-part").refused("no-part", code=2)
     assert tree(place) == before
 

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import motherbird as package
-from motherbird import EncoderConfig, SequenceClassifier
+from motherbird import EncoderConfig
+from motherbird.nn import SequenceClassifier
 
 
 def test_a_model_as_json(motherbird, model, documented, has_shape):
@@ -112,7 +113,7 @@ def test_damaged_weights(keep, motherbird, model, tmp_path):
     (tmp_path / "cut" / "motherbird.json").unlink()
     weights = (model / "model.safetensors").read_bytes()
     (tmp_path / "cut" / "model.safetensors").write_bytes(weights[:keep])
-    says = "not a whole safetensors file.*model.safetensors.*again"
+    says = "not a valid safetensors file.*model.safetensors.*again"
     motherbird("info", tmp_path / "cut").refused(says, code=1)
     error = motherbird("info", tmp_path / "cut", "--json").refused(says, code=1).json["error"]
     assert error["code"] == "damaged"

@@ -131,12 +131,12 @@ def broken(error):
 
 
 def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
-    error = RuntimeError("what nobody\n\nexpected")
-    monkeypatch.setattr("motherbird.nn.heads.MaskedLM.load", broken(error))
+    error = RuntimeError("not\n\nexpected")
+    monkeypatch.setattr("motherbird.models.masked_lm.MaskedLM.load", broken(error))
     call = ("fill-mask", "a [MASK]", "--model", model)
     result = motherbird(*call)
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("error: RuntimeError: what nobody expected: this is a bug")
+    assert result.err.startswith("error: RuntimeError: not expected: this is a bug")
     assert result.err.count("\n") == 1 and "--debug" in result.err
     result = motherbird(*call, "--json")
     assert result.code == 1 and result.json["error"]["code"] == "internal"
@@ -146,7 +146,7 @@ def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
     "error", [OSError(28, "No space left on device", "/some/file"), MemoryError()], ids=repr
 )
 def test_an_error_of_the_machine_is_no_bug(error, motherbird, model, monkeypatch):
-    monkeypatch.setattr("motherbird.nn.heads.MaskedLM.load", broken(error))
+    monkeypatch.setattr("motherbird.models.masked_lm.MaskedLM.load", broken(error))
     motherbird("fill-mask", "a [MASK]", "--model", model).refused("space|memory", code=1)
 
 
@@ -158,12 +158,12 @@ def test_debug_shows_the_traceback(model):
 
 
 def test_verbose_says_what_was_chosen(motherbird, model):
-    from motherbird.nn.attention import _announce
+    from motherbird.nn import kernels
 
     call = ("fill-mask", "a [MASK]", "--model", model)
-    _announce.cache_clear()
+    kernels.choose.cache_clear()
     assert "INFO: attention on cpu" in motherbird("--verbose", *call).err
-    _announce.cache_clear()
+    kernels.choose.cache_clear()
     motherbird(*call).done()
 
 

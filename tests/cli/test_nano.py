@@ -90,13 +90,13 @@ def test_the_same_in_transformers(nano, length, caplog):
     with caplog.at_level(logging.INFO, logger="transformers"):
         theirs = transformers.AutoModelForMaskedLM.from_pretrained(nano, dtype=torch.float32)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
-    ours = package.MaskedLM.load(nano, dtype="float32")
+    ours = package.nn.MaskedLM.load(nano, dtype="float32")
     text = " ".join([FRANCE] * length)
     ids = package.tokenizer(nano).encode_masked(text)
     assert words(text)["input_ids"] == ids
     with torch.inference_mode():
         wanted = theirs(input_ids=torch.tensor([ids])).logits[0]
-        found = ours(package.pack([ids]))
+        found = ours(package.nn.pack([ids]))
     assert (found - wanted).abs().max() <= 2e-3
 
 

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motherbird import Encoder, EncoderConfig, MaskedLM, presets
+from motherbird import EncoderConfig, presets
 from motherbird.core import hf_config
 from motherbird.core.config import FIELDS, every_nth_global
 from motherbird.errors import InputError
+from motherbird.nn import Encoder, MaskedLM
 
 FULL, LOCAL = "full_attention", "sliding_attention"
 MIXED = (FULL, LOCAL, FULL, FULL, LOCAL)  # no "every n-th layer" gives this
@@ -247,7 +248,7 @@ def built(head_dim, layer_types, **values) -> EncoderConfig:
 
 
 def written_and_read(config: EncoderConfig) -> EncoderConfig:
-    raw = hf_config.write(config, "ModernBertModel", torch.float32, ())
+    raw = hf_config.write(config, "ModernBertModel", "float32", ())
     return hf_config.read(json.loads(json.dumps(raw)), "config.json")
 
 
@@ -270,7 +271,7 @@ def test_write_then_read_gives_an_equal_config(values):
 
 def test_what_is_written_is_the_superset():
     config = read(NEUTRAL, OLD)
-    raw = hf_config.write(config, "ModernBertForMaskedLM", torch.bfloat16, ())
+    raw = hf_config.write(config, "ModernBertForMaskedLM", "bfloat16", ())
     for key in (*OLD.keys() - {"repad_logits_with_grad", "position_embedding_type"}, *NEW):
         assert key in raw
     assert raw["rope_parameters"] == NEW["rope_parameters"]
@@ -286,7 +287,7 @@ def test_transformers_reads_what_we_write(tmp_path):
     from transformers import AutoConfig
 
     config = read(NEUTRAL, OLD)
-    raw = hf_config.write(config, "ModernBertModel", torch.float32, ())
+    raw = hf_config.write(config, "ModernBertModel", "float32", ())
     (tmp_path / "config.json").write_text(json.dumps(raw))
     theirs = AutoConfig.from_pretrained(tmp_path)
     assert tuple(theirs.layer_types) == config.layers
@@ -298,7 +299,7 @@ def test_transformers_reads_what_we_write(tmp_path):
 def test_inexpressible_layer_types_are_written_without_the_old_key_and_with_one_warning(caplog):
     config = EncoderConfig(num_hidden_layers=5, layer_types=MIXED)
     with caplog.at_level(logging.WARNING, logger="motherbird"):
-        raw = hf_config.write(config, "ModernBertModel", torch.float32, ())
+        raw = hf_config.write(config, "ModernBertModel", "float32", ())
     assert "global_attn_every_n_layers" not in raw
     assert raw["layer_types"] == list(MIXED)
     assert len(caplog.records) == 1 and "layer_types" in caplog.text
@@ -308,7 +309,7 @@ def test_inexpressible_layer_types_are_written_without_the_old_key_and_with_one_
 def test_expressible_layer_types_are_written_with_the_old_key_and_without_warning(caplog):
     config = EncoderConfig(num_hidden_layers=4, layer_types=(FULL, LOCAL, FULL, LOCAL))
     with caplog.at_level(logging.WARNING, logger="motherbird"):
-        raw = hf_config.write(config, "ModernBertModel", torch.float32, ())
+        raw = hf_config.write(config, "ModernBertModel", "float32", ())
     assert raw["global_attn_every_n_layers"] == 2
     assert not caplog.records
 

@@ -239,7 +239,7 @@ def test_truncation_keeps_the_frame(text, length, small_tokenizer):
 
 @pytest.mark.parametrize("length", [-1, 0, 1, 2])
 def test_truncation_to_nothing(length, small_tokenizer):
-    with pytest.raises(InputError, match=f"nothing of a text fits into {length}"):
+    with pytest.raises(InputError, match=f"no text fits into {length}"):
         small_tokenizer.truncate(small_tokenizer.encode("some text"), length)
 
 
@@ -435,3 +435,59 @@ def test_broken_files(text, name, small_tokenizer, tmp_path):
 def test_a_folder_without_tokenizer(tmp_path):
     with pytest.raises(InputError, match="no tokenizer.json"):
         load(tmp_path)
+
+
+# --- pairs and offsets
+
+
+PIECES = st.text("ab .\n\té中😀", max_size=30)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(PIECES, PIECES), max_size=5), st.integers(5, 40))
+@example([("aa", "aa"), ("aaa", "aa"), ("aa", "aaa")], 6)
+def test_pairs_are_those_of_the_library(small_tokenizer, pairs, max_length):
+    """Its own truncation, longest first, is the oracle; it works on a whole tokenizer only."""
+    oracle = tokenizers.Tokenizer.from_str(small_tokenizer.backend.to_str())
+    oracle.encode_special_tokens = True
+    whole = [len(oracle.encode(*pair)) for pair in pairs]
+    oracle.enable_truncation(max_length, strategy="longest_first")
+    ids, truncated = small_tokenizer.encode_pairs(pairs, max_length)
+    assert ids == [oracle.encode(*pair).ids for pair in pairs]
+    assert truncated == sum(length > max_length for length in whole)
+
+
+def test_a_pair_worked_out(small_tokenizer):
+    first, second = small_tokenizer.encode("import os")[1:-1], small_tokenizer.encode("x")[1:-1]
+    cls, sep = small_tokenizer.id_of("cls"), small_tokenizer.id_of("sep")
+    [ids], truncated = small_tokenizer.encode_pairs([("import os", "x")], 100)
+    assert ids == [cls, *first, sep, *second, sep] and truncated == 0
+    [ids], truncated = small_tokenizer.encode_pairs([("import os", "x")], 5)
+    assert ids == [cls, first[0], sep, *second[:1], sep] and truncated == 1
+
+
+def test_a_length_that_no_pair_fits_into(small_tokenizer):
+    with pytest.raises(InputError, match="no pair of texts fits into 4 tokens"):
+        small_tokenizer.encode_pairs([("a", "b")], 4)
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+def test_offsets_point_into_the_text(small_tokenizer, texts):
+    encodings = small_tokenizer.encode_offsets(texts)
+    assert [e.ids for e in encodings] == [small_tokenizer.encode(text) for text in texts]
+    for text, (ids, offsets) in zip(texts, encodings, strict=True):
+        assert len(ids) == len(offsets) and offsets[0] == offsets[-1] == (0, 0)
+        inner = offsets[1:-1]
+        assert all(0 <= start <= end <= len(text) for start, end in inner)
+        assert all(a <= b for (a, _), (b, _) in zip(inner, inner[1:], strict=False))
+        if inner:  # no character is left out
+            covered = {i for start, end in inner for i in range(start, end)}
+            assert covered == set(range(len(text)))
+
+
+def test_offsets_of_words(small_tokenizer):
+    text = "def f(x):\n    return x + 1"
+    ids, offsets = small_tokenizer.encode_offsets([text])[0]
+    pieces = [text[start:end] for start, end in offsets[1:-1]]
+    assert "".join(pieces) == text
+    assert [small_tokenizer.backend.decode([i]) for i in ids[1:-1]] == pieces

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from exportables import exportable
 
-from motherbird import Encoder
 from motherbird.errors import ParityError
 from motherbird.export.certificate import (
     CASES,
@@ -16,9 +16,10 @@ from motherbird.export.certificate import (
     check,
     compare,
     machine,
-    ours,
     padded,
+    reference,
 )
+from motherbird.nn import Encoder
 
 
 def outputs(*documents):
@@ -146,10 +147,12 @@ def test_packed_and_one_by_one_are_run_apart(toy):
 
     def theirs(documents):
         calls.append(documents)
-        return ours(model)(documents)
+        return reference(exportable(model))(documents)
 
     model, told = Encoder(toy).eval(), []
-    found = compare(ours(model), theirs, [(3, 5), (2,)], toy.vocab_size, told.append)
+    found = compare(
+        reference(exportable(model)), theirs, [(3, 5), (2,)], toy.vocab_size, told.append
+    )
     assert [list(map(len, documents)) for documents in calls] == [[3, 5], [3], [5], [2]]
     assert [calls[0][0]] == calls[1] and [calls[0][1]] == calls[2]
     assert told == [8, 2] and [c.lengths for c in found] == [(3, 5), (2,)]

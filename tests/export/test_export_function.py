@@ -10,11 +10,12 @@ import torch
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from motherbird import DamagedError, Embedder, Encoder, InputError, MaskedLM, SequenceClassifier
+from motherbird import DamagedError, Embedder, InputError
 from motherbird.errors import MissingExtraError, OutputExistsError, ParityError
 from motherbird.export import certificate as certificates
 from motherbird.export import export, onnx_file, onnx_graph
 from motherbird.files import read_manifest
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +194,7 @@ def test_a_wrong_weight_leaves_nothing(format, value, lively, tmp_path, tree, mo
         pytest.importorskip("openvino")
     lively(Encoder).save(tmp_path / "model")
     export(tmp_path / "model", tmp_path / "out", "hf")
-    read = onnx_graph._Writer._weight
+    read = onnx_graph._Builder._weight
 
     def damaged(self, name):
         weight = read(self, name).copy()
@@ -201,7 +202,7 @@ def test_a_wrong_weight_leaves_nothing(format, value, lively, tmp_path, tree, mo
             weight[0, 0] += value
         return weight
 
-    monkeypatch.setattr(onnx_graph._Writer, "_weight", damaged)
+    monkeypatch.setattr(onnx_graph._Builder, "_weight", damaged)
     before = tree(tmp_path)
     with pytest.raises(ParityError, match="exported last_hidden_state differs.*nothing was wri"):
         export(tmp_path / "model", tmp_path / "out", format)
@@ -213,14 +214,14 @@ def test_a_checkpoint_that_was_written_wrong_leaves_nothing(lively, tmp_path, tr
     before = tree(tmp_path)
     from motherbird.export import models
 
-    write = models.write_checkpoint
+    write = models.Exportable.write
 
-    def damaged(model, directory):
-        model.final_norm.weight.data[3] += 0.1
-        write(model, directory)
-        model.final_norm.weight.data[3] -= 0.1
+    def damaged(self, directory):
+        self.model.final_norm.weight.data[3] += 0.1
+        write(self, directory)
+        self.model.final_norm.weight.data[3] -= 0.1
 
-    monkeypatch.setattr(models, "write_checkpoint", damaged)
+    monkeypatch.setattr(models.Exportable, "write", damaged)
     with pytest.raises(ParityError, match="model.safetensors"):
         export(tmp_path / "model", tmp_path / "out", "hf")
     assert tree(tmp_path) == before
@@ -232,8 +233,8 @@ def test_a_checkpoint_that_was_written_wrong_leaves_nothing(lively, tmp_path, tr
         (dict(format="gguf"), "format 'gguf' is unknown: use hf, onnx, openvino"),
         (dict(format="onnx", head="mean"), "head 'mean' is unknown: use auto, none, pooling"),
         (dict(format="onnx", dtype="float16"), "dtype 'float16' is unknown: use auto, float32"),
-        (dict(format="openvino", dtype="int8"), "int8 is not there for openvino"),
-        (dict(format="hf", dtype="int8"), "int8 is not there for hf"),
+        (dict(format="openvino", dtype="int8"), "openvino has no int8"),
+        (dict(format="hf", dtype="int8"), "hf has no int8"),
     ],
     ids=str,
 )

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from motherbird import Embedder, Encoder, InputError, MaskedLM, SequenceClassifier, TokenClassifier
+from motherbird import Embedder, InputError
 from motherbird.export import models
-from motherbird.nn import checkpoint
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, checkpoint
 
 KINDS = {
     "encoder": lambda toy: Encoder(toy),
@@ -16,6 +16,10 @@ KINDS = {
     "token": lambda toy: TokenClassifier(toy, ("O", "B", "I")),
     "embedder": lambda toy: Embedder(Encoder(toy), pooling="cls", prompts={"query": "q: "}),
 }
+
+
+def kind_of(exported):
+    return Embedder if isinstance(exported, models.ExportableEmbedder) else type(exported.model)
 
 
 @pytest.fixture
@@ -46,9 +50,9 @@ def folder(toy, tmp_path):
     ],
 )
 def test_class(kind, head, wanted, name, folder):
-    model, found = models.load(folder(kind), head, None)
-    assert (type(model), found) == (wanted, name)
-    assert isinstance(models.encoder_of(model), Encoder)
+    exported, found = models.load(folder(kind), head, None)
+    assert (kind_of(exported), found) == (wanted, name)
+    assert isinstance(exported.model.encoder, Encoder)
 
 
 def rename(place, architectures):
@@ -61,8 +65,8 @@ def rename(place, architectures):
 def test_without_a_head_it_is_the_encoder(architectures, folder):
     place = folder("encoder")
     rename(place, architectures)
-    assert type(models.load(place, "auto", None)[0]) is Encoder
-    with pytest.raises(InputError, match="no logits of a .*config.json.*--head none"):
+    assert kind_of(models.load(place, "auto", None)[0]) is Encoder
+    with pytest.raises(InputError, match="no logits for .*config.json.*--head none"):
         models.load(place, "logits", None)
 
 
@@ -70,25 +74,23 @@ def test_a_head_that_we_do_not_have(folder):
     place = folder("masked-lm")
     rename(place, ["ModernBertForQuestionAnswering"])
     for head in ("auto", "logits"):
-        with pytest.raises(InputError, match="no logits of a ModernBertForQuestionAnswering"):
+        with pytest.raises(InputError, match="no logits for ModernBertForQuestionAnswering"):
             models.load(place, head, None)
-    assert type(models.load(place, "none", None)[0]) is Encoder
+    assert kind_of(models.load(place, "none", None)[0]) is Encoder
 
 
 def test_the_demo_has_two_models(toy, tmp_path):
     """A masked LM, and the encoder for search in a folder of its own."""
     masked_lm, embedder = MaskedLM(toy), Embedder(Encoder(toy))
-    checkpoint.save(masked_lm, tmp_path / "demo", extra=lambda place: (
+    checkpoint.save(masked_lm, tmp_path / "demo", write_more=lambda place: (
         (place / "search").mkdir(),
         checkpoint.write(embedder.encoder, place / "search"),
         embedder.write_modules(place, at="search"),
     ))  # fmt: skip
 
     def weights(head):
-        model, _ = models.load(tmp_path / "demo", head, None)
-        return models.encoder_of(model).final_norm.weight.shape, models.encoder_of(model).layers[
-            0
-        ].mlp.Wi.weight
+        exported, _ = models.load(tmp_path / "demo", head, None)
+        return exported.model.encoder.layers[0].mlp.Wi.weight
 
     for head, encoder in (
         ("auto", embedder.encoder),
@@ -96,25 +98,25 @@ def test_the_demo_has_two_models(toy, tmp_path):
         ("logits", masked_lm.model),
         ("none", masked_lm.model),
     ):
-        assert torch.equal(weights(head)[1], encoder.layers[0].mlp.Wi.weight)
+        assert torch.equal(weights(head), encoder.layers[0].mlp.Wi.weight)
     (tmp_path / "demo" / "config.json").unlink()
-    assert torch.equal(weights("none")[1], embedder.encoder.layers[0].mlp.Wi.weight)
+    assert torch.equal(weights("none"), embedder.encoder.layers[0].mlp.Wi.weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoint_reads_back(kind, folder, tmp_path):
-    model, _ = models.load(folder(kind), "auto", None)
+    exported, _ = models.load(folder(kind), "auto", None)
     (tmp_path / "out").mkdir()
-    models.write_checkpoint(model, tmp_path / "out")
+    exported.write(tmp_path / "out")
     again, _ = models.load(tmp_path / "out", "auto", None)
-    assert type(again) is type(model)
-    state = models.encoder_of(again).state_dict()
-    for name, tensor in models.encoder_of(model).state_dict().items():
+    assert kind_of(again) is kind_of(exported) and again.outputs == exported.outputs
+    state = again.model.state_dict()
+    for name, tensor in exported.model.state_dict().items():
         assert torch.equal(state[name], tensor)
-    if isinstance(model, SequenceClassifier | TokenClassifier):
-        assert again.labels == model.labels
-    if isinstance(model, Embedder):
-        assert (again.pooling, again.prompts, again.normalize) == ("cls", {"query": "q: "}, True)
+    assert again.model.labels == exported.model.labels
+    if kind == "embedder":
+        found = again.embedder
+        assert (found.pooling, found.prompts, found.normalize) == ("cls", {"query": "q: "}, True)
 
 
 def test_a_model_that_does_not_normalise_stays_one(toy, tmp_path):

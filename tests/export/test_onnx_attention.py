@@ -6,8 +6,10 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from motherbird import Encoder
+from exportables import exportable
+
 from motherbird.export.onnx_graph import build
+from motherbird.nn import Encoder
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
@@ -17,7 +19,7 @@ def shape_of(lively):
     """The shape that a value inside the graph has at some length."""
 
     def look(name, kind, length, batch=1, **changes):
-        model = build(lively(Encoder, layer_types=(kind,) * 4, **changes))
+        model = build(exportable(lively(Encoder, layer_types=(kind,) * 4, **changes)))
         model.graph.output.append(onnx.ValueInfoProto(name=name))
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -54,7 +56,7 @@ def test_queries_of_a_step_of_a_global_layer(length, chunks, size, shape_of):
 
 def test_every_kind_of_layer_brings_only_what_it_needs(lively):
     def heads(**changes):
-        graph = build(lively(Encoder, **changes)).graph
+        graph = build(exportable(lively(Encoder, **changes))).graph
         names = {tensor.name for tensor in graph.initializer} | {n.name for n in graph.node}
         return {word for word in ("local", "global", "rotary.cos") for n in names if word in n}
 

@@ -7,10 +7,12 @@ import torch
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from motherbird import Encoder, MaskedLM
+from exportables import exportable
+
 from motherbird.export import onnx_file
-from motherbird.export.certificate import ours
+from motherbird.export.certificate import reference
 from motherbird.export.onnx_graph import build
+from motherbird.nn import Encoder, MaskedLM
 
 
 @pytest.fixture
@@ -23,13 +25,16 @@ def files(folder):
 
 
 def distance(path, model, batch):
-    theirs, wanted = onnx_file.runner(path, 0)(batch)["logits"], ours(model)(batch)["logits"]
+    theirs, wanted = (
+        onnx_file.runner(path, 0)(batch)["logits"],
+        reference(exportable(model))(batch)["logits"],
+    )
     return max(np.abs(a - b).max() for a, b in zip(theirs, wanted, strict=True))
 
 
 def test_one_file(model, documents, tmp_path):
     path = tmp_path / "onnx" / "model.onnx"
-    onnx_file.save(build(model), path)
+    onnx_file.save(build(exportable(model)), path)
     assert files(path.parent) == ["model.onnx"]
     onnx.checker.check_model(path, full_check=True)
     assert distance(path, model, documents(70, 3)) < 2e-5
@@ -38,7 +43,7 @@ def test_one_file(model, documents, tmp_path):
 def test_large_weights_lie_beside_it(model, documents, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "ONE_FILE", 10_000)
     path = tmp_path / "onnx" / "model.onnx"
-    onnx_file.save(build(model), path)
+    onnx_file.save(build(exportable(model)), path)
     assert files(path.parent) == ["model.onnx", "model.onnx_data"]
     assert path.stat().st_size < 150_000 < path.with_name("model.onnx_data").stat().st_size
     onnx.checker.check_model(path, full_check=True)
@@ -50,8 +55,8 @@ def test_large_weights_lie_beside_it(model, documents, tmp_path, monkeypatch):
 
 def test_int8(model, documents, tmp_path, capfd, recwarn, caplog):
     path, whole = tmp_path / "onnx" / "model_int8.onnx", tmp_path / "whole.onnx"
-    onnx_file.save(build(model), whole)
-    onnx_file.save_int8(build(model), path)
+    onnx_file.save(build(exportable(model)), whole)
+    onnx_file.save_int8(build(exportable(model)), path)
     assert files(path.parent) == ["model_int8.onnx"]
     assert capfd.readouterr() == ("", "") and not caplog.records and not list(recwarn)
     tensors = {t.name: t for t in onnx.load(path).graph.initializer}
@@ -65,7 +70,7 @@ def test_int8(model, documents, tmp_path, capfd, recwarn, caplog):
 
 
 def test_threads_are_those_of_torch(model, tmp_path):
-    onnx_file.save(build(model), tmp_path / "model.onnx")
+    onnx_file.save(build(exportable(model)), tmp_path / "model.onnx")
     torch.set_num_threads(1)
     options = onnx_file.session(tmp_path / "model.onnx").get_session_options()
     assert options.intra_op_num_threads == 1
@@ -73,8 +78,8 @@ def test_threads_are_those_of_torch(model, tmp_path):
 
 def test_bfloat16_weights_become_float32(lively, documents, tmp_path):
     model = lively(Encoder).to(torch.bfloat16)
-    onnx_file.save(build(model), tmp_path / "model.onnx")
+    onnx_file.save(build(exportable(model)), tmp_path / "model.onnx")
     batch = documents(70, 3)
     theirs = onnx_file.runner(tmp_path / "model.onnx", 0)(batch)["last_hidden_state"]
-    wanted = ours(model.float())(batch)["last_hidden_state"]
+    wanted = reference(exportable(model.float()))(batch)["last_hidden_state"]
     assert max(np.abs(a - b).max() for a, b in zip(theirs, wanted, strict=True)) < 2e-5

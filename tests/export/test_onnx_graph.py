@@ -8,9 +8,12 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from motherbird import Embedder, Encoder, InputError, MaskedLM, SequenceClassifier, TokenClassifier
-from motherbird.export.certificate import ours, padded
+from exportables import exportable
+
+from motherbird import Embedder, InputError
+from motherbird.export.certificate import padded, reference
 from motherbird.export.onnx_graph import OPSET, build
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier
 
 # One block up to 80 tokens, blocks of 64 beyond; chunks of up to 512; half a window is 8 tokens.
 LENGTHS = [(1,), (2, 1), (64, 65), (80, 81, 3), (129, 129), (300, 150, 60), (511,), (512, 9)]
@@ -39,7 +42,7 @@ ODD = {
 def start(model, **options):
     """A session of the model's graph."""
     return onnxruntime.InferenceSession(
-        build(model, **options).SerializeToString(), providers=["CPUExecutionProvider"]
+        build(exportable(model), **options).SerializeToString(), providers=["CPUExecutionProvider"]
     )
 
 
@@ -64,7 +67,7 @@ def distance(a, b):
 @pytest.mark.parametrize("odd", ODD)
 def test_masked_lm(odd, lively, documents):
     model = lively(MaskedLM, **ODD[odd])
-    run, truth = theirs(model), ours(model)
+    run, truth = theirs(model), reference(exportable(model))
     for lengths in LENGTHS:
         batch = documents(*lengths)
         assert distance(run(batch), truth(batch)) < 2e-5, lengths
@@ -84,7 +87,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_heads(name, lively, documents):
     model = MODELS[name](lively)
-    run, truth = theirs(model), ours(model)
+    run, truth = theirs(model), reference(exportable(model))
     for lengths in ((1,), (64, 65), (300, 150, 60)):
         batch = documents(*lengths)
         assert distance(run(batch), truth(batch)) < 2e-5, lengths
@@ -101,8 +104,10 @@ def test_lengths_of_vectors(lively, documents):
 @pytest.mark.parametrize("odd", ["plain", "layers", "global"])
 def test_dense_form(odd, lively, documents):
     model = lively(Encoder, **ODD[odd])
-    run, truth = theirs(model, chunked=False), ours(model)
-    assert "Scan" not in {node.op_type for node in build(model, chunked=False).graph.node}
+    run, truth = theirs(model, chunked=False), reference(exportable(model))
+    assert "Scan" not in {
+        node.op_type for node in build(exportable(model), chunked=False).graph.node
+    }
     for lengths in ((1,), (300, 150, 60), (512, 9)):
         batch = documents(*lengths)
         assert distance(run(batch), truth(batch)) < 2e-5, lengths
@@ -118,7 +123,7 @@ def test_a_mistake_is_seen(change, lively, documents):
     model, wrong = lively(Encoder), lively(Encoder, **change)
     wrong.load_state_dict(model.state_dict())
     batch = documents(300, 150, 60)
-    assert distance(theirs(wrong)(batch), ours(model)(batch)) > 100 * 2e-5
+    assert distance(theirs(wrong)(batch), reference(exportable(model))(batch)) > 100 * 2e-5
 
 
 def test_padding_is_without_effect(lively, documents):
@@ -154,7 +159,7 @@ def test_a_row_of_padding_is_finite(lively):
 def test_the_checker_passes(lively):
     for model in (lively(MaskedLM, **ODD["biases"]), Embedder(lively(Encoder))):
         for chunked in (True, False):
-            graph = build(model, chunked=chunked)
+            graph = build(exportable(model), chunked=chunked)
             onnx.checker.check_model(graph, full_check=True)
             assert [(o.domain, o.version) for o in graph.opset_import] == [("", OPSET)]
 
@@ -175,17 +180,17 @@ def test_inputs_and_outputs_are_what_consumers_ask_for(lively):
         "embed-mean": {"token_embeddings": [*row, 32], "sentence_embedding": ["batch", 32]},
     }
     for name, outputs in wanted.items():
-        graph = build(MODELS[name](lively)).graph
+        graph = build(exportable(MODELS[name](lively))).graph
         assert shapes(graph.input) == {"input_ids": row, "attention_mask": row}
         assert {i.type.tensor_type.elem_type for i in graph.input} == {onnx.TensorProto.INT64}
         assert shapes(graph.output) == outputs
         assert list(shapes(graph.output)) == list(outputs)  # some consumers take the first
-    assert shapes(build(lively(MaskedLM)).graph.output) == {"logits": [*row, 1024]}
+    assert shapes(build(exportable(lively(MaskedLM))).graph.output) == {"logits": [*row, 1024]}
 
 
 def test_names_are_those_of_the_checkpoint(lively):
     model = lively(MaskedLM, **ODD["biases"])
-    graph = build(model).graph
+    graph = build(exportable(model)).graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
     for name in model.state_dict():
@@ -195,7 +200,7 @@ def test_names_are_those_of_the_checkpoint(lively):
 
 
 def test_nothing_in_the_graph_is_infinite_or_too_large_for_float16(lively):
-    graph = build(lively(MaskedLM)).graph
+    graph = build(exportable(lively(MaskedLM))).graph
     for tensor in graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype == np.float32:
@@ -206,7 +211,7 @@ def test_tensors_are_stored_once(lively):
     model = lively(MaskedLM)
     tables = 2 * 2 * 512 * 8 * 4  # two thetas, cosines and sines of 512 positions, 8 pairs
     weights = sum(tensor.numel() for tensor in model.parameters()) * 4
-    small = len(build(model).SerializeToString()) - weights - tables
+    small = len(build(exportable(model)).SerializeToString()) - weights - tables
     assert 0 < small < 100_000
 
 
@@ -216,7 +221,9 @@ def test_onnxruntime_recognises_gelu(lively, tmp_path):
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3  # that such a file is for one machine only
     onnxruntime.InferenceSession(
-        build(lively(MaskedLM)).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        build(exportable(lively(MaskedLM))).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
     )
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.count("Gelu") == 5 and "Erf" not in kinds
@@ -225,5 +232,5 @@ def test_onnxruntime_recognises_gelu(lively, tmp_path):
 def test_too_many_positions_are_refused(toy):
     model = Encoder(toy)
     model.config = replace(toy, max_position_embeddings=2**17 + 1)
-    with pytest.raises(InputError, match="131073 is too many.*131072"):
-        build(model)
+    with pytest.raises(InputError, match="131073 is too large.*131072"):
+        build(exportable(model))

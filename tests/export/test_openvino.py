@@ -7,10 +7,13 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-from motherbird import Embedder, Encoder, MaskedLM, SequenceClassifier
+from exportables import exportable
+
+from motherbird import Embedder
 from motherbird.export import onnx_file, openvino
-from motherbird.export.certificate import ours
+from motherbird.export.certificate import reference
 from motherbird.export.onnx_graph import build
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def convert(tmp_path):
     """The .xml of a model."""
 
     def make(model):
-        onnx_file.save(build(model, chunked=False), tmp_path / "model.onnx")
+        onnx_file.save(build(exportable(model), chunked=False), tmp_path / "model.onnx")
         path = tmp_path / "openvino" / "openvino_model.xml"
         openvino.convert(tmp_path / "model.onnx", path)
         return path
@@ -42,7 +45,7 @@ def test_numbers(name, lively, documents, convert):
     run = openvino.runner(convert(model), 0)
     for lengths in ((1,), (64, 65), (300, 150, 60)):
         batch = documents(*lengths)
-        theirs, wanted = run(batch), ours(model)(batch)
+        theirs, wanted = run(batch), reference(exportable(model))(batch)
         assert list(theirs) == list(wanted)
         for output in wanted:
             for a, b in zip(theirs[output], wanted[output], strict=True):
@@ -56,8 +59,11 @@ def test_padding_longer_than_the_window(precision, allowed, lively, documents, c
     run = openvino.runner(convert(model), 0, precision)
     for lengths in ((20, 12), (20, 11), (300, 150, 60), (512, 4)):
         batch = documents(*lengths)
-        hidden, wanted = run(batch)["last_hidden_state"], ours(model)(batch)["last_hidden_state"]
-        for a, b in zip(hidden, wanted, strict=True):
+        states, wanted = (
+            run(batch)["last_hidden_state"],
+            reference(exportable(model))(batch)["last_hidden_state"],
+        )
+        for a, b in zip(states, wanted, strict=True):
             assert np.isfinite(a).all() and np.abs(a - b).max() < allowed
 
 
@@ -65,7 +71,7 @@ def test_8192_tokens(lively, documents, convert):
     model = lively(Encoder, max_position_embeddings=8192)
     batch = documents(8192)
     (theirs,) = openvino.runner(convert(model), 0)(batch)["last_hidden_state"]
-    (wanted,) = ours(model)(batch)["last_hidden_state"]
+    (wanted,) = reference(exportable(model))(batch)["last_hidden_state"]
     assert np.abs(theirs - wanted).max() < 1e-4
 
 

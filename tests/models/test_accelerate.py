@@ -561,7 +561,7 @@ OTHERS = {
     "BertModel of type 'bert'": bert,
     "ModernBertDecoderModel of type 'modernbert-decoder'": decoder,
     "Linear is no Modern": lambda: nn.Linear(2, 2),
-    "Encoder is no Modern": lambda: motherbird.Encoder(motherbird.presets.nano()),
+    "Encoder is no Modern": lambda: motherbird.nn.Encoder(motherbird.presets.nano()),
     "str is not a model": lambda: "answerdotai/ModernBERT-base",
 }
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird import Embedder, Encoder
+from motherbird import Embedder
+from motherbird.nn import Encoder
 from motherbird.train.loop import train
 
 PAIRS = {

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from motherbird import Encoder, EncoderConfig, InputError, pack
-from motherbird.nn import attention
-from motherbird.nn.attention import BACKENDS, AttentionPlan, oracle
+from motherbird import EncoderConfig, InputError
+from motherbird.nn import Encoder, attention, kernels, pack
+from motherbird.nn.attention import KERNELS, AttentionPlan, oracle
 from motherbird.nn.encoder import Layer
+from motherbird.nn.kernels import Kernels
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -23,11 +24,11 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 # compared in float32: it shows the smallest mistake.
 COMPARED = [
     pytest.param(name, device, id=f"{name}-{device}")
-    for name in BACKENDS
+    for name in KERNELS
     for device in DEVICES
-    if name != "oracle" and not BACKENDS[name].why_not(torch.device(device), torch.bfloat16)
+    if name != "oracle" and not KERNELS[name].why_not(torch.device(device), torch.bfloat16)
 ]
-ON_CPU = [name for name in BACKENDS if not BACKENDS[name].why_not(CPU, torch.float32)]
+ON_CPU = [name for name in KERNELS if not KERNELS[name].why_not(CPU, torch.float32)]
 EDGES = [1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 200]
 
 
@@ -97,14 +98,14 @@ def compare(name, device, lengths, window, heads, head_dim, dtype=torch.float32)
 
     In bfloat16 the truth is about the inputs as they were rounded.
     """
-    if BACKENDS[name].why_not(torch.device(device), dtype):  # flash knows no float32
+    if KERNELS[name].why_not(torch.device(device), dtype):  # flash knows no float32
         dtype = torch.bfloat16
     atol = 2e-5 if dtype == torch.float32 else 3e-2
     plan = plan_of(lengths)
     qkv, towards = random_inputs(plan, heads, head_dim, dtype)
     expected = outputs(oracle.attend, qkv.float(), towards.float(), plan, window)
     there = AttentionPlan(plan.packed.to(device))
-    got = outputs(BACKENDS[name].attend, qkv.to(device), towards.to(device), there, window)
+    got = outputs(KERNELS[name].attend, qkv.to(device), towards.to(device), there, window)
     for mine, truth in zip(got, expected, strict=True):
         assert mine.dtype == dtype
         rtol = 2 * torch.finfo(dtype).eps
@@ -145,7 +146,7 @@ def test_scores_whose_powers_leave_the_range(name, device, sign):
     k = sign * (4 - (torch.arange(len(v)) % 2) / 32).to(v.dtype)[:, None, None].expand(q.shape)
     expected = oracle.attend(q.float(), k.float(), v.float(), plan, 64)
     there = AttentionPlan(plan.packed.to(device))
-    got = BACKENDS[name].attend(*(x.to(device) for x in (q, k, v)), there, 64).float().cpu()
+    got = KERNELS[name].attend(*(x.to(device) for x in (q, k, v)), there, 64).float().cpu()
     torch.testing.assert_close(got, expected, atol=3e-2, rtol=0)
 
 
@@ -188,7 +189,7 @@ def test_base_geometry_at_8192_tokens(name, window):
     assert sum(lengths) == 8192
     plan = plan_of(lengths)
     qkv, towards = random_inputs(plan, 12, 64)
-    got = outputs(BACKENDS[name].attend, qkv, towards, plan, window)
+    got = outputs(KERNELS[name].attend, qkv, towards, plan, window)
     some = [0, 5, 11]  # heads know nothing of each other, and the oracle is slow
     expected = long_oracle(qkv[:, :, some], towards[:, some], lengths, window)
     for mine, truth in zip(got, expected, strict=True):
@@ -213,7 +214,7 @@ def test_the_long_oracle_is_the_oracle():
 def test_gradients_are_derivatives(name, window):
     plan = plan_of([4, 1, 3])
     q, k, v = torch.randn(3, 8, 1, 2, dtype=torch.float64, requires_grad=True)
-    attend = BACKENDS[name].attend
+    attend = KERNELS[name].attend
     assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, plan, window), (q, k, v))
 
 
@@ -227,7 +228,7 @@ def test_gradients_of_a_whole_layer_are_derivatives(number):
     plan = plan_of([5, 63])  # a block of queries ends inside the second document
     x = torch.randn(68, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda x: layer(x, plan, BACKENDS["banded"]), (x,), fast_mode=True
+        lambda x: layer(x, plan, Kernels(KERNELS["banded"], None)), (x,), fast_mode=True
     )
 
 
@@ -298,17 +299,18 @@ def test_a_local_layer_reaches_no_further_than_its_window(toy):
 
 
 def test_choice_is_logged_once(caplog):
-    attention._announce.cache_clear()
+    kernels.choose.cache_clear()
     with caplog.at_level(logging.INFO, logger="motherbird"):
         for _ in range(3):
-            assert attention.choose("auto", CPU, torch.float32) is BACKENDS["tiled"]
+            chosen = kernels.choose("auto", CPU, torch.float32, True)
+            assert chosen.attention is KERNELS["tiled"]
     assert len(caplog.records) == 1
     assert "tiled" in caplog.text and "cpu float32" in caplog.text
 
 
 def test_choice_by_name():
     for name in ON_CPU:
-        assert attention.choose(name, CPU, torch.float32) is BACKENDS[name]
+        assert attention.choose(name, CPU, torch.float32) is KERNELS[name]
 
 
 def test_a_choice_that_cannot_run_here_says_why():
@@ -319,8 +321,8 @@ def test_a_choice_that_cannot_run_here_says_why():
 @pytest.mark.skipif("cuda" not in DEVICES, reason="there is no CUDA GPU")
 def test_the_choice_on_a_gpu():
     there = torch.device("cuda")
-    assert attention.choose("auto", there, torch.bfloat16) is BACKENDS["flash"]
-    assert attention.choose("auto", there, torch.float32) is BACKENDS["banded"]
+    assert attention.choose("auto", there, torch.bfloat16) is KERNELS["flash"]
+    assert attention.choose("auto", there, torch.float32) is KERNELS["banded"]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_flash_at_base_geometry_and_8192_tokens(window, in_fixed_order):
     there = AttentionPlan(plan_of(lengths).packed.to("cuda"))
     torch.use_deterministic_algorithms(in_fixed_order)
     try:
-        got = outputs(BACKENDS["flash"].attend, qkv.cuda(), towards.cuda(), there, window)
+        got = outputs(KERNELS["flash"].attend, qkv.cuda(), towards.cuda(), there, window)
     finally:
         torch.use_deterministic_algorithms(False)
     some = [0, 5, 11]

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from motherbird import EncoderConfig, InputError, MaskedLM, SequenceClassifier, presets
+from motherbird import EncoderConfig, InputError, presets
+from motherbird.nn import MaskedLM, SequenceClassifier
 from motherbird.nn.init import _spread, layer_map, tile
 
 # What is left of a deviation of 1 when a normal distribution is cut at 2.

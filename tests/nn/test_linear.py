@@ -1,7 +1,8 @@
-"""Every way to compute a product against torch's own, and that it follows the weight."""
+"""Every linear kernel against torch's own, and that it follows the weight."""
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
+from motherbird.nn import Encoder, pack
+from motherbird.nn import linear as linear_kernels
 from motherbird.nn.linear import Projection, int8, onednn
 
 CPU = torch.device("cpu")
@@ -24,8 +27,8 @@ def relative(got, exact):
     return float((torch.cat(list(got), 1).double() - exact).norm() / exact.norm())
 
 
-def projection(bias=True, dtype=torch.float32, arrange=None):
-    layer = Projection(48, (64, 32), bias, arrange).to(dtype).eval()
+def projection(bias=True, dtype=torch.float32, permute_rows=None):
+    layer = Projection(48, (64, 32), bias, permute_rows).to(dtype).eval()
     return layer
 
 
@@ -35,7 +38,7 @@ def exact(layer, x):
 
 
 @pytest.fixture(params=[onednn, int8], ids=["onednn", "int8"])
-def way(request):
+def kernel(request):
     if reason := request.param.why_not(CPU, torch.float32):
         pytest.skip(reason)
     return request.param
@@ -45,47 +48,65 @@ def way(request):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 16, 700])
 @torch.no_grad()
-def test_a_prepared_product_is_linear(way, dtype, bias, rows):
-    if reason := way.why_not(CPU, dtype):
+def test_a_packed_product_is_linear(kernel, dtype, bias, rows):
+    if reason := kernel.why_not(CPU, dtype):
         pytest.skip(reason)
     layer, x = projection(bias, dtype), torch.randn(rows, 48).to(dtype)
-    layer.int8 = way is int8
+    layer.int8 = kernel is int8
     given = x.clone()
-    got = layer(x)
+    got = layer(x, kernel)
     assert torch.equal(x, given)
     assert [part.shape for part in got] == [(rows, 64), (rows, 32)]
     assert all(part.dtype == dtype for part in got) and isinstance(
-        layer._prepared, way.PackedLinear
+        layer._packed, kernel.PackedLinear
     )
-    assert relative(got, exact(layer, x)) < (0.02 if way is int8 else TOLERANCE[dtype])
+    assert relative(got, exact(layer, x)) < (0.02 if kernel is int8 else TOLERANCE[dtype])
 
 
 @torch.no_grad()
-def test_rows_in_another_order(way):
-    layer, x = projection(arrange=backwards), torch.randn(5, 48)
-    layer.int8 = way is int8
+def test_rows_in_another_order(kernel):
+    layer, x = projection(permute_rows=backwards), torch.randn(5, 48)
+    layer.int8 = kernel is int8
     expected = exact(layer, x).flip(1)
-    assert relative(layer(x), expected) < 0.02
+    assert relative(layer(x, kernel), expected) < 0.02
     layer.train()
     assert relative(layer(x), expected) < 1e-5
 
 
-def test_gradients_take_the_plain_way():
+def test_without_a_kernel_it_is_torch():
     layer, x = projection(), torch.randn(5, 48)
     torch.cat(layer(x), 1).sum().backward()
-    assert layer._prepared is None
+    assert layer._packed is None
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(96, 48))
 
 
-@torch.no_grad()
-def test_float64_and_autocast_take_the_plain_way():
-    layer = projection(dtype=torch.float64)
-    layer(torch.randn(2, 48, dtype=torch.float64))
-    assert layer._prepared is None
-    layer = projection()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.randn(2, 48))[0].dtype == torch.bfloat16
-    assert layer._prepared is None
+def encoder(toy, **options):
+    return Encoder(replace(toy, **options)).eval()
+
+
+def test_a_kernel_is_chosen_for_inference_alone(toy):
+    model = encoder(toy)
+    packed = pack([[1, 2, 3]])
+
+    def is_packed():
+        return model.layers[0].mlp.Wi._packed is not None
+
+    model(packed)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(packed)
+    with torch.no_grad():
+        model.train()(packed)
+        model.eval()
+        copy.deepcopy(model).double().kernels()
+    assert not is_packed()
+    assert model.kernels().linear is None
+    with torch.no_grad():
+        assert model.kernels().linear is linear_kernels.choose(CPU, torch.float32)
+        model(packed)
+    assert is_packed() is (onednn.why_not(CPU, torch.float32) is None)
+    for parameter in model.requires_grad_(False).parameters():
+        assert not parameter.requires_grad
+    assert model.kernels().linear is linear_kernels.choose(CPU, torch.float32)  # no gradient
 
 
 def step(layer):
@@ -116,51 +137,53 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @torch.no_grad()
-def test_it_follows_the_weight(way, change):
+def test_it_follows_the_weight(kernel, change):
     layer, x = projection(), torch.randn(9, 48)
-    layer.int8 = way is int8
-    before = torch.cat(layer(x), 1)
+    layer.int8 = kernel is int8
+    before = torch.cat(layer(x, kernel), 1)
     change(layer)
-    assert relative(layer(x), exact(layer, x)) < 0.02
+    assert relative(layer(x, kernel), exact(layer, x)) < 0.02
     if change is not CHANGES["dtype"]:
-        assert (before - torch.cat(layer(x), 1)).norm() > 0.1 * before.norm()
+        assert (before - torch.cat(layer(x, kernel), 1)).norm() > 0.1 * before.norm()
 
 
 @torch.no_grad()
 def test_a_new_weight_at_an_old_address_is_new():
     """The allocator gives a block that was just freed to the next of its size."""
+    if reason := onednn.why_not(CPU, torch.float32):
+        pytest.skip(reason)
     layer, x = projection(bias=False), torch.randn(9, 48)
     for _ in range(50):
-        layer(x)
+        layer(x, onednn)
         layer.weight = None
         layer.weight = torch.nn.Parameter(torch.randn(96, 48))
-        assert relative(layer(x), exact(layer, x)) < 1e-5
+        assert relative(layer(x, onednn), exact(layer, x)) < 1e-5
 
 
 @torch.no_grad()
-def test_an_unchanged_weight_is_prepared_once(way):
+def test_an_unchanged_weight_is_packed_once(kernel):
     layer, x = projection(), torch.randn(9, 48)
-    layer.int8 = way is int8
-    layer(x)
-    first = layer._prepared
-    layer(x[:3])
-    assert layer._prepared is first
+    layer.int8 = kernel is int8
+    layer(x, kernel)
+    first = layer._packed
+    layer(x[:3], kernel)
+    assert layer._packed is first
 
 
 @torch.no_grad()
-def test_copies_and_pickles_prepare_anew(way):
+def test_copies_and_pickles_prepare_anew(kernel):
     layer, x = projection(), torch.randn(9, 48)
-    layer.int8 = way is int8
-    expected = layer(x)
+    layer.int8 = kernel is int8
+    expected = layer(x, kernel)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert twin._prepared is None and twin.int8 == layer.int8
-        assert all(map(torch.equal, twin(x), expected))
+        assert twin._packed is None and twin.int8 == layer.int8
+        assert all(map(torch.equal, twin(x, kernel), expected))
 
 
 def test_reasons():
-    for way in (onednn, int8):
-        assert "not a CPU" in way.why_not(torch.device("cuda"), torch.bfloat16)
-        assert "float16" in way.why_not(CPU, torch.float16)
+    for kernel in (onednn, int8):
+        assert "not a CPU" in kernel.why_not(torch.device("cuda"), torch.bfloat16)
+        assert "float16" in kernel.why_not(CPU, torch.float16)
 
 
 @DTYPES
@@ -184,5 +207,5 @@ def test_what_is_not_finite_shows():
     layer.int8 = True
     x[1, 7] = float("nan")
     with torch.no_grad():
-        got = torch.cat(layer(x), 1)
+        got = torch.cat(layer(x, int8), 1)
     assert got[1].isnan().all() and got[[0, 2]].isfinite().all()

@@ -1,4 +1,4 @@
-"""The batch format: what goes in comes out, in order, and nothing is ever padded."""
+"""The batch format: what goes in comes out, in order, without padding."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.errors import InputError
-from motherbird.nn.packed import check_ids, pack, repad, split_by_tokens, unpack, unpad
+from motherbird.nn.packed import check_ids, pack, repad, unpack, unpad
 
 documents = st.lists(
     st.lists(st.integers(0, 1000), min_size=1, max_size=12), min_size=1, max_size=9
@@ -78,14 +78,14 @@ def test_unpad_takes_the_tokens_wherever_they_stand(docs, random):
         columns = sorted(random.sample(range(width), len(document)))
         ids[row, columns] = torch.tensor(document, dtype=torch.int64)
         mask[row, columns] = True
-    packed, places = unpad(ids, mask)
+    packed, indices = unpad(ids, mask)
     wanted = pack(sorted((row for row in rows if row), key=len))
     for one, other in ((packed.ids, wanted.ids), (packed.positions, wanted.positions),
                        (packed.cu_seqlens, wanted.cu_seqlens)):  # fmt: skip
         assert torch.equal(one, other) and one.dtype is other.dtype
     assert packed.max_seqlen == wanted.max_seqlen and packed.by_length()[1] is None
-    assert torch.equal(ids.flatten()[places], packed.ids)
-    assert torch.equal(places.sort().values, mask.flatten().nonzero()[:, 0])
+    assert torch.equal(ids.flatten()[indices], packed.ids)
+    assert torch.equal(indices.sort().values, mask.flatten().nonzero()[:, 0])
 
 
 @given(documents)
@@ -114,45 +114,6 @@ def test_by_length_orders_and_its_index_restores(docs):
         assert packed.lengths != sorted(packed.lengths)
         assert torch.equal(ordered.ids[restore], packed.ids)
         assert torch.equal(ordered.positions[restore], packed.positions)
-
-
-@given(st.lists(st.integers(1, 60), max_size=30), st.integers(1, 100))
-def test_split_by_tokens(lengths, budget):
-    batches = split_by_tokens(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    assert all(batches)
-    for batch in batches:
-        assert sum(lengths[i] for i in batch) <= budget or len(batch) == 1
-    in_order = [lengths[i] for batch in batches for i in batch]
-    assert in_order == sorted(lengths, reverse=True)
-    # No batch could have taken the first document of the next one.
-    for batch, following in zip(batches, batches[1:], strict=False):
-        assert sum(lengths[i] for i in batch) + lengths[following[0]] > budget
-
-
-def test_split_by_tokens_worked_example():
-    assert split_by_tokens([3, 9, 4, 2, 12], 10) == [[4], [1], [2, 0, 3]]
-    assert split_by_tokens([], 10) == []
-
-
-@pytest.mark.parametrize(
-    ("docs", "says"),
-    [
-        ([], "nothing to pack"),
-        ([[1], [], [2]], "document 1"),
-        ([[]], "document 0"),
-        ([[1, 2], [3, -7, 4]], "-7 is negative: document 1, token 1"),
-    ],
-)
-def test_pack_refuses(docs, says):
-    with pytest.raises(InputError, match=says):
-        pack(docs)
-
-
-@pytest.mark.parametrize("budget", [0, -5])
-def test_a_budget_that_holds_nothing_is_refused(budget):
-    with pytest.raises(InputError, match=str(budget)):
-        split_by_tokens([1, 2], budget)
 
 
 def test_check_ids_names_document_and_token():

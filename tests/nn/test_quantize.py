@@ -5,7 +5,8 @@ import logging
 import pytest
 import torch
 
-from motherbird import Encoder, InputError, pack
+from motherbird import InputError
+from motherbird.nn import Encoder, pack
 from motherbird.nn.linear import Projection, int8
 from motherbird.nn.quantize import error, quantize
 

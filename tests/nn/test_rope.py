@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from motherbird import Encoder, pack
+from motherbird.nn import Encoder, pack
 from motherbird.nn.attention import AttentionPlan
 from motherbird.nn.rope import pairs_together, rotate, tables
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird import Embedder, Encoder, MaskedLM, SequenceClassifier, accelerate, restore
+from motherbird import Embedder, accelerate, restore
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
 
 st = pytest.importorskip("sentence_transformers")
 transformers = pytest.importorskip("transformers")

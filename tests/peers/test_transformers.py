@@ -14,18 +14,9 @@ import torch
 import transformers
 from torch.nn.functional import cosine_similarity
 
-from motherbird import (
-    Embedder,
-    Encoder,
-    EncoderConfig,
-    MaskedLM,
-    SequenceClassifier,
-    TokenClassifier,
-    pack,
-    presets,
-    repad,
-)
+from motherbird import Embedder, EncoderConfig, presets
 from motherbird.core import hf_config
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack, repad
 
 LENGTHS = [1, 2, 63, 64, 65, 128, 129, 512, 1500]
 
@@ -53,7 +44,7 @@ FAMILY = {
 
 def twins(config, scale, ours=MaskedLM, theirs="ModernBertForMaskedLM"):
     """Our model and transformers', with the same weights."""
-    raw = hf_config.write(config, theirs, torch.float32, ())
+    raw = hf_config.write(config, theirs, "float32", ())
     reference = getattr(transformers, theirs)(transformers.ModernBertConfig(**raw)).eval()
     model = ours(config).eval()
     with torch.no_grad():
@@ -202,7 +193,7 @@ def test_bfloat16(name, scale):
 def test_sequence_classifier(pooling):
     config = replace(FAMILY["ettin-7x256"], classifier_pooling=pooling)
     labels = ("no", "maybe", "yes")
-    raw = hf_config.write(config, "-", torch.float32, labels)
+    raw = hf_config.write(config, "-", "float32", labels)
     theirs = transformers.ModernBertForSequenceClassification(
         transformers.ModernBertConfig(**raw)
     ).eval()
@@ -218,7 +209,7 @@ def test_sequence_classifier(pooling):
 
 def test_token_classifier():
     config = FAMILY["ettin-7x256"]
-    raw = hf_config.write(config, "-", torch.float32, ("O", "B"))
+    raw = hf_config.write(config, "-", "float32", ("O", "B"))
     theirs = transformers.ModernBertForTokenClassification(transformers.ModernBertConfig(**raw))
     ours = TokenClassifier(config, ("O", "B")).eval()
     theirs.eval().load_state_dict(ours.state_dict())

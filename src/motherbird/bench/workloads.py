@@ -126,7 +126,7 @@ def choose(
 def _neighbours(lengths: list[int], order: Order, size: int) -> list[list[int]]:
     """The whole pool in batches of documents of like length, as a large job would be cut."""
     if order == "tokens" and size > 1:
-        from ..nn.packed import split_by_tokens  # brings torch, which not every worker needs
+        from ..core.batching import split_by_tokens  # brings torch, which not every worker needs
 
         return split_by_tokens(lengths, size)
     return [list(range(i, i + size)) for i in range(0, len(lengths) - size + 1, size)]

@@ -36,8 +36,7 @@ def command(
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
     """  # noqa: D301
     options.set_threads(threads)
-    from ..nn.checkpoint import own_tokenizer
-    from ..nn.heads import MaskedLM
+    from ..models.masked_lm import MaskedLM
 
     options.check_text(text)
     loaded = MaskedLM.load(
@@ -47,7 +46,6 @@ def command(
     if json_:
         print_json({"text": text, "masks": [[asdict(c) for c in mask] for mask in masks]})
         return
-    tokenizer = own_tokenizer(loaded)
     for number, mask in enumerate(masks, 1):
         if len(masks) > 1:
             click.echo(f"mask {number}")
@@ -55,5 +53,5 @@ def command(
         for candidate in mask:
             # White space is a real answer, "name" and " name" are two; their repr shows it.
             plain = candidate.text and times[candidate.text] == 1
-            shown = candidate.text if plain else repr(tokenizer.decode([candidate.token_id]))
+            shown = candidate.text if plain else repr(loaded.tokenizer.decode([candidate.token_id]))
             click.echo(f"{candidate.probability:7.1%}  {shown}")

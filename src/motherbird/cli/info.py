@@ -38,7 +38,7 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from .. import __version__
-    from ..nn.attention import BACKENDS
+    from ..nn.attention import KERNELS
     from ..nn.devices import fastest_dtype
 
     devices = ["cpu"]
@@ -63,7 +63,7 @@ def _machine() -> dict[str, Any]:
             device: {
                 name: backend.why_not(torch.device(device), fastest_dtype(torch.device(device)))
                 or "can run"
-                for name, backend in BACKENDS.items()
+                for name, backend in KERNELS.items()
             }
             for device in devices
         },

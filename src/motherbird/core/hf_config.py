@@ -7,8 +7,6 @@ because two versions of transformers would load two different models from them.
 import logging
 from typing import Any
 
-import torch
-
 from ..errors import InputError
 from .config import FIELDS, EncoderConfig, every_nth_global
 
@@ -122,10 +120,9 @@ def _read_layer_types(raw: dict[str, Any], values: dict[str, Any], where: str) -
 
 
 def write(
-    config: EncoderConfig, architecture: str, dtype: torch.dtype, labels: tuple[str, ...]
+    config: EncoderConfig, architecture: str, dtype: str, labels: tuple[str, ...]
 ) -> dict[str, Any]:
     """The superset for config.json (interop 1.2): 4.x and 5.x keys together, in agreement."""
-    dtype_name = str(dtype).removeprefix("torch.")
     thetas = {kind: getattr(config, old) for kind, old in ROPE_KINDS.items()}
     raw: dict[str, Any] = {
         "architectures": [architecture],
@@ -140,8 +137,8 @@ def write(
         "sparse_prediction": False,
         "sparse_pred_ignore_index": -100,
         "reference_compile": False,
-        "torch_dtype": dtype_name,
-        "dtype": dtype_name,
+        "torch_dtype": dtype,
+        "dtype": dtype,
         "transformers_version": "4.57.0",
     }
     if config.layer_types is not None:

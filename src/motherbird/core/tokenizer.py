@@ -1,14 +1,14 @@
-"""Text to token ids and back: load any tokenizer.json, train our own, save for AutoTokenizer.
+"""Text to token ids and back: load any tokenizer.json, train a new one, save for AutoTokenizer.
 
-The text of a special token inside a document is plain text: ``"[SEP]"`` in a README is five
-characters, not the end of a document. Only `Tokenizer.encode_masked` looks for the mask.
+Special tokens that occur in a text are plain text: ``"[SEP]"`` in a README is five characters, not
+the end of a document. Only `Tokenizer.encode_masked` recognises the mask token.
 """
 
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
@@ -19,8 +19,9 @@ from . import hub
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
-UNUSED = 83  # slots that ModernBERT leaves for its users
-# Names that other families give to the same roles.
+UNUSED = 83  # unused entries, as in ModernBERT
+CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
+# The names of the special tokens in other model families.
 _ALIASES = {
     "unk": ("[UNK]", "<unk>"),
     "cls": ("[CLS]", "<s>", "<bos>"),
@@ -28,19 +29,30 @@ _ALIASES = {
     "pad": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
 }
+# Unicode white space; Python's \s also contains the separators 1C to 1F.
+_TRAILING_SPACE = re.compile(r"[^\S\x1c-\x1f]+\Z")
 
 
-# White space by Unicode; Python's own notion adds the separators 1C to 1F.
-_SPACE_BEFORE = re.compile(r"[^\S\x1c-\x1f]+\Z")
+class Encoding(NamedTuple):
+    """Token ids of a text, and the part of the text that each stands for.
+
+    Attributes:
+        ids: the token ids.
+        offsets: for each token, the index of its first character and of the one after its last;
+            (0, 0) for special tokens. A byte-level token may include the space before its word.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:
     """A `tokenizers.Tokenizer` with the roles of its special tokens.
 
     Args:
-        backend: the tokenizer proper; its own padding and truncation are switched off.
-        special: role ("cls", "mask", ...) to token text.
-        clean_up: the ``clean_up_tokenization_spaces`` that its files state.
+        backend: the tokenizer; its padding and truncation are switched off.
+        special: the special tokens by role ("cls", "sep", "pad", "mask", "unk").
+        clean_up: the ``clean_up_tokenization_spaces`` of its files.
     """
 
     def __init__(
@@ -48,7 +60,7 @@ class Tokenizer:
     ) -> None:
         backend.no_padding()
         backend.no_truncation()
-        # Not a setting of the file: special tokens in the text are split like any other text.
+        # Not stored in tokenizer.json: special tokens in a text are split like other text.
         backend.encode_special_tokens = True
         self.backend = backend
         self.special = special
@@ -56,18 +68,18 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id."""
+        """The highest id plus one."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
     def special_ids(self) -> list[int]:
-        """Ids of all special tokens, ascending: those with a role and any other in the file."""
+        """The ids of all special tokens, with or without a role, in ascending order."""
         added = self.backend.get_added_tokens_decoder()
         ids = {i for i, token in added.items() if token.special}
         return sorted(ids | {self.id_of(role) for role in self.special})
 
     def id_of(self, role: str) -> int:
-        """The id of the special token with this role ("cls", "sep", "pad", "mask", "unk").
+        """Return the id of the special token with a role ("cls", "sep", "pad", "mask", "unk").
 
         Raises:
             InputError: the tokenizer has none.
@@ -83,21 +95,70 @@ class Tokenizer:
         return self.id_of("mask")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text with the special tokens around it that the tokenizer's template adds."""
+        """Return the ids of a text, with the special tokens of the tokenizer's template."""
         return self.backend.encode(text).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` for many texts, on all cores."""
+        """Return the ids of many texts, computed on all cores."""
         ids: list[list[int]] = []
-        for i in range(0, len(texts), 64):  # an encoding is many times the size of its ids
-            ids += [e.ids for e in self.backend.encode_batch_fast(list(texts[i : i + 64]))]
+        for i in range(0, len(texts), CHUNK):
+            ids += [e.ids for e in self.backend.encode_batch_fast(list(texts[i : i + CHUNK]))]
         return ids
 
-    def encode_masked(self, text: str) -> list[int]:
-        """Ids of a text in which the mask token's text is a mask.
+    def encode_offsets(self, texts: Sequence[str]) -> list[Encoding]:
+        """Return the ids of texts with the character offsets of each token."""
+        encodings: list[Encoding] = []
+        for i in range(0, len(texts), CHUNK):
+            encodings += [
+                Encoding(e.ids, e.offsets)
+                for e in self.backend.encode_batch(list(texts[i : i + CHUNK]))
+            ]
+        return encodings
 
-        ``[MASK]`` is understood by every tokenizer, whatever it calls its own mask. As in
-        ModernBERT's the mask takes the space before it.
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], max_length: int
+    ) -> tuple[list[list[int]], int]:
+        """Return the ids of pairs of texts, truncated to a length.
+
+        The longer text of a pair is truncated first; texts of equal length are truncated alike
+        ("longest_first" in transformers).
+
+        Args:
+            pairs: the texts.
+            max_length: largest number of tokens of a pair, special tokens included.
+
+        Returns:
+            The ids of each pair, in the tokenizer's template for pairs, and the number of pairs
+            that were truncated.
+
+        Raises:
+            InputError: the special tokens alone are longer.
+        """
+        room = max_length - self.backend.num_special_tokens_to_add(is_pair=True)
+        if room < 2:
+            raise InputError(f"no pair of texts fits into {max_length} tokens")
+        ids: list[list[int]] = []
+        truncated = 0
+        for i in range(0, len(pairs), CHUNK):
+            texts = [text for pair in pairs[i : i + CHUNK] for text in pair]
+            encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+            for first, second in zip(encodings[::2], encodings[1::2], strict=True):
+                if len(first) + len(second) > room:
+                    truncated += 1
+                    longer, shorter = (
+                        (first, second) if len(first) > len(second) else (second, first)
+                    )
+                    kept = min(len(shorter), room // 2)
+                    shorter.truncate(kept)
+                    longer.truncate(room - kept)
+                ids.append(self.backend.post_process(first, second).ids)
+        return ids, truncated
+
+    def encode_masked(self, text: str) -> list[int]:
+        """Return the ids of a text in which the mask token's text is a mask.
+
+        ``[MASK]`` is recognised for every tokenizer, whatever its own mask token is. As in
+        ModernBERT, the mask absorbs the white space before it.
 
         Raises:
             InputError: there is no mask in the text.
@@ -106,13 +167,13 @@ class Tokenizer:
         first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
         if not others:
             raise InputError(
-                f"no {mask} in the text", repr(text[:60]), f"write {mask} where to guess"
+                f"there is no {mask} in the text", repr(text[:60]), f"write {mask} for a mask"
             )
         pieces = [first, *others]
         ids: list[int] = []
         for number, piece in enumerate(pieces):
             last = number == len(pieces) - 1
-            piece = piece if last else _SPACE_BEFORE.sub("", piece)
+            piece = piece if last else _TRAILING_SPACE.sub("", piece)
             ids += self.backend.encode(piece, add_special_tokens=False).ids
             if not last:
                 ids.append(self.mask_id)
@@ -120,14 +181,14 @@ class Tokenizer:
         return [*prefix, *ids, *suffix]
 
     def template_ids(self) -> tuple[list[int], list[int]]:
-        """The ids that the template puts before and after a text."""
+        """Return the ids that the template puts before and after a text."""
         encoding = self.backend.encode("a")
-        inside = encoding.special_tokens_mask.index(0)
+        before = encoding.special_tokens_mask.index(0)
         after = len(encoding.ids) - encoding.special_tokens_mask[::-1].index(0)
-        return encoding.ids[:inside], encoding.ids[after:]
+        return encoding.ids[:before], encoding.ids[after:]
 
     def truncate(self, ids: list[int], length: int) -> list[int]:
-        """Cut an encoded text to ``length`` tokens; the closing special tokens stay.
+        """Truncate an encoded text to ``length`` tokens; the closing special tokens stay.
 
         Raises:
             InputError: the special tokens alone are longer.
@@ -136,24 +197,24 @@ class Tokenizer:
             return ids
         prefix, suffix = self.template_ids()
         if length <= len(prefix) + len(suffix):
-            raise InputError(f"nothing of a text fits into {length} tokens")
+            raise InputError(f"no text fits into {length} tokens")
         return ids[: length - len(suffix)] + suffix
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens included."""
+        """Return the text of ids, special tokens included."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
     def save(self, directory: str | Path, *, max_length: int = 8192) -> None:
-        """Write a new directory that `load` and transformers' AutoTokenizer read.
+        """Write a new directory that `load` and AutoTokenizer of transformers read.
 
         Raises:
-            OutputExistsError: the directory exists and is not ours.
+            OutputExistsError: the directory exists and was not written by motherbird.
         """
         with new_directory(Path(directory).expanduser(), "tokenizer") as fresh:
             self.write_files(fresh, max_length)
 
     def write_files(self, directory: Path, max_length: int) -> None:
-        """Write tokenizer.json and its two companions, in the form that 4.x and 5.x both read."""
+        """Write tokenizer.json and two more files, as transformers 4 and 5 read them."""
         names = {f"{role}_token": token for role, token in self.special.items()}
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -182,30 +243,32 @@ def tokenizer(name_or_dir: str | Path, *, revision: str | None = None) -> Tokeni
 
 
 def load(path: Path) -> Tokenizer:
-    """Load from a directory with tokenizer.json, or from such a file itself.
+    """Load a tokenizer from a directory with tokenizer.json, or from such a file.
 
     Raises:
-        InputError: as `tokenizer`.
+        InputError: see `tokenizer`.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError("there is no tokenizer.json", str(path))
     check_files(file.parent, [file.name])
-    read_json(file)  # for its errors: duplicate keys and the like
+    read_json(file)  # refuses duplicate keys and the like
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
-        inside = backend.encode("a").ids
-        if max(inside, default=0) > max(backend.get_vocab(with_added_tokens=True).values()):
-            raise ValueError("its template adds ids that it does not have")
-    except BaseException as error:  # the library raises bare Exception, and panics
+        ids = backend.encode("a").ids
+        if max(ids, default=0) > max(backend.get_vocab(with_added_tokens=True).values()):
+            raise ValueError("its template adds ids outside the vocabulary")
+    except BaseException as error:  # the library raises plain Exception, and panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        raise InputError(f"not a tokenizer that can be read ({error})", str(file)) from error
+        raise InputError(f"the tokenizer cannot be read ({error})", str(file)) from error
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        companion = file.parent / name
-        if companion.is_file():
-            settings |= _mapping(read_json(companion), companion)
+        if (file.parent / name).is_file():
+            content = read_json(file.parent / name)
+            if not isinstance(content, dict):
+                raise InputError("not a JSON object", str(file.parent / name))
+            settings |= content
     special = {}
     for role in ROLES:
         stated = settings.get(f"{role}_token")
@@ -219,38 +282,33 @@ def load(path: Path) -> Tokenizer:
     return Tokenizer(backend, special, bool(settings.get("clean_up_tokenization_spaces", False)))
 
 
-def _mapping(value: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path))
-    return value
-
-
 def check_size(size: int) -> None:
-    """Refuse a vocabulary that `train` cannot make.
+    """Check the size of a vocabulary for `train`.
 
     Raises:
-        InputError: it is no multiple of 64, or smaller than bytes, spaces and special tokens.
+        InputError: it is not a multiple of 64, or smaller than the bytes and special tokens.
     """
     smallest = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64
     if size % 64 or size < smallest:
         raise InputError(
-            f"a vocabulary of {size} is impossible", how=f"give a multiple of 64 from {smallest}"
+            f"a vocabulary of {size} is impossible",
+            how=f"use a multiple of 64 from {smallest}",
         )
 
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
-    """Train a code-aware byte-level BPE; at the end the five special tokens and 83 unused slots.
+    """Train a byte-level BPE for text and code, with five special tokens and 83 unused entries.
 
-    NFC and GPT-2's splitting, as in ModernBERT; but a line's end is learned together with the
-    indentation behind it, where OLMo and ModernBERT put runs of spaces apart beforehand, so that
-    a line of code costs a token less. BERT's template.
+    Normalisation (NFC), pre-tokenisation (GPT-2) and template (BERT) are those of ModernBERT, but
+    runs of spaces are not split off beforehand: a line break is merged with the indentation that
+    follows it, so that a line of code has one token less.
 
     Args:
         texts: documents; read once.
-        size: entries in all, a multiple of 64 (which matrix units like).
+        size: number of entries, a multiple of 64 (for efficient matrix products).
 
     Raises:
-        InputError: the size is impossible, or the text is too small to fill it.
+        InputError: the size is impossible, or there is not enough text for it.
     """
     check_size(size)
     fixed = len(SPECIAL) + UNUSED
@@ -269,17 +327,17 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         reachable = (learned + fixed) // 64 * 64
         raise InputError(
             f"the text is too small for a vocabulary of {size}",
-            how=f"give more text, or a size of at most {reachable}",
+            how=f"use more text, or a size of at most {reachable}",
         )
     return complete(backend)
 
 
 def complete(backend: tokenizers.Tokenizer) -> Tokenizer:
-    """Append the five special tokens and the unused slots, and set BERT's template.
+    """Append the five special tokens and the unused entries, and set BERT's template.
 
-    On OLMo's tokenizer this gives ModernBERT's own, entry by entry.
+    Applied to OLMo's tokenizer, this gives ModernBERT's tokenizer.
     """
-    # The mask takes the space before it, so that "a [MASK]" has no lone space token.
+    # lstrip: the mask absorbs the space before it, so that "a [MASK]" has no single space token.
     backend.add_special_tokens(
         [AddedToken(t, special=True, lstrip=t == SPECIAL["mask"]) for t in SPECIAL.values()]
     )

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from ..core.masking import Masking
 from ..core.rng import shuffled
 from ..errors import InputError, WorkerError
-from ..nn.packed import Packed, packed_of
+from ..nn.packed import Packed
 from .prepared import PreparedDataset, Rows
 from .workers import in_order, pool
 
@@ -107,7 +107,7 @@ class Batch:
             a, b = np.searchsorted(self.positions, (begin, end))
             lengths = self.lengths[(pieces > begin) & (pieces <= end)]
             yield MicroBatch(
-                packed_of(self.ids[begin:end], lengths),
+                Packed.from_arrays(self.ids[begin:end], np.cumsum([0, *lengths])),
                 torch.from_numpy(self.positions[a:b] - begin),
                 torch.from_numpy(self.targets[a:b]),
             )

@@ -1,7 +1,7 @@
-"""A certificate of parity: how far an exported file is from our own float32 encoder.
+"""A certificate of parity: how much an exported file differs from the float32 model.
 
-Both are run on the same documents of random tokens. "packed" compares our documents in one pack
-with the file's padded batch, "one by one" every document alone on both sides.
+Both are run on the same documents of random tokens. "packed" compares a packed batch of the model
+with a padded batch of the file, "one by one" compares each document by itself.
 """
 
 import platform
@@ -13,33 +13,30 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch.nn.functional import normalize
 
 from ..errors import ParityError
-from ..models.embedder import Embedder
-from ..nn.encoder import Encoder
-from ..nn.heads import SequenceClassifier, pool
 from ..nn.packed import pack, unpack
+from .models import Exportable
 
-# Documents to the outputs by name: for each document one array, (tokens, width) or (width,).
+# The outputs by name: for each document an array, (tokens, size) or (size,).
 Outputs = dict[str, list[NDArray[np.float32]]]
-Run = Callable[[list[list[int]]], Outputs]
+Runner = Callable[[list[list[int]]], Outputs]
 
 CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4), (8192,))
-LARGEST_OUTPUT = 2**31  # bytes of one output of the longest document
-ROWS = 256  # compared at a time in float64, which keeps the memory for wide logits small
-# dtype -> (largest difference, as a part of the largest value or of 1; smallest cosine)
+LARGEST_OUTPUT = 2**31  # bytes of an output of the longest document
+ROWS = 256  # compared at once in float64, which limits the memory for logits
+# dtype -> (largest difference relative to the largest value or 1, smallest cosine)
 TOLERANCES = {"float32": (1e-4, 0.9999), "int8": (0.5, 0.8)}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near two outputs are.
+    """How much two outputs agree.
 
     Attributes:
-        difference: the largest absolute one.
-        cosine: the smallest of two rows; None where a row is one number.
-        largest: the largest absolute value of our own output.
+        difference: the largest absolute difference.
+        cosine: the smallest cosine of two rows; None if a row is one number.
+        largest: the largest absolute value of the model's output.
     """
 
     difference: float
@@ -49,7 +46,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Case:
-    """One output for documents of these lengths."""
+    """The agreement of one output for documents of some lengths."""
 
     lengths: tuple[int, ...]
     output: str
@@ -59,10 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared, where, and how near the two are: the fields of certificate.json.
-
-    ``difference`` and ``cosine`` are the worst of all cases.
-    """
+    """The fields of certificate.json; ``difference`` and ``cosine`` are the worst of all cases."""
 
     model: str
     head: str
@@ -78,38 +72,38 @@ class Certificate:
     cases: tuple[Case, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dictionary for JSON."""
         return asdict(self)
 
 
-def ours(model: Any) -> Run:
-    """Our own model, packed."""
+def reference(exported: Exportable) -> Runner:
+    """Run the exported model itself, on packed batches."""
 
     @torch.inference_mode()
     def run(documents: list[list[int]]) -> Outputs:
         packed = pack(documents)
-        if isinstance(model, Embedder):
-            hidden = model.encoder(packed)
-            vectors = pool(hidden, packed, model.pooling)
-            vectors = normalize(vectors) if model.normalize else vectors
-            outputs = {
-                "token_embeddings": unpack(hidden, packed),
-                "sentence_embedding": list(vectors),
-            }
-        elif isinstance(model, SequenceClassifier):
-            outputs = {"logits": list(model(packed))}
-        else:
-            name = "last_hidden_state" if isinstance(model, Encoder) else "logits"
-            outputs = {name: unpack(model(packed), packed)}
-        return {name: [x.numpy() for x in values] for name, values in outputs.items()}
+        return {
+            name: [
+                x.numpy()
+                for x in (
+                    unpack(values, packed) if exported.outputs[name][0] == "tokens" else values
+                )
+            ]
+            for name, values in exported.compute(packed).items()
+        }
 
     return run
 
 
 def padded(
     infer: Callable[[dict[str, NDArray[np.int64]]], dict[str, NDArray[np.float32]]], pad: int
-) -> Run:
-    """A runtime that takes a rectangle: documents are padded on the right, outputs cut back."""
+) -> Runner:
+    """Run a padded model: documents are padded on the right, and outputs cut to their lengths.
+
+    Args:
+        infer: runs a batch, from inputs by name to outputs by name.
+        pad: the id of the padding token.
+    """
 
     def run(documents: list[list[int]]) -> Outputs:
         longest = max(map(len, documents))
@@ -129,50 +123,57 @@ def padded(
     return run
 
 
-def cases(limit: int, width: int) -> list[tuple[int, ...]]:
-    """The lengths of CASES as far as a model of this limit, and of this many outputs a token, goes.
+def cases(limit: int, size: int) -> list[tuple[int, ...]]:
+    """Return the lengths of CASES, shortened for a model.
 
-    A document whose outputs alone would fill two gigabytes is cut.
+    Args:
+        limit: largest number of tokens of a document.
+        size: numbers in the output for a token; no output may exceed `LARGEST_OUTPUT`.
     """
-    longest = max(1, min(limit, LARGEST_OUTPUT // (4 * width)))
+    longest = max(1, min(limit, LARGEST_OUTPUT // (4 * size)))
     return list(dict.fromkeys(tuple(min(n, longest) for n in lengths) for lengths in CASES))
 
 
 def compare(
-    ours: Run,
-    theirs: Run,
+    reference: Runner,
+    exported: Runner,
     lengths: Sequence[tuple[int, ...]],
     vocab_size: int,
     on_case: Callable[[int], None] = lambda tokens: None,
 ) -> list[Case]:
-    """Run both on documents of random tokens, the same ones whoever asks.
+    """Run both on the same documents of random tokens.
 
-    ``on_case`` is told the tokens of each case that is done.
+    Args:
+        reference: the model.
+        exported: the file.
+        lengths: lengths of the documents of each case.
+        vocab_size: tokens are drawn below it.
+        on_case: called with the number of tokens of each case that is done.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     found = []
     for case in lengths:
-        documents = [chance.integers(0, vocab_size, length).tolist() for length in case]
-        together = _measure(ours(documents), theirs(documents))
+        documents = [rng.integers(0, vocab_size, length).tolist() for length in case]
+        together = _measure(reference(documents), exported(documents))
         alone = together
         if len(documents) > 1:
-            singles = [_measure(ours([one]), theirs([one])) for one in documents]
+            singles = [_measure(reference([one]), exported([one])) for one in documents]
             alone = {name: _worst([single[name] for single in singles]) for name in together}
         found += [Case(case, name, together[name], alone[name]) for name in together]
         on_case(sum(case))
     return found
 
 
-def _measure(ours: Outputs, theirs: Outputs) -> dict[str, Agreement]:
-    """For each output the agreement over all documents."""
+def _measure(expected: Outputs, found: Outputs) -> dict[str, Agreement]:
+    """Return the agreement of each output over all documents."""
     return {
-        name: _worst([_rows(a, b) for a, b in zip(values, theirs[name], strict=True)])
-        for name, values in ours.items()
+        name: _worst([_rows(a, b) for a, b in zip(values, found[name], strict=True)])
+        for name, values in expected.items()
     }
 
 
 def _rows(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Agreement:
-    """Two outputs for one document; another shape counts as NaN."""
+    """Return the agreement of an output of one document; NaN if the shapes differ."""
     if a.shape != b.shape:
         return Agreement(np.nan, np.nan, np.nan)
     a, b = np.atleast_2d(a), np.atleast_2d(b)
@@ -189,7 +190,7 @@ def _rows(a: Float[np.ndarray, "..."], b: Float[np.ndarray, "..."]) -> Agreement
 
 
 def _worst(parts: Sequence[Agreement]) -> Agreement:
-    """Of several one; numpy's max and min, unlike Python's, never lose a NaN."""
+    """Return the worst of several; unlike Python's, NumPy's max and min keep NaN."""
     cosines = [part.cosine for part in parts if part.cosine is not None]
     return Agreement(
         float(np.max([part.difference for part in parts])),
@@ -199,30 +200,30 @@ def _worst(parts: Sequence[Agreement]) -> Agreement:
 
 
 def check(found: Sequence[Case], dtype: str, file: str) -> Agreement:
-    """The worst of all cases, if every one is within the tolerance of ``dtype``.
+    """Return the worst agreement of all cases.
 
     Raises:
-        ParityError: one is not, naming it.
+        ParityError: a case is outside the tolerance of the dtype.
     """
     difference, cosine = TOLERANCES[dtype]
     for case in found:
-        for way, agreement in (("packed", case.packed), ("one by one", case.one_by_one)):
+        for mode, agreement in (("packed", case.packed), ("one by one", case.one_by_one)):
             allowed = difference * max(1.0, agreement.largest)
-            # Written so that NaN, which is neither above nor below anything, fails.
-            near = agreement.cosine is None or agreement.cosine >= cosine
-            if not (agreement.difference <= allowed and near):
+            # Written so that NaN, for which every comparison is false, fails.
+            close = agreement.cosine is None or agreement.cosine >= cosine
+            if not (agreement.difference <= allowed and close):
                 shown = "" if agreement.cosine is None else f", cosine {agreement.cosine:.6g}"
                 raise ParityError(
                     f"the exported {case.output} differs from the model's by "
                     f"{agreement.difference:.2g}{shown} (allowed: {allowed:.2g}, {cosine:g})",
-                    f"{file}, {way}, documents of {', '.join(map(str, case.lengths))} tokens",
+                    f"{file}, {mode}, documents of {', '.join(map(str, case.lengths))} tokens",
                     "nothing was written; try --dtype float32, or another version of the runtime",
                 )
     return _worst([agreement for case in found for agreement in (case.packed, case.one_by_one)])
 
 
 def machine() -> dict[str, str]:
-    """Where the comparison was made."""
+    """Describe the machine of the comparison."""
     has = torch.cpu.get_capabilities()
     return {
         "system": platform.system(),

@@ -1,55 +1,125 @@
-"""What is exported: which of our classes a folder holds, and the checkpoint around an export."""
+"""What is exported: the model of a directory with a head, its outputs, and its checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from ..errors import InputError
 from ..models.embedder import Embedder, read_modules
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
-from ..nn.heads import MaskedLM, SequenceClassifier, TokenClassifier
+from ..nn.heads import HEADS, pool
+from ..nn.model import Axis, GraphBuilder, Model
+from ..nn.packed import Packed
 
-Model = Encoder | MaskedLM | SequenceClassifier | TokenClassifier | Embedder
-
-ARCHITECTURES: dict[str, type[MaskedLM | SequenceClassifier | TokenClassifier]] = {
-    kind.architecture: kind for kind in (MaskedLM, SequenceClassifier, TokenClassifier)
-} | {"FlexBertForMaskedLM": MaskedLM}
-
-
-def encoder_of(model: Model) -> Encoder:
-    """The encoder inside a model."""
-    if isinstance(model, Encoder):
-        return model
-    return model.encoder if isinstance(model, Embedder) else model.model
+ARCHITECTURES: Mapping[str, type[Model]] = {head.architecture: head for head in HEADS} | {
+    "FlexBertForMaskedLM": HEADS[0]
+}
 
 
-def load(directory: Path, head: str, dtype: str | None) -> tuple[Model, str]:
-    """The model of a folder with the head that is asked for, and the name of that head.
+@runtime_checkable
+class Graph(GraphBuilder, Protocol):
+    """A `GraphBuilder` that can also normalise vectors."""
+
+    def normalize(self, x: str) -> str:
+        """Scale the vector of each document to length 1."""
+
+
+class Exportable:
+    """An encoder or a model with a head, with one output.
+
+    Args:
+        model: in evaluation mode.
+
+    Attributes:
+        outputs: name of each output, to its axis and the size of a row.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.outputs: dict[str, tuple[Axis, int]] = {model.output: (model.axis, model.size)}
+
+    def compute(self, packed: Packed) -> dict[str, Tensor]:
+        """Compute the outputs of a batch."""
+        return {self.model.output: self.model(packed)}
+
+    def build(self, graph: Graph, states: str) -> dict[str, str]:
+        """Build the outputs in a graph, from the encoder's token vectors."""
+        return {self.model.output: self.model.export(graph, states)}
+
+    def write(self, directory: Path) -> None:
+        """Write the files that libraries read from a Hugging Face directory, with the weights."""
+        checkpoint.write(self.model, directory)
+
+    def reload(self, directory: Path) -> "Exportable":
+        """Load again, in float32, what `write` wrote."""
+        return Exportable(checkpoint.load(type(self.model), directory, dtype="float32"))
+
+
+class ExportableEmbedder(Exportable):
+    """An embedder, with its token vectors and its pooled vectors as outputs."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__(embedder.encoder)
+        self.embedder = embedder
+        size = self.model.size
+        self.outputs = {
+            "token_embeddings": ("tokens", size),
+            "sentence_embedding": ("documents", size),
+        }
+
+    def compute(self, packed: Packed) -> dict[str, Tensor]:
+        """Compute the outputs of a batch."""
+        states = self.model(packed)
+        vectors = pool(states, packed, self.embedder.pooling)
+        vectors = normalize(vectors) if self.embedder.normalize else vectors
+        return {"token_embeddings": states, "sentence_embedding": vectors}
+
+    def build(self, graph: Graph, states: str) -> dict[str, str]:
+        """Build the outputs in a graph, from the encoder's token vectors."""
+        vectors = graph.pool(states, self.embedder.pooling)
+        vectors = graph.normalize(vectors) if self.embedder.normalize else vectors
+        return {"token_embeddings": states, "sentence_embedding": vectors}
+
+    def write(self, directory: Path) -> None:
+        """Write the files that libraries read, those of sentence-transformers included."""
+        super().write(directory)
+        self.embedder.write_modules(directory)
+
+    def reload(self, directory: Path) -> "Exportable":
+        """Load again, in float32, what `write` wrote."""
+        return ExportableEmbedder(Embedder.load(directory, dtype="float32"))
+
+
+def load(directory: Path, head: str, dtype: str | None) -> tuple[Exportable, str]:
+    """Load the model of a directory with a head.
+
+    Args:
+        directory: of a checkpoint.
+        head: "auto", "none", "pooling" or "logits"; see `export.export`.
+        dtype: of the weights; None as stored.
+
+    Returns:
+        The model, and the name of its head.
 
     Raises:
-        InputError: the folder has no such head, or one that motherbird does not have.
+        InputError: the directory has no such head, or motherbird does not have its class.
     """
     if head == "pooling" or (head == "auto" and (directory / "modules.json").is_file()):
-        return Embedder.load(directory, dtype=dtype), "pooling"
+        return ExportableEmbedder(Embedder.load(directory, dtype=dtype)), "pooling"
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
     named = checkpoint.read_config(place).get("architectures") or ["none stated"]
     architecture = str(named[0])
     if head == "none" or (head == "auto" and "For" not in architecture):
-        return Encoder.load(place, dtype=dtype), "none"
+        return Exportable(checkpoint.load(Encoder, place, dtype=dtype)), "none"
     if architecture not in ARCHITECTURES:
         raise InputError(
-            f"there are no logits of a {architecture} in motherbird",
+            f"motherbird has no logits for {architecture}",
             str(place / "config.json"),
-            "export the encoder: --head none or --head pooling",
+            "export the encoder with --head none or --head pooling",
         )
-    return ARCHITECTURES[architecture].load(place, dtype=dtype), "logits"
-
-
-def write_checkpoint(model: Model, directory: Path) -> None:
-    """Write what consumers of Hugging Face directories read, weights included."""
-    if isinstance(model, Embedder):
-        checkpoint.write(model.encoder, directory)
-        model.write_modules(directory)
-    else:
-        labels = model.labels if isinstance(model, SequenceClassifier | TokenClassifier) else ()
-        checkpoint.write(model, directory, labels=labels)
+    return Exportable(checkpoint.load(ARCHITECTURES[architecture], place, dtype=dtype)), "logits"

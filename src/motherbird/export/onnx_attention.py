@@ -21,7 +21,7 @@ UNSEEN = -30_000.0
 BOTH_KINDS = ("full_attention", "sliding_attention")
 
 
-class Plan:
+class GraphAttention:
     """What all layers of a run share, written once at the head of the graph.
 
     Args:

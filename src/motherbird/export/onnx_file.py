@@ -1,4 +1,4 @@
-"""The ONNX file: written, quantised, and run by onnxruntime."""
+"""Write, quantise and run ONNX files."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from .certificate import Run, padded
+from .certificate import Runner, padded
 
-ONE_FILE = 2**30  # bytes of weights; above, they go to FILE_data, far from protobuf's 2 GiB
+ONE_FILE = 2**30  # bytes of weights; larger ones go to FILE_data (protobuf is limited to 2 GiB)
 
 
 def save(model: ModelProto, path: Path) -> None:
-    """Write a model; large weights into a second file beside it, called as consumers expect."""
+    """Write a model; large weights go into a second file beside it, FILE_data."""
     path.parent.mkdir(exist_ok=True)
     large = _weight_bytes(model) > ONE_FILE
     onnx.save_model(
@@ -30,13 +30,14 @@ def save(model: ModelProto, path: Path) -> None:
 
 
 def save_int8(model: ModelProto, path: Path) -> None:
-    """Write a model whose matrices are int8 and whose activations are quantised as it runs.
+    """Write a model with int8 weights, whose activations are quantised dynamically.
 
-    One scale a column, and 7 bits of 8: the sums of older CPUs' instructions overflow beyond. The
-    embedding and attention's own products stay float32; a tied decoder is a copy in int8.
+    Weights have one scale per column and use 7 of 8 bits, since 8 bits overflow in the instructions
+    of older CPUs. The embedding and the products inside attention stay float32; a tied decoder is
+    an int8 copy.
     """
     path.parent.mkdir(exist_ok=True)
-    # The library would warn of a pre-processing that such a graph has no use for.
+    # Without it the library warns about a pre-processing step that this graph does not need.
     helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     quantize_dynamic(
         model,
@@ -54,9 +55,11 @@ def _weight_bytes(model: ModelProto) -> int:
 
 
 def session(path: Path, *, arena: bool = True) -> onnxruntime.InferenceSession:
-    """A session on the CPU, with torch's number of threads.
+    """Open a session on the CPU, with torch's number of threads.
 
-    The arena keeps the memory of the largest batch for the next one; without it a run is slower.
+    Args:
+        path: the ONNX file.
+        arena: keep the memory of the largest batch for the next one, which is faster.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -64,9 +67,9 @@ def session(path: Path, *, arena: bool = True) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def runner(path: Path, pad: int) -> Run:
-    """The file as a function of documents."""
-    running = session(path, arena=False)  # one long document is not to hold memory for others
+def runner(path: Path, pad: int) -> Runner:
+    """Return a function that runs the file on documents."""
+    running = session(path, arena=False)  # so that a long document does not keep its memory
     names = [output.name for output in running.get_outputs()]
 
     def infer(inputs: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:

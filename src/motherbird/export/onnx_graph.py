@@ -1,11 +1,11 @@
-"""The encoder and its heads as an ONNX graph, read top to bottom like core/model.py.
+"""The encoder and its heads as an ONNX graph, to be read top to bottom like nn/encoder.py.
 
-No exporter of torch is involved: the graph is written from our configuration and tensors, and a
-value or tensor is called as the module in a checkpoint (``layers.3.attn.Wqkv``). Opset 17 is the
-lowest that has LayerNormalization; GELU is written out, which every runtime recognises.
+The graph is built from the configuration and the tensors, without torch's exporter. Values and
+tensors have the names of the modules in a checkpoint (``layers.3.attn.Wqkv``). Opset 17 is the
+lowest with LayerNormalization. GELU is built from elementary operations, which every runtime fuses.
 
 Matrices are stored transposed, ready for MatMul, and the rows of Q in Wqkv are scaled by
-H ** -0.5, which spares the graph a product.
+H ** -0.5, which saves a multiplication in the graph.
 """
 
 import numpy as np
@@ -17,94 +17,65 @@ from torch import nn
 from .. import __version__
 from ..core.config import EncoderConfig, Pooling
 from ..errors import InputError
-from ..models.embedder import Embedder
-from ..nn.encoder import Encoder
-from ..nn.heads import MaskedLM, SequenceClassifier
-from .models import Model, encoder_of
-from .onnx_attention import Plan
-from .onnx_nodes import Graph, Shape, value
+from .models import Exportable
+from .onnx_attention import GraphAttention
+from .onnx_nodes import Graph, value
 
 OPSET, IR_VERSION = 17, 8
-LONGEST = 2**17  # positions; their rotary tables have 67 MB where a head has 64 channels
+MAX_POSITIONS = 2**17  # their rotary tables have 67 MB with a head dimension of 64
 
 
-def build(model: Model, *, chunked: bool = True) -> ModelProto:
-    """Write a model as an ONNX graph in float32, with any batch and any length.
+def build(exported: Exportable, *, chunked: bool = True) -> ModelProto:
+    """Build a float32 ONNX graph of a model, for any batch size and length.
 
     Inputs are ``input_ids`` and ``attention_mask`` (1 for tokens, 0 for padding), int64, (batch,
-    sequence). Outputs are ``last_hidden_state`` of an Encoder, ``logits`` of a model with a head,
-    ``token_embeddings`` and ``sentence_embedding`` of an Embedder.
+    sequence). Outputs are those of `Exportable.outputs`.
 
     Args:
-        model: in evaluation; its weights are read as float32.
-        chunked: see `onnx_attention.Plan`.
+        exported: the model; its weights are read as float32.
+        chunked: see `onnx_attention.GraphAttention`.
 
     Raises:
         InputError: the model takes more than 131,072 tokens.
     """
-    config = encoder_of(model).config
-    if config.max_position_embeddings > LONGEST:
+    config = exported.model.encoder.config
+    if config.max_position_embeddings > MAX_POSITIONS:
         raise InputError(
-            f"max_position_embeddings = {config.max_position_embeddings} is too many to export",
-            how=f"lower it in config.json to the {LONGEST} or fewer that are used",
+            f"max_position_embeddings = {config.max_position_embeddings} is too large to export",
+            how=f"lower it in config.json to {MAX_POSITIONS} or less",
         )
-    module = model.encoder if isinstance(model, Embedder) else model
-    writer = _Writer(config, module, chunked)
-    hidden = writer.encoder()
-    outputs = _outputs(writer, model, hidden)
+    builder = _Builder(config, exported.model, chunked)
+    axes = {"tokens": ("batch", "sequence"), "documents": ("batch",)}
+    outputs = []
+    for name, built in exported.build(builder, builder.encoder()).items():
+        builder.graph.rename(built, name)
+        axis, size = exported.outputs[name]
+        outputs.append(value(name, TensorProto.FLOAT, (*axes[axis], size)))
     inputs = [
         value(name, TensorProto.INT64, ("batch", "sequence"))
         for name in ("input_ids", "attention_mask")
     ]
-    graph = writer.graph.finish(
-        "modernbert",
-        inputs,
-        [value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-    )
     made = helper.make_model(
-        graph,
+        builder.graph.finish("modernbert", inputs, outputs),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="motherbird",
         producer_version=__version__,
     )
-    writer.graph.move_tensors(made.graph)
+    builder.graph.move_tensors(made.graph)
     return made
 
 
-def _outputs(writer: "_Writer", model: Model, hidden: str) -> dict[str, Shape]:
-    """What stands on the encoder; the name and shape of each output."""
-    config = writer.config
-    tokens: Shape = ("batch", "sequence")
-    if isinstance(model, Encoder):
-        writer.graph.rename(hidden, "last_hidden_state")
-        return {"last_hidden_state": (*tokens, config.hidden_size)}
-    if isinstance(model, Embedder):
-        pooled = writer.pool(hidden, model.pooling)
-        vectors = writer.unit(pooled) if model.normalize else pooled
-        writer.graph.rename(hidden, "token_embeddings")
-        writer.graph.rename(vectors, "sentence_embedding")
-        width = config.hidden_size
-        return {"token_embeddings": (*tokens, width), "sentence_embedding": ("batch", width)}
-    if isinstance(model, MaskedLM):
-        writer.graph.rename(writer.decoder(writer.head(hidden)), "logits")
-        return {"logits": (*tokens, config.vocab_size)}
-    if isinstance(model, SequenceClassifier):
-        hidden, tokens = writer.pool(hidden, config.classifier_pooling), ("batch",)
-    writer.graph.rename(writer.linear(writer.head(hidden), "classifier"), "logits")
-    return {"logits": (*tokens, len(model.labels))}
+class _Builder:
+    """The modules of nn/encoder.py and nn/heads, a method each, on names of values.
 
-
-class _Writer:
-    """The modules of core/model.py and core/heads.py, a method each, on names of values.
-
-    Shapes are (batch, sequence, D), (batch, D) once pooled.
+    Shapes are (batch, sequence, D), and (batch, D) after pooling.
     """
 
     def __init__(self, config: EncoderConfig, module: nn.Module, chunked: bool) -> None:
         self.config = config
         self.graph = Graph()
-        self.plan = Plan(self.graph, config, chunked)
+        self.attention_ops = GraphAttention(self.graph, config, chunked)
         self.weights = {
             name.removeprefix("model."): tensor for name, tensor in module.state_dict().items()
         }
@@ -113,7 +84,7 @@ class _Writer:
         return self.weights[name].detach().to("cpu", torch.float32).numpy()
 
     def encoder(self) -> str:
-        """Ids to the vectors of their tokens."""
+        """Token ids to token vectors."""
         table = "embeddings.tok_embeddings"
         weight = self.graph.tensor(f"{table}.weight", self._weight(f"{table}.weight"))
         x = self.graph.gather(weight, "input_ids", 0, table)
@@ -123,14 +94,14 @@ class _Writer:
         return self.norm(x, "final_norm")
 
     def layer(self, x: str, at: str, number: int, kind: str) -> str:
-        """Attention, then MLP, each added to the residual stream."""
+        """Attention and MLP, each added to the residual stream."""
         normed = x if number == 0 else self.norm(x, f"{at}.attn_norm")
         x = self.graph.add(x, self.attention(normed, f"{at}.attn", kind), f"{at}.attn.sum")
         mlp = self.mlp(self.norm(x, f"{at}.mlp_norm"), f"{at}.mlp")
         return self.graph.add(x, mlp, f"{at}.mlp.sum")
 
     def attention(self, x: str, at: str, kind: str) -> str:
-        """Fused Q, K, V; RoPE with the theta of the layer's kind; global or within the window."""
+        """Attention with fused Q, K, V and RoPE, global or within a window."""
         graph, config = self.graph, self.config
         width, heads = config.hidden_size, config.num_attention_heads
         scale = np.ones((3, width), np.float32)
@@ -144,14 +115,14 @@ class _Writer:
         q, k, v = parts  # (batch, N, sequence, H) each
         is_global = kind == "full_attention"
         theta = config.global_rope_theta if is_global else config.local_rope_theta
-        q = self.plan.rotate(q, theta, f"{at}.q.rotated")
-        k = self.plan.rotate(k, theta, f"{at}.k.rotated")
-        y = self.plan.attend(q, k, v, kind, f"{at}.seen")
+        q = self.attention_ops.rotate(q, theta, f"{at}.q.rotated")
+        k = self.attention_ops.rotate(k, theta, f"{at}.k.rotated")
+        y = self.attention_ops.attend(q, k, v, kind, f"{at}.seen")
         y = graph.transpose(y, [0, 2, 1, 3], f"{at}.seen.tokens")
         return self.linear(graph.reshape(y, [0, 0, width], f"{at}.joined"), f"{at}.Wo")
 
     def mlp(self, x: str, at: str) -> str:
-        """GeGLU: the first half of Wi is activated and gates the second."""
+        """Gated MLP: the activation of the first half of Wi is the gate of the second."""
         names = [f"{at}.first", f"{at}.second"]
         wide = self.linear(x, f"{at}.Wi")
         first, second = self.graph.split(wide, 2, self.config.intermediate_size, 2, names)
@@ -159,7 +130,7 @@ class _Writer:
         return self.linear(self.graph.multiply(gate, second, f"{at}.gated"), f"{at}.Wo")
 
     def linear(self, x: str, name: str, scale: NDArray[np.float32] | None = None) -> str:
-        """Times the transposed weight, plus a bias where there is one; rows scaled if asked."""
+        """Multiply by the weight and add the bias, both scaled if ``scale`` is given."""
         bias, last = f"{name}.bias", f"{name}.weight"
         by = np.float32(1) if scale is None else scale
         matrix = self.graph.tensor(last, self._weight(last).T * by)
@@ -169,7 +140,7 @@ class _Writer:
         return self.graph.add(product, self.graph.tensor(bias, self._weight(bias) * by), name)
 
     def norm(self, x: str, name: str) -> str:
-        """LayerNorm over D, with a bias where there is one."""
+        """LayerNorm over D."""
         names = [n for n in (f"{name}.weight", f"{name}.bias") if n in self.weights]
         tensors = [self.graph.tensor(n, self._weight(n)) for n in names]
         return self.graph.node(
@@ -177,7 +148,7 @@ class _Writer:
         )
 
     def activation(self, x: str, kind: str, name: str) -> str:
-        """The activations of core/model.py."""
+        """The activation functions of nn/encoder.py."""
         graph = self.graph
         if kind == "relu":
             return graph.node("Relu", x, name=name)
@@ -186,7 +157,7 @@ class _Writer:
         if kind == "gelu":
             scaled = graph.node("Div", x, graph.number(2**0.5), name=f"{name}.scaled")
             curve = graph.node("Erf", scaled, name=f"{name}.erf")
-        else:  # GELU's approximation by tanh: sqrt(2 / pi) (x + 0.044715 x^3)
+        else:  # the tanh approximation of GELU: sqrt(2 / pi) (x + 0.044715 x^3)
             square = graph.multiply(x, x, f"{name}.square")
             cubic = graph.multiply(square, graph.number(0.044715), f"{name}.cubic")
             inner = graph.multiply(
@@ -199,8 +170,8 @@ class _Writer:
         )
         return graph.multiply(raised, graph.number(0.5), name)
 
-    def head(self, x: str) -> str:
-        """dense, activation, norm: shared by all heads of the family."""
+    def prediction_head(self, x: str) -> str:
+        """Dense layer, activation and norm, which all heads start with."""
         dense = self.linear(x, "head.dense")
         return self.norm(
             self.activation(dense, self.config.classifier_activation, "head.activation"),
@@ -208,7 +179,7 @@ class _Writer:
         )
 
     def decoder(self, x: str) -> str:
-        """D to V; where the weight is the embedding's, it is stored once."""
+        """The decoder from D to V; a weight that is tied to the embedding is stored once."""
         if "decoder.weight" in self.weights:
             return self.linear(x, "decoder")
         graph, config = self.graph, self.config
@@ -223,7 +194,7 @@ class _Writer:
         return graph.node("Reshape", logits, shape, name="decoder")
 
     def pool(self, x: str, how: Pooling) -> str:
-        """One vector per row of the batch: of its first token, or the mean over its tokens."""
+        """One vector per row of the batch: the first token's, or the mean over its tokens."""
         graph = self.graph
         if how == "cls":
             return graph.gather(x, graph.ints(0), 1, "pooled")
@@ -234,8 +205,8 @@ class _Writer:
         count = graph.node("Max", count, graph.number(1.0), name="pool.count.positive")
         return graph.node("Div", total, count, name="pooled")
 
-    def unit(self, x: str) -> str:
-        """Vectors of length 1; zero stays zero."""
+    def normalize(self, x: str) -> str:
+        """Scale vectors to length 1; a zero vector stays zero."""
         length = self.graph.node("ReduceL2", x, name="unit.length", axes=[1], keepdims=1)
         safe = self.graph.node("Max", length, self.graph.number(1e-12), name="unit.safe")
         return self.graph.node("Div", x, safe, name="unit")

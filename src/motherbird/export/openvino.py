@@ -1,4 +1,4 @@
-"""OpenVINO's files from an ONNX file, and their run on the CPU."""
+"""Convert ONNX files to OpenVINO, and run them on the CPU."""
 
 from pathlib import Path
 
@@ -7,24 +7,26 @@ import openvino
 import torch
 from numpy.typing import NDArray
 
-from .certificate import Run, padded
+from .certificate import Runner, padded
 
 
 def convert(onnx_file: Path, path: Path) -> None:
-    """Write ``path`` (.xml) and the .bin beside it, with the weights in float32.
+    """Write ``path`` (.xml) and the .bin beside it, with float32 weights.
 
-    Reading an ONNX file is all that openvino.convert_model does with one, but that function also
-    reports to its maker.
+    openvino.convert_model does the same, but also sends telemetry.
     """
     path.parent.mkdir(exist_ok=True)
     model = openvino.Core().read_model(onnx_file)
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def runner(path: Path, pad: int, precision: str = "f32") -> Run:
-    """The file as a function of documents; ``precision`` is f32 or bf16.
+def runner(path: Path, pad: int, precision: str = "f32") -> Runner:
+    """Return a function that runs the file on documents.
 
-    Without the hint OpenVINO takes bfloat16 where the CPU has units for it.
+    Args:
+        path: the .xml file.
+        pad: the id of the padding token.
+        precision: "f32" or "bf16"; without it OpenVINO chooses bfloat16 on CPUs that support it.
     """
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -33,7 +35,7 @@ def runner(path: Path, pad: int, precision: str = "f32") -> Run:
     }
     core = openvino.Core()
     model = core.read_model(path)
-    names = [output.any_name for output in model.outputs]  # compiled, they gather others
+    names = [output.any_name for output in model.outputs]  # a compiled model may have further names
     compiled = core.compile_model(model, "CPU", settings)
 
     def infer(inputs: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:

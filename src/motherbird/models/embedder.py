@@ -1,107 +1,101 @@
-"""Embedder: texts to vectors, one each."""
+"""Embedder: texts to vectors, one for each."""
 
 import json
-import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torch.nn.functional import normalize as normalized
+from jaxtyping import Float32
 
-from ..core import hub
 from ..core.config import Pooling
-from ..core.tokenizer import Tokenizer
+from ..core.inference import InferenceModel
 from ..errors import InputError
 from ..files import read_json
-from ..nn import checkpoint, devices
-from ..nn.encoder import Encoder
-from ..nn.heads import pool
-from ..nn.memory import batch_budget
-from ..nn.packed import pack, split_by_tokens
-from ..nn.threads import executor
+from .text_model import TextModel
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import torch
+
+    from ..nn.encoder import Encoder
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
 
-class Embedder:
-    """An encoder, its tokenizer, and how to pool.
+class Embedder(TextModel):
+    """An encoder with its tokenizer and a pooling.
 
     Args:
-        encoder: with a tokenizer of its own.
-        pooling: "mean" over the tokens or "cls", the first one's vector.
-        prompts: name to text that is put before what is embedded.
-        default_prompt: the name of the prompt that is used where none is asked for.
-        max_length: longest document in tokens; None the encoder's own limit.
-        normalize: whether the model's directory tells other libraries to scale vectors to length 1.
+        encoder: an encoder, or any `InferenceModel`.
+        pooling: "mean" of the token vectors, or "cls", the vector of the first token.
+        prompts: text to put before a document, by name.
+        default_prompt: name of the prompt that is used unless another is given.
+        max_length: largest number of tokens of a text; None is the encoder's limit.
+        normalize: whether the model's directory tells other libraries to normalise vectors.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: "Encoder | InferenceModel",
         pooling: Pooling = "mean",
         prompts: dict[str, str] | None = None,
         default_prompt: str | None = None,
         max_length: int | None = None,
         normalize: bool = True,
     ) -> None:
-        limit = encoder.config.max_position_embeddings
-        self.encoder = encoder
+        super().__init__(encoder, max_length, prompts, default_prompt)
         self.pooling: Pooling = pooling
-        self.prompts = prompts or {}
-        self.default_prompt = default_prompt
-        self.max_length = min(limit, max_length or limit)
         self.normalize = normalize
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The encoder's tokenizer; InputError where it has none."""
-        return checkpoint.own_tokenizer(self.encoder)
-
     @classmethod
-    def load(
+    def _load(
         cls,
-        name_or_dir: str | Path,
-        *,
-        dtype: torch.dtype | str | None = None,
-        attention: str = "auto",
-        device: torch.device | str | None = None,
-        revision: str | None = None,
+        directory: Path,
+        dtype: "torch.dtype | str | None",
+        attention: str,
+        device: "torch.device | str | None",
     ) -> "Embedder":
-        """Load a sentence-transformers directory, or any checkpoint of the family (mean pooling).
+        from ..nn import checkpoint
+        from ..nn.encoder import Encoder
 
-        Arguments and errors as `Encoder.load`; modules that change the vectors in a way that we do
-        not have (Dense and others) are refused.
-        """
-        directory = hub.find(name_or_dir, revision)
         place, arguments = read_modules(directory)
         if not place.is_dir():
-            raise InputError("the folder of the encoder is missing", str(place))
-        encoder = Encoder.load(place, dtype=dtype, attention=attention, device=device)
+            raise InputError("the directory of the encoder is missing", str(place))
+        encoder = checkpoint.load(Encoder, place, dtype=dtype, attention=attention, device=device)
         return cls(encoder, **arguments)
 
-    def save(self, directory: str | Path) -> None:
-        """Write a directory for sentence-transformers 5.3 and 6, transformers and ourselves.
+    @property
+    def encoder(self) -> "Encoder":
+        """The torch encoder, to train or to save.
 
         Raises:
-            OutputExistsError: the directory exists and is not ours.
+            InputError: this embedder does not run on torch.
         """
-        checkpoint.save(self.encoder, directory, extra=self.write_modules)
+        from ..nn.inference import TorchModel
+
+        if not isinstance(self.model, TorchModel):
+            raise InputError("this embedder has no torch encoder", type(self.model).__name__)
+        return self.model.model.encoder
+
+    def save(self, directory: str | Path) -> None:
+        """Write a directory for sentence-transformers 5.3 and 6, transformers and motherbird.
+
+        Raises:
+            OutputExistsError: the directory exists and was not written by motherbird.
+        """
+        from ..nn import checkpoint
+
+        checkpoint.save(self.encoder, directory, write_more=self.write_modules)
 
     def write_modules(self, directory: Path, at: str = "") -> None:
-        """Write what sentence-transformers reads beside the encoder, in the dialect of 5.3.
+        """Write the files that sentence-transformers reads, in the format of version 5.3.
 
-        The encoder itself is in the sub-folder ``at``.
+        Args:
+            directory: the model's directory.
+            at: the subdirectory of the encoder, if it is in one.
         """
-        config = self.encoder.config
+        config = self.model.config
         kind = "sentence_transformers.models."
         modules = _MODULES if self.normalize else _MODULES[:-1]
         modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
@@ -113,7 +107,7 @@ class Embedder:
             ],
             "config_sentence_transformers.json": {
                 "model_type": "SentenceTransformer",
-                # The lowest versions that read this: a higher one than the reader's makes it warn.
+                # The lowest versions that read this: a library warns about higher ones.
                 "__version__": {
                     "sentence_transformers": "5.3.0",
                     "transformers": "4.57.6",
@@ -145,43 +139,6 @@ class Embedder:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    def loss(
-        self,
-        questions: Sequence[str],
-        answers: Sequence[str],
-        *,
-        temperature: float = 0.05,
-        max_length: int | None = None,
-    ) -> tuple[Float[Tensor, ""], int]:
-        """Contrast of pairs: question i belongs to answer i and to none of the others.
-
-        The mean cross entropy over cosine / temperature, both ways (InfoNCE; van den Oord et al.
-        2018, in-batch negatives). Texts longer than ``max_length`` are cut.
-
-        Returns:
-            The loss, and how many tokens it was made of.
-
-        Raises:
-            InputError: not as many answers as questions, or none.
-        """
-        if len(questions) != len(answers) or not questions:
-            raise InputError(f"{len(questions)} questions have {len(answers)} answers")
-        limit = self.max_length if max_length is None else max_length
-        ids = [
-            self.tokenizer.truncate(document, limit)
-            for document in self.tokenizer.encode_batch([*questions, *answers])
-        ]
-        packed = pack(ids)
-        device = self.encoder.device
-        fast = devices.fastest_dtype(device)
-        with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
-            hidden = self.encoder(packed)
-        vectors = normalized(pool(hidden, packed, self.pooling).float())
-        scores = vectors[: len(questions)] @ vectors[len(questions) :].T / temperature
-        right = torch.arange(len(questions), device=scores.device)
-        loss = (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
-        return loss, len(packed.ids)
-
     def embed(
         self,
         texts: Sequence[str],
@@ -192,72 +149,28 @@ class Embedder:
         max_length: int | None = None,
         truncate: bool = False,
         batch_tokens: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Embed texts.
+    ) -> Float32[np.ndarray, "n dimensions"]:
+        """Compute a vector for each text.
 
         Args:
-            texts: n documents, none of them empty.
-            prompt: a name among ``prompts``, or a text itself, put before every document.
+            texts: n texts, none of them empty.
+            prompt: the name of a prompt, or a text to put before each.
             normalize: scale every vector to length 1.
-            truncate_dim: keep only this many leading dimensions, cut before normalising.
-            max_length: longest document in tokens, special ones included.
-            truncate: cut longer documents (how many is logged) instead of refusing them.
-            batch_tokens: tokens of a batch, None for what suits the device.
+            truncate_dim: keep only the first dimensions, before normalising.
+            max_length: largest number of tokens of a text, special tokens included.
+            truncate: truncate longer texts, and log how many, instead of refusing them.
+            batch_tokens: tokens of a batch; None is what suits the device.
 
         Returns:
-            float32 array (n, D), row i for text i.
+            A float32 array (n, D) whose row i belongs to text i.
 
         Raises:
-            InputError: an empty text, a document beyond the limit, or an impossible argument.
+            InputError: a text is empty or too long, or an argument is impossible.
         """
         ids, _ = self.tokenize(texts, prompt=prompt, max_length=max_length, truncate=truncate)
         return self.embed_ids(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens
         )
-
-    def tokenize(
-        self,
-        texts: Sequence[str],
-        *,
-        prompt: str | None = None,
-        max_length: int | None = None,
-        truncate: bool = False,
-        names: Sequence[str] | None = None,
-    ) -> tuple[list[list[int]], int]:
-        """The first half of `embed`: token ids, and how many texts were truncated.
-
-        An error calls text i by ``names[i]``.
-        """
-        if isinstance(texts, str):
-            raise InputError("texts is one string", how="give a list: embed([text])")
-
-        def name(number: int) -> str:
-            return names[number] if names else f"text {number}"
-
-        limit = self.max_length if max_length is None else max_length
-        if not 1 <= limit <= self.encoder.config.max_position_embeddings:
-            raise InputError(
-                f"max_length = {limit} is impossible",
-                how=f"the model takes 1 to {self.encoder.config.max_position_embeddings} tokens",
-            )
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise InputError("an empty text has no vector", name(number), "leave it out")
-        prompt = prompt if prompt is not None else self.default_prompt
-        before = self.prompts.get(prompt, prompt) if prompt is not None else ""
-        ids = self.tokenizer.encode_batch([before + text for text in texts])
-        long = [number for number, document in enumerate(ids) if len(document) > limit]
-        if long and not truncate:
-            raise InputError(
-                f"{len(ids[long[0]])} tokens are more than the limit of {limit}",
-                name(long[0]) + (f" and {len(long) - 1} others" if long[1:] else ""),
-                "cut it into pieces, or truncate (truncate=True, --truncate)",
-            )
-        for number in long:
-            ids[number] = self.tokenizer.truncate(ids[number], limit)
-        if long:
-            log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
-        return ids, len(long)
 
     def embed_ids(
         self,
@@ -267,45 +180,45 @@ class Embedder:
         truncate_dim: int | None = None,
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda documents: None,
-    ) -> NDArray[np.float32]:
-        """The second half of `embed`; ``on_batch`` is told how many documents each batch had.
+    ) -> Float32[np.ndarray, "n dimensions"]:
+        """Compute a vector for each list of token ids; the second half of `embed`.
+
+        Args:
+            ids: token ids of n documents.
+            normalize: see `embed`.
+            truncate_dim: see `embed`.
+            batch_tokens: see `embed`.
+            on_batch: called with the number of documents of each batch that is done.
 
         Raises:
-            InputError: a document is empty or beyond the encoder's limit, or an id,
-                ``truncate_dim`` or ``batch_tokens`` is impossible.
+            InputError: a document is empty or too long, an id is invalid, or an argument is
+                impossible.
         """
-        width = self.encoder.config.hidden_size
-        dimensions = width if truncate_dim is None else truncate_dim
-        if not 1 <= dimensions <= width:
-            raise InputError(f"truncate_dim = {dimensions}", how=f"the vectors have 1..{width}")
+        size = self.model.config.hidden_size
+        dimensions = size if truncate_dim is None else truncate_dim
+        if not 1 <= dimensions <= size:
+            raise InputError(
+                f"truncate_dim = {dimensions} is impossible", how=f"the vectors have 1..{size}"
+            )
         vectors = np.empty((len(ids), dimensions), dtype=np.float32)
-        self.encoder.eval()
-        lengths = [len(document) for document in ids]
-        if batch_tokens is None:
-            batch_tokens = batch_budget(sum(lengths), self.encoder.device)
-        batches = split_by_tokens(lengths, batch_tokens)
-
-        @torch.inference_mode()
-        def embed(batch: list[int]) -> NDArray[np.float32]:
-            packed = pack([ids[i] for i in batch])
-            pooled = pool(self.encoder(packed), packed, self.pooling)[:, :dimensions].float()
-            return (normalized(pooled) if normalize else pooled).cpu().numpy()
-
-        on_cpu = self.encoder.device.type == "cpu"
-        done = executor().as_completed(embed, batches) if on_cpu else enumerate(map(embed, batches))
-        for number, part in done:
-            vectors[batches[number]] = part
-            on_batch(len(part))
+        for documents, rows in self.batches(ids, self.pooling, batch_tokens=batch_tokens):
+            part = np.stack(rows)[:, :dimensions]
+            if normalize:
+                part = part / np.linalg.norm(part, axis=1, keepdims=True).clip(min=1e-12)
+            vectors[documents] = part
+            on_batch(len(documents))
         return vectors
 
 
 def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """Where a sentence-transformers directory has its encoder, and arguments of `Embedder`.
+    """Read the modules of a sentence-transformers directory.
 
-    Of any other directory: itself, and none.
+    Returns:
+        The directory of the encoder, and arguments of `Embedder`; the directory itself and no
+        argument if there is no modules.json.
 
     Raises:
-        InputError: a module or a setting that would give other vectors than ours.
+        InputError: a module or a setting that motherbird does not have.
     """
     if not (directory / "modules.json").is_file():
         return directory, {}
@@ -329,7 +242,7 @@ def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
         raise InputError("do_lower_case is not supported", str(limits))
     length = _read_optional(limits).get("max_seq_length")
     if length is not None and (not isinstance(length, int) or length < 1):
-        raise InputError(f"max_seq_length = {length!r} is no number of tokens", str(limits))
+        raise InputError(f"max_seq_length = {length!r} is not a number of tokens", str(limits))
     arguments["max_length"] = length
     arguments["normalize"] = "Normalize" in paths
     if "Pooling" in paths:
@@ -341,7 +254,7 @@ def _read_prompts(path: Path) -> dict[str, Any]:
     settings = _read_optional(path)
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
-        raise InputError("prompts is not a table of names and texts", str(path))
+        raise InputError("prompts is not an object of names and texts", str(path))
     if default is not None and default not in prompts:
         raise InputError(f"default_prompt_name {default!r} is not among the prompts", str(path))
     return {"prompts": prompts, "default_prompt": default}
@@ -366,6 +279,6 @@ def _read_pooling(path: Path) -> Pooling:
             f"pooling {mode!r} with include_prompt {settings.get('include_prompt', True)} "
             "is not supported",
             str(path),
-            "mean and cls over all tokens are",
+            "use mean or cls pooling over all tokens",
         )
     return known[mode]

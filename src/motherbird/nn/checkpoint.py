@@ -1,20 +1,21 @@
-"""Hugging Face directories, both ways: read, check, write.
+"""Read, check and write Hugging Face directories.
 
-Only safetensors are read. Nothing that a directory holds is ever executed.
+Weights are read from safetensors only. Nothing in a directory is ever executed.
 """
 
 import json
 import re
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core import hf_config, hub
+from ..core import hf_config
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
@@ -23,24 +24,27 @@ from ..files import check_files, new_directory, parse_json, read_json
 from .devices import INT8, resolve_device, resolve_dtype
 from .quantize import quantize
 
+if TYPE_CHECKING:
+    from .model import Model
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the folder or one below it
+SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
-LARGEST_HEADER = 100_000_000  # bytes, as in the format's own specification
+LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
 HEADS = ("head.", "decoder.", "classifier.")
 ENCODER = ("embeddings.", "layers.", "final_norm.")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json as it is.
+    """Read config.json.
 
     Raises:
-        InputError: it is missing or no strict JSON.
+        InputError: it is missing, or not strict JSON.
     """
     file = directory / "config.json"
     if not file.is_file():
-        raise InputError("no config.json: this is not a model's folder", str(directory))
+        raise InputError("there is no config.json: this is not a model directory", str(directory))
     raw = read_json(file)
     if not isinstance(raw, dict):
         raise InputError("not a JSON object", str(file))
@@ -48,10 +52,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a directory, one or the shards of its index.
+    """Return the safetensors files of a directory: one file, or the shards of its index.
 
     Raises:
-        InputError: there are none, or the index points outside the directory.
+        InputError: there is none, or the index names a file outside the directory.
         DamagedError: a shard is missing.
     """
     if (directory / WEIGHTS).is_file():
@@ -63,7 +67,10 @@ def weight_files(directory: Path) -> list[Path]:
             raise InputError("the index has no weight_map", str(directory / INDEX))
         for name in shards.values():
             if not isinstance(name, str) or not re.fullmatch(SHARD, name):
-                raise InputError(f"the index names {name!r}, no file of the folder", str(directory))
+                raise InputError(
+                    f"the index names {name!r}, which is not a file of this directory",
+                    str(directory),
+                )
             if not (directory / name).is_file():
                 raise DamagedError("a shard is missing", str(directory / name), "download it again")
         return [directory / name for name in sorted(set(shards.values()))]
@@ -72,17 +79,18 @@ def weight_files(directory: Path) -> list[Path]:
         raise InputError(
             f"the weights are in {pickles[0]}, a format that can run code when it is read",
             str(directory),
-            "convert it on a machine that you trust: transformers' save_pretrained writes "
+            "convert it on a trusted machine: save_pretrained of transformers writes "
             "model.safetensors",
         )
-    raise InputError("no model.safetensors", str(directory))
+    raise InputError("there is no model.safetensors", str(directory))
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """Every tensor of a directory, checked: readable, of floating dtype, finite, unchanged.
+    """Read all tensors of a directory, and check that they are finite and of a floating dtype.
 
     Raises:
-        InputError, DamagedError: see `weight_files`; damage names the file.
+        InputError: see `weight_files`.
+        DamagedError: a file was changed, or is truncated or invalid.
     """
     files = weight_files(directory)
     check_files(directory, [file.relative_to(directory).as_posix() for file in files])
@@ -99,35 +107,35 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
             RecursionError,
         ) as error:
             raise DamagedError(
-                f"not a whole safetensors file ({error})", str(file), "copy or download it again"
+                f"not a valid safetensors file ({error})", str(file), "copy or download it again"
             ) from error
         for name, tensor in part.items():
             if name in tensors:
-                raise DamagedError(f"tensor {name} stands in two shards", str(file))
+                raise DamagedError(f"tensor {name} is in two shards", str(file))
             if not tensor.is_floating_point() or tensor.element_size() < 2:
-                raise DamagedError(f"tensor {name} is of {tensor.dtype}", str(file))
+                raise DamagedError(f"tensor {name} has dtype {tensor.dtype}", str(file))
             if not torch.isfinite(tensor).all():
-                raise DamagedError(f"tensor {name} holds NaN or infinity", str(file))
+                raise DamagedError(f"tensor {name} contains NaN or infinity", str(file))
         tensors |= part
     if not tensors:
-        raise DamagedError("there is no tensor in it", str(files[0]))
+        raise DamagedError("the file contains no tensor", str(files[0]))
     return tensors
 
 
 def _check_header(file: Path) -> None:
-    """Refuse what the library takes without a word: a name that stands in the header twice."""
+    """Refuse a header with a duplicate name, which the library accepts."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > LARGEST_HEADER:
-            raise ValueError(f"its header claims {length:,} bytes")
+            raise ValueError(f"the header has {length:,} bytes")
         parse_json(stream.read(length).decode())
 
 
 def published_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring names to the form of a checkpoint with head: ``model.layers...``, ``head.dense...``.
+    """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
 
-    Read are that form, the bare encoder's (``layers...``), and the research repository's
-    (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
+    Accepted are these names, those of a bare encoder (``layers...``), and those of the research
+    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
     """
 
     def rename(name: str) -> str:
@@ -138,52 +146,36 @@ def published_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {rename(name): tensor for name, tensor in tensors.items()}
 
 
-class Model(Protocol):
-    """What `load` and `save` need to know of a model class."""
-
-    architecture: str
-
-
 M = TypeVar("M", bound=nn.Module)
 
 
 def load(
-    build: Callable[[EncoderConfig, dict[str, Any]], M],
-    name_or_dir: str | Path,
-    dtype: torch.dtype | str | None,
-    device: torch.device | str | None,
-    revision: str | None,
+    cls: "type[M]",
+    directory: Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    attention: str = "auto",
+    device: torch.device | str | None = None,
 ) -> M:
-    """Build a model from its configuration, parsed and raw, and give it a directory's weights.
-
-    Raises:
-        InputError, DamagedError: see `Encoder.load`.
-    """
-    where = resolve_device(device)
-    wanted = resolve_dtype(dtype, where)
-    directory = hub.find(name_or_dir, revision)
+    """Load a `Model` of a class from a local directory; see `Model.load`."""
+    target = resolve_device(device)
+    wanted = resolve_dtype(dtype, target)
     raw = read_config(directory)
     config = hf_config.read(raw, str(directory / "config.json"))
     with torch.device("meta"):
-        model = build(config, raw)
+        model: Any = cast(Any, cls).from_config(config, raw, attention)
     tensors = _select(model, published_names(read_tensors(directory)), config, str(directory))
-    stored = torch.float16 if not tensors else next(iter(tensors.values())).dtype
-    for tensor in tensors.values():
-        stored = torch.promote_types(stored, tensor.dtype)
-    tensors = {name: tensor.to(where, wanted or stored) for name, tensor in tensors.items()}
+    stored = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    tensors = {name: tensor.to(target, wanted or stored) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
-    _encoder(model).tokenizer = _tokenizer_of(directory, config)
+    model.encoder.tokenizer = _load_tokenizer(directory, config)
     model.eval()
     if dtype == INT8:
-        quantize(_encoder(model))
+        quantize(model.encoder)
     return model
 
 
-def _encoder(model: nn.Module) -> Any:
-    return model.get_submodule("model") if "model" in dict(model.named_children()) else model
-
-
-def _tokenizer_of(directory: Path, config: EncoderConfig) -> Tokenizer | None:
+def _load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
     if not (directory / "tokenizer.json").is_file():
         return None
     tokenizer = tokenizers.load(directory)
@@ -197,11 +189,11 @@ def _tokenizer_of(directory: Path, config: EncoderConfig) -> Tokenizer | None:
 
 
 def _select(
-    model: nn.Module, tensors: dict[str, Tensor], config: EncoderConfig, where: str
+    model: "Model", tensors: dict[str, Tensor], config: EncoderConfig, where: str
 ) -> dict[str, Tensor]:
-    """The tensors that the model takes, under its names; everything else is checked or refused."""
+    """Return the tensors of the model's own parameters, and refuse files that do not fit."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    prefix = "" if _encoder(model) is model else "model."
+    prefix = "" if model.encoder is model else "model."
     copy = tensors.get("decoder.weight")
     if config.tie_word_embeddings and copy is not None:
         if not torch.equal(copy, tensors.get("model.embeddings.tok_embeddings.weight", copy[:0])):
@@ -214,11 +206,11 @@ def _select(
     extra = sorted(n for n in found.keys() - wanted.keys() if not n.startswith(HEADS))
     if missing and all(name.startswith(HEADS) for name in missing):
         raise InputError(
-            f"the checkpoint has no {cast(Model, model).architecture} head ({_few(missing)})",
+            f"the checkpoint has no {model.architecture} head ({_few(missing)})",
             where,
             "load it as Encoder, or fine-tune it first",
         )
-    for what, names in (("misses", missing), ("has unknown", extra)):
+    for what, names in (("lacks", missing), ("has unknown", extra)):
         if names:
             raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where)
     wrong = [
@@ -235,69 +227,48 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def own_tokenizer(model: nn.Module) -> Tokenizer:
-    """The tokenizer that came with an encoder.
-
-    Raises:
-        InputError: none did.
-    """
-    tokenizer = _encoder(model).tokenizer
-    if tokenizer is None:
-        raise InputError(
-            "the model came without a tokenizer", how="put its tokenizer.json into its folder"
-        )
-    return cast(Tokenizer, tokenizer)
-
-
 def save(
-    model: nn.Module,
+    model: "Model",
     directory: str | Path,
     *,
     tokenizer: Tokenizer | None = None,
-    labels: tuple[str, ...] = (),
-    extra: Callable[[Path], None] = lambda directory: None,
+    write_more: Callable[[Path], None] = lambda directory: None,
 ) -> None:
-    """Write a Hugging Face directory that transformers 4.57 to 5.x and others load.
+    """Write a Hugging Face directory that transformers 4.57 to 5.x and other libraries load.
 
     Args:
-        model: one of our model classes.
-        directory: new, empty, or written by motherbird before (then it is replaced).
-        tokenizer: to be saved along; None the model's own, if it has one.
-        labels: names of a classifier's labels.
-        extra: writes further files into the directory before it gets its name.
+        model: the model.
+        directory: new, empty, or written by motherbird before; then it is replaced.
+        tokenizer: saved with the model; None is the model's own, if it has one.
+        write_more: writes further files into the directory before it gets its name.
 
     Raises:
-        OutputExistsError: the directory exists and is not ours.
+        OutputExistsError: the directory exists and was not written by motherbird.
         DivergedError: a weight is NaN or infinite.
     """
     with new_directory(Path(directory).expanduser(), "model") as fresh:
-        write(model, fresh, tokenizer, labels)
-        extra(fresh)
+        write(model, fresh, tokenizer)
+        write_more(fresh)
 
 
-def write(
-    model: nn.Module,
-    directory: Path,
-    tokenizer: Tokenizer | None = None,
-    labels: tuple[str, ...] = (),
-) -> None:
-    """Write the files of `save` into a directory that is being made (`files.new_directory`)."""
-    encoder = _encoder(model)
-    config: EncoderConfig = encoder.config
+def write(model: "Model", directory: Path, tokenizer: Tokenizer | None = None) -> None:
+    """Write the files of `save` into a directory that `files.new_directory` has created."""
+    config = model.encoder.config
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise DivergedError(f"weights hold NaN or infinity: {_few(bad)}", how="nothing was saved")
-    architecture = cast(Model, model).architecture
-    raw = hf_config.write(config, architecture, next(iter(tensors.values())).dtype, labels)
+        raise DivergedError(f"weights are NaN or infinite: {_few(bad)}", how="nothing was saved")
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    raw = hf_config.write(config, model.architecture, dtype, model.labels)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
-    # The library makes it readable by its owner alone; it is no more secret than its neighbours.
+    # The library makes the file readable by its owner alone.
     (directory / WEIGHTS).chmod((directory / "config.json").stat().st_mode)
-    tokenizer = tokenizer or encoder.tokenizer
+    tokenizer = tokenizer or model.encoder.tokenizer
     if tokenizer is not None:
         tokenizer.write_files(directory, config.max_position_embeddings)
-    (directory / "README.md").write_text(_card(config, architecture, tensors), encoding="utf-8")
+    card = _card(config, model.architecture, tensors)
+    (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def _card(config: EncoderConfig, architecture: str, tensors: dict[str, Tensor]) -> str:

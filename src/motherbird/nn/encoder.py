@@ -1,12 +1,11 @@
-"""The encoder, read top to bottom (paper section 2.1; transformers 5 ``models/modernbert``).
+"""The encoder (paper section 2.1; transformers 5 ``models/modernbert``), to be read top to bottom.
 
-Modules carry the names of the published tensors, so a state dict *is* a checkpoint. Letters of the
-shapes are in packed.py.
+Modules have the names of the published tensors, so that a state dict is a checkpoint. The letters
+of the shapes are explained in packed.py.
 """
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -16,12 +15,14 @@ from torch.nn.functional import gelu, relu, silu
 from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from . import attention as attention_backends
-from . import checkpoint, init
-from .attention import AttentionPlan, Backend
+from . import attention as attention_kernels
+from . import init, kernels
+from .attention import AttentionPlan
 from .dropout import dropout
+from .kernels import Kernels
 from .linear import Projection
 from .memory import keep_freed_memory
+from .model import GraphBuilder, Model
 from .packed import Packed, check_ids
 from .rope import pairs_together, rotate
 
@@ -43,7 +44,7 @@ class Norm(nn.LayerNorm):
 
 
 class Embeddings(nn.Module):
-    """Token embedding and its norm; positions come from RoPE alone."""
+    """Token embedding and its norm; there is no position embedding besides RoPE."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -52,18 +53,18 @@ class Embeddings(nn.Module):
         self.dropout = config.embedding_dropout
 
     def forward(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
-        """Ids to normed vectors."""
+        """Look up and normalise the vectors of token ids."""
         return dropout(self.norm(self.tok_embeddings(ids)), self.dropout, self.training)
 
 
 class Attention(nn.Module):
-    """Fused Q, K, V; RoPE with the theta of the layer's kind; global or within the window."""
+    """Multi-head attention with fused Q, K, V and RoPE, global or within a window."""
 
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
-        self.Wqkv = Projection(width, (3 * width,), bias, self._rows_of_qkv)
+        self.Wqkv = Projection(width, (3 * width,), bias, self._permute_qkv)
         self.Wo = Projection(width, (width,), bias)
         self.dropout = config.attention_dropout
         if config.layers[layer] == "full_attention":
@@ -72,24 +73,24 @@ class Attention(nn.Module):
             self.theta, self.window = config.local_rope_theta, config.half_window
 
     def forward(
-        self, x: Float[Tensor, "T D"], plan: AttentionPlan, backend: Backend
+        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernels: Kernels
     ) -> Float[Tensor, "T D"]:
-        """Every token attends to what it sees in ``plan``."""
-        qkv = self.Wqkv(x)[0].view(len(x), -1, self.head_dim)
+        """Let every token attend to the tokens that it sees."""
+        qkv = self.Wqkv(x, kernels.linear)[0].view(len(x), -1, self.head_dim)
         qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
         q, k = rotate(qk, plan.rotary(self.theta, self.head_dim)).chunk(2, dim=1)
-        y = backend.attend(q, k, v, plan, self.window)  # (T, N, H) each
-        # The paper drops the output and no probabilities: a fused kernel never shows them.
-        return dropout(self.Wo(y.flatten(1))[0], self.dropout, self.training)
+        y = kernels.attention.attend(q, k, v, plan, self.window)  # (T, N, H) each
+        # As in the paper, dropout applies to the output, not to the attention probabilities.
+        return dropout(self.Wo(y.flatten(1), kernels.linear)[0], self.dropout, self.training)
 
-    def _rows_of_qkv(self, rows: Shaped[Tensor, "Q_K_V ..."]) -> Shaped[Tensor, "Q_K_V ..."]:
-        """Q and K with the channels that turn together side by side, as `rotate` wants them."""
+    def _permute_qkv(self, rows: Shaped[Tensor, "Q_K_V ..."]) -> Shaped[Tensor, "Q_K_V ..."]:
+        """Reorder the rows of Q and K so that `rotate` finds its pairs of channels together."""
         third = len(rows) // 3
         return torch.cat((pairs_together(rows[: 2 * third], self.head_dim), rows[2 * third :]))
 
 
 class GatedMLP(nn.Module):
-    """GeGLU: the first half of Wi is activated and gates the second."""
+    """Gated MLP (GeGLU): the activation of the first half of Wi is the gate of the second."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -99,14 +100,15 @@ class GatedMLP(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_activation]
         self.dropout = config.mlp_dropout
 
-    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
-        """Token by token."""
-        first, second = self.Wi(x)  # (T, F) each
-        return self.Wo(dropout(self.activation(first) * second, self.dropout, self.training))[0]
+    def forward(self, x: Float[Tensor, "T D"], kernels: Kernels) -> Float[Tensor, "T D"]:
+        """Apply the MLP to each token."""
+        first, second = self.Wi(x, kernels.linear)  # (T, F) each
+        inner = dropout(self.activation(first) * second, self.dropout, self.training)
+        return self.Wo(inner, kernels.linear)[0]
 
 
 class Layer(nn.Module):
-    """One pre-norm layer; layer 0 follows the embedding's norm directly and has none of its own."""
+    """A pre-norm layer. Layer 0 has no attention norm, since it follows the embedding's norm."""
 
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
@@ -116,28 +118,31 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(config)
 
     def forward(
-        self, x: Float[Tensor, "T D"], plan: AttentionPlan, backend: Backend
+        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernels: Kernels
     ) -> Float[Tensor, "T D"]:
-        """Attention, then MLP, each added to the residual stream."""
-        x = x + self.attn(self.attn_norm(x), plan, backend)
-        return x + self.mlp(self.mlp_norm(x))
+        """Add the outputs of attention and MLP to the residual stream."""
+        x = x + self.attn(self.attn_norm(x), plan, kernels)
+        return x + self.mlp(self.mlp_norm(x), kernels)
 
 
-class Encoder(nn.Module):
-    """Packed ids in, one vector of width D per token out.
+class Encoder(Model):
+    """The encoder: from a packed batch to a vector of size D for each token.
 
     Args:
         config: geometry and arithmetic.
         attention: "auto", "flash", "tiled", "banded" or "oracle"; see `motherbird.nn.attention`.
 
-    ``tokenizer`` is the one that was loaded beside the weights, or None.
+    Attributes:
+        tokenizer: the tokenizer that was loaded with the weights, or None.
     """
 
     architecture = "ModernBertModel"
+    output = "last_hidden_state"
+    axis = "tokens"
 
     def __init__(self, config: EncoderConfig, attention: str = "auto") -> None:
         super().__init__()
-        attention_backends.check_name(attention)
+        attention_kernels.check_name(attention)
         self.config = config
         self.attention = attention
         self.tokenizer: Tokenizer | None = None
@@ -146,69 +151,57 @@ class Encoder(nn.Module):
         self.final_norm = Norm(config)
         init.init_weights(self, config)
 
-    @classmethod
-    def load(
-        cls,
-        name_or_dir: str | Path,
-        *,
-        dtype: torch.dtype | str | None = None,
-        attention: str = "auto",
-        device: torch.device | str | None = None,
-        revision: str | None = None,
-    ) -> "Encoder":
-        """Load the encoder of any checkpoint of the family; a head that is in the file is left out.
+    @property
+    def encoder(self) -> "Encoder":
+        """This encoder."""
+        return self
 
-        Args:
-            name_or_dir: a Hugging Face directory, or a name on the Hub.
-            dtype: a torch dtype or its name; None as stored, "auto" the fastest on this machine,
-                "int8" products of 8-bit integers where they are good enough (`quantize`).
-            attention: see the class.
-            device: a torch device or its name; None the CPU.
-            revision: branch, tag or commit on the Hub.
+    @property
+    def size(self) -> int:
+        """D, the size of a token vector."""
+        return self.config.hidden_size
 
-        Raises:
-            InputError: no such model, not of this family, or it cannot run as asked for.
-            DamagedError: the weights are truncated, altered, incomplete or not finite.
-        """
-        attention_backends.check_name(attention)
-        return checkpoint.load(
-            lambda config, _: cls(config, attention), name_or_dir, dtype, device, revision
-        )
-
-    def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
-        """Write a Hugging Face directory (class ``ModernBertModel``); see `checkpoint.save`."""
-        checkpoint.save(self, directory, tokenizer=tokenizer)
+    def export(self, graph: GraphBuilder, states: str) -> str:
+        """Return the token vectors themselves."""
+        return states
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.final_norm.weight.device
 
     def set_context(self, config: EncoderConfig) -> None:
-        """Take over another theta or length limit; the weights stay (context extension, 2.2.1)."""
+        """Change theta and the maximum length, but no weight (context extension, paper 2.2.1)."""
         self.config = config
         for module in self.modules():
             if isinstance(module, Attention) and module.window is None:
                 module.theta = config.global_rope_theta
 
+    def kernels(self) -> Kernels:
+        """Return the kernels for the present device, dtype and mode."""
+        device, dtype = self.device, self.final_norm.weight.dtype
+        autocast = torch.is_autocast_enabled(device.type)
+        if autocast:
+            dtype = torch.get_autocast_dtype(device.type)
+        gradient = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        inference = not (self.training or autocast or gradient)
+        return kernels.choose(self.attention, device, dtype, inference)
+
     def forward(self, packed: Packed) -> Float[Tensor, "T D"]:
-        """Encode a batch; it may lie on any device.
+        """Encode a batch, which may be on any device.
 
         Raises:
-            InputError: an id outside the vocabulary, or a document beyond
+            InputError: an id is outside the vocabulary, or a document is longer than
                 ``max_position_embeddings``.
         """
         self._check(packed)
         keep_freed_memory()
-        device, dtype = self.device, self.final_norm.weight.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        backend = attention_backends.choose(self.attention, device, dtype)
-        packed, restore = packed.by_length() if backend.BY_LENGTH else (packed, None)
-        plan = AttentionPlan(packed.to(device))
+        kernels = self.kernels()
+        packed, restore = packed.by_length() if kernels.attention.BY_LENGTH else (packed, None)
+        plan = AttentionPlan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)
         for layer in self.layers:
-            x = layer(x, plan, backend)
+            x = layer(x, plan, kernels)
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
 
@@ -219,5 +212,5 @@ class Encoder(nn.Module):
             raise InputError(
                 f"a document of {packed.max_seqlen} tokens is longer than the model's {limit}",
                 f"document {packed.lengths.index(packed.max_seqlen)}",
-                "cut it into pieces, or truncate it",
+                "split or truncate it",
             )

@@ -20,8 +20,8 @@ def batch_budget(total: int, device: torch.device) -> int:
 def keep_freed_memory() -> None:
     """Make glibc reuse the memory of one layer for the next instead of returning it to the system.
 
-    By default glibc returns large blocks as soon as they are freed, and every layer pays for fresh
-    pages: up to a fifth of the time. The threshold follows the largest block ever freed (mallopt(3),
+    By default glibc returns large blocks as soon as they are freed, and every layer pays for new
+    pages: up to a fifth of the time. The limit follows the largest block ever freed (mallopt(3),
     "dynamic mmap threshold", at most 32 MB). This frees one such block, which is never touched.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)

@@ -1,10 +1,10 @@
-"""The one batch format: documents laid end to end in a single row, never padded.
+"""The batch format of the package: documents one after another in one row, without padding.
 
-Tensor legend, used in names, comments and annotations everywhere:
+The letters in shape annotations everywhere:
 
-    T  packed tokens of a batch      S  documents (segments)      V  vocabulary
-    D  hidden width                  N  attention heads           H  head width (D / N)
-    F  GLU width                     L  layers
+    T  packed tokens of a batch      S  documents (sequences)     V  vocabulary size
+    D  hidden size                   N  attention heads           H  head dimension (D / N)
+    F  GLU size                      L  layers                    C  labels
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,19 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from ..core.batching import concatenate
 from ..errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """S documents, T tokens, one row.
+    """A batch of S documents with T tokens in all.
 
     Attributes:
-        ids: token ids, document after document.
-        positions: position of each token in its own document, from 0.
-        cu_seqlens: where each document starts, and last T ("cumulative sequence lengths").
+        ids: token ids, document after document, int64.
+        positions: position of each token within its document, from 0, int64.
+        cu_seqlens: cumulative sequence lengths: the offset at which each document starts, followed
+            by T; int32.
         max_seqlen: length of the longest document.
     """
 
@@ -35,19 +37,33 @@ class Packed:
     cu_seqlens: Int[Tensor, " S_plus_1"]
     max_seqlen: int
 
+    @classmethod
+    def from_arrays(
+        cls, ids: Int[np.ndarray, " T"], cu_seqlens: Int[np.ndarray, " S_plus_1"]
+    ) -> "Packed":
+        """Make a batch from NumPy arrays; no document may be empty."""
+        lengths = np.diff(cu_seqlens)
+        positions = np.arange(len(ids)) - np.repeat(cu_seqlens[:-1], lengths)
+        return cls(
+            torch.from_numpy(ids.astype(np.int64, copy=False)),
+            torch.from_numpy(positions),
+            torch.from_numpy(cu_seqlens.astype(np.int32, copy=False)),
+            int(lengths.max()),
+        )
+
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each document, S of them."""
+        """The number of tokens of each of the S documents."""
         return self.cu_seqlens.diff().tolist()
 
     @cached_property
     def documents(self) -> Int[Tensor, " T"]:
-        """The number of the document that each token belongs to."""
+        """The index of the document that each token belongs to."""
         lengths = self.cu_seqlens.diff()
         return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
 
     def to(self, device: torch.device | str) -> "Packed":
-        """The same batch on another device."""
+        """Copy the batch to another device."""
         return replace(
             self,
             ids=self.ids.to(device),
@@ -56,10 +72,11 @@ class Packed:
         )
 
     def by_length(self) -> tuple["Packed", Int[Tensor, " T"] | None]:
-        """The same documents ordered by length, and the index that undoes it for (T, ...) tensors.
+        """Sort the documents by length, so that attention can group those of equal length.
 
-        Documents of one length then lie side by side, which is what global attention batches.
-        The index is None where the order was right already.
+        Returns:
+            The sorted batch, and the index that restores the original order of (T, ...) tensors;
+            None if the batch was sorted already, as those of `split_by_tokens` are.
         """
         lengths = self.lengths
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -80,38 +97,12 @@ class Packed:
 
 
 def pack(documents: Sequence[Sequence[int]]) -> Packed:
-    """Lay lists of token ids end to end, on the CPU; no special token is added.
-
-    Returns:
-        Packed with int64 ``ids`` and ``positions`` and int32 ``cu_seqlens``.
+    """Pack lists of token ids, on the CPU; no special token is added.
 
     Raises:
-        InputError: there is no document, one is empty, or an id is negative.
+        InputError: see `concatenate`.
     """
-    if not documents:
-        raise InputError("there is nothing to pack", "an empty list of documents")
-    lengths = [len(document) for document in documents]
-    if 0 in lengths:
-        raise InputError("an empty document cannot be packed", f"document {lengths.index(0)}")
-    ids = torch.tensor([i for document in documents for i in document], dtype=torch.int64)
-    cu_seqlens = torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
-    positions = torch.arange(len(ids)) - cu_seqlens[:-1].repeat_interleave(torch.tensor(lengths))
-    packed = Packed(ids, positions, cu_seqlens.to(torch.int32), max(lengths))
-    if int(ids.min()) < 0:
-        raise InputError(f"token id {int(ids.min())} is negative", _locate(packed, ids < 0))
-    return packed
-
-
-def packed_of(ids: Int[np.ndarray, " T"], lengths: Int[np.ndarray, " S"]) -> Packed:
-    """`pack` for documents that lie end to end already, none of them empty."""
-    starts = np.concatenate([[0], lengths.cumsum()])
-    positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths)
-    return Packed(
-        torch.from_numpy(ids),
-        torch.from_numpy(positions),
-        torch.from_numpy(starts.astype(np.int32)),
-        int(lengths.max()),
-    )
+    return Packed.from_arrays(*concatenate(documents))
 
 
 def _locate(packed: Packed, wrong: Shaped[Tensor, " T"]) -> str:
@@ -120,12 +111,12 @@ def _locate(packed: Packed, wrong: Shaped[Tensor, " T"]) -> str:
 
 
 def check_ids(packed: Packed, vocab_size: int) -> None:
-    """Refuse a token id that the embedding does not have.
+    """Check that all token ids are inside the vocabulary.
 
-    A CPU would raise IndexError deep inside; a GPU would poison the whole process.
+    On a GPU an invalid id would otherwise leave the process's CUDA context unusable.
 
     Raises:
-        InputError: naming the id, the document and the token.
+        InputError: an id is not; the message names the document and the token.
     """
     wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
     if bool(wrong.any()):
@@ -137,29 +128,29 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
 
 
 def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:
-    """Cut a tensor over packed tokens into one view per document, each (length, ...)."""
+    """Split a tensor over packed tokens into a view per document, each (length, ...)."""
     return list(x.split(packed.lengths))
 
 
 def repad(x: Shaped[Tensor, "T ..."], packed: Packed, value: int | float = 0) -> Tensor:
-    """Give the padded twin (S, max_seqlen, ...) to whoever outside needs one, filled by value."""
+    """Convert a tensor over packed tokens to a padded one (S, max_seqlen, ...)."""
     return torch.nn.utils.rnn.pad_sequence(unpack(x, packed), batch_first=True, padding_value=value)
 
 
 def unpad(
     ids: Int[Tensor, "S longest"], mask: Bool[Tensor, "S longest"]
 ) -> tuple[Packed, Int[Tensor, " T"]]:
-    """Take the tokens out of a padded batch, by tensor operations alone.
+    """Convert a padded batch to a packed one, with tensor operations alone.
 
-    Documents come ordered by length, so that `Packed.by_length` has nothing to move; a row without
-    a token is no document.
+    The documents are sorted by length, so that `Packed.by_length` has nothing to do. Rows without
+    tokens are left out.
 
     Args:
-        ids: a batch of rows.
-        mask: true where a row has a token.
+        ids: token ids.
+        mask: True where a row has a token.
 
     Returns:
-        The pack, and the place of each of its tokens in ``ids.flatten()``.
+        The batch, and the index of each of its tokens in ``ids.flatten()``.
 
     Raises:
         InputError: there is no token at all.
@@ -168,41 +159,12 @@ def unpad(
     order = lengths.argsort(stable=True)
     rows, columns = mask[order].nonzero(as_tuple=True)
     if not len(rows):
-        raise InputError("there is nothing to pack", "a batch of padding")
-    places = order[rows] * ids.shape[1] + columns
+        raise InputError("there is nothing to pack", "the batch contains only padding")
+    indices = order[rows] * ids.shape[1] + columns
     lengths = lengths[order]
     lengths = lengths[lengths > 0]
     cu_seqlens = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
     positions = torch.arange(len(rows), device=ids.device)
     positions -= cu_seqlens[:-1].repeat_interleave(lengths)
-    packed = Packed(ids.flatten()[places], positions, cu_seqlens.to(torch.int32), int(lengths[-1]))
-    return packed, places
-
-
-def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut a work list into batches of at most ``budget`` tokens, longest documents first.
-
-    Documents of like length share a batch, and the largest batch comes first, so that memory that
-    does not suffice shows at once. A document longer than the budget is a batch of its own.
-
-    Args:
-        lengths: tokens of each document.
-        budget: tokens of a batch.
-
-    Returns:
-        Lists of indices into ``lengths``; every index stands in exactly one.
-
-    Raises:
-        InputError: the budget is below 1.
-    """
-    if budget < 1:
-        raise InputError(f"a token budget of {budget} holds nothing", how="give at least 1")
-    batches: list[list[int]] = []
-    room = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if not batches or lengths[index] > room:
-            batches.append([])
-            room = budget
-        batches[-1].append(index)
-        room -= lengths[index]
-    return batches
+    packed = Packed(ids.flatten()[indices], positions, cu_seqlens.to(torch.int32), int(lengths[-1]))
+    return packed, indices

@@ -1,8 +1,8 @@
-"""Which products may be 8-bit integers: each one's error on real text decides.
+"""Choose which matrix products are computed in 8 bits, by their error on real text.
 
-Weights have a scale per output channel and activations one per token (`products.int8`), which
-suits almost every product. Where a few channels of an activation are far larger than the rest, the
-rest are rounded away; such a product stays as it is.
+Weights have a scale for each output channel and activations one for each token (`linear.int8`),
+which suits almost every product. Where a few channels of an activation are much larger than the
+others, the others are rounded to zero; such a product keeps its dtype.
 """
 
 import logging
@@ -18,8 +18,8 @@ from .packed import Packed, pack
 
 log = logging.getLogger(__name__)
 
-# Of a product's result, relative in the Frobenius norm. Bell-shaped values have about 0.011.
-LARGEST_ERROR = 0.03
+# Relative error of a product, in the Frobenius norm. Normally distributed values have about 0.011.
+MAX_ERROR = 0.03
 TOKENS = 512
 TEXTS = (
     "The encoder reads the whole sentence at once: every word sees those before and after it.",
@@ -43,51 +43,51 @@ TEXTS = (
 
 @torch.inference_mode()
 def quantize(encoder: Any) -> list[str]:
-    """Mark the products of an encoder that 8 bits compute well enough, by trying each.
+    """Let an encoder compute in 8 bits every product that is exact enough on sample texts.
 
     Args:
-        encoder: in evaluation mode, on a CPU; its tokenizer reads TEXTS, without one ids are drawn.
+        encoder: an `Encoder` in evaluation mode, on a CPU. Without a tokenizer, random ids are used
+            instead of texts.
 
     Returns:
-        Names of the products that stay as they are.
+        The names of the products that keep their dtype.
     """
     errors: dict[str, float] = {}
     hooks = []
     for name, module in encoder.named_modules():
         if isinstance(module, Projection):
 
-            def measure(layer: Projection, inputs: tuple[Tensor], name: str = name) -> None:
+            def measure(layer: Projection, inputs: tuple[Any, ...], name: str = name) -> None:
                 errors[name] = error(layer, inputs[0])
 
             hooks.append(module.register_forward_pre_hook(measure))
     try:
-        encoder(_text(encoder))
+        encoder(_sample(encoder))
     finally:
         for hook in hooks:
             hook.remove()
-    kept = [name for name, wrong in errors.items() if not wrong <= LARGEST_ERROR]
+    kept = [name for name, value in errors.items() if not value <= MAX_ERROR]
     for name in errors.keys() - set(kept):
         encoder.get_submodule(name).int8 = True
     worst = max(errors, key=lambda name: errors[name])
-    log.info("int8: %d of %d products, %s; the worst, %s, has a relative error of %.3f",
+    log.info("int8: %d of %d products, %s; the largest relative error is %.3f (%s)",
              len(errors) - len(kept), len(errors), f"all but {', '.join(kept)}" if kept else "all",
-             worst, errors[worst])  # fmt: skip
+             errors[worst], worst)  # fmt: skip
     return kept
 
 
 def error(layer: Projection, x: Float[Tensor, "T in"]) -> float:
-    """How far the 8-bit product of an input is from the float32 one, relative."""
+    """Return the relative error of the 8-bit product of an input."""
     weight = layer.weight.float()
     exact = linear(x.float(), weight)
-    [got] = int8.PackedLinear([weight], [None])(x)
-    return float((got.float() - exact).norm() / exact.norm())
+    [found] = int8.PackedLinear([weight], [None])(x)
+    return float((found.float() - exact).norm() / exact.norm())
 
 
-def _text(encoder: Any) -> Packed:
-    tokenizer, config = encoder.tokenizer, encoder.config
+def _sample(encoder: Any) -> Packed:
+    tokenizer, limit = encoder.tokenizer, encoder.config.max_position_embeddings
     if tokenizer is not None:
-        limit = config.max_position_embeddings
         return pack([ids[:limit] for ids in tokenizer.encode_batch(list(TEXTS))])
-    chance = torch.Generator().manual_seed(0)
-    length = min(TOKENS, config.max_position_embeddings)
-    return pack([torch.randint(config.vocab_size, (length,), generator=chance).tolist()])
+    generator = torch.Generator().manual_seed(0)
+    shape = (min(TOKENS, limit),)
+    return pack([torch.randint(encoder.config.vocab_size, shape, generator=generator).tolist()])

@@ -343,7 +343,7 @@ def _save(
         model.to(devices.DTYPES[dtype]),
         out,
         tokenizer=tokenizer,
-        extra=lambda fresh: card.write(fresh, run, steps, data),
+        write_more=lambda fresh: card.write(fresh, run, steps, data),
     )
 
 

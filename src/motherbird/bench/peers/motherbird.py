@@ -23,29 +23,26 @@ def prepare(system: System, job: Job) -> None:
 
 
 def build(system: System, job: Job) -> Encode:
-    """`Encoder.load` as anyone would call it."""
+    """Load the model as any user would."""
     return load(job.directory, system.dtype, "auto", job.threads)
 
 
 def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
-    """An `Encode` of our own, with any attention backend; the oracle is one."""
+    """Load motherbird with an attention kernel, which may be the oracle."""
     import torch
 
+    from ...core.batching import concatenate
     from ...nn.encoder import Encoder
-    from ...nn.heads import pool
-    from ...nn.packed import pack
-    from ...nn.threads import executor
+    from ...nn.inference import TorchModel
 
     torch.set_num_threads(threads)
-    encoder = Encoder.load(directory, dtype=dtype, attention=attention)
+    model = TorchModel(Encoder.load(directory, dtype=dtype, attention=attention))
 
-    @torch.inference_mode()
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
-        packed = pack(documents)
-        return pool(encoder(packed).float(), packed, "mean").numpy()
+        return model.run(*concatenate(documents), "mean")
 
     def encode_all(batches: Batches) -> list[NDArray[np.float32]]:
-        done = dict(executor().as_completed(encode, batches))
+        done = dict(model.map(encode, batches))
         return [done[number] for number in range(len(batches))]
 
     return encode_all

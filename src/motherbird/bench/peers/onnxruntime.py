@@ -45,11 +45,11 @@ def _export(directory: Path, file: Path) -> None:
         onnx_graph = import_module("motherbird.export.onnx_graph")
     except ModuleNotFoundError as error:
         raise InputError(f"our export of ONNX cannot be imported ({error})") from error
+    from ...export.models import Exportable
     from ...nn.encoder import Encoder
 
-    require_extra("onnx", "bench").save(
-        onnx_graph.build(Encoder.load(directory, dtype="float32")), file
-    )
+    exported = Exportable(Encoder.load(directory, dtype="float32"))
+    require_extra("onnx", "bench").save(onnx_graph.build(exported), file)
 
 
 def build(system: System, job: Job) -> Encode:

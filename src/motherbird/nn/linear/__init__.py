@@ -1,13 +1,13 @@
-"""The matrix products of a layer: one call, however they are computed.
+"""The linear layers of the encoder, and the kernels that compute them.
 
-A way to compute them is a module with
+A linear kernel is a module with
 
-    why_not(device, dtype) -> str | None   a reason why it cannot run there, or None
-    PackedLinear(weights, biases)              the parts of one weight, reordered or quantised once
+    why_not(device, dtype) -> str | None   the reason why it cannot run there, or None
+    PackedLinear(weights, biases)          the parts of one weight, reordered or quantised once
 
-and ``PackedLinear(weights, biases)(x)`` is ``linear(x, weight, bias)`` of every part within
-docs/numerics.md. PackedLinear forms are copies: they cost memory beside the weights, know no gradient,
-and are remade when a weight has changed.
+where ``PackedLinear(weights, biases)(x)`` equals ``linear(x, weight, bias)`` for every part, within
+docs/numerics.md. Packed weights are copies: they need memory beside the weights, have no gradient,
+and are made again when a weight has changed. Without a kernel, torch's own ``linear`` is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,81 +22,90 @@ from torch.nn.functional import linear
 
 from . import int8, onednn
 
-_MAKING = Lock()
+_packing = Lock()
 PackedLinear = onednn.PackedLinear | int8.PackedLinear
-Arrange = Callable[[Shaped[Tensor, "out ..."]], Shaped[Tensor, "out ..."]]
+PermuteRows = Callable[[Shaped[Tensor, "out ..."]], Shaped[Tensor, "out ..."]]
 
 
-def _as_they_are(rows: Tensor) -> Tensor:
+def _unchanged(rows: Tensor) -> Tensor:
     return rows
 
 
-class Projection(nn.Linear):
-    """One weight, and a product for each of the parts that its output falls into.
+def choose(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """Return the kernel for inference on a device, or None for torch's ``linear``."""
+    return None if onednn.why_not(device, dtype) else onednn
 
-    PackedLinear forms follow a weight that an operation changed or that was replaced; only a write
-    through ``weight.data`` in evaluation, which torch does not count, goes unseen until `train`.
+
+class Projection(nn.Linear):
+    """A linear layer whose output is split into parts.
+
+    A packed weight is made again after an operation changed the weight or it was replaced. A write
+    through ``weight.data`` in evaluation mode, which torch does not count, is only noticed after
+    the next call of `train`.
 
     Args:
-        width: channels of the input.
-        parts: channels of each output; the weight has their sum.
+        in_features: size of the input.
+        parts: size of each part of the output; the weight has their sum.
         bias: whether there is one.
-        arrange: another order for the rows of the weight and the bias, taken before the product.
+        permute_rows: reorders the rows of weight and bias before the product; None keeps them.
 
     Attributes:
-        int8: compute in 8 bits where a forward needs no gradient (`quantize.quantize` decides).
+        int8: whether inference uses the 8-bit kernel; set by `quantize.quantize`.
     """
 
     def __init__(
-        self, width: int, parts: Sequence[int], bias: bool, arrange: Arrange | None = None
+        self,
+        in_features: int,
+        parts: Sequence[int],
+        bias: bool,
+        permute_rows: PermuteRows | None = None,
     ) -> None:
-        super().__init__(width, sum(parts), bias=bias)
+        super().__init__(in_features, sum(parts), bias=bias)
         self.parts = list(parts)
-        self.arrange = arrange or _as_they_are
+        self.permute_rows = permute_rows or _unchanged
         self.int8 = False
-        self._prepared: PackedLinear | None = None
-        self._made_of: tuple[Any, ...] = ()
-        self._source: list[Tensor] = []  # held, so that no other weight can take its address
+        self._forget()
 
-    def forward(self, x: Float[Tensor, "T rows"]) -> tuple[Float[Tensor, "T _"], ...]:  # type: ignore[override]
-        """The parts, each (T, its channels)."""
-        way = self._way(x)
-        if way is None:
-            bias = None if self.bias is None else self.arrange(self.bias)
-            y = linear(x, self.arrange(self.weight), bias)
-            # The backward of a split is a copy, also where there is one part.
-            return y.split(self.parts, dim=-1) if len(self.parts) > 1 else (y,)
-        return self._product(way, x.dtype)(x)
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "T in"], kernel: ModuleType | None = None
+    ) -> tuple[Float[Tensor, "T _"], ...]:
+        """Compute every part, (T, its size), with a kernel that has no gradient or with torch."""
+        if kernel is not None:
+            return self._packed_linear(int8 if self.int8 else kernel, x.dtype)(x)
+        bias = None if self.bias is None else self.permute_rows(self.bias)
+        y = linear(x, self.permute_rows(self.weight), bias)
+        # The backward pass of a split copies, also where there is one part.
+        return y.split(self.parts, dim=-1) if len(self.parts) > 1 else (y,)
 
     def train(self, mode: bool = True) -> "Projection":
-        """As any module; leaving evaluation forgets the prepared copies."""
+        """Set the mode as every module does; training mode drops the packed weight."""
         if mode:
-            self._prepared, self._made_of, self._source = None, (), []
+            self._forget()
         return super().train(mode)
 
-    def _way(self, x: Tensor) -> ModuleType | None:
-        """The module that computes this input, or None for plain torch."""
-        gradient = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if self.training or gradient or torch.is_autocast_enabled(x.device.type):
-            return None
-        way = int8 if self.int8 else onednn
-        return None if way.why_not(x.device, x.dtype) else way
+    def _forget(self) -> None:
+        self._packed: PackedLinear | None = None
+        self._packed_from: tuple[Any, ...] = ()
+        self._source: list[Tensor] = []  # kept alive, so that no other weight has its address
 
-    def _product(self, way: ModuleType, dtype: torch.dtype) -> PackedLinear:
-        """The prepared form, made now if there is none of the weight as it is."""
+    def _packed_linear(self, kernel: ModuleType, dtype: torch.dtype) -> PackedLinear:
+        """Return the packed weight, made now if there is none of the weight as it is."""
         tensors = [self.weight] if self.bias is None else [self.weight, self.bias]
         versions = [0 if t.is_inference() else t._version for t in tensors]
-        made_of = (way, dtype, *(t.data_ptr() for t in tensors), *versions)
-        with _MAKING:  # several threads may ask for it at once
-            if self._prepared is not None and made_of == self._made_of:
-                return self._prepared
-            self._source = [t.detach() for t in tensors]
-            weight, *bias = (self.arrange(t).to(dtype).split(self.parts) for t in self._source)
-            self._prepared = way.PackedLinear(weight, bias[0] if bias else [None] * len(weight))
-            self._made_of = made_of
-            return self._prepared
+        packed_from = (kernel, dtype, *(t.data_ptr() for t in tensors), *versions)
+        with _packing:  # several threads may ask at once
+            if self._packed is None or packed_from != self._packed_from:
+                self._source = [t.detach() for t in tensors]
+                weight, *bias = (
+                    self.permute_rows(t).to(dtype).split(self.parts) for t in self._source
+                )
+                self._packed = kernel.PackedLinear(
+                    weight, bias[0] if bias else [None] * len(weight)
+                )
+                self._packed_from = packed_from
+            return self._packed
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles leave the prepared forms behind."""
+        """Leave packed weights out of copies and pickles."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {**state, "_prepared": None, "_made_of": (), "_source": []}
+        return {**state, "_packed": None, "_packed_from": (), "_source": []}

@@ -1,0 +1,64 @@
+"""The interface between models that take texts and what computes: token ids in, arrays out.
+
+Everything above it (prompts, truncation, batching, order, normalisation) is written once and does
+not depend on what computes. `motherbird.nn.inference` implements it with PyTorch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32
+
+from .config import EncoderConfig
+from .tokenizer import Tokenizer
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# "tokens": a vector for each token (T, D). "mean", "cls": a pooled vector for each document (S, D).
+# "logits": what the model's head computes, for each token, document or position.
+Output = Literal["tokens", "mean", "cls", "logits"]
+
+
+@runtime_checkable
+class InferenceModel(Protocol):
+    """A model in evaluation mode, with its kernels chosen."""
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's configuration."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the checkpoint, or None."""
+
+    def run(
+        self,
+        ids: Int32[np.ndarray, " T"],
+        cu_seqlens: Int32[np.ndarray, " S_plus_1"],
+        output: Output,
+        positions: Int[np.ndarray, " M"] | None = None,
+    ) -> Float32[np.ndarray, "rows width"]:
+        """Compute one packed batch; safe to call from several threads.
+
+        Args:
+            ids: token ids of S documents, one after another.
+            cu_seqlens: the offset at which each document starts, followed by T.
+            output: what to compute.
+            positions: for the logits of a masked-LM head, the tokens to compute them for.
+
+        Raises:
+            InputError: an id is outside the vocabulary, or a document is too long.
+        """
+
+    def is_per_document(self, output: Output) -> bool:
+        """Return whether an output has a row for each document, or for each token."""
+
+    def batch_budget(self, total: int) -> int:
+        """Return how many tokens a batch should have where there are ``total`` in all."""
+
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield the index and the result of each item as it completes, on all cores."""

@@ -1,0 +1,77 @@
+"""MaskedLM: texts with masks to candidates for each mask."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from .text_model import TextModel
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate for a mask.
+
+    Attributes:
+        text: the token's text without leading and trailing white space.
+        probability: its probability.
+        token_id: its id.
+    """
+
+    text: str
+    probability: float
+    token_id: int
+
+
+class MaskedLM(TextModel):
+    """A model with a masked-LM head that fills masks."""
+
+    @classmethod
+    def _load(
+        cls,
+        directory: Path,
+        dtype: "torch.dtype | str | None",
+        attention: str,
+        device: "torch.device | str | None",
+    ) -> "MaskedLM":
+        from ..nn import checkpoint
+        from ..nn.heads import MaskedLM as Module
+
+        return cls(
+            checkpoint.load(Module, directory, dtype=dtype, attention=attention, device=device)
+        )
+
+    def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:
+        """Return the most probable tokens for each mask of a text.
+
+        Args:
+            text: a text with one or more masks, written ``[MASK]``.
+            top_k: number of candidates for each mask.
+
+        Returns:
+            For each mask, in order, its candidates, the most probable first.
+
+        Raises:
+            InputError: the text has no mask or is too long, or the model has no tokenizer.
+        """
+        vocab_size = self.model.config.vocab_size
+        if not 1 <= top_k <= vocab_size:
+            raise InputError(f"top_k = {top_k} is impossible", how=f"use 1 to {vocab_size}")
+        ids = self.tokenizer.encode_masked(text)
+        positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
+        [(_, [logits])] = self.batches([ids], "logits", [positions])
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = weights / weights.sum(axis=1, keepdims=True)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+        return [
+            [
+                Candidate(self.tokenizer.decode([token]).strip(), float(row[token]), token)
+                for token in tokens.tolist()
+            ]
+            for row, tokens in zip(probabilities, best, strict=True)
+        ]

@@ -1,0 +1,185 @@
+"""The base class of models that take texts: tokenize, batch, compute, restore the order."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from ..core import hub
+from ..core.batching import concatenate, split_by_tokens
+from ..core.inference import InferenceModel, Output
+from ..core.tokenizer import Tokenizer
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..nn.model import Model
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound="TextModel")
+
+
+class TextModel:
+    """A model with its tokenizer; subclasses turn its arrays into results.
+
+    Args:
+        model: what computes: a torch model (`motherbird.nn`), or any `InferenceModel`.
+        max_length: largest number of tokens of a text; None is the encoder's limit.
+        prompts: text to put before a document, by name.
+        default_prompt: name of the prompt that is used unless another is given.
+    """
+
+    def __init__(
+        self,
+        model: "Model | InferenceModel",
+        max_length: int | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt: str | None = None,
+    ) -> None:
+        if not isinstance(model, InferenceModel):
+            from ..nn.inference import TorchModel
+
+            model = TorchModel(model)
+        limit = model.config.max_position_embeddings
+        self.model = model
+        self.max_length = min(limit, max_length or limit)
+        self.prompts = prompts or {}
+        self.default_prompt = default_prompt
+
+    @classmethod
+    def load(
+        cls: type[T],
+        name_or_dir: str | Path,
+        *,
+        dtype: "torch.dtype | str | None" = None,
+        attention: str = "auto",
+        device: "torch.device | str | None" = None,
+        revision: str | None = None,
+    ) -> T:
+        """Load a checkpoint of the ModernBERT family; arguments and errors as `nn.Model.load`."""
+        return cls._load(hub.find(name_or_dir, revision), dtype, attention, device)
+
+    @classmethod
+    def _load(
+        cls: type[T],
+        directory: Path,
+        dtype: "torch.dtype | str | None",
+        attention: str,
+        device: "torch.device | str | None",
+    ) -> T:
+        raise NotImplementedError
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            InputError: the model was loaded without one.
+        """
+        if self.model.tokenizer is None:
+            raise InputError(
+                "the model came without a tokenizer", how="put tokenizer.json into its directory"
+            )
+        return self.model.tokenizer
+
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        truncate: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> tuple[list[list[int]], int]:
+        """Convert texts to token ids, with the special tokens of the tokenizer's template.
+
+        Args:
+            texts: the texts, none of them empty.
+            prompt: the name of a prompt, or a text to put before each.
+            max_length: largest number of tokens of a text, special tokens included.
+            truncate: truncate longer texts, and log how many, instead of refusing them.
+            names: what errors call the texts; "text 0", "text 1" ... by default.
+
+        Returns:
+            The ids of each text, and how many texts were truncated.
+
+        Raises:
+            InputError: a text is empty or too long, or an argument is impossible.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts is one string", how="pass a list: [text]")
+        names = names or [f"text {number}" for number in range(len(texts))]
+        limit = self.max_length if max_length is None else max_length
+        longest = self.model.config.max_position_embeddings
+        if not 1 <= limit <= longest:
+            raise InputError(
+                f"max_length = {limit} is impossible", how=f"the model takes 1 to {longest} tokens"
+            )
+        for name, text in zip(names, texts, strict=True):
+            if not text.strip():
+                raise InputError("the text is empty", name, "leave it out")
+        prompt = self.default_prompt if prompt is None else prompt
+        prefix = "" if prompt is None else self.prompts.get(prompt, prompt)
+        ids = self.tokenizer.encode_batch([prefix + text for text in texts])
+        long = [number for number, document in enumerate(ids) if len(document) > limit]
+        if long and not truncate:
+            more = f" and {len(long) - 1} more" if long[1:] else ""
+            raise InputError(
+                f"{len(ids[long[0]])} tokens are more than the limit of {limit}",
+                names[long[0]] + more,
+                "split the text, or truncate it (truncate=True, --truncate)",
+            )
+        for number in long:
+            ids[number] = self.tokenizer.truncate(ids[number], limit)
+        if long:
+            log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
+        return ids, len(long)
+
+    def batches(
+        self,
+        ids: Sequence[Sequence[int]],
+        output: Output,
+        positions: Sequence[Sequence[int]] | None = None,
+        *,
+        batch_tokens: int | None = None,
+    ) -> Iterator[tuple[list[int], list[Float32[np.ndarray, "..."]]]]:
+        """Compute documents in batches of similar length, on all cores.
+
+        Args:
+            ids: token ids of each document.
+            output: what to compute, see `motherbird.core.inference`.
+            positions: for each document, the tokens that a masked-LM head computes logits for.
+            batch_tokens: tokens of a batch; None is what suits the device.
+
+        Yields:
+            For each batch that is done, the indices of its documents, and an array for each: (D,)
+            or (C,) for outputs per document, else one row for each token or position.
+
+        Raises:
+            InputError: a document is empty or too long, an id is invalid, or ``batch_tokens`` is.
+        """
+        lengths = [len(document) for document in ids]
+        if batch_tokens is None:
+            batch_tokens = self.model.batch_budget(sum(lengths))
+        batches = split_by_tokens(lengths, batch_tokens)
+
+        def compute(batch: list[int]) -> list[Float32[np.ndarray, "..."]]:
+            packed, cu_seqlens = concatenate([ids[number] for number in batch])
+            if positions is None:
+                rows = self.model.run(packed, cu_seqlens, output)
+                if self.model.is_per_document(output):
+                    return list(rows)
+                return np.split(rows, cu_seqlens[1:-1])
+            counts = [len(positions[number]) for number in batch]
+            at = np.concatenate([positions[number] for number in batch])
+            at = at + np.repeat(cu_seqlens[:-1], counts)
+            rows = self.model.run(packed, cu_seqlens, output, at)
+            return np.split(rows, np.cumsum(counts)[:-1])
+
+        for number, arrays in self.model.map(compute, batches):
+            yield batches[number], arrays

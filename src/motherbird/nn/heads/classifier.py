@@ -1,0 +1,55 @@
+"""What sequence and token classifiers share."""
+
+from typing import Any, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...core.config import EncoderConfig
+from ...core.hf_config import read_labels
+from ..dropout import dropout
+from ..encoder import Encoder
+from .base import HeadModel, Row
+
+C = TypeVar("C", bound="Classifier[Any]")
+
+
+class Classifier(HeadModel[Row]):
+    """An encoder with a head and C logits.
+
+    Args:
+        encoder: an encoder, or a configuration to build one from.
+        labels: the C names, in the order of the logits.
+        attention: the attention kernel of an encoder that is built; see `Encoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | EncoderConfig,
+        labels: tuple[str, ...],
+        attention: str = "auto",
+    ) -> None:
+        super().__init__(encoder, attention)
+        self._labels = labels
+        self.classifier = nn.Linear(self.model.config.hidden_size, len(labels))
+        self._init_weights()
+
+    @classmethod
+    def from_config(cls: type[C], config: EncoderConfig, raw: dict[str, Any], attention: str) -> C:
+        """Build a classifier with the labels of config.json, without weights."""
+        return cls(config, read_labels(raw), attention)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels, in the order of the logits."""
+        return self._labels
+
+    @property
+    def size(self) -> int:
+        """C, the number of labels."""
+        return len(self._labels)
+
+    def classify(self, x: Float[Tensor, "rows D"]) -> Float[Tensor, "rows C"]:
+        """Apply head, dropout and classifier to each row."""
+        x = dropout(self.head(x), self.model.config.classifier_dropout, self.training)
+        return self.classifier(x)

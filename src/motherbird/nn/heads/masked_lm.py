@@ -1,0 +1,94 @@
+"""The masked-LM head, with which encoders are pretrained."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ...core.config import EncoderConfig
+from ..cross_entropy import cross_entropy
+from ..encoder import Encoder
+from ..model import GraphBuilder
+from ..packed import Packed, pack
+from .base import HeadModel
+
+
+class Row(NamedTuple):
+    """A document with masked tokens: its ids, the masked positions, and the original ids there."""
+
+    ids: Sequence[int]
+    positions: Sequence[int]
+    targets: Sequence[int]
+
+
+class Decoder(nn.Module):
+    """The output layer from D to V. The weight is the embedding's unless the two are untied."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        shape = (config.vocab_size, config.hidden_size)
+        tied, bias = config.tie_word_embeddings, config.decoder_bias
+        self.register_parameter("weight", None if tied else nn.Parameter(torch.empty(shape)))
+        self.register_parameter(
+            "bias", nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
+        )
+
+    def forward(
+        self, x: Float[Tensor, "rows D"], embedding: Float[Tensor, "V D"]
+    ) -> Float[Tensor, "rows V"]:
+        """Compute the logits, with the embedding's weight if the two are tied."""
+        return linear(x, embedding if self.weight is None else self.weight, self.bias)
+
+
+class MaskedLM(HeadModel[Row]):
+    """An encoder with a masked-LM head: logits over the vocabulary for each token."""
+
+    architecture = "ModernBertForMaskedLM"
+    axis = "tokens"
+
+    def __init__(self, encoder: Encoder | EncoderConfig, attention: str = "auto") -> None:
+        super().__init__(encoder, attention)
+        self.decoder = Decoder(self.model.config)
+        self._init_weights()
+
+    @property
+    def size(self) -> int:
+        """V, the number of logits of a token."""
+        return self.model.config.vocab_size
+
+    def forward(
+        self, packed: Packed, positions: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows V"]:
+        """Return the logits of all tokens, or of the tokens at some positions in the batch."""
+        x = self.model(packed)
+        if positions is not None:
+            x = x[positions.to(x.device)]
+        return self.decoder(self.head(x), self.model.embeddings.tok_embeddings.weight)
+
+    def loss(  # type: ignore[override]
+        self, packed: Packed, positions: Int[Tensor, " M"], targets: Int[Tensor, " M"]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the cross entropy in nats over M masked positions."""
+        x = self.head(self.model(packed)[positions.to(self.model.device)])
+        own, tied = self.decoder.weight, self.model.embeddings.tok_embeddings.weight
+        weight = tied if own is None else own
+        return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
+
+    @staticmethod
+    def collate(rows: Sequence[Row]) -> tuple[Packed, Int[Tensor, " M"], Int[Tensor, " M"]]:
+        """Pack documents; positions become those in the batch."""
+        packed = pack([row.ids for row in rows])
+        starts = packed.cu_seqlens.tolist()
+        positions = [s + p for row, s in zip(rows, starts, strict=False) for p in row.positions]
+        targets = [target for row in rows for target in row.targets]
+        return packed, torch.tensor(positions), torch.tensor(targets)
+
+    def export(self, graph: GraphBuilder, states: str) -> str:
+        """Build the head for every token."""
+        return graph.decoder(graph.prediction_head(states))

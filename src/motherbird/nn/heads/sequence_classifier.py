@@ -1,0 +1,51 @@
+"""Sequence classification: logits for each document."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..model import GraphBuilder
+from ..packed import Packed, pack
+from .base import pool
+from .classifier import Classifier
+
+
+class Row(NamedTuple):
+    """A document's token ids and the index of its label."""
+
+    ids: Sequence[int]
+    label: int
+
+
+class SequenceClassifier(Classifier[Row]):
+    """An encoder with a classifier on the pooled document ("cls" or "mean", see the config)."""
+
+    architecture = "ModernBertForSequenceClassification"
+    axis = "documents"
+
+    def forward(self, packed: Packed) -> Float[Tensor, "S C"]:
+        """Return the logits of each document."""
+        states = self.model(packed)
+        pooled = pool(states, packed, self.model.config.classifier_pooling)
+        return self.classify(pooled.to(states.dtype))
+
+    def loss(  # type: ignore[override]
+        self, packed: Packed, targets: Int[Tensor, " S"]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the cross entropy in nats over the documents."""
+        logits = self(packed).float()
+        return cross_entropy(logits, targets.to(logits.device), reduction="sum")
+
+    @staticmethod
+    def collate(rows: Sequence[Row]) -> tuple[Packed, Int[Tensor, " S"]]:
+        """Pack documents, with their labels."""
+        return pack([row.ids for row in rows]), torch.tensor([row.label for row in rows])
+
+    def export(self, graph: GraphBuilder, states: str) -> str:
+        """Build pooling, head and classifier."""
+        pooled = graph.pool(states, self.model.config.classifier_pooling)
+        return graph.linear(graph.prediction_head(pooled), "classifier")

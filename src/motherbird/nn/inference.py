@@ -1,0 +1,78 @@
+"""Inference with PyTorch: the implementation of `motherbird.core.inference` on CPUs and GPUs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int32
+
+from ..core.config import EncoderConfig
+from ..core.inference import Output
+from ..core.tokenizer import Tokenizer
+from .heads import pool
+from .memory import batch_budget
+from .model import Model
+from .packed import Packed
+from .threads import executor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class TorchModel:
+    """A torch model as a `motherbird.core.inference.InferenceModel`.
+
+    Args:
+        model: an encoder or a model with a head; it is set to evaluation mode once, here.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model.eval()
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The encoder's configuration."""
+        return self.model.encoder.config
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The encoder's tokenizer, or None."""
+        return self.model.encoder.tokenizer
+
+    @torch.inference_mode()
+    def run(
+        self,
+        ids: Int32[np.ndarray, " T"],
+        cu_seqlens: Int32[np.ndarray, " S_plus_1"],
+        output: Output,
+        positions: Int[np.ndarray, " M"] | None = None,
+    ) -> Float32[np.ndarray, "rows width"]:
+        """Compute one packed batch; see `InferenceModel.run`."""
+        packed = Packed.from_arrays(ids, cu_seqlens)
+        if output == "logits":
+            at = [] if positions is None else [torch.from_numpy(positions)]
+            result = self.model(packed, *at)
+        else:
+            result = self.model.encoder(packed)
+            if output != "tokens":
+                result = pool(result, packed, output)
+        return result.float().cpu().numpy()
+
+    def is_per_document(self, output: Output) -> bool:
+        """Return whether an output has a row for each document, or for each token."""
+        if output == "logits":
+            return self.model.axis == "documents"
+        return output != "tokens"
+
+    def batch_budget(self, total: int) -> int:
+        """Return how many tokens a batch should have."""
+        return batch_budget(total, self.model.encoder.device)
+
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result]]:
+        """Run work on the cores of a CPU, or on a GPU one item after another."""
+        if self.model.encoder.device.type == "cpu":
+            return executor().as_completed(work, items)
+        return enumerate(map(work, items))

@@ -1,0 +1,114 @@
+"""What the encoder and the models with a head have in common: loading, saving, where they are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+
+from ..core import hub
+from ..core.config import EncoderConfig, Pooling
+from ..core.tokenizer import Tokenizer
+from . import attention as attention_kernels
+from . import checkpoint
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+M = TypeVar("M", bound="Model")
+Axis = Literal["tokens", "documents"]
+
+
+@runtime_checkable
+class GraphBuilder(Protocol):
+    """The operations from which `Model.export` builds a graph; values are called by strings."""
+
+    def prediction_head(self, x: str) -> str:
+        """Apply `heads.base.PredictionHead`."""
+
+    def decoder(self, x: str) -> str:
+        """Apply the decoder of a masked-LM head."""
+
+    def linear(self, x: str, name: str) -> str:
+        """Apply the linear layer called ``name``."""
+
+    def pool(self, x: str, how: Pooling) -> str:
+        """Pool the token vectors of each document."""
+
+
+class Model(nn.Module):
+    """Base class of `Encoder` and of the models with a head.
+
+    Attributes:
+        architecture: the name of the class in transformers.
+        output: the name of the output in exported files.
+        axis: whether the output has a row for each token or for each document.
+    """
+
+    architecture: ClassVar[str]
+    output: ClassVar[str]
+    axis: ClassVar[Axis]
+
+    @property
+    def encoder(self) -> "Encoder":
+        """The encoder of this model, or the encoder itself."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """The size of a row of the output."""
+        raise NotImplementedError
+
+    def export(self, graph: GraphBuilder, states: str) -> str:
+        """Build what follows the encoder in a graph, from its token vectors to the output."""
+        raise NotImplementedError
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of a classifier's labels; empty for other models."""
+        return ()
+
+    @classmethod
+    def from_config(cls: type[M], config: EncoderConfig, raw: dict[str, Any], attention: str) -> M:
+        """Build a model without weights.
+
+        Args:
+            config: the encoder's configuration.
+            raw: config.json as parsed, for what else a class reads from it.
+            attention: see `Encoder`.
+        """
+        return cls(config, attention)
+
+    @classmethod
+    def load(
+        cls: type[M],
+        name_or_dir: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        attention: str = "auto",
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+    ) -> M:
+        """Load a checkpoint of the ModernBERT family, in evaluation mode.
+
+        Args:
+            name_or_dir: a Hugging Face directory, or a name on the Hub.
+            dtype: a torch dtype or its name. None keeps the stored dtype, "auto" takes the fastest
+                on the device, "int8" computes matrix products in 8 bits where they are exact enough
+                (`quantize.quantize`).
+            attention: see `Encoder`.
+            device: a torch device or its name; None is the CPU.
+            revision: branch, tag or commit on the Hub.
+
+        Raises:
+            InputError: there is no such model, it is of another architecture, it has no head of
+                this class, or it cannot run as asked.
+            DamagedError: the weights are truncated, changed, incomplete or not finite.
+        """
+        attention_kernels.check_name(attention)
+        directory = hub.find(name_or_dir, revision)
+        return checkpoint.load(cls, directory, dtype=dtype, attention=attention, device=device)
+
+    def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
+        """Write a Hugging Face directory; see `checkpoint.save`."""
+        checkpoint.save(self, directory, tokenizer=tokenizer)

@@ -1,0 +1,226 @@
+"""Embedder: what it computes, in which order, and directories of sentence-transformers."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Embedder, InputError
+from motherbird.nn import Encoder, pack
+
+TEXTS = [
+    "A short text.",
+    "def f(x):\n    return x + 1\n",
+    "  leading and trailing space  ",
+    "Another text, longer than the others by some words, so that lengths differ. " * 3,
+    "x",
+]
+
+
+@pytest.fixture
+def encoder(toy, small_tokenizer):
+    encoder = Encoder(toy).eval()
+    encoder.tokenizer = small_tokenizer
+    return encoder
+
+
+@pytest.fixture
+def embedder(encoder):
+    return Embedder(encoder, prompts={"query": "question: ", "document": ""})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_embeddings_are_pooled_and_normalised(pooling, encoder):
+    vectors = Embedder(encoder, pooling).embed(TEXTS)
+    assert vectors.dtype == np.float32 and vectors.shape == (len(TEXTS), 32)
+    for vector, text in zip(vectors, TEXTS, strict=True):
+        x = encoder(pack([encoder.tokenizer.encode(text)]))
+        x = x[0] if pooling == "cls" else x.mean(0)
+        np.testing.assert_allclose(vector, (x / x.norm()).numpy(), atol=1e-5)
+        raw = Embedder(encoder, pooling).embed([text], normalize=False)[0]
+        np.testing.assert_allclose(raw, x.numpy(), atol=1e-5)
+
+
+def test_an_empty_list_gives_no_vectors(embedder):
+    assert embedder.embed([]).shape == (0, 32)
+    assert embedder.embed([], truncate_dim=8).shape == (0, 8)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 7, 60, 100_000])
+def test_batches_change_nothing(batch_tokens, embedder):
+    expected = np.stack([embedder.embed([text])[0] for text in TEXTS])
+    got = embedder.embed(TEXTS, batch_tokens=batch_tokens)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_truncated_dimensions_are_cut_before_normalising(embedder):
+    raw = embedder.embed(TEXTS, normalize=False)
+    cut = embedder.embed(TEXTS, truncate_dim=8)
+    expected = raw[:, :8] / np.linalg.norm(raw[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(cut, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, atol=1e-5)
+    assert (embedder.embed(TEXTS, truncate_dim=32) == embedder.embed(TEXTS)).all()
+
+
+def test_prompts_by_name_and_by_text(embedder):
+    written_out = embedder.embed(["question: " + text for text in TEXTS])
+    assert (embedder.embed(TEXTS, prompt="query") == written_out).all()
+    assert (embedder.embed(TEXTS, prompt="question: ") == written_out).all()
+    plain = embedder.embed(TEXTS)
+    assert not np.allclose(written_out, plain)
+    assert (embedder.embed(TEXTS, prompt="document") == plain).all()
+    assert (embedder.embed(TEXTS, prompt="") == plain).all()
+
+
+def test_the_default_prompt(encoder, embedder):
+    other = Embedder(encoder, prompts=embedder.prompts, default_prompt="query")
+    assert (other.embed(TEXTS) == embedder.embed(TEXTS, prompt="query")).all()
+    assert (other.embed(TEXTS, prompt="document") == embedder.embed(TEXTS)).all()
+
+
+def test_special_tokens_in_a_text_are_text(embedder):
+    a, b = embedder.embed(["a [SEP] b", "a  b"])
+    assert not np.allclose(a, b)
+    assert 938 not in embedder.tokenizer.encode("a [SEP] b")[1:-1]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
+def test_an_empty_text_is_refused(text, embedder):
+    with pytest.raises(InputError, match="text is empty.*text 1"):
+        embedder.embed(["something", text, "else"])
+    with pytest.raises(InputError, match="text is empty"):
+        embedder.embed([text], prompt="query")
+
+
+LONG = "many words " * 400
+
+
+def test_a_text_beyond_the_limit_is_refused(embedder):
+    with pytest.raises(InputError, match=r"more than the limit of 512: text 1 and 1 more"):
+        embedder.embed(["short", LONG, LONG])
+    with pytest.raises(InputError, match=r"more than the limit of 10: text 3"):
+        embedder.embed(TEXTS[:1] + ["x", "y"] + TEXTS[3:], max_length=10)
+
+
+def test_truncation_on_request_warns_once(embedder, caplog):
+    with caplog.at_level(logging.WARNING, logger="motherbird"):
+        got = embedder.embed(["short", LONG, LONG], max_length=50, truncate=True)
+    assert [r.getMessage() for r in caplog.records] == ["truncated 2 of 3 texts to 50 tokens"]
+    ids = embedder.tokenizer.encode(LONG)
+    with torch.no_grad():
+        x = embedder.encoder(pack([[*ids[:49], 938]])).mean(0)
+    np.testing.assert_allclose(got[1], (x / x.norm()).numpy(), atol=1e-5)
+    caplog.clear()
+    embedder.embed(["short"], truncate=True)
+    assert not caplog.records
+
+
+def test_the_limit_of_an_embedder(encoder):
+    assert Embedder(encoder).max_length == 512
+    assert Embedder(encoder, max_length=10_000).max_length == 512
+    short = Embedder(encoder, max_length=10)
+    with pytest.raises(InputError, match="limit of 10"):
+        short.embed([TEXTS[3]])
+    assert short.embed([TEXTS[3]], max_length=512).shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"truncate_dim": 0}, "1..32"),
+        ({"truncate_dim": 33}, "1..32"),
+        ({"max_length": 0}, "1 to 512"),
+        ({"max_length": 513}, "1 to 512"),
+        ({"max_length": 2, "truncate": True}, "fits into 2"),
+        ({"batch_tokens": 0}, "budget of 0"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments(arguments, says, embedder):
+    with pytest.raises(InputError, match=says):
+        embedder.embed(TEXTS, **arguments)
+
+
+def test_one_string_is_no_list(embedder):
+    with pytest.raises(InputError, match="one string"):
+        embedder.embed("a text")
+
+
+def test_an_embedder_without_tokenizer(toy):
+    with pytest.raises(InputError, match="without a tokenizer"):
+        Embedder(Encoder(toy)).embed(["a"])
+
+
+def test_an_encoder_in_bfloat16_gives_float32(embedder):
+    expected = embedder.embed(TEXTS)
+    embedder.encoder.to(torch.bfloat16)
+    got = embedder.embed(TEXTS)
+    assert got.dtype == np.float32
+    assert (got * expected).sum(1).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+
+
+# --- directories of sentence-transformers
+
+
+@pytest.fixture
+def saved(embedder, tmp_path):
+    embedder.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_the_dialect_of_version_6_is_read(saved, embedder):
+    write(saved / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "cls"})
+    kinds = ("base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling")
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.{kind}"}
+        for i, (path, kind) in enumerate(zip(("", "1_Pooling"), kinds, strict=True))
+    ]
+    write(saved / "modules.json", modules)
+    write(saved / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
+    again = Embedder.load(saved)
+    assert (again.pooling, again.max_length) == ("cls", 512)
+    assert (again.embed(TEXTS) == Embedder(embedder.encoder, "cls").embed(TEXTS)).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("modules.json", "{", "modules.json"),
+        ("modules.json", {"0": "Transformer"}, "modules.json"),
+        ("modules.json", ["Transformer"], "modules.json"),
+        ("modules.json", [{"type": "sentence_transformers.models.Dense"}], "module 'Dense'"),
+        ("1_Pooling/config.json", [], "1_Pooling"),
+        ("1_Pooling/config.json", {}, "1_Pooling"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "'max_tokens'"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "not supported",
+        ),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean"]}, "1_Pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "prompt"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "sentence_bert_config"),
+        ("sentence_bert_config.json", {"max_seq_length": -1}, "sentence_bert_config"),
+        ("sentence_bert_config.json", "[]", "sentence_bert_config"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "config_sentence_tr"),
+        ("config_sentence_transformers.json", {"prompts": {"a": 5}}, "config_sentence_tr"),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"a": "b"}, "default_prompt_name": "c"},
+            "config_sentence_tr|'c'",
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_cannot_be_read_rightly_is_refused(file, content, says, saved):
+    write(saved / file, content)
+    with pytest.raises(InputError, match=says):
+        Embedder.load(saved)
