@@ -210,9 +210,9 @@ REASONS = {
     "position_ids": lambda model: batch() | {"position_ids": torch.arange(100).flip(0)[None]},
     "cu_seq_lens_q": lambda model: batch((90,)) | {"cu_seq_lens_q": torch.tensor([0, 50, 90])},
     "batch of token ids": as_embeds,
-    "rows and places": in_four_dimensions,
+    "does not have the shape": in_four_dimensions,
     "padded on the left": lambda model: batch(side="left"),
-    "or have holes": lambda model: with_hole(),
+    "or have gaps": lambda model: with_hole(),
     "other tokens than pad": lambda model: with_read_padding(),
     "no token": lambda model: empty(),
     "longer than max": lambda model: batch((300, 2)),
@@ -508,13 +508,13 @@ def elsewhere(model):
 
 
 ALTERED = {
-    "layers.1.attn.Wqkv is LowRank": adapted,
-    "layers.1.mlp is ModernBertMLP": patched,
-    "final_norm is RMSNorm": normed_otherwise,
+    "layers.1.attn.Wqkv has type LowRank": adapted,
+    "layers.1.mlp has type ModernBertMLP": patched,
+    "final_norm has type RMSNorm": normed_otherwise,
     "layers.1.mlp.Wo.weight is missing|weight_orig is new": pruned,
     r"layers.2.mlp.Wi.weight is \(100, 64\), not \(192, 64\)": narrowed,
-    "layers.0.mlp.Wo.weight is no plain tensor": quantised,
-    "layers.3.attn.Wqkv.weight is no plain tensor|attn_norm": elsewhere,
+    "layers.0.mlp.Wo.weight is not a plain tensor": quantised,
+    "layers.3.attn.Wqkv.weight is not a plain tensor|attn_norm": elsewhere,
 }
 
 
@@ -560,8 +560,8 @@ OTHERS = {
     "BertModel of type 'bert' is no": lambda: nn.Sequential(bert(), nn.Linear(2, 2)),
     "BertModel of type 'bert'": bert,
     "ModernBertDecoderModel of type 'modernbert-decoder'": decoder,
-    "Linear is no Modern": lambda: nn.Linear(2, 2),
-    "Encoder is no Modern": lambda: motherbird.nn.Encoder(motherbird.presets.nano()),
+    "Linear is not supp": lambda: nn.Linear(2, 2),
+    "Encoder is not supp": lambda: motherbird.nn.Encoder(motherbird.presets.nano()),
     "str is not a model": lambda: "answerdotai/ModernBERT-base",
 }
 
@@ -582,7 +582,7 @@ def test_restore_wants_a_model():
 def test_an_id_outside_the_vocabulary(wrong):
     given = batch((9, 5))
     given["input_ids"][1, 4] = wrong
-    with pytest.raises(InputError, match=f"{wrong} is outside.*row 1, place 4.*0 to 199"):
+    with pytest.raises(InputError, match=f"{wrong} is outside.*row 1, column 4.*0 to 199"):
         accelerate(tiny())(**given)
 
 

@@ -1,4 +1,4 @@
-"""EncoderConfig: everything that makes two encoders of the family differ."""
+"""EncoderConfig: everything in which two encoders of the family differ."""
 
 import math
 from dataclasses import dataclass, fields
@@ -11,8 +11,8 @@ LayerType = Literal["full_attention", "sliding_attention"]
 Activation = Literal["gelu", "gelu_pytorch_tanh", "gelu_new", "silu", "relu"]
 Pooling = Literal["cls", "mean"]
 
-# Sizes beyond these are a damaged or hostile file, and are refused before anything is allocated.
-_LARGEST = {
+# Larger sizes mean a damaged or malicious file, and are refused before memory is allocated.
+_MAXIMA = {
     "vocab_size": 2**24,
     "hidden_size": 2**16,
     "intermediate_size": 2**18,
@@ -26,15 +26,15 @@ _LARGEST = {
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Geometry and arithmetic of an encoder; names and meanings as in transformers.
+    """Geometry and arithmetic of an encoder; names and meanings are those of transformers.
 
-    The defaults are ModernBERT-base (paper, table 4 and appendix A). Layer i is global where
-    ``i % global_attn_every_n_layers == 0``, unless ``layer_types`` spells the layers out.
+    The defaults are ModernBERT-base (paper, table 4 and appendix A). Layer i is global if
+    ``i % global_attn_every_n_layers == 0``, unless ``layer_types`` lists the layers.
     ``local_attention`` is the whole window: a token sees ``local_attention // 2`` tokens on each
-    side, both ends inclusive, and itself.
+    side, and itself.
 
     Raises:
-        InputError: on construction, with every impossible value at once.
+        InputError: a value is impossible; the message lists all such values.
     """
 
     vocab_size: int = 50_368
@@ -71,28 +71,28 @@ class EncoderConfig:
     sep_token_id: int | None = 50_282
 
     def __post_init__(self) -> None:
-        # Types first: the other checks compute with the values.
+        # The types first, because the other checks compute with the values.
         problems = self._wrong_types() or [*self._out_of_range(), *self._impossible()]
         if problems:
             raise InputError("; ".join(problems), "EncoderConfig")
-        if self.layer_types is not None:  # one spelling for equal models
+        if self.layer_types is not None:  # so that equal models have equal configurations
             every = period(self.layer_types)
             object.__setattr__(self, "global_attn_every_n_layers", every or 3)
             object.__setattr__(self, "layer_types", None if every else self.layer_types)
 
     @property
     def head_dim(self) -> int:
-        """H, the width of one attention head."""
+        """H, the dimension of an attention head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def half_window(self) -> int:
-        """Tokens that a local layer sees on each side of a token."""
+        """The number of tokens that a local layer sees on each side."""
         return self.local_attention // 2
 
     @cached_property
     def layers(self) -> tuple[LayerType, ...]:
-        """The kind of each of the L layers."""
+        """The type of each of the L layers."""
         every = self.global_attn_every_n_layers
         return self.layer_types or every_nth_global(self.num_hidden_layers, every)
 
@@ -106,7 +106,7 @@ class EncoderConfig:
 
     def _out_of_range(self) -> list[str]:
         problems = []
-        for name, largest in _LARGEST.items():
+        for name, largest in _MAXIMA.items():
             if not 1 <= getattr(self, name) <= largest:
                 problems.append(f"{name} = {getattr(self, name)} is not within 1..{largest}")
         for name in ("embedding", "attention", "mlp", "classifier"):
@@ -116,7 +116,7 @@ class EncoderConfig:
                      "initializer_cutoff_factor"):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                problems.append(f"{name} = {value} is not a number above 0")
+                problems.append(f"{name} = {value} is not a positive number")
         for name in ("pad", "bos", "eos", "cls", "sep"):
             token = getattr(self, f"{name}_token_id")
             if token is not None and not 0 <= token < self.vocab_size:
@@ -131,11 +131,13 @@ class EncoderConfig:
         if heads < 1 or self.hidden_size % heads:
             problems.append(f"hidden_size = {self.hidden_size} does not divide into {heads} heads")
         elif self.head_dim % 2:
-            problems.append(f"a head of {self.head_dim} is odd; rotary positions need it even")
+            problems.append(
+                f"the head dimension {self.head_dim} is odd; rotary embeddings need an even one"
+            )
         if self.local_attention % 2:
             problems.append(
                 f"local_attention = {self.local_attention} is odd; "
-                f"write {self.local_attention - 1} or {self.local_attention + 1}"
+                f"use {self.local_attention - 1} or {self.local_attention + 1}"
             )
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             problems.append(
@@ -146,12 +148,12 @@ class EncoderConfig:
 
 
 def every_nth_global(layers: int, n: int) -> tuple[LayerType, ...]:
-    """The paper's pattern: layer i is global where i % n == 0."""
+    """Return the layer types of the paper: layer i is global if i % n == 0."""
     return tuple("sliding_attention" if i % n else "full_attention" for i in range(layers))
 
 
 def period(layers: tuple[LayerType, ...]) -> int | None:
-    """The smallest n with which `every_nth_global` gives these layers, or None."""
+    """Return the smallest n for which `every_nth_global` gives these layers, or None."""
     for n in range(1, len(layers) + 1):
         if layers == every_nth_global(len(layers), n):
             return n

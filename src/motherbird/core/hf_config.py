@@ -1,7 +1,7 @@
-"""config.json, both ways: the keys of transformers 4.x, of 5.x, and of the research repository.
+"""Read and write config.json, with the keys of transformers 4, 5 and the research repository.
 
-We write one superset that every version reads; we refuse files whose old and new keys disagree,
-because two versions of transformers would load two different models from them.
+Written files have all keys, so that every version can read them. Files whose old and new keys
+disagree are refused, because two versions of transformers would load two different models.
 """
 
 import logging
@@ -13,9 +13,9 @@ from .config import FIELDS, EncoderConfig, every_nth_global
 log = logging.getLogger(__name__)
 
 ROPE_KINDS = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
-# What transformers assumes where config.json is silent and our own default (the paper's) differs.
-_SILENT = {"classifier_pooling": "cls"}
-# Research repository (spec: FlexBERT) to transformers.
+# Defaults of transformers that differ from those of EncoderConfig, which are the paper's.
+_DEFAULTS = {"classifier_pooling": "cls"}
+# Keys of the research repository (FlexBERT), and those of transformers.
 _RESEARCH = {
     "sliding_window": "local_attention",
     "rotary_emb_base": "global_rope_theta",
@@ -24,20 +24,24 @@ _RESEARCH = {
 
 
 def read(raw: dict[str, Any], where: str) -> EncoderConfig:
-    """Make an EncoderConfig of a parsed config.json; keys that do not concern us are left alone.
+    """Make an EncoderConfig from a parsed config.json; unknown keys are ignored.
+
+    Args:
+        raw: the parsed file.
+        where: its path, for messages.
 
     Raises:
-        InputError: another architecture, remote code, values that are impossible or disagree.
+        InputError: another architecture, remote code, or values that are impossible or disagree.
     """
     _check_family(raw, where)
     if "rotary_emb_base" in raw:
         raw = {_RESEARCH.get(key, key): value for key, value in raw.items()}
-    values = {**_SILENT, **{key: raw[key] for key in FIELDS if raw.get(key) is not None}}
+    values = {**_DEFAULTS, **{key: raw[key] for key in FIELDS if raw.get(key) is not None}}
     if isinstance(values.get("eos_token_id"), list):  # 5.x allows several
         if not values["eos_token_id"]:
-            raise InputError("eos_token_id is an empty list", where, "write one id")
+            raise InputError("eos_token_id is an empty list", where, "set it to one id")
         values["eos_token_id"] = values["eos_token_id"][0]
-    for name in ("pad", "bos", "eos", "cls", "sep"):  # null means "none", not "the default"
+    for name in ("pad", "bos", "eos", "cls", "sep"):  # null means no token, not the default
         if f"{name}_token_id" in raw:
             values.setdefault(f"{name}_token_id", None)
     _read_thetas(raw, values, where)
@@ -55,13 +59,13 @@ def _check_family(raw: dict[str, Any], where: str) -> None:
     research = str(architectures[0]).startswith("FlexBert")
     if raw.get("model_type") != "modernbert" and not research:
         raise InputError(
-            f"model_type {raw.get('model_type')!r} ({architectures[0]}) is another architecture",
+            f"model_type {raw.get('model_type')!r} ({architectures[0]}) is not supported",
             where,
-            "motherbird loads models of type 'modernbert'",
+            "use a model of type 'modernbert'",
         )
     for key, reason in (
-        ("auto_map", "asks for code from the model's folder to be run"),
-        ("quantization_config", "is quantised in a foreign format"),
+        ("auto_map", "needs code from the model directory to be run"),
+        ("quantization_config", "is quantised by another library"),
         ("rope_scaling", "scales its rotary positions"),
     ):
         if raw.get(key):
@@ -74,7 +78,7 @@ def _read_thetas(raw: dict[str, Any], values: dict[str, Any], where: str) -> Non
         kind in ROPE_KINDS and isinstance(value, dict) for kind, value in parameters.items()
     ):
         raise InputError(
-            "rope_parameters is not one object for each kind of layer",
+            "rope_parameters is not an object for each type of layer",
             where,
             f"its keys are {' and '.join(ROPE_KINDS)}",
         )
@@ -84,7 +88,7 @@ def _read_thetas(raw: dict[str, Any], values: dict[str, Any], where: str) -> Non
             raise InputError(f"rope_type {new['rope_type']!r} of {kind} is not supported", where)
         if "rope_theta" not in new:
             continue
-        # -1 and null in the old key mean "as the global layers".
+        # -1 and null in the old key mean the theta of the global layers.
         if raw.get(old) not in (None, -1, new["rope_theta"]):
             raise InputError(
                 f"{old} = {raw[old]} and rope_parameters.{kind}.rope_theta = {new['rope_theta']} "
@@ -122,7 +126,7 @@ def _read_layer_types(raw: dict[str, Any], values: dict[str, Any], where: str) -
 def write(
     config: EncoderConfig, architecture: str, dtype: str, labels: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The superset for config.json (interop 1.2): 4.x and 5.x keys together, in agreement."""
+    """Return the content of config.json, with the keys of transformers 4 and 5."""
     thetas = {kind: getattr(config, old) for kind, old in ROPE_KINDS.items()}
     raw: dict[str, Any] = {
         "architectures": [architecture],
@@ -145,7 +149,7 @@ def write(
         del raw["global_attn_every_n_layers"]
         log.warning(
             "layer_types of this model cannot be written as 'every n-th layer is global': "
-            "transformers 4 and text-embeddings-inference will not load it rightly; 5 will"
+            "transformers 5 loads it correctly, transformers 4 and text-embeddings-inference do not"
         )
     if labels:
         raw["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -155,12 +159,12 @@ def write(
 
 
 def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
-    """Names of a classifier's labels in the order of its logits.
+    """Return the names of a classifier's labels, in the order of its logits.
 
-    transformers writes none where there are two without names.
+    transformers does not write two labels without names.
 
     Raises:
-        InputError: id2label is no table of the numbers 0.. and names.
+        InputError: id2label does not map the numbers from 0 to names.
     """
     labels = raw.get("id2label")
     if labels is None:
@@ -169,8 +173,10 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
         labels = {str(i): f"LABEL_{i}" for i in range(count)} if possible else None
     wanted = [str(i) for i in range(len(labels))] if isinstance(labels, dict) else []
     if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
-        raise InputError("the labels (id2label, num_labels) are no table of 0.. and names")
+        raise InputError(
+            "id2label does not map the numbers from 0 to names, or num_labels is impossible"
+        )
     names = tuple(labels[number] for number in wanted)
     if not all(isinstance(name, str) for name in names):
-        raise InputError("a label in id2label is not a text")
+        raise InputError("a label in id2label is not a string")
     return names

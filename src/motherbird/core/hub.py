@@ -1,22 +1,23 @@
-"""From the name of a model to a folder on this machine."""
+"""Find the local directory of a model."""
 
 import re
 from pathlib import Path
 
 from ..errors import InputError
 
-NANO = "motherbird-nano"  # it comes with the package
+NANO = "motherbird-nano"  # included in the package
 PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * crosses folders
 NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
-    """The local directory of a model: as given, in the package, or downloaded from the Hub.
+    """Return the local directory of a model: as given, in the package, or downloaded from the Hub.
 
-    `NANO` is the package's own; for a folder of that name write ./motherbird-nano or give a `Path`.
+    `NANO` is the model in the package. For a directory of that name use ./motherbird-nano or a
+    `Path`.
 
     Raises:
-        InputError: there is no such directory, and no such model can be had from the Hub.
+        InputError: there is no such directory, and no such model on the Hub.
     """
     name = str(name_or_dir)
     try:
@@ -26,23 +27,23 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"there is no such directory ({reason})", name[:100]) from error
     if is_directory and revision is not None:
-        raise InputError("a folder has no revisions", name, "leave revision out")
+        raise InputError("a directory has no revisions", name, "omit the revision")
     if is_directory:
         return path
     if exists:
-        raise InputError("a model is a directory, and this is a file", name)
+        raise InputError("a model is a directory, but this is a file", name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise InputError("there is no such directory", name, "give a model's folder or owner/name")
+        raise InputError(
+            "there is no such directory", name, "pass a model directory, or owner/name on the Hub"
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
-    except (
-        Exception
-    ) as error:  # the network has many: of the library, of its HTTP client, of the OS
+    except Exception as error:  # of the library, of its HTTP client, or of the system
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"there is no such directory, and the Hub did not give it ({reason})",
+            f"there is no such directory, and downloading it from the Hub failed ({reason})",
             name if revision is None else f"{name} at revision {revision}",
-            "check the name, or copy the model here and give its folder",
+            "check the name, or copy the model to this machine and pass its directory",
         ) from error

@@ -1,4 +1,4 @@
-"""The shapes that have a name: ``base`` and ``large`` of the paper, two smaller ones of ours."""
+"""Named configurations: ``base`` and ``large`` as in the paper, and two smaller ones."""
 
 from .config import EncoderConfig
 
@@ -17,17 +17,19 @@ def large() -> EncoderConfig:
 
 def mini() -> EncoderConfig:
     """19 layers of 384, 36M parameters."""
-    return _ours(
+    return _small(
         hidden_size=384, intermediate_size=576, num_hidden_layers=19, num_attention_heads=6
     )
 
 
 def nano() -> EncoderConfig:
-    """7 layers of 320, 17M parameters, for two CPU cores: the shape of motherbird-nano."""
-    return _ours(hidden_size=320, intermediate_size=480, num_hidden_layers=7, num_attention_heads=5)
+    """7 layers of 320, 17M parameters: the configuration of motherbird-nano."""
+    return _small(
+        hidden_size=320, intermediate_size=480, num_hidden_layers=7, num_attention_heads=5
+    )
 
 
-def _ours(
+def _small(
     hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_attention_heads: int
 ) -> EncoderConfig:
     # The last 88 ids, as in ModernBERT: [UNK] [CLS] [SEP] [PAD] [MASK] and 83 unused.

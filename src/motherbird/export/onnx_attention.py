@@ -1,11 +1,11 @@
-"""Attention in ONNX: padded batches, because every runtime's door is padded; banded where local.
+"""Attention in ONNX, on padded batches, since all runtimes take padded inputs.
 
-Shapes in comments are (batch, N, sequence, H) unless they say otherwise. Nothing depends on the
-batch or the length: both are read from the inputs when the graph runs.
+Shapes in comments are (batch, N, sequence, H) unless stated otherwise. Batch size and length are
+read from the inputs when the graph runs.
 
-No score is ever minus infinity. What is not seen gets -30,000 added, which float16 can still write,
-and every query sees at least one key or a row of equal scores, so that no softmax is empty and no
-NaN can arise: not in padding longer than the window, not in the rows that fill up a block.
+Scores are never minus infinity: -30,000, which float16 can represent, is added to those of
+invisible keys. A softmax over invisible keys alone is therefore finite, in padding longer than the
+window and in the rows that fill the last block.
 """
 
 import torch
@@ -16,20 +16,20 @@ from ..nn.rope import tables
 from .onnx_nodes import Graph, value
 
 CHUNK = 512  # queries of a step in a global layer
-BLOCK = 64  # queries of a block in a local layer, or more where the window is wider
-UNSEEN = -30_000.0
-BOTH_KINDS = ("full_attention", "sliding_attention")
+BLOCK = 64  # queries of a block in a local layer; more if the window is larger
+INVISIBLE = -30_000.0
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 class GraphAttention:
-    """What all layers of a run share, written once at the head of the graph.
+    """Attention in a graph; what all layers share is added to the graph once, here.
 
     Args:
-        graph: where to write; it has the inputs input_ids and attention_mask.
-        config: of the encoder.
-        chunked: whether a global layer walks over its queries in steps (a Scan), which bounds the
-            table of scores to CHUNK by sequence. Without it the layer is one dense product, a form
-            that OpenVINO recognises and runs without any such table.
+        graph: the graph, with the inputs input_ids and attention_mask.
+        config: the encoder's configuration.
+        chunked: compute a global layer in steps over its queries (a Scan), so that the scores need
+            CHUNK times sequence numbers. Otherwise the layer is one dense product, which OpenVINO
+            recognises and computes without storing the scores.
     """
 
     def __init__(self, graph: Graph, config: EncoderConfig, chunked: bool) -> None:
@@ -37,7 +37,7 @@ class GraphAttention:
         self.sequence = graph.gather(
             graph.node("Shape", "input_ids", name="shape"), graph.ints(1), 0, "sequence"
         )
-        self.length = graph.unsqueeze(self.sequence, [0], "length")  # the same, a list of one
+        self.length = graph.unsqueeze(self.sequence, [0], "length")  # as a list
         self.mask = graph.node("Cast", "attention_mask", name="mask", to=TensorProto.BOOL)
         self.rotary = {theta: self._rotary(theta) for theta in self._thetas()}
         if "full_attention" in config.layers:
@@ -48,15 +48,15 @@ class GraphAttention:
     def _thetas(self) -> list[float]:
         config = self.config
         thetas = (config.global_rope_theta, config.local_rope_theta)
-        used = [theta for theta, kind in zip(thetas, BOTH_KINDS, strict=True)
+        used = [theta for theta, kind in zip(thetas, LAYER_TYPES, strict=True)
                 if kind in config.layers]  # fmt: skip
         return list(dict.fromkeys(used))
 
     def _rotary(self, theta: float) -> tuple[str, str]:
-        """Cosines and sines (sequence, H), from tables of all positions that the model has.
+        """Return cosines and sines (sequence, H), from tables of all positions.
 
-        Tables and not formulas: every runtime then has the encoder's bits, also one that computes
-        in bfloat16, where position 257 does not exist.
+        Tables give the same bits as the encoder in every runtime, also in one that computes in
+        bfloat16, which cannot represent position 257.
         """
         graph, config = self.graph, self.config
         made = tables(torch.arange(config.max_position_embeddings), theta, config.head_dim)
@@ -68,9 +68,9 @@ class GraphAttention:
         return names[0], names[1]
 
     def _bias(self, seen: str, name: str) -> str:
-        """What is added to scores: 0 where seen."""
+        """Return what is added to scores: 0 if visible."""
         graph = self.graph
-        return graph.node("Where", seen, graph.number(0.0), graph.number(UNSEEN), name=name)
+        return graph.node("Where", seen, graph.number(0.0), graph.number(INVISIBLE), name=name)
 
     def _global(self) -> None:
         graph = self.graph
@@ -80,14 +80,14 @@ class GraphAttention:
             return
         more = graph.add(self.sequence, graph.ints(CHUNK - 1), "global.more")
         chunks = graph.node("Div", more, graph.ints(CHUNK), name="global.chunks")
-        size = self._divide_up(self.sequence, chunks, "global.size")  # chunks of one size
+        size = self._divide_up(self.sequence, chunks, "global.size")  # all chunks have this size
         rows = self._grid(chunks, size, graph.ints(0), size, "global.rows")
         self.chunk_rows = graph.node("Min", rows, self._last("global"), name="global.queries")
 
     def _local(self) -> None:
-        """Blocks of queries against the keys within the window of any of them.
+        """Prepare blocks of queries with the keys within the window of any of them.
 
-        A short row is one block that sees the row, as long as that is less work.
+        A short sequence is a single block, if that is less work.
         """
         graph, window = self.graph, self.config.half_window
         block = max(BLOCK, window)
@@ -101,7 +101,7 @@ class GraphAttention:
         end = graph.add(size, reach, "local.end")
         queries = self._grid(blocks, size, graph.ints(0), size, "local.rows")  # (blocks, size)
         keys = self._grid(blocks, size, start, end, "local.columns")  # (blocks, keys)
-        # Beyond the ends of the row stand copies of its first and last entry, never seen.
+        # Beyond the ends of the sequence are invisible copies of its first and last entry.
         last = self._last("local")
         self.queries = graph.node("Clip", queries, graph.ints(0), last, name="local.queries")
         self.keys = graph.node("Clip", keys, graph.ints(0), last, name="local.keys")
@@ -120,7 +120,7 @@ class GraphAttention:
         self.band = self._bias(graph.unsqueeze(seen, [1], "local.seen.heads"), "local.bias")
 
     def _divide_up(self, a: str, b: str, name: str) -> str:
-        """The quotient, rounded up."""
+        """Return the quotient, rounded up."""
         graph = self.graph
         more = graph.node("Sub", graph.add(a, b, f"{name}.sum"), graph.ints(1), name=f"{name}.more")
         return graph.node("Div", more, b, name=name)
@@ -129,7 +129,7 @@ class GraphAttention:
         return self.graph.node("Sub", self.sequence, self.graph.ints(1), name=f"{name}.last")
 
     def _grid(self, count: str, size: str, start: str, end: str, name: str) -> str:
-        """Row i holds i * size + start .. i * size + end, without the end."""
+        """Return rows: row i is the range from i * size + start to i * size + end."""
         graph, one = self.graph, self.graph.ints(1)
         numbers = graph.node("Range", graph.ints(0), count, one, name=f"{name}.numbers")
         starts = graph.multiply(numbers, size, f"{name}.starts")
@@ -137,17 +137,17 @@ class GraphAttention:
         return graph.add(graph.unsqueeze(starts, [1], f"{name}.starts.down"), offsets, name)
 
     def rotate(self, x: str, theta: float, name: str) -> str:
-        """Turn channel k and channel k + H/2 of every head by the token's angle."""
+        """Rotate channels k and k + H/2 of every head by the token's angle."""
         graph, half = self.graph, self.config.head_dim // 2
         cos, sin = self.rotary[theta]
         first, second = graph.split(x, 2, half, 3, [f"{name}.first", f"{name}.second"])
         minus = graph.node("Neg", second, name=f"{name}.minus")
-        turned = graph.node("Concat", minus, first, name=f"{name}.turned", axis=3)
+        swapped = graph.node("Concat", minus, first, name=f"{name}.swapped", axis=3)
         straight = graph.multiply(x, cos, f"{name}.cos")
-        return graph.add(straight, graph.multiply(turned, sin, f"{name}.sin"), name)
+        return graph.add(straight, graph.multiply(swapped, sin, f"{name}.sin"), name)
 
     def attend(self, q: str, k: str, v: str, kind: str, name: str) -> str:
-        """What every query sees; q is scaled already."""
+        """Compute attention; q is already scaled."""
         if kind == "sliding_attention":
             return self._by_block(q, k, v, name)
         columns = self.graph.transpose(k, [0, 1, 3, 2], f"{name}.columns")
@@ -156,7 +156,7 @@ class GraphAttention:
         return _softmax_product(self.graph, q, columns, v, self.padding, name)
 
     def _by_chunk(self, q: str, columns: str, v: str, name: str) -> str:
-        """A Scan over chunks of queries; its body reads keys and values from outside."""
+        """Scan over chunks of queries; the body reads keys and values of the outer graph."""
         graph = self.graph
         chunks = graph.gather(q, self.chunk_rows, 2, f"{name}.chunks")  # (b, N, chunks, size, H)
         body, chunk, seen = Graph(), f"{name}.chunk", f"{name}.chunk.seen"
@@ -173,7 +173,7 @@ class GraphAttention:
         return self._join(y, name)
 
     def _by_block(self, q: str, k: str, v: str, name: str) -> str:
-        """Every block with its band of keys, (batch, N, blocks, ., H): linear in the length."""
+        """Compute every block with its band of keys, (batch, N, blocks, ., H)."""
         graph = self.graph
         q = graph.gather(q, self.queries, 2, f"{name}.q.blocks")
         k = graph.gather(k, self.keys, 2, f"{name}.k.bands")
@@ -182,7 +182,7 @@ class GraphAttention:
         return self._join(_softmax_product(graph, q, columns, v, self.band, f"{name}.blocks"), name)
 
     def _join(self, y: str, name: str) -> str:
-        """Blocks to a row again, without what filled up the last one."""
+        """Join blocks to a sequence, without the padding of the last one."""
         whole = self.graph.reshape(y, [0, 0, -1, self.config.head_dim], f"{name}.row")
         return self.graph.first(whole, self.length, 2, name)
 

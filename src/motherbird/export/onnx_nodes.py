@@ -1,4 +1,4 @@
-"""Writing an ONNX graph node by node: values are called by their names, which a viewer shows."""
+"""Build an ONNX graph node by node. Values are strings, their names in the graph."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ Shape = tuple[int | str, ...]
 
 
 class Graph:
-    """Nodes in the order of their work, and the constant tensors that they use.
+    """Nodes in the order of execution, and the constant tensors that they use.
 
-    A node and its first output have one name. Elementary operations have a method where they are
-    used more than twice; ``node`` writes any other.
+    A node has the name of its first output. Operations that are used often have a method; `node`
+    adds any other.
     """
 
     def __init__(self) -> None:
@@ -21,21 +21,21 @@ class Graph:
         self.tensors: dict[str, TensorProto] = {}
 
     def node(self, kind: str, *inputs: str, name: str, **attributes: Any) -> str:
-        """Append a node with one output, and return the output's name."""
+        """Add a node with one output, and return the output's name."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
     def tensor(self, name: str, value: NDArray[np.float32]) -> str:
-        """Keep a float32 tensor under a name."""
+        """Add a float32 tensor."""
         self.tensors[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
     def ints(self, value: int | list[int]) -> str:
-        """An int64 constant, a scalar or a list, kept once."""
+        """Return an int64 constant, a scalar or a list; equal constants are stored once."""
         return self._constant(np.array(value, np.int64), f"int {value}")
 
     def number(self, value: float) -> str:
-        """A float32 scalar, kept once."""
+        """Return a float32 scalar; equal ones are stored once."""
         return self._constant(np.array(value, np.float32), f"float {value}")
 
     def _constant(self, value: NDArray[Any], name: str) -> str:
@@ -44,39 +44,39 @@ class Graph:
         return name
 
     def add(self, a: str, b: str, name: str) -> str:
-        """The sum."""
+        """Add elementwise."""
         return self.node("Add", a, b, name=name)
 
     def multiply(self, a: str, b: str, name: str) -> str:
-        """The product, element by element."""
+        """Multiply elementwise."""
         return self.node("Mul", a, b, name=name)
 
     def matmul(self, a: str, b: str, name: str) -> str:
-        """The product of matrices, over all leading axes."""
+        """Multiply matrices, over all leading axes."""
         return self.node("MatMul", a, b, name=name)
 
     def gather(self, x: str, index: str, axis: int, name: str) -> str:
-        """Rows of an axis by their numbers; the axis is replaced by the axes of ``index``."""
+        """Select entries of an axis, which is replaced by the axes of ``index``."""
         return self.node("Gather", x, index, name=name, axis=axis)
 
     def reshape(self, x: str, shape: list[int], name: str) -> str:
-        """0 leaves an axis as it is, -1 takes what remains."""
+        """Reshape; 0 keeps an axis, -1 takes the remaining size."""
         return self.node("Reshape", x, self.ints(shape), name=name)
 
     def transpose(self, x: str, order: list[int], name: str) -> str:
-        """Axes in another order."""
+        """Permute the axes."""
         return self.node("Transpose", x, name=name, perm=order)
 
     def unsqueeze(self, x: str, axes: list[int], name: str) -> str:
-        """New axes of size 1."""
+        """Add axes of size 1."""
         return self.node("Unsqueeze", x, self.ints(axes), name=name)
 
     def first(self, x: str, count: str, axis: int, name: str) -> str:
-        """The leading ``count`` (a list of one) entries of an axis."""
+        """Return the first ``count`` (a list with one number) entries of an axis."""
         return self.node("Slice", x, self.ints([0]), count, self.ints([axis]), name=name)
 
     def split(self, x: str, parts: int, size: int, axis: int, names: list[str]) -> list[str]:
-        """Equal parts of an axis, each with its name."""
+        """Split an axis into equal parts."""
         sizes = self.ints([size] * parts)
         self.nodes.append(
             helper.make_node("Split", [x, sizes], names, name=f"{x}.parts", axis=axis)
@@ -84,7 +84,7 @@ class Graph:
         return names
 
     def rename(self, old: str, new: str) -> None:
-        """Give a value the name of an output; its node keeps its own."""
+        """Rename a value; its node keeps its name."""
         for node in self.nodes:
             for names in (node.input, node.output):
                 for i, name in enumerate(names):
@@ -93,15 +93,15 @@ class Graph:
     def finish(
         self, name: str, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]
     ) -> GraphProto:
-        """The graph with all nodes so far; its tensors come by `move_tensors`."""
+        """Return the graph with all nodes; `move_tensors` adds its tensors."""
         return helper.make_graph(self.nodes, name, inputs, outputs)
 
     def move_tensors(self, graph: GraphProto) -> None:
-        """Hand the tensors over one by one: no moment has two copies of a large model."""
+        """Move the tensors one by one, so that a large model is never in memory twice."""
         for name in list(self.tensors):
             graph.initializer.append(self.tensors.pop(name))
 
 
 def value(name: str, kind: int, shape: Shape | None) -> ValueInfoProto:
-    """An input or output: its name, element type, and shape (names stand for any size)."""
+    """Return an input or output with its element type and shape; names are dynamic sizes."""
     return helper.make_tensor_value_info(name, kind, shape)

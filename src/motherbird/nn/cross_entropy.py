@@ -1,9 +1,8 @@
-"""Cross entropy of a large vocabulary, a stretch of rows at a time.
+"""Cross entropy over a large vocabulary, computed for a few rows at once.
 
 The logits of all masked tokens, their softmax and its gradient would be the largest tensors of a
-training step. Here they exist for some rows at a time: the gradient is worked out in the forward
-pass, where they are, and nothing of them is kept (as in Cut Cross-Entropy, Wijmans et al. 2024,
-and Liger's kernels, without a kernel of its own).
+training step. Here they exist only for a chunk of rows: the gradient is computed in the forward
+pass, and the logits are not kept (as in Cut Cross-Entropy, Wijmans et al. 2024, and in Liger).
 """
 
 from typing import Any, cast
@@ -12,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LOGITS = 2**26  # of a stretch, on a CPU: each costs a pass over the gradient of the weight
+LOGITS = 2**26  # of a chunk, on a CPU; every chunk passes over the gradient of the weight
 LOGITS_GPU = 2**28
-TINY = 1e-37  # a probability below it counts as this: a loss of 85 nats
+MIN_PROBABILITY = 1e-37  # a loss of 85 nats
 
 
 def cross_entropy(
@@ -23,10 +22,10 @@ def cross_entropy(
     bias: Float[Tensor, " V"] | None,
     targets: Int[Tensor, " rows"],
 ) -> Float[Tensor, ""]:
-    """Sum over rows of the cross entropy in nats of logits x W^T + b; float32.
+    """Return the sum over rows of the cross entropy in nats of the logits x W^T + b, in float32.
 
-    Products and probabilities are in autocast's dtype where it is on, else in that of ``x``; sums
-    are float32 or wider.
+    Products and probabilities are computed in autocast's dtype if it is enabled, else in that of
+    ``x``; sums are float32 or wider.
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -52,22 +51,22 @@ class _CrossEntropy(torch.autograd.Function):
             dw: Tensor | None = None
             b = None if bias is None else bias.to(dtype)
             db = torch.zeros(len(w), dtype=wide, device=x.device)
-            most = LOGITS if x.device.type == "cpu" else LOGITS_GPU
-            step = max(1, most // len(w))
+            logits = LOGITS if x.device.type == "cpu" else LOGITS_GPU
+            step = max(1, logits // len(w))
             ones = h.new_ones(min(step, len(h)))
             every = torch.arange(len(ones), device=x.device)
             for start in range(0, len(h), step):
                 rows = slice(start, start + step)
                 p = h[rows] @ w.T if b is None else torch.addmm(b, h[rows], w.T)
-                if dtype == torch.float16:  # has no place for small probabilities
+                if dtype == torch.float16:  # cannot represent small probabilities
                     p = p.to(wide)
                 torch.softmax(p, dim=-1, out=p)
-                place = (every[: len(p)], targets[rows])
-                total -= p[place].to(wide).clamp(min=TINY).log().sum()
+                at_target = (every[: len(p)], targets[rows])
+                total -= p[at_target].to(wide).clamp(min=MIN_PROBABILITY).log().sum()
                 if wanted:
-                    # Less 1 where the target is: minus all others, since p - 1 would be rounded.
-                    p[place] = 0.0
-                    p[place] = -p.sum(-1)
+                    # p - 1 at the target, as minus the sum of the others, which is not rounded.
+                    p[at_target] = 0.0
+                    p[at_target] = -p.sum(-1)
                     p = p.to(dtype)
                     torch.mm(p, w, out=dx[rows])
                     part = p.T @ h[rows]
@@ -75,7 +74,7 @@ class _CrossEntropy(torch.autograd.Function):
                     if b is not None:
                         db += torch.mv(p.T, ones[: len(p)])
         if wanted:
-            if dw is None:  # there was no row
+            if dw is None:  # there are no rows
                 dw = torch.zeros(w.shape, dtype=wide, device=x.device)
             ctx.held = [dx, dw, db]
             ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
@@ -84,11 +83,13 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.held:
-            raise RuntimeError("the gradients were used: a second backward needs another forward")
+            raise RuntimeError(
+                "the gradients were used already: a second backward pass needs another forward pass"
+            )
         held, ctx.held = ctx.held, []
         of_x, of_w, of_b = ctx.dtypes
         dtypes = (of_x, of_w, of_w if of_b is None else of_b)
-        dx, dw, db = (  # in place: they are large, and nobody else has them
+        dx, dw, db = (  # in place, because they are large
             t.to(dtype).mul_(grads[0].to(dtype)) for t, dtype in zip(held, dtypes, strict=True)
         )
         return dx, dw, None if of_b is None else db, None, None

@@ -1,7 +1,7 @@
-"""Dropout whose draws depend on a key alone, where one is given.
+"""Dropout whose random numbers depend on a key alone.
 
-torch's own draws from one stream of the process: what falls out then depends on everything that
-was drawn before, and on the order in which threads come by.
+torch's dropout draws from one stream of the process, so that its result depends on all earlier
+draws and on the order in which threads draw.
 """
 
 import threading
@@ -16,12 +16,12 @@ from torch.nn import functional
 from ..core.rng import random_bits
 
 _thread = threading.local()
-PARTS = 1 << 16  # a draw is 16 bits: the rate is exact to 1 / 131,072
+VALUES = 1 << 16  # of a 16-bit draw: the rate is exact to 1 / 131,072
 
 
 @contextmanager
 def keyed(device: torch.device, key: Sequence[int]) -> Iterator[None]:
-    """In this block, and this thread, dropout draws from a stream that ``key`` begins."""
+    """Within this block, in this thread, draw dropout from a stream seeded by ``key``."""
     generator = torch.Generator(device)
     generator.manual_seed(int(random_bits(key, 0)) >> 1)
     _thread.generator = generator
@@ -32,12 +32,12 @@ def keyed(device: torch.device, key: Sequence[int]) -> Iterator[None]:
 
 
 def dropout(x: Float[Tensor, "..."], rate: float, training: bool) -> Float[Tensor, "..."]:
-    """Zeros for a share of the elements, and the others larger by as much, while training."""
+    """Apply dropout at a rate while training; draws are keyed inside `keyed`."""
     generator = getattr(_thread, "generator", None)
     if generator is None or not training or rate == 0:
         return functional.dropout(x, rate, training)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None, generator=generator)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
-    kept = drawn >= round(rate * PARTS) - PARTS // 2
+    kept = drawn >= round(rate * VALUES) - VALUES // 2
     return x * (kept.to(x.dtype) / (1 - rate))

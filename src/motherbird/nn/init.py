@@ -1,4 +1,4 @@
-"""Initial weights, from chance (`init_weights`) or from a smaller model (`tile`)."""
+"""Initial weights: random (`init_weights`), or from a smaller model (`tile`)."""
 
 import math
 
@@ -11,9 +11,9 @@ from ..errors import InputError
 
 
 def _deviations(config: EncoderConfig) -> dict[str, float]:
-    """THE table: standard deviation by the end of a parameter's name (paper A.3, "full megatron").
+    """Return standard deviations by the end of a parameter's name (paper A.3, "full megatron").
 
-    Matrices that write to the residual stream shrink with the depth.
+    Those of matrices that write to the residual stream decrease with the depth.
     """
     std = config.initializer_range
     into_residual = std / math.sqrt(2 * config.num_hidden_layers)
@@ -25,16 +25,16 @@ def _deviations(config: EncoderConfig) -> dict[str, float]:
         "mlp.Wi.weight": std,
         "mlp.Wo.weight": into_residual,
         "head.dense.weight": std,
-        "decoder.weight": final,  # only where it is not tied
+        "decoder.weight": final,  # if it is not tied
         "classifier.weight": final,
     }
 
 
 @torch.no_grad()
 def init_weights(module: nn.Module, config: EncoderConfig) -> None:
-    """Fill every parameter: matrices by the table, cut at 2 deviations; norms 1, biases 0.
+    """Initialise parameters: matrices from a truncated normal distribution, norms 1, biases 0.
 
-    The encoder inside a model with a head (``model.``) has filled itself and is left alone.
+    The encoder inside a model with a head (``model.``) is not changed.
     """
     deviations = _deviations(config)
     for name, parameter in module.named_parameters():
@@ -51,43 +51,43 @@ def init_weights(module: nn.Module, config: EncoderConfig) -> None:
 
 
 def layer_map(old: EncoderConfig, new: EncoderConfig) -> list[int]:
-    """Which old layer each new layer is made from: global from global, local from local.
+    """Return the old layer from which each new layer is made: global from global, local from local.
 
-    The k-th new layer of a kind comes from the old one number round(k * G_old / G_new). The
-    reference (repository, ``initialization.py``) ignores the kind and mixes the two.
+    New layer k of a type is made from old layer round(k * G_old / G_new) of that type. The research
+    repository (``initialization.py``) ignores the types.
 
     Raises:
-        InputError: the old model has no layer of a kind that the new one needs.
+        InputError: the old model has no layer of a type that the new one needs.
     """
     sources = []
     for i, kind in enumerate(new.layers):
-        of_kind_old = [j for j, other in enumerate(old.layers) if other == kind]
-        of_kind_new = [j for j, other in enumerate(new.layers) if other == kind]
-        if not of_kind_old:
+        old_layers = [j for j, other in enumerate(old.layers) if other == kind]
+        new_layers = [j for j, other in enumerate(new.layers) if other == kind]
+        if not old_layers:
             raise InputError(f"the smaller model has no layer of {kind} to start from")
-        k = round(of_kind_new.index(i) * len(of_kind_old) / len(of_kind_new))
-        sources.append(of_kind_old[min(k, len(of_kind_old) - 1)])
+        k = round(new_layers.index(i) * len(old_layers) / len(new_layers))
+        sources.append(old_layers[min(k, len(old_layers) - 1)])
     return sources
 
 
-def _spread(x: Shaped[Tensor, "..."], dim: int, size: int, offset: int) -> Tensor:
-    """new[i] = old[(i - offset) mod old size] along one axis: the old one whole, then wrapped."""
+def _wrap(x: Shaped[Tensor, "..."], dim: int, size: int, offset: int) -> Tensor:
+    """Return new[i] = old[(i - offset) mod old size] along one dimension."""
     index = (torch.arange(size) - offset) % x.shape[dim]
     return x.index_select(dim, index.to(x.device))
 
 
 @torch.no_grad()
 def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: EncoderConfig) -> None:
-    """Start a larger model from a smaller one of the same class (paper 2.2.2, centre tiling).
+    """Initialise a larger model from a smaller one of the same class (paper 2.2.2, centre tiling).
 
-    Every tensor keeps the old one whole in its centre and wraps around at the edges. Q, K and V
-    are tiled apart and by whole heads, the two GLU halves apart and paired with the columns of
-    ``mlp.Wo``; nothing is rescaled. A new layer that is made from old layer 0, which has no
-    attention norm, gets one of ones.
+    Every new tensor has the old one in its centre and repeats it towards the edges. Q, K and V are
+    tiled separately and by whole heads, the two halves of the GLU separately and in line with the
+    columns of ``mlp.Wo``. Nothing is rescaled. A new layer that is made from old layer 0, which has
+    no attention norm, gets one of ones.
 
     Args:
         smaller: the trained model.
-        larger: the model to fill, in place.
+        larger: the model to initialise, in place.
         old: configuration of ``smaller``.
         new: configuration of ``larger``.
 
@@ -106,7 +106,7 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
             head, _, rest = name.partition("layers.")
             number, _, tail = rest.partition(".")
             source_name = f"{head}layers.{sources[int(number)]}.{tail}"
-        if source_name not in weights:  # the attention norm that old layer 0 does not have
+        if source_name not in weights:  # the attention norm that old layer 0 lacks
             target.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
         x = weights[source_name]
@@ -120,18 +120,18 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
         elif ".mlp.Wo." in name:
             columns = hidden
         elif "tok_embeddings" in name or "decoder" in name or "classifier" in name:
-            rows = 0  # vocabulary and labels keep their rows
-        x = torch.cat([_spread(p, 0, len(target) // parts, rows) for p in x.chunk(parts)])
+            rows = 0  # the rows are tokens or labels
+        x = torch.cat([_wrap(p, 0, len(target) // parts, rows) for p in x.chunk(parts)])
         if x.ndim == 2:
-            x = _spread(x, 1, target.shape[1], columns)
+            x = _wrap(x, 1, target.shape[1], columns)
         target.copy_(x)
 
 
 def check_tileable(old: EncoderConfig, new: EncoderConfig) -> None:
-    """Refuse shapes that `tile` cannot bring together.
+    """Check that `tile` can initialise one model from another.
 
     Raises:
-        InputError: naming all.
+        InputError: it cannot; the message lists all reasons.
     """
     problems = []
     for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers"):

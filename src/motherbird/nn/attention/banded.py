@@ -1,9 +1,9 @@
-"""The product's attention, on any device that torch has.
+"""Attention on any device that torch supports.
 
-Global layers run document by document, neighbouring documents of one length together. Local layers
-cut the whole row into blocks of queries that see a band of keys: their cost is linear in T and no
-T by T mask exists anywhere. Both end in torch's fused scaled_dot_product_attention, which keeps
-scores and softmax in float32 for bfloat16 inputs; the batch axis it wants exists only here.
+Global layers compute each group of documents of equal length in one call. Local layers split the
+whole batch into blocks of queries, each with a band of keys: their cost is linear in T, and there
+is no T by T mask. Both use torch's scaled_dot_product_attention, which keeps scores and softmax in
+float32 for bfloat16 inputs.
 """
 
 import torch
@@ -17,7 +17,7 @@ BY_LENGTH = True
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Runs wherever torch does."""
+    """Return None: it runs wherever torch does."""
     return None
 
 
@@ -28,8 +28,8 @@ def attend(
     plan: AttentionPlan,
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
-    """Attention of every token to what it sees; see `oracle.visible`."""
-    # Where no document outgrows the window, a local layer sees what a global one does.
+    """Compute attention; see `oracle.visible` for which tokens see each other."""
+    # If no document is longer than the window, a local layer sees what a global one does.
     if window is None or plan.packed.max_seqlen <= window + 1:
         return _by_document(q, k, v, plan)
     return _by_block(q, k, v, plan, window)
@@ -42,9 +42,9 @@ def _by_document(
     plan: AttentionPlan,
 ) -> Float[Tensor, "T N H"]:
     outputs = []
-    sizes = [documents * length for documents, length in plan.runs]
+    sizes = [documents * length for documents, length in plan.equal_length_groups]
     for (documents, length), *qkv in zip(
-        plan.runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True
+        plan.equal_length_groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True
     ):
         heads_first = (x.unflatten(0, (documents, length)).transpose(1, 2) for x in qkv)
         y = scaled_dot_product_attention(*heads_first)  # (documents, N, length, H)
@@ -61,7 +61,7 @@ def _by_block(
 ) -> Float[Tensor, "T N H"]:
     tail = -len(q) % BLOCK
     queries = pad(q, (0, 0, 0, 0, 0, tail)).unflatten(0, (-1, BLOCK)).transpose(1, 2)
-    # Views of overlapping stretches, (blocks, N, keys, H); nothing is copied but the padded ends.
+    # Overlapping views, (blocks, N, keys, H); only the padded ends are copied.
     keys, values = (
         pad(x, (0, 0, 0, 0, window, tail + window))
         .unfold(0, BLOCK + 2 * window, BLOCK)

@@ -1,6 +1,6 @@
-"""The truth about attention, dense and in float32, for tests and for reading.
+"""The reference attention, dense and in float32, for tests and for reading.
 
-`visible` is THE statement of who sees whom; every backend is tested against it.
+`visible` defines which tokens see each other; every kernel is tested against it.
 """
 
 import torch
@@ -14,10 +14,10 @@ BY_LENGTH = False
 
 
 def visible(packed: Packed, window: int | None) -> Bool[Tensor, "T T"]:
-    """Whether query i (row) sees key j (column).
+    """Return whether query i (row) sees key j (column).
 
-    A token sees the tokens of its own document; in a local layer only those at most ``window``
-    away, both ends inclusive: with window 64, 129 tokens in the interior of a long document.
+    A token sees the tokens of its own document, and in a local layer only those at a distance of at
+    most ``window``: with window 64, 129 tokens in the middle of a long document.
     """
     same = packed.documents[:, None] == packed.documents[None, :]
     if window is None:
@@ -27,7 +27,7 @@ def visible(packed: Packed, window: int | None) -> Bool[Tensor, "T T"]:
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The oracle runs everywhere."""
+    """Return None: the oracle runs everywhere."""
     return None
 
 
@@ -38,7 +38,7 @@ def attend(
     plan: AttentionPlan,
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
-    """Softmax attention written out; memory grows with T * T."""
+    """Compute softmax attention as its formula says; memory grows with T * T."""
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
         scores = torch.einsum("qnh,knh->nqk", q.to(wide), k.to(wide)) * q.shape[-1] ** -0.5

@@ -1,4 +1,4 @@
-"""AttentionPlan: what the boundaries of one batch mean for attention, worked out once a batch."""
+"""What the attention of all layers needs to know about a batch, computed once per batch."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,24 +11,25 @@ from torch import Tensor
 from ..packed import Packed
 from ..rope import tables
 
-BLOCK = 64  # queries of a block in a banded layer
-LANES = 32  # keys of a tile are a multiple: a softmax over odd rows costs twice as much
-LONG = 2048  # tokens from which a document is a stretch of its own
-FILLING = 0.1  # how much of a tile of documents may be filling: they share it if of like length
+BLOCK = 64  # queries of a block in a local layer
+LANES = 32  # the keys of a tile are a multiple: other softmax rows cost twice as much
+LONG = 2048  # a document of so many tokens is a span of its own
+MAX_PADDING = 0.1  # fraction of a tile that may be padding, if documents share it
 
 
 @dataclass(frozen=True)
 class Tile:
-    """B stretches of queries, each with its stretch of keys: what one batched product works on.
+    """B groups of queries with their keys, computed by one batched matrix product.
 
     Attributes:
-        rows: the tokens of the batch that it answers for.
+        rows: the tokens of the batch whose outputs this tile computes.
         count: B.
-        queries: which token each query is; filling repeats another. None: ``rows`` as they lie.
-        keys: which token each key is, likewise.
-        mask: added to the scores of all keys from ``first`` on: 0 where seen, -inf elsewhere.
-        first: keys before it are seen by every query.
-        valid: which of the queries answer for ``rows``, in order; None for all.
+        queries: the token of each query; padding repeats a token. None for the tokens in ``rows``.
+        keys: the token of each key, likewise.
+        mask: added to the scores of the keys from ``first`` on: 0 if visible, else -inf.
+        first: the keys before it are visible to every query.
+        valid: the indices of the queries that are not padding, in the order of ``rows``; None if
+            there is no padding.
     """
 
     rows: slice
@@ -41,7 +42,7 @@ class Tile:
 
 
 class AttentionPlan:
-    """Everything about a batch that its layers share, each part made when first asked for."""
+    """What all layers share for a batch; each part is computed when it is first used."""
 
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
@@ -50,15 +51,15 @@ class AttentionPlan:
         self._tiles: dict[tuple[int | None, int, torch.dtype], list[Tile]] = {}
 
     @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """Neighbouring documents of one length: (how many, length), in order."""
+    def equal_length_groups(self) -> list[tuple[int, int]]:
+        """Consecutive documents of equal length, as (number of documents, length)."""
         return [(len(list(same)), length) for length, same in groupby(self.packed.lengths)]
 
     @cached_property
-    def stretches(self) -> list[tuple[int, Int[Tensor, " some"], int]]:
-        """The batch cut between documents, so that a long one is by itself.
+    def spans(self) -> list[tuple[int, Int[Tensor, " some"], int]]:
+        """The batch split between documents, with every long document in a span of its own.
 
-        Of each stretch: its tokens, where its documents start and the last ends, the longest.
+        Each span is (number of tokens, cumulative lengths, largest length).
         """
         lengths, starts = self.packed.lengths, self.packed.cu_seqlens
         found = []
@@ -70,19 +71,18 @@ class AttentionPlan:
         return found
 
     def rotary(self, theta: float, head_dim: int) -> Complex[Tensor, "T 1 half_H"]:
-        """Tables of `rope.tables` for this batch's positions."""
+        """Return `rope.tables` for the positions of this batch."""
         key = (theta, head_dim)
         if key not in self._rotary:
             self._rotary[key] = tables(self.packed.positions, theta, head_dim)
         return self._rotary[key]
 
     def band(self, window: int, dtype: torch.dtype) -> Float[Tensor, "blocks 1 BLOCK keys"]:
-        """What is added to the scores of each block of queries: 0 where seen, -inf elsewhere.
+        """Return what is added to the scores of each block: 0 if visible, else -inf.
 
-        Block b holds the queries b * BLOCK to (b + 1) * BLOCK; its keys reach ``window`` tokens
-        further on both sides. What is outside the row belongs to a document of its own, so that
-        every query sees at least itself and no softmax is ever empty. The size is
-        T * (BLOCK + 2 * window): linear in the length.
+        Block b has the queries b * BLOCK to (b + 1) * BLOCK, and the keys from ``window`` tokens
+        before them to ``window`` tokens after them. Padding at the ends belongs to a document of
+        its own, so that every query sees at least itself. The size is T * (BLOCK + 2 * window).
         """
         key = (window, dtype)
         if key not in self._bands:
@@ -98,31 +98,31 @@ class AttentionPlan:
             self._bands[key] = band.masked_fill_(~seen, float("-inf"))[:, None]
         return self._bands[key]
 
-    def tiles(self, window: int | None, most: int, dtype: torch.dtype) -> list[Tile]:
-        """The batch cut into tiles that together answer for every token once.
+    def tiles(self, window: int | None, max_scores: int, dtype: torch.dtype) -> list[Tile]:
+        """Split the batch into tiles that together cover every token once.
 
-        Documents that fit the window, and all of them in a global layer, are tiles by document,
-        several of like length together; what is longer is cut into blocks and their bands.
+        Documents of similar length share a tile if they fit the window or the layer is global;
+        longer documents are split into blocks, each with its band of keys.
 
         Args:
-            window: tokens seen on each side, None for all of the document.
-            most: scores of one head that a tile should not exceed, unless one document needs it.
+            window: tokens visible on each side, None for the whole document.
+            max_scores: the scores of one head in a tile, unless a single document needs more.
             dtype: of the masks.
         """
-        key = (window, most, dtype)
+        key = (window, max_scores, dtype)
         if key not in self._tiles:
             lengths = self.packed.lengths
             reach = max(lengths) if window is None else window + 1
             short = next((i for i, n in enumerate(lengths) if n > reach), len(lengths))
-            tiles = self._by_document(short, most, dtype)
+            tiles = self._by_document(short, max_scores, dtype)
             if short < len(lengths):
                 assert window is not None
-                tiles += self._by_block(sum(lengths[:short]), window, most, dtype)
+                tiles += self._by_block(sum(lengths[:short]), window, max_scores, dtype)
             self._tiles[key] = tiles
         return self._tiles[key]
 
-    def _by_document(self, documents: int, most: int, dtype: torch.dtype) -> list[Tile]:
-        """Tiles of the first documents: neighbours share one while little of it is filling."""
+    def _by_document(self, documents: int, max_scores: int, dtype: torch.dtype) -> list[Tile]:
+        """Return tiles of the first documents, which share a tile while it has little padding."""
         lengths = self.packed.lengths[:documents]
         tiles = []
         token = first = 0
@@ -133,7 +133,7 @@ class AttentionPlan:
                 count = last + 1 - first
                 used = total + _lanes(lengths[last])
                 if last > first and (
-                    used < count * longer * (1 - FILLING) or count * longer**2 > most
+                    used < count * longer * (1 - MAX_PADDING) or count * longer**2 > max_scores
                 ):
                     break
                 last, longest, total = last + 1, longer, used
@@ -141,11 +141,11 @@ class AttentionPlan:
             token, first = tiles[-1].rows.stop, last
         return tiles
 
-    def _by_block(self, start: int, window: int, most: int, dtype: torch.dtype) -> list[Tile]:
-        """Tiles of the row from ``start`` on: blocks of queries, each with the band it may see."""
+    def _by_block(self, start: int, window: int, max_scores: int, dtype: torch.dtype) -> list[Tile]:
+        """Return tiles of the tokens from ``start`` on: blocks of queries with their bands."""
         total = len(self.packed.ids)
         reach = _lanes(BLOCK + 2 * window)
-        together = max(1, most // (BLOCK * reach))
+        together = max(1, max_scores // (BLOCK * reach))
         documents = self.packed.documents
         tiles = []
         for begin in range(start, total, together * BLOCK):
@@ -161,7 +161,7 @@ class AttentionPlan:
                 & inside[:, None]
                 & (documents[queries][:, :, None] == documents[keys][:, None, :])
             )
-            # A query that is filling repeats the last token, and may see whatever is there.
+            # Padding repeats the last token, and may see anything.
             seen |= ~seen.any(-1, keepdim=True)
             mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
             valid = torch.arange(end - begin) if (end - begin) % BLOCK else None
@@ -174,12 +174,12 @@ def _lanes(n: int) -> int:
 
 
 def _documents(start: int, lengths: list[int], reach: int, dtype: torch.dtype) -> Tile:
-    """A tile of documents side by side from token ``start`` on, with ``reach`` keys each."""
+    """Return a tile of documents from token ``start`` on, with ``reach`` keys each."""
     sizes = torch.tensor(lengths)[:, None]
     starts = start + sizes.cumsum(0) - sizes
-    place = torch.arange(reach)
-    real = place < sizes  # (B, reach)
-    keys = starts + torch.minimum(place, sizes - 1)
+    offset = torch.arange(reach)
+    real = offset < sizes  # (B, reach)
+    keys = starts + torch.minimum(offset, sizes - 1)
     shortest, longest = min(lengths), max(lengths)
     rows = slice(start, start + sum(lengths))
     valid = None if shortest == longest else real[:, :longest].flatten().nonzero()[:, 0]
@@ -187,7 +187,7 @@ def _documents(start: int, lengths: list[int], reach: int, dtype: torch.dtype) -
         return Tile(rows, 1, None, None, None, shortest, None)
     if shortest == reach:
         return Tile(rows, len(lengths), keys, keys, None, reach, None)
-    # Adding a few last columns is cheap; from a quarter of them on, whole rows are cheaper.
+    # Masking only the last columns is cheaper if they are less than a quarter.
     first = shortest if reach - shortest < reach // 4 else 0
     mask = torch.zeros(real.shape, dtype=dtype).masked_fill_(~real, float("-inf"))
     masked = mask[:, None, first:].contiguous()

@@ -1,12 +1,12 @@
-"""Attention on a CPU: batched products over tiles whose scores stay in the cache.
+"""Attention on a CPU: batched matrix products over tiles whose scores stay in the cache.
 
-torch's fused kernel reaches a fifth of a CPU's bfloat16 speed. Two batched products with a softmax
-between them are two to three times as fast, as long as the scores of a tile do not leave the cache
-and their memory is used again; in float32 the two are equal (docs/log.md). The plan says which
-queries and keys make a tile (`AttentionPlan.tiles`): documents of like length, or blocks and their bands.
+torch's fused kernel reaches a fifth of the bfloat16 speed of a CPU. Two batched products with a
+softmax between them are two to three times as fast, as long as the scores of a tile fit the cache
+and their memory is reused; in float32 the two are equal (docs/log.md). `AttentionPlan.tiles` groups
+queries and keys into tiles: documents of similar length, or blocks with their bands.
 
-In bfloat16 scores and their powers are rounded, sums are float32. A training step keeps the
-probabilities of documents and bands that are short, and works those of long ones out again.
+In bfloat16, scores and their powers are rounded, and sums are float32. Training keeps the
+probabilities of short documents and bands, and recomputes those of long documents.
 """
 
 import math
@@ -21,15 +21,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from .plan import AttentionPlan, Tile
 
 BY_LENGTH = True
-SCORES = 2**19  # that a thread works on at a time: 1 MiB of bfloat16, a core's cache
-ALONE = 64  # tokens of a document by itself up to which calls cost more than scores
-LARGEST = 2.0**100  # sum of weights; bfloat16 ends at 2**128
-QUERIES = 256  # of a long document that are taken at a time
-KEPT = 1024  # keys of a tile up to which its probabilities weigh no more than all else of a layer
+SCORES = 2**19  # scores that a thread computes at once: 1 MiB of bfloat16, the cache of a core
+SINGLE = 64  # a single document of up to so many tokens is faster in torch's own kernel
+MAX_SUM = 2.0**100  # of powers; bfloat16 ends at 2**128
+QUERIES = 256  # queries of a long document that are computed at once
+KEPT = 1024  # up to so many keys, probabilities need no more memory than the rest of a layer
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """It is for float32 and bfloat16 on a CPU."""
+    """Return None for float32 and bfloat16 on a CPU."""
     if device.type != "cpu":
         return f"the device is {device.type}, not a CPU"
     if dtype not in (torch.float32, torch.bfloat16):
@@ -44,9 +44,9 @@ def attend(
     plan: AttentionPlan,
     window: int | None,
 ) -> Float[Tensor, "T N H"]:
-    """Attention of every token to what it sees; see `oracle.visible`."""
+    """Compute attention; see `oracle.visible` for which tokens see each other."""
     sees_all = len(plan.packed.lengths) == 1 and (window is None or len(q) <= window + 1)
-    if sees_all and len(q) <= ALONE:
+    if sees_all and len(q) <= SINGLE:
         first, second, third = (x.transpose(0, 1)[None] for x in (q, k, v))
         return scaled_dot_product_attention(first, second, third)[0].transpose(0, 1)
     return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ class _Attend(torch.autograd.Function):
             tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
             out = torch.empty_like(tq)
             keep = any(ctx.needs_input_grad) and tk.shape[1] <= KEPT
-            for heads, rows, memory in _portions(tq, tk, keep):
+            for heads, rows, memory in _chunks(tq, tk, keep):
                 if keep:
                     p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
                     torch.bmm(p, tv[heads], out=out[heads, rows])
@@ -79,7 +79,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        towards = _heads_outermost(grads[0])
+        dout = _heads_outermost(grads[0])
         dq = torch.empty(q.shape, dtype=q.dtype)
         dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
         scale = q.shape[-1] ** -0.5
@@ -89,11 +89,11 @@ class _Attend(torch.autograd.Function):
                 _gather(q, tile, tile.queries),
                 (_gather(x, tile, tile.keys) for x in (k, v)),
             )
-            dy = _gather_rows(towards, tile, tq.shape[1])
+            dy = _gather_rows(dout, tile, tq.shape[1])
             tdq = torch.empty_like(tq)
             tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
             keep = tk.shape[1] <= KEPT
-            for heads, rows, memory in _portions(tq, tk, keep):
+            for heads, rows, memory in _chunks(tq, tk, keep):
                 if keep:
                     p = next(kept)
                 else:
@@ -114,7 +114,7 @@ class _Attend(torch.autograd.Function):
 
 
 def _heads_outermost(x: Float[Tensor, "T N H"]) -> Float[Tensor, "T N H"]:
-    """As `rope.rotate` leaves Q and K: a tile's rows of a head lie side by side."""
+    """Make the rows of each head contiguous, as `rope.rotate` leaves those of Q and K."""
     return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
@@ -129,7 +129,7 @@ def _tiles(q: Float[Tensor, "T N H"], plan: AttentionPlan, window: int | None) -
 def _gather(
     x: Float[Tensor, "T N H"], tile: Tile, which: Int[Tensor, "B L"] | None
 ) -> Float[Tensor, "NB L H"]:
-    """The tokens of a tile in every head."""
+    """Return the tokens of a tile in every head."""
     heads_first = x.transpose(0, 1)
     if which is None:
         return heads_first[:, tile.rows]
@@ -137,7 +137,7 @@ def _gather(
 
 
 def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T N H"]) -> None:
-    """Put a tile's results where they belong; those of filling are dropped."""
+    """Write the results of a tile to their tokens, and drop those of padding."""
     rows = part.view(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
     whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
 
@@ -145,7 +145,7 @@ def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T 
 def _gather_rows(
     whole: Float[Tensor, "T N H"], tile: Tile, queries: int
 ) -> Float[Tensor, "NB Lq H"]:
-    """The reverse of `_scatter`, with zeros for filling."""
+    """Reverse `_scatter`, with zeros for padding."""
     rows = whole[tile.rows]
     if tile.valid is not None:
         padded = rows.new_zeros(tile.count * queries, *rows.shape[1:])
@@ -153,14 +153,14 @@ def _gather_rows(
     return rows.transpose(0, 1).reshape(-1, queries, rows.shape[-1])
 
 
-def _portions(
+def _chunks(
     q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], fresh: bool
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
-    """Which heads and which queries of a tile together, and the memory for their scores.
+    """Split a tile into chunks of heads and queries whose scores fit the budget.
 
-    All at once where the scores fit the budget; else one document in portions, of heads as long as
-    the queries of one fit, then of queries as well. The next portion uses the memory again, if it
-    need not be ``fresh``.
+    A tile that does not fit is one document: it is split by heads, and by queries if the scores of
+    one head do not fit. Each chunk comes with memory for its scores, which the next chunk reuses
+    unless ``fresh``.
     """
     (every, queries, _), keys = q.shape, k.shape[1]
     step = queries if queries * keys <= _budget() else QUERIES
@@ -182,16 +182,17 @@ def _weigh(
     memory: Float[Tensor, "some rows Lk"],
     out: Float[Tensor, "some rows H"],
 ) -> None:
-    """The values of a portion, weighed by the softmax of their scores, into ``out``.
+    """Write the values of a chunk, weighted by the softmax of their scores, into ``out``.
 
-    In bfloat16, powers of 2 from which no maximum was taken cost two thirds of a softmax, and are
-    as good while every sum of theirs stays far from the ends of the range; else a softmax follows.
+    In bfloat16, powers of 2 without subtracting the maximum take two thirds of the time of a
+    softmax, and are as exact while their sums are far from the limits of the dtype. If they are
+    not, a softmax follows.
     """
     if q.dtype == torch.bfloat16:
         powers = torch.exp2(_scores(q, k, tile, memory, base=2.0), out=memory)
         total = powers.sum(-1, keepdim=True, dtype=torch.float32)
-        least, most = total.aminmax()
-        if 1 / LARGEST < least and most < LARGEST:
+        smallest, largest = total.aminmax()
+        if 1 / MAX_SUM < smallest and largest < MAX_SUM:
             torch.bmm(powers, v, out=out).div_(total)
             return
     torch.bmm(_probabilities(q, k, tile, memory), v, out=out)
@@ -203,7 +204,7 @@ def _probabilities(
     tile: Tile,
     memory: Float[Tensor, "some rows Lk"],
 ) -> Float[Tensor, "some rows Lk"]:
-    """The softmax of a portion's scores, in the memory given."""
+    """Compute the softmax of a chunk's scores, in ``memory``."""
     scores = _scores(q, k, tile, memory)
     return torch.softmax(scores, dim=-1, out=scores)
 
@@ -215,12 +216,12 @@ def _scores(
     memory: Float[Tensor, "some rows Lk"],
     base: float = math.e,
 ) -> Float[Tensor, "some rows Lk"]:
-    """Logarithms of the weights to a base, up to a constant of the row, in the memory given."""
+    """Compute scores in units of ``log(base)``, in ``memory``."""
     scale = q.shape[-1] ** -0.5 / math.log(base)
     if tile.mask is None:
         return torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)
     masked = memory.unflatten(0, (-1, tile.count))[..., tile.first :]
-    if tile.first == 0:  # the product adds to what is there
+    if tile.first == 0:  # the product is added to the mask
         masked.copy_(tile.mask)
         return torch.baddbmm(memory, q, k.mT, alpha=scale, out=memory)
     torch.baddbmm(memory, q, k.mT, beta=0, alpha=scale, out=memory)

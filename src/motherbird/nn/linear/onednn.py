@@ -1,8 +1,8 @@
-"""Weights reordered once into the blocks that oneDNN's kernels read (CPU, no gradient).
+"""Matrix products with weights in oneDNN's blocked layout (CPU, inference only).
 
-torch's `linear` reorders, or runs MKL, at every call. PackedLinear products are 5% faster in bfloat16
-for long batches and 20% for single queries, and more than twice as fast in float32 on CPUs where
-MKL keeps to AVX2 (docs/log.md). The operators are those that torch's own compiler emits.
+torch's `linear` reorders the weight at every call, or uses MKL. Packed weights are 5% faster in
+bfloat16 for long batches, 20% for single queries, and more than twice as fast in float32 on CPUs
+where MKL only uses AVX2 (docs/log.md). torch's compiler uses the same operators.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ROWS = 512  # the batch that the blocks are laid out for; others run as well
+ROWS = 512  # the batch size that the layout is chosen for; others run as well
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """It needs a CPU, a build of torch with oneDNN, and float32 or bfloat16."""
+    """Return None on CPUs with a torch build that has oneDNN, for float32 and bfloat16."""
     if device.type != "cpu":
         return f"the device is {device.type}, not a CPU"
     if dtype not in DTYPES:
@@ -37,7 +37,7 @@ def _missing(dtype: torch.dtype) -> str | None:
 
 
 class PackedLinear:
-    """The parts of one weight in oneDNN's layout; see `motherbird.nn.linear`."""
+    """The parts of a weight in oneDNN's layout; see `motherbird.nn.linear`."""
 
     def __init__(
         self, weights: Sequence[Float[Tensor, "_ in"]], biases: Sequence[Float[Tensor, " _"] | None]
@@ -47,6 +47,6 @@ class PackedLinear:
         self.parts = list(zip(weights, biases, strict=True))
 
     def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
-        """X W^T + bias of every part."""
+        """Compute x W^T + bias of every part."""
         linear = torch.ops.mkldnn._linear_pointwise
         return tuple(linear(x, weight, bias, "none", [], "") for weight, bias in self.parts)
