@@ -53,7 +53,7 @@ def test_json(embed, place, model, documented, has_shape):
 
 def test_on_paper(embed, place):
     out = embed().done().out
-    assert out.startswith(f"5 vectors of 32 in {place / 'out.npy'}: ") and out.endswith(
+    assert out.startswith(f"{place / 'out.npy'}: 5 vectors of 32 dimensions, ") and out.endswith(
         "tokens/s\n"
     )
 
@@ -132,7 +132,7 @@ def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
 BAD_FILES = {
     "missing.txt": (None, 2, r"no such file.*missing\.txt"),
     "missing.jsonl": (None, 2, r"no such file.*missing\.jsonl"),
-    "folder": ({}, 2, "is a folder.*folder"),
+    "folder": ({}, 2, "is a directory.*folder"),
     "empty.txt": (b"", 2, r"no text.*empty\.txt"),
     "only-a-mark.txt": (b"\xef\xbb\xbf", 2, "no text"),
     "empty.jsonl": (b"", 2, r"no text.*empty\.jsonl"),
@@ -180,9 +180,9 @@ def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place,
         ("out.npz", r"--out.*\.npy.*out\.npz|out\.npz.*\.npy"),
         ("out", r"\.npy"),
         ("in.txt", r"in\.txt"),
-        ("nowhere/out.npy", "folder.*nowhere"),
+        ("nowhere/out.npy", "directory of the output.*nowhere"),
         ("in.txt/out.npy", "folder|directory"),
-        ("folder.npy", r"folder.*folder\.npy|folder\.npy.*folder"),
+        ("folder.npy", r"is a directory.*folder\.npy"),
     ],
 )
 def test_a_place_that_cannot_be_written(out, says, embed, place, tree):

@@ -64,7 +64,7 @@ def test_refusals(motherbird, model, tmp_path, tree):
 def test_a_file_that_differs_is_not_kept(motherbird, model, tmp_path, monkeypatch):
     from motherbird.export import onnx_attention
 
-    monkeypatch.setattr(onnx_attention, "UNSEEN", -1.0)  # a mask that hides little
+    monkeypatch.setattr(onnx_attention, "INVISIBLE", -1.0)  # a mask that hides little
     result = motherbird("export", model, "--format", "onnx", "--out", tmp_path / "out", "--json")
     error = result.refused("exported token_embeddings differs", code=1).json["error"]
     assert error["code"] == "parity" and "onnx/model.onnx, packed" in error["where"]

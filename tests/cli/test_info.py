@@ -39,7 +39,7 @@ def test_a_model_on_paper(motherbird, model):
     assert rows["geometry"] == "4 layers x 32, 2 heads, GLU 48 (gelu)"
     assert rows["layers"] == "GllG  (2 global, 2 local)"
     assert "8 tokens on each side" in rows["local layers"]
-    assert rows["longest"] == "512 tokens"
+    assert rows["max length"] == "512 tokens"
     assert "1,024 entries" in rows["tokenizer"] and "[MASK] 940" in rows["tokenizer"]
     assert "model.safetensors" in rows["files"]
 
@@ -98,7 +98,7 @@ def test_models_that_are_none(motherbird, model, tmp_path):
         "file": "this is a file.*file",
         "": "no config.json",
         "list": "not a JSON object.*config.json",
-        "other": "'bert'.*another architecture.*config.json",
+        "other": "'bert'.*is not supported.*config.json",
         "twice": "'model_type' stands there twice.*config.json",
         "pickle": "model.bin.*can run code",
     }.items():

@@ -17,18 +17,14 @@ if TYPE_CHECKING:
 @click.command(name="embed")
 @click.argument("file", metavar="FILE")
 @options.model
-@click.option("--out", required=True, metavar="FILE.npy", help="Where the vectors go.")
-@click.option("--prompt", metavar="TEXT", help="A prompt of the model, by name, or any text.")
-@click.option("--max-length", type=int, metavar="N", help="Longest text in tokens.")
-@click.option("--truncate", is_flag=True, help="Cut longer texts instead of refusing them.")
+@click.option("--out", required=True, metavar="FILE.npy", help="The file to write.")
+@click.option("--prompt", metavar="TEXT", help="The name of a prompt of the model, or any text.")
+@click.option("--max-length", type=int, metavar="N", help="Largest number of tokens of a text.")
+@click.option("--truncate", is_flag=True, help="Truncate longer texts instead of refusing them.")
 @click.option("--truncate-dim", type=int, metavar="N", help="Keep only the first N dimensions.")
-@click.option("--no-normalize", is_flag=True, help="Leave the length of the vectors as it is.")
-@click.option(
-    "--batch-tokens",
-    type=int,
-    metavar="N",
-    help="Tokens of a batch; what suits the device if not set.",
-)
+@click.option("--no-normalize", is_flag=True, help="Do not scale the vectors to length 1.")
+@click.option("--batch-tokens", type=int, metavar="N",
+              help="Tokens of a batch; chosen for the device by default.")  # fmt: skip
 @options.attention
 @options.revision
 @options.compute
@@ -50,27 +46,17 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Turn the texts of FILE into vectors, a float32 array (texts, width) in --out.
+    """Compute a vector for each text of FILE, as a float32 array (texts, dimensions) in --out.
 
-    FILE has one text a line, or is a .jsonl with a field "text"; - is standard input. Row i of the
-    array belongs to text i. An existing --out is replaced.
+    Every line of FILE is a text; a .jsonl file has them in its field "text"; - is standard input.
+    Row i of the array belongs to text i. An existing --out is replaced.
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "seconds"}.
     """
-    path = options.output(out, [model, *([file] if file != "-" else [])])
-    if path.suffix != ".npy":
-        from ..errors import InputError
-
-        raise InputError("--out is no .npy file", out, "write a name that ends in .npy")
-    if path.is_dir():
-        from ..errors import InputError
-
-        raise InputError("--out is a folder", out, "name a file in it")
+    path = _check_out(out, [model, *([file] if file != "-" else [])])
     options.check_text(prompt or "")
     options.set_threads(threads)
-    import numpy as np
-
-    from ..files import write_file
+    from ..files import write_array
     from ..models.embedder import Embedder
 
     texts = _read(file)
@@ -79,47 +65,41 @@ def command(
     )
     start = time.perf_counter()
     ids, truncated = embedder.tokenize(
-        [text.text for text in texts],
-        prompt=prompt,
-        max_length=max_length,
-        truncate=truncate,
+        [text.text for text in texts], prompt=prompt, max_length=max_length, truncate=truncate,
         names=[text.source for text in texts],
-    )
+    )  # fmt: skip
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
-            ids,
-            normalize=not no_normalize,
-            truncate_dim=truncate_dim,
-            batch_tokens=batch_tokens,
+            ids, normalize=not no_normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
             on_batch=advance,
-        )
+        )  # fmt: skip
     seconds = time.perf_counter() - start
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.save(stream, vectors, allow_pickle=False)
-
-    write_file(path, write)
+    write_array(path, vectors)
     tokens = sum(map(len, ids))
     n, dimensions = vectors.shape
     if json_:
-        print_json(
-            {
-                "out": str(path),
-                "texts": n,
-                "dimensions": dimensions,
-                "tokens": tokens,
-                "truncated": truncated,
-                "seconds": round(seconds, 3),
-            }
-        )
+        print_json({"out": str(path), "texts": n, "dimensions": dimensions, "tokens": tokens,
+                    "truncated": truncated, "seconds": round(seconds, 3)})  # fmt: skip
     else:
-        rate = tokens / seconds
-        click.echo(f"{n} vectors of {dimensions} in {path}: {seconds:.1f} s, {rate:,.0f} tokens/s")
+        click.echo(
+            f"{path}: {n} vectors of {dimensions} dimensions, {seconds:.1f} s, "
+            f"{tokens / seconds:,.0f} tokens/s"
+        )
+
+
+def _check_out(out: str, inputs: list[str]) -> Path:
+    from ..errors import InputError
+
+    path = options.output(out, inputs)
+    if path.suffix != ".npy":
+        raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
+    if path.is_dir():
+        raise InputError("--out is a directory", out, "use the name of a file in it")
+    return path
 
 
 def _read(file: str) -> "list[Document]":
-    """One text a line, or the texts of a .jsonl; an empty one is named, not skipped."""
+    """Read the lines of a file, or the texts of a .jsonl file; an empty text is an error."""
     from ..data.readers import Document, jsonl, plain_name, read
     from ..errors import DamagedError, InputError
 
@@ -133,9 +113,9 @@ def _read(file: str) -> "list[Document]":
                 data = Path(file).read_bytes()
             lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except FileNotFoundError as error:
-            raise InputError("there is no such file", file, "- reads standard input") from error
+            raise InputError("there is no such file", file, "use - for standard input") from error
         except IsADirectoryError as error:
-            raise InputError("this is a folder", file, "give a file of text") from error
+            raise InputError("this is a directory", file, "use a text file") from error
         except UnicodeDecodeError as error:
             raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
         if lines[-1] == "":
@@ -143,9 +123,9 @@ def _read(file: str) -> "list[Document]":
         texts = [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
     for text in texts:
         if not text.text.strip():
-            raise InputError("an empty text has no vector", text.source, "remove the line")
+            raise InputError("the text is empty", text.source, "remove the line")
         if "\0" in text.text:
-            raise DamagedError("a binary file, not text", text.source)
+            raise DamagedError("this is a binary file, not text", text.source)
     if not texts:
-        raise InputError("no text was found", file, "give one text a line")
+        raise InputError("there is no text", file, "write one text per line")
     return texts

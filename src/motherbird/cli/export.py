@@ -13,32 +13,19 @@ from .output import human, print_json, progress
 
 @click.command(name="export")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--format",
-    metavar="FORMAT",
-    help="What it becomes: hf, onnx or openvino; of a run hf if not set.",
-)
-@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
-@click.option(
-    "--head",
-    default="auto",
-    metavar="HEAD",
-    show_default=True,
-    help="auto, none, pooling (a vector for each text), logits (the checkpoint's own head).",
-)
-@click.option(
-    "--dtype",
-    default="auto",
-    metavar="DTYPE",
-    show_default=True,
-    help="auto (float32; hf as stored), float32, bfloat16 (hf of a run), int8 (onnx).",
-)
-@click.option("--step", type=int, metavar="N", help="Of a run: not the newest checkpoint, this.")
-@click.option(
-    "--data",
-    metavar="DIR",
-    help="Of a run: its prepared text, if it is no longer where the run found it.",
-)
+@click.option("--format", metavar="FORMAT",
+              help="hf, onnx or openvino; for a run, hf is the default.")  # fmt: skip
+@click.option("--out", required=True, metavar="DIR", help="The directory to write.")
+@click.option("--head", default="auto", metavar="HEAD", show_default=True,
+              help="auto, none, pooling (a vector for each text) or logits (the checkpoint's head)."
+              )  # fmt: skip
+@click.option("--dtype", default="auto", metavar="DTYPE", show_default=True,
+              help="auto (float32; for hf as stored), float32, bfloat16 (hf of a run) or int8 "
+              "(onnx).")  # fmt: skip
+@click.option("--step", type=int, metavar="N",
+              help="For a run: the step of the checkpoint; the newest by default.")  # fmt: skip
+@click.option("--data", metavar="DIR",
+              help="For a run: its prepared dataset, if it was moved.")  # fmt: skip
 @options.revision
 @options.threads
 @options.as_json
@@ -54,17 +41,18 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Write MODEL (a folder, a run's, or owner/name on the Hub) for others to run.
+    """Export MODEL, a directory, a run or a name on the Hub, for other libraries.
 
     \b
     motherbird export motherbird-demo --format onnx --out motherbird-onnx
     motherbird export run --out model
 
-    The exported file is compared with the model on documents of 1 to 8,192 tokens; what differs
-    is not kept, and the figures are in certificate.json beside it. An earlier export is replaced.
+    The exported file is compared with the model on documents of 1 to 8,192 tokens. If they differ,
+    nothing is written; else certificate.json contains the differences. An earlier export in --out
+    is replaced.
 
-    A run of motherbird pretrain becomes hf, with a card that says how it was trained, or by way of
-    it any other format. As hf it is not compared, and its JSON is {"run", "step", "sha256", "out"}.
+    A run of motherbird pretrain is exported to hf with a model card that says how it was trained,
+    without a comparison; its JSON is {"run", "step", "sha256", "out"}.
 
     With --json, the certificate: {"model", "head", "format", "dtype", "file", "versions",
     "machine", "tolerance": {"difference", "cosine"}, "difference", "cosine", "passed",
@@ -75,12 +63,14 @@ def command(
     options.set_threads(threads)
     is_run = (Path(model) / "run.json").is_file()
     if not is_run and not (step is None and data is None):
-        raise click.UsageError("--step and --data are for the folder of a run.")
+        raise click.UsageError("--step and --data need the directory of a run.")
     if is_run and revision is not None:
-        raise click.UsageError("A run has no revisions; --step names a checkpoint.")
+        raise click.UsageError("A run has no revisions; use --step to choose a checkpoint.")
     if is_run and format in (None, "hf"):
         if head != "auto" or dtype not in ("auto", "float32", "bfloat16"):
-            raise click.UsageError("A run becomes hf without --head, in float32 or bfloat16.")
+            raise click.UsageError(
+                "The hf export of a run takes no --head, and float32 or bfloat16."
+            )
         _write_run(model, path, step, data, dtype, json_)
         return
     if format is None:
@@ -92,7 +82,7 @@ def command(
 def _write_run(
     run: str, path: Path, step: int | None, data: str | None, dtype: str, json_: bool
 ) -> None:
-    """A checkpoint of a run as a Hugging Face directory."""
+    """Export a checkpoint of a run as a Hugging Face directory."""
     from ..train import runs
 
     stored = "float32" if dtype == "auto" else dtype
@@ -101,12 +91,12 @@ def _write_run(
     if json_:
         print_json({"run": run, "step": step, "sha256": found.sha256, "out": str(path)})
         return
-    click.echo(f"{path}: step {step:,} of {run}, {found.progress.tokens:,} tokens")
+    click.echo(f"{path}: step {step:,} of {run}, trained on {found.progress.tokens:,} tokens")
 
 
 @contextlib.contextmanager
 def _folder(run: str, step: int | None, data: str | None) -> Iterator[str]:
-    """The same for as long as it is needed, under the run's name."""
+    """Export a checkpoint to a temporary directory with the run's name."""
     from ..train import runs
 
     with tempfile.TemporaryDirectory() as home:
@@ -124,13 +114,13 @@ def _convert(
     revision: str | None,
     json_: bool,
 ) -> None:
-    """A model's folder in any format, compared."""
+    """Export a model to a format, and compare it."""
     from ..export import export
 
     with progress("comparing", total=1, quiet=json_) as advance:
         certificate = export(
             model, path, format, head=head, dtype=dtype, revision=revision,
-            on_case=lambda tokens, of: advance(tokens / of),
+            on_case=lambda tokens, total: advance(tokens / total),
         )  # fmt: skip
     if json_:
         print_json(certificate.as_dict())

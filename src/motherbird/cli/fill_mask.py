@@ -12,7 +12,9 @@ from .output import print_json
 @click.command(name="fill-mask")
 @click.argument("text")
 @options.model
-@click.option("--top-k", default=5, show_default=True, metavar="K", help="Candidates a mask.")
+@click.option(
+    "--top-k", default=5, show_default=True, metavar="K", help="Number of candidates for each mask."
+)
 @options.attention
 @options.revision
 @options.compute
@@ -28,12 +30,12 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Guess the words behind [MASK] in TEXT.
+    """Predict the words at [MASK] in TEXT.
 
     \b
     motherbird fill-mask "import [MASK] as np"
 
-    With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, a list for each mask.
+    With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, one list for each mask.
     """  # noqa: D301
     options.set_threads(threads)
     from ..models.masked_lm import MaskedLM
@@ -51,7 +53,7 @@ def command(
             click.echo(f"mask {number}")
         times = Counter(candidate.text for candidate in mask)
         for candidate in mask:
-            # White space is a real answer, "name" and " name" are two; their repr shows it.
+            # The repr distinguishes white space, and tokens such as "name" and " name".
             plain = candidate.text and times[candidate.text] == 1
             shown = candidate.text if plain else repr(loaded.tokenizer.decode([candidate.token_id]))
             click.echo(f"{candidate.probability:7.1%}  {shown}")

@@ -1,4 +1,4 @@
-"""``motherbird info``: a model, or this machine."""
+"""``motherbird info``: describe a model, or this machine."""
 
 import platform
 from pathlib import Path
@@ -16,9 +16,9 @@ from .output import human, print_json
 @options.revision
 @options.as_json
 def command(model: str | None, revision: str | None, json_: bool) -> None:
-    """Describe MODEL (a folder, owner/name on the Hub, motherbird-nano); without it, this machine.
+    """Describe MODEL (a directory, or owner/name on the Hub), or without MODEL this machine.
 
-    The weights are read and checked, and nothing is computed.
+    The weights are read and checked, but not used.
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
@@ -61,9 +61,9 @@ def _machine() -> dict[str, Any]:
         },
         "attention": {
             device: {
-                name: backend.why_not(torch.device(device), fastest_dtype(torch.device(device)))
+                name: kernel.why_not(torch.device(device), fastest_dtype(torch.device(device)))
                 or "can run"
-                for name, backend in KERNELS.items()
+                for name, kernel in KERNELS.items()
             }
             for device in devices
         },
@@ -75,12 +75,12 @@ def _show_machine(report: dict[str, Any]) -> None:
         ("motherbird", report["motherbird"]),
         ("python", report["python"]),
         ("torch", report["torch"]),
-        ("model", f"{NANO}, which comes along: motherbird info {NANO}"),
+        ("model", f"{NANO} is included; see motherbird info {NANO}"),
         ("cpu", f"{report['cpu']['name']} ({', '.join(report['cpu']['units']) or 'no units'})"),
         ("threads", report["threads"]),
     ]
     for device in report["devices"]:
-        rows.append((device, f"computes fastest in {report['fastest_dtype'][device]}"))
+        rows.append((device, f"fastest dtype: {report['fastest_dtype'][device]}"))
         for name, state in report["attention"][device].items():
             rows.append((f"  attention {name}", state))
     _table(rows)
@@ -143,7 +143,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _embedding(directory: Path) -> dict[str, Any]:
-    """How Embedder would read the folder."""
+    """Describe how `Embedder` reads the directory."""
     from ..models.embedder import read_modules
 
     place, arguments = read_modules(directory)
@@ -155,10 +155,10 @@ def _embedding(directory: Path) -> dict[str, Any]:
 
 
 def activation_bytes(tokens: int, width: int, glu: int, element: int) -> int:
-    """About what one document needs above the weights, in inference on a CPU.
+    """Estimate the memory of one document besides the weights, for inference on a CPU.
 
-    The larger of the two halves of a layer: attention (residual, norm, Q K V, both rotated in
-    float32 and cast, output) or the MLP (residual, norm, both halves of Wi, their product).
+    This is the larger of attention (residual, norm, Q K V, the rotated Q and K in float32 and
+    cast, output) and MLP (residual, norm, both halves of Wi, their product).
     """
     attention = (1 + 1 + 3 + 2 + 1) * width * element + 4 * width * 4
     mlp = (2 * width + 4 * glu) * element
@@ -182,10 +182,10 @@ def _show_model(report: dict[str, Any]) -> None:
         ("layers", f"{picture}  ({full} global, {len(layers) - full} local)"),
         (
             "local layers",
-            f"see {g['local_attention'] // 2} tokens on each side, theta {g['local_rope_theta']:g}",
+            f"{g['local_attention'] // 2} tokens on each side, theta {g['local_rope_theta']:g}",
         ),
-        ("global layers", f"see the whole document, theta {g['global_rope_theta']:g}"),
-        ("longest", f"{g['max_position_embeddings']:,} tokens"),
+        ("global layers", f"whole document, theta {g['global_rope_theta']:g}"),
+        ("max length", f"{g['max_position_embeddings']:,} tokens"),
         ("biases", ", ".join(bias) or "none"),
         ("parameters", f"{total:,} ({human(total)}), embedding {embedding:,}"),
         ("weights", f"{human(memory['weights'], 'B')}, {', '.join(report['tensors']['dtypes'])}"),
@@ -196,12 +196,12 @@ def _show_model(report: dict[str, Any]) -> None:
             rows.append((f"memory at {tokens:,}", f"weights + about {human(value, 'B')}"))
     tokenizer = report["tokenizer"]
     if tokenizer is None:
-        rows.append(("tokenizer", "none in the folder: only token ids can be encoded"))
+        rows.append(("tokenizer", "none; the model only takes token ids"))
     else:
         special = ", ".join(f"{token} {i}" for token, i in tokenizer["special"].values())
         rows.append(("tokenizer", f"{tokenizer['entries']:,} entries; {special}"))
     embedding = report["embedding"]
-    place = f"the encoder in {embedding['encoder']}/" if embedding["encoder"] else "this encoder"
+    place = f"encoder in {embedding['encoder']}/" if embedding["encoder"] else "this encoder"
     prompts = ", ".join(embedding["prompts"]) or "none"
     rows.append(("embed", f"{place}, {embedding['pooling']} pooling, prompts: {prompts}"))
     if report["labels"]:

@@ -1,7 +1,7 @@
-"""Entry point: commands are imported when they are called; errors become one line.
+"""The entry point: imports a command when it is called, and prints errors as one line.
 
-Exit codes: 0 done, 1 failed while working, 2 refused before work, 130 and 143 stopped by SIGINT
-and SIGTERM.
+Exit codes: 0 success, 1 failure, 2 invalid arguments or input, 130 and 143 stopped by SIGINT and
+SIGTERM.
 """
 
 import json
@@ -18,54 +18,54 @@ import click
 from .. import __version__
 from ..errors import MotherbirdError
 
-# name -> (module, the line in --help); the module has a click command called `command`.
+# name -> (module, line in --help); every module has a click command called `command`.
 COMMANDS = {
-    "bench": ("bench", "Measure motherbird against its peers on this machine."),
-    "data": ("data", "Build a corpus from a mixture; look at prepared text."),
+    "bench": ("bench", "Measure speed and memory beside other libraries on this machine."),
+    "data": ("data", "Build a corpus; show a prepared dataset."),
     "demo": (
         "demo",
-        "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",
+        "Train a tiny encoder on local text, fill masks and search (3 minutes).",
     ),
-    "embed": ("embed", "Turn lines of text into vectors (.npy)."),
+    "embed": ("embed", "Compute a vector for each text of a file."),
     "evaluate": ("evaluate", "Masked-LM loss and accuracy on held-out text, by source."),
-    "export": ("export", "Write a model as a Hugging Face directory, ONNX or OpenVINO."),
-    "fill-mask": ("fill_mask", "Guess the words behind [MASK] in a text."),
-    "info": ("info", "Describe a model, or this machine and what can run on it."),
-    "pretrain": ("pretrain", "Pretrain an encoder as a recipe says, exact to resume."),
-    "prepare": ("prepare", "Clean, tokenise and pack text for training."),
-    "runs": ("runs", "Show, report, average or rewind pretraining runs."),
-    "tokenizer": ("tokenizer", "Train a tokenizer on a mixture, and compare it with others."),
+    "export": ("export", "Export a model to Hugging Face, ONNX or OpenVINO."),
+    "fill-mask": ("fill_mask", "Predict the masked words of a text."),
+    "info": ("info", "Describe a model, or this machine."),
+    "pretrain": ("pretrain", "Pretrain an encoder from a recipe."),
+    "prepare": ("prepare", "Clean, tokenize and pack text for training."),
+    "runs": ("runs", "List, show, report, average or rewind pretraining runs."),
+    "tokenizer": ("tokenizer", "Train a tokenizer and compare it with others."),
 }
 EPILOG = "Start with: motherbird demo"
 
 
 class Lazy(click.Group):
-    """A group whose help costs no import of any command."""
+    """A group whose help imports no command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table."""
+        """Return the names in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
+        """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
         return import_module(f"motherbird.cli.{COMMANDS[cmd_name][0]}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table without importing anything."""
+        """Write the table of commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name suggested."""
+        """Resolve a command; suggest the closest name for an unknown one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else " See motherbird --help."
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else " See motherbird --help."
             raise click.UsageError(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
@@ -77,11 +77,11 @@ class Lazy(click.Group):
     invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="motherbird")
-@click.option("--verbose", is_flag=True, help="Also log what was chosen and why.")
+@click.option("--verbose", is_flag=True, help="Log what is chosen, and why.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: bool, debug: bool) -> None:
-    """motherbird: a ModernBERT encoder that is never padded."""
+    """motherbird: a ModernBERT encoder without padding."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
     handler = logging.StreamHandler()
@@ -91,20 +91,20 @@ def cli(ctx: click.Context, verbose: bool, debug: bool) -> None:
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, stack: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
 def main() -> None:
-    """Run the command line; never returns."""
+    """Run the command line, and exit."""
     signal.signal(signal.SIGTERM, _stop)
-    for stream in (sys.stdout, sys.stderr):  # a terminal in the C locale must not break output
+    for stream in (sys.stdout, sys.stderr):  # so that output works in the C locale
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         result = cli.main(prog_name="motherbird", standalone_mode=False)
         code = result if isinstance(result, int) else 0
-        if sys.stdout is not None:  # None where the caller closed it
+        if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except SystemExit as stop:
         code = _fail("stopped", "stopped by a signal") if stop.code == 143 else int(stop.code or 0)
@@ -113,7 +113,7 @@ def main() -> None:
         _fail("interrupted", "stopped by Ctrl-C")
         code = 130
     except BrokenPipeError:
-        code = _nobody_listens()
+        code = _broken_pipe()
     except Exception as error:
         if "--debug" in sys.argv and not isinstance(error, click.ClickException):
             import traceback
@@ -122,12 +122,12 @@ def main() -> None:
         try:
             code = _report(error)
         except BrokenPipeError:
-            code = _nobody_listens()
+            code = _broken_pipe()
     sys.exit(code)
 
 
-def _nobody_listens() -> int:
-    """Say nothing to a reader that has gone, and keep the interpreter from trying to."""
+def _broken_pipe() -> int:
+    """Redirect standard output, so that the interpreter does not fail when it flushes it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
@@ -147,11 +147,16 @@ def _report(error: Exception) -> int:
     if name in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:
         return _fail("memory", "not enough memory", "", "use a smaller model or shorter texts")
     what = f"{name}: {text}"
-    return _fail("internal", what, "", "this is a bug; run again with motherbird --debug ...")
+    return _fail(
+        "internal",
+        what,
+        "",
+        "this is a bug in motherbird; motherbird --debug ... shows the traceback",
+    )
 
 
 def _fail(code: str, what: str, where: str = "", how: str = "", exit_code: int = 1) -> int:
-    """Say what went wrong, as JSON on standard output or as one line on standard error."""
+    """Print an error as one line, and with --json as JSON on standard output."""
     parts = [" ".join(part.split()) for part in (what, where, how) if part]
     if "--json" in sys.argv:
         error: dict[str, Any] = {"code": code, "what": what, "where": where, "how": how}

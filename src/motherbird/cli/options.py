@@ -1,4 +1,4 @@
-"""Flags that several commands share: a flag means one thing everywhere."""
+"""Options that several commands share, so that an option has one meaning everywhere."""
 
 import os
 from collections.abc import Callable
@@ -12,33 +12,33 @@ from ..core.hub import NANO
 F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option(
-    "--json", "json_", is_flag=True, help="Print one JSON document and nothing else."
+    "--json", "json_", is_flag=True, help="Print the result as one JSON document."
 )
 model = click.option(
-    "--model", default=NANO, show_default=True, metavar="DIR",
-    help="A model's folder, owner/name on the Hub, or the one that comes with motherbird.",
+    "--model", default=NANO, show_default=True, metavar="MODEL",
+    help="A model directory, or owner/name on the Hub.",
 )  # fmt: skip
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
 attention = click.option(
     "--attention", default="auto", metavar="NAME", show_default=True,
-    help="auto, flash, tiled, banded or oracle.",
+    help="Attention kernel: auto, flash, tiled, banded or oracle.",
 )  # fmt: skip
 device = click.option(
-    "--device", default="cpu", metavar="DEVICE", show_default=True, help="cpu, cuda, mps."
+    "--device", default="cpu", metavar="DEVICE", show_default=True, help="Device: cpu, cuda or mps."
 )
 dtype = click.option(
     "--dtype", default="auto", metavar="DTYPE", show_default=True,
-    help="auto (the fastest here), float32, bfloat16, float16, int8.",
+    help="auto (the fastest on this machine), float32, bfloat16, float16 or int8.",
 )  # fmt: skip
 stored = click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Of the written weights; bfloat16 is half the size.",
+    help="Dtype of the written weights; bfloat16 halves the size.",
 )  # fmt: skip
 threads = click.option(
     "--threads",
     type=click.IntRange(1, 4096),
     metavar="N",
-    help="CPU threads; all cores if not set.",
+    help="Number of CPU threads; all cores by default.",
 )
 seed = click.option(
     "--seed",
@@ -46,44 +46,44 @@ seed = click.option(
     metavar="N",
     show_default=True,
     type=click.IntRange(0, 2**63 - 1),
-    help="Start of all chance.",
+    help="Random seed.",
 )
 max_bad = click.option(
     "--max-bad",
     type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="Share of documents that may be unreadable: 0 stops at the first, 0.01 skips up to 1%.",
+    metavar="FRACTION",
+    help="Fraction of documents that may be unreadable; with 0, the first one is an error.",
 )
 
 
 def compute(function: F) -> F:
-    """--device, --dtype and --threads."""
+    """Add --device, --dtype and --threads."""
     for option in (threads, dtype, device):
         function = option(function)
     return function
 
 
-def first_rank() -> bool:
-    """Whether this process speaks: the only one, or the first of those that torchrun started."""
+def is_main_process() -> bool:
+    """Return whether this process prints: it is the only one, or rank 0 under torchrun."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def check_text(text: str) -> None:
-    """Refuse an argument that is not UTF-8.
+    """Check that an argument is valid Unicode.
 
     Raises:
-        InputError: showing it escaped.
+        InputError: it is not; the message shows it escaped.
     """
     from ..errors import InputError
 
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError("an argument is not UTF-8 text", ascii(text)) from error
+        raise InputError("an argument is not valid UTF-8", ascii(text)) from error
 
 
 def set_threads(count: int | None) -> None:
-    """Use this many CPU threads for torch and the tokenizer; None leaves both alone."""
+    """Set the number of CPU threads of torch and the tokenizer; None changes nothing."""
     if count is not None:
         import torch
 
@@ -92,24 +92,24 @@ def set_threads(count: int | None) -> None:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """An output path that does not lie inside an input and whose folder exists.
+    """Check an output path: its parent directory exists, and it is not inside an input.
 
     Raises:
-        InputError: it does.
+        InputError: the path cannot be used.
     """
     from ..errors import InputError
 
     if not all([path, *inputs]):
-        raise InputError("a path or text is empty", how="write . for the current folder")
+        raise InputError("a path or text is empty", how="use . for the current directory")
     out = Path(path).resolve()
     for given in inputs:
-        folder = Path(given).resolve()
-        if out == folder or (folder.is_dir() and folder in out.parents):
+        path_in = Path(given).resolve()
+        if out == path_in or (path_in.is_dir() and path_in in out.parents):
             raise InputError(
-                f"the output would lie inside the input {given}",
+                f"the output would be inside the input {given}",
                 str(path),
-                f"name another with --out, such as ../{out.name}",
+                f"choose another --out, such as ../{out.name}",
             )
     if not out.parent.is_dir():
-        raise InputError("the folder to write into does not exist", str(out.parent), "create it")
+        raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

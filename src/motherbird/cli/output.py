@@ -1,4 +1,4 @@
-"""What commands print: tables and bars on a terminal, plain lines elsewhere, or one JSON value."""
+"""The output of commands: progress bars and tables on a terminal, plain lines, or JSON."""
 
 import json
 import os
@@ -11,26 +11,27 @@ import click
 
 
 def print_json(value: Any) -> None:
-    """Print the one JSON document of a command that was called with --json."""
+    """Print the JSON document of a command with --json."""
     unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
     click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def is_terminal() -> bool:
-    """Whether standard error, where progress goes, is a terminal (and not closed)."""
+    """Return whether standard error is a terminal, which shows progress bars."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def is_colour() -> bool:
-    """Whether standard output is a terminal that wants colours (no-color.org)."""
+def has_colour() -> bool:
+    """Return whether standard output is a terminal with colours (no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 @contextmanager
 def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error, where that is a terminal.
+    """Show a progress bar on standard error, if that is a terminal.
 
-    Yields a function that is called with how much was done, and a text to show beside the bar.
+    Yields:
+        A function to call with the amount of work that was done, and a text to show at the bar.
     """
     if quiet or not is_terminal():
         yield lambda done, text="": None
@@ -50,21 +51,21 @@ def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Cal
 
 
 @contextmanager
-def progress_of_share(what: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """`progress` for work that says what share of it is done, 0 to 1."""
+def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """Show `progress` for work that reports the fraction that is done, 0 to 1."""
     with progress(what, total=1, quiet=quiet) as advance:
         at = 0.0
 
-        def show(share: float, text: str) -> None:
+        def show(fraction: float, text: str) -> None:
             nonlocal at
-            advance(share - at, text)
-            at = share
+            advance(fraction - at, text)
+            at = fraction
 
         yield show
 
 
 def human(number: int | float, unit: str = "") -> str:
-    """1234567 -> "1.2M"."""
+    """Format a number: 1234567 becomes "1.23M"."""
     for suffix in ("", "k", "M", "G"):
         if abs(number) < 1000:
             return f"{number:.3g}{suffix}{unit}"
