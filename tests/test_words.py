@@ -25,7 +25,7 @@ OLD_PHRASES = [
     r"\bby chance\b",
     r"\bis ill\b",
     r"\b(is|are|not|of) ours\b",
-    r"\bdoors?\b",
+    r"\bdoors? (is|are)\b",
     r"\bfloors?\b(?! division)",
     r"\bis at it\b",
     r"\bstands? there\b",

@@ -115,7 +115,7 @@ def test_certificate(lively, tmp_path):
     all_of_them = [c[way] for c in written["cases"] for way in ("packed", "one_by_one")]
     assert written["difference"] == max(a["difference"] for a in all_of_them) < 1e-5
     assert written["cosine"] == min(a["cosine"] for a in all_of_them) > 0.9999
-    assert written["difference"] > 0  # two programs did not give equal bits by chance
+    assert written["difference"] > 0  # two programs do not give equal bits
     assert told == [(1, 374), (73, 374), (300, 374)]
     assert str(tmp_path) not in json.dumps(written)  # no path of this machine
 

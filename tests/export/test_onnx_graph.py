@@ -145,7 +145,7 @@ def test_padding_is_without_effect(lively, documents):
 
 
 def test_a_row_of_padding_is_finite(lively):
-    """Nobody wants its numbers, but they must not be NaN: float16 and sums spread those."""
+    """Its outputs are not used, but must not be NaN: float16 and sums would spread them."""
     for model in (lively(Encoder), Embedder(lively(Encoder)), Embedder(lively(Encoder), "cls")):
         session = start(model)
         inputs = {

@@ -442,7 +442,7 @@ def test_no_cycle_keeps_a_model_alive():
 
 
 def test_compiled_and_traced_models_run_their_own_code(runs):
-    """A trace of ours would hold the lengths of one batch."""
+    """A trace of motherbird's encoder would contain the lengths of one batch."""
     model, given = tiny(), batch((5, 30))
     before = numbers(model, given)
     accelerate(model)

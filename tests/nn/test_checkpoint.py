@@ -358,7 +358,7 @@ def test_hub_names_that_are_not_there(hub):
 @pytest.mark.parametrize(
     "name",
     ["nowhere", "./nowhere", "a/b/c", "../a/b", "-x/y", "https://host/a", "a\0b", "", "x" * 5000,
-     "~nobody-of-that-name/model"],
+     "~no-such-user/model"],
     ids=lambda name: repr(name)[:20],
 )  # fmt: skip
 def test_what_is_neither_folder_nor_name(name, tmp_path, monkeypatch):

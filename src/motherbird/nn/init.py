@@ -97,7 +97,7 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
     check_tileable(old, new)
     heads = (new.num_attention_heads - old.num_attention_heads) // 2 * new.head_dim
     residual = (new.hidden_size - old.hidden_size) // 2
-    hidden = (new.intermediate_size - old.intermediate_size) // 2
+    inner = (new.intermediate_size - old.intermediate_size) // 2
     weights = smaller.state_dict()
     sources = layer_map(old, new)
     for name, target in larger.state_dict().items():
@@ -114,11 +114,11 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
         if ".Wqkv." in name:
             rows, parts = heads, 3
         elif ".Wi." in name:
-            rows, parts = hidden, 2
+            rows, parts = inner, 2
         elif ".attn.Wo." in name:
             columns = heads
         elif ".mlp.Wo." in name:
-            columns = hidden
+            columns = inner
         elif "tok_embeddings" in name or "decoder" in name or "classifier" in name:
             rows = 0  # the rows are tokens or labels
         x = torch.cat([_wrap(p, 0, len(target) // parts, rows) for p in x.chunk(parts)])
