@@ -135,7 +135,7 @@ def train(
         lambda at: phase.batch.at(at, phase.seq_len),
     )  # fmt: skip
     maker = BatchBuilder(
-        (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
+        prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING)
     )
     count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
     held_out = padded(maker(BatchRequest(0, count, Cursor(SEED))), budget)

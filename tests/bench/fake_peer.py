@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from motherbird.bench.peers import System, in_turn
+from motherbird.bench.peers import System, one_by_one
 from motherbird.errors import InputError
 
 NAMES = ("right", "nan", "off", "raises", "refuses", "dies", "hangs", "absent", "unprepared",
@@ -57,4 +57,4 @@ def build(system, job):
             os.write(1, b"more chatter\n")
         return result
 
-    return in_turn(encode)
+    return one_by_one(encode)

@@ -180,7 +180,7 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     (tmp_path / "file").write_text("mine")
     before = tree(tmp_path)
     for name, says in {
-        "mine": "not made by motherbird.*mine",
+        "mine": "not created by motherbird.*mine",
         "ours": "also holds 'notes.txt'",
         "model": "holds a model, not a demo",
         "file": "not a folder.*file",

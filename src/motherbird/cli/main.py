@@ -20,8 +20,8 @@ from ..errors import MotherbirdError
 
 # name -> (module, the line in --help); the module has a click command called `command`.
 COMMANDS = {
-    "bench": ("bench", "Measure motherbird against its peers on this machine."),
-    "data": ("data", "Build a corpus from a mixture; look at prepared text."),
+    "bench": ("bench", "Measure motherbird and other libraries on this machine."),
+    "data": ("data", "Build a corpus from a mixture; show prepared datasets."),
     "demo": (
         "demo",
         "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",

@@ -24,7 +24,7 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     "--tokenizer",
     required=True,
     metavar="DIR",
-    help="A folder with tokenizer.json, or such a file.",
+    help="A directory with tokenizer.json, or such a file.",
 )
 @click.option(
     "--seq-len",
@@ -33,11 +33,9 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     metavar="N,N",
     show_default=True,
     callback=_lengths,
-    help="Tokens of a row; several lengths share the tokens.",
+    help="Tokens per row, for one or several lengths.",
 )
-@click.option(
-    "--out", required=True, metavar="DIR", help="Where the set goes; a folder of its own."
-)
+@click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option(
     "--eval",
     "held_out",
@@ -45,7 +43,7 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     metavar="SHARE",
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of documents set aside for evaluation, by the hash of their text.",
+    help="Fraction of documents held out for evaluation, by the hash of their text.",
 )
 @options.max_bad
 @options.seed
@@ -62,19 +60,19 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Clean, tokenise and pack the text of MIXTURE for training.
+    """Clean, tokenize and pack the text of MIXTURE for training.
 
-    MIXTURE is a TOML file with [[source]] tables, a corpus that `motherbird data build` made, or
-    simply a folder or a file of text. Stopped or killed, the same command goes on where it was,
-    and gives the same bytes. An earlier set is replaced.
+    MIXTURE is a TOML file with [[source]] tables, the output of `motherbird data build`, or a
+    folder or file of text. After an interruption, the same command resumes the work; the result is
+    the same. An existing prepared dataset is replaced.
 
-    Files that are no text are skipped, named and counted; a damaged file (a broken line of JSON, a
-    compressed file cut short) is an error, unless --max-bad allows it.
+    Files that are not text are skipped, with a warning; a damaged file (an invalid line of JSON, a
+    truncated compressed file) is an error, unless --max-bad allows it.
 
-    With --json: {"efficiency", "rows", "tokens" (those of the length packed worst), "documents":
-    {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths": {length: {"rows",
-    "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources": {name: {...}}, "dtype",
-    "fingerprint", "seconds"}.
+    With --json: {"efficiency", "rows", "tokens" (of the length with the lowest efficiency),
+    "documents": {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths":
+    {length: {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources":
+    {name: {...}}, "dtype", "fingerprint", "seconds"}.
     """
     path = options.output(out, [mixture, tokenizer])
     options.set_threads(threads)

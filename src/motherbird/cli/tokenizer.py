@@ -22,14 +22,14 @@ def command() -> None:
     metavar="N",
     show_default=True,
     type=int,
-    help="Entries in all, a multiple of 64.",
+    help="Size of the vocabulary, a multiple of 64.",
 )
-@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
+@click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option(
     "--compare",
     multiple=True,
     metavar="FILE",
-    help="Another tokenizer.json, or its folder; may be given several times.",
+    help="Another tokenizer.json or its directory; can be repeated.",
 )
 @click.option(
     "--megabytes",
@@ -37,7 +37,7 @@ def command() -> None:
     metavar="MB",
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Text to learn from, taken by chance.",
+    help="Megabytes of randomly chosen training text.",
 )
 @click.option(
     "--held-out",
@@ -45,7 +45,7 @@ def command() -> None:
     metavar="SHARE",
     show_default=True,
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of documents kept for the report, by the hash of their text.",
+    help="Fraction of documents kept for the report, by the hash of their text.",
 )
 @options.max_bad
 @options.threads
@@ -61,20 +61,20 @@ def train(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Learn a byte-level BPE for text and code from MIXTURE (a TOML file, a corpus, or text).
+    """Train a byte-level BPE for text and code on MIXTURE (a TOML file, a corpus, or text).
 
-    The report (also in DIR/report.json) counts tokens on documents that were not learned from.
+    The report (also in DIR/report.json) counts tokens of held-out documents.
 
     With --json: {"entries", "megabytes", "sources": {name: {"documents", "bytes", "tokens":
     {tokenizer: count}}}, "unused", "round_trip": {"same", "changed"}, "seconds"}.
     """
     path = options.output(out, [mixture, *compare])
     options.set_threads(threads)
-    from ..data.vocabulary import train as learn
+    from ..data.vocabulary import train as train_tokenizer
 
     start = time.perf_counter()
     with progress_of_share("tokenizer", quiet=json_) as show:
-        report = learn(
+        report = train_tokenizer(
             mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
             max_bad=max_bad,
             processes=threads, on_progress=show,
@@ -93,10 +93,10 @@ def train(
         if not counted.documents:
             click.echo(f"  {name:<20} no held-out text")
             continue
-        ours = counted.tokens["motherbird"]
-        beside = "".join(
-            f", {ours / tokens:.3f} of {other}'s tokens"
+        own = counted.tokens["motherbird"]
+        compared = "".join(
+            f", {own / tokens:.3f} times the tokens of {other}"
             for other, tokens in counted.tokens.items()
             if other != "motherbird"
         )
-        click.echo(f"  {name:<20} {counted.bytes / ours:.3f} bytes a token{beside}")
+        click.echo(f"  {name:<20} {counted.bytes / own:.3f} bytes per token{compared}")

@@ -1,8 +1,8 @@
 """The other models of the paper's table: BERT, RoBERTa, DeBERTaV3, NomicBERT and GTE-en-MLM.
 
-They run in transformers, sorted by length, with random weights of their own, in the dtype that is
-fastest on this machine. There is no truth to compare them with: batched vectors are compared with
-those of the same model, one document at a time, in float32.
+They run in transformers, sorted by length, with random weights, in the fastest dtype of the
+machine. Batched vectors are compared with those of the same model, one document at a time, in
+float32.
 """
 
 from dataclasses import dataclass
@@ -31,26 +31,26 @@ class _Size:
     heads: int
 
 
-# By the width of the model that they stand beside: of our nano, of base, of large.
+# By the hidden size of the model they are compared with: nano, base, large.
 _SIZES = {256: _Size(6, 256, 4), 768: _Size(12, 768, 12), 1024: _Size(24, 1024, 16)}
 
 
 def why_not(system: System) -> str | None:
-    """Only where transformers is not installed."""
+    """See `Peer`."""
     return missing("transformers")
 
 
 def prepare(system: System, job: Job) -> None:
-    """Nothing to convert."""
+    """Do nothing: there is nothing to convert."""
 
 
 def build(system: System, job: Job) -> Encode:
-    """The model in the size of the job's, its weights from a fixed seed."""
+    """Build the architecture in the size of the job's model, with weights from a fixed seed."""
     import torch
 
     if job.hidden_size not in _SIZES:
         widths = ", ".join(map(str, _SIZES))
-        raise InputError(f"there is none beside a model of width {job.hidden_size}, only {widths}")
+        raise InputError(f"no size for a hidden size of {job.hidden_size}, only for {widths}")
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
     config = _config(system.name, _SIZES[job.hidden_size])
@@ -59,7 +59,7 @@ def build(system: System, job: Job) -> Encode:
 
 
 def _config(name: str, size: _Size) -> object:
-    """Vocabularies and limits as published; the feed-forward is four times the width in all."""
+    """Return a configuration with the published vocabulary and limits, and an MLP of 4 x D."""
     library = require_extra("transformers", "bench")
     shape = {
         "num_hidden_layers": size.layers,

@@ -1,4 +1,4 @@
-"""Motherbird itself: packed batches, cut by tokens, one on every core as `Embedder.embed` does."""
+"""Motherbird: packed batches, cut by tokens, one on each core as in `Embedder.embed`."""
 
 from pathlib import Path
 
@@ -14,21 +14,21 @@ SYSTEMS = tuple(
 
 
 def why_not(system: System) -> str | None:
-    """What cannot be loaded in a dtype says so itself."""
+    """Return None: loading raises an error if the dtype cannot be used."""
     return None
 
 
 def prepare(system: System, job: Job) -> None:
-    """Nothing to convert."""
+    """Do nothing: there is nothing to convert."""
 
 
 def build(system: System, job: Job) -> Encode:
-    """`Encoder.load` as anyone would call it."""
+    """Load the model with the attention that motherbird chooses."""
     return load(job.directory, system.dtype, "auto", job.threads)
 
 
 def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
-    """An `Encode` of our own, with any attention backend; the oracle is one."""
+    """Return an `Encode` of motherbird with an attention backend, for example "oracle"."""
     import torch
 
     from ...nn.encoder import Encoder

@@ -1,7 +1,7 @@
-"""The first pass over a mixture: its text in units, each read, cleaned and filtered in one go.
+"""The first pass over a mixture: parts of its sources are read, normalized and filtered.
 
-A unit is a package, a data set, a large file or a handful of small ones. It leaves two files in the
-work folder: its text, and then its tally, which says that it is finished.
+A part is a package, a dataset, a large file or several small ones. Cleaning it writes two files to
+the work directory: its text, and then its tally, whose existence means that the part is finished.
 """
 
 import json
@@ -18,35 +18,35 @@ import numpy as np
 from ..errors import DamagedError, FetchError, InputError, NotTextError, require_extra
 from ..files import write_file, write_text
 from . import readers, registries
-from .cleaning import normalise, objection, pieces
+from .cleaning import normalize, pieces, rejection_reason
 from .mixture import Mixture, Source
 from .overlap import shared_run
 from .readers import Document, plain
 
-UNIT = 1 << 25  # bytes of files that are cleaned in one go
-EXAMPLES = 3  # of each reason, for each source
-LEVEL = 3  # of zstd
-TOKEN = 8  # bytes of a long token: a stream is read until its tokens are certainly enough
+PART_BYTES = 1 << 25  # of the files of a part, about
+EXAMPLES = 3  # for each reason and source
+ZSTD_LEVEL = 3
+TOKEN_BYTES = 8  # of a long token: enough of a stream is read for `Source.max_tokens`
 KNOWN = "evaluation-runs.npy"
 
 
 @dataclass
 class Count:
-    """Documents and their bytes of UTF-8, and some of them."""
+    """A number of documents, their bytes in UTF-8, and examples."""
 
     documents: int = 0
     bytes: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, size: int, example: dict[str, str] | None = None) -> None:
-        """One more."""
+        """Count one document."""
         self.documents += 1
         self.bytes += size
         if example is not None and len(self.examples) < EXAMPLES:
             self.examples.append(example)
 
     def merge(self, other: "Count") -> None:
-        """All of another."""
+        """Add another count."""
         self.documents += other.documents
         self.bytes += other.bytes
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
@@ -54,14 +54,15 @@ class Count:
 
 @dataclass
 class Tally:
-    """What became of the documents of a source, or of a part of it.
+    """How many documents of a source, or of a part of it, were read, kept and dropped.
 
     Attributes:
-        read: what its files gave.
-        kept: what is in the corpus.
-        dropped: by reason.
-        bad: what could not be read: how many, and the first of them by name.
-        packages: what was fetched from registries.
+        read: documents in its files.
+        kept: documents in the corpus.
+        dropped: documents by reason.
+        bad: number of documents that could not be read.
+        bad_examples: the first of their errors.
+        packages: archives that were downloaded.
     """
 
     read: Count = field(default_factory=Count)
@@ -78,13 +79,13 @@ class Tally:
             example["because"] = because
         self.dropped.setdefault(reason, Count()).add(len(document.text.encode()), example)
 
-    def note(self, error: DamagedError) -> None:
-        """Count what could not be read."""
+    def add_bad(self, error: DamagedError) -> None:
+        """Count a document that could not be read."""
         self.bad += 1
         self.bad_examples = (*self.bad_examples, str(error))[:20]
 
     def merge(self, other: "Tally") -> None:
-        """All of another."""
+        """Add another tally."""
         self.read.merge(other.read)
         self.kept.merge(other.kept)
         for reason, count in other.dropped.items():
@@ -95,8 +96,8 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A part of a source that is cleaned in one go: files, a package, or a data set."""
+class Part:
+    """A part of a source: files, a package, or a dataset (without both)."""
 
     number: int
     source: int
@@ -104,20 +105,20 @@ class Unit:
     package: str | None = None
 
 
-def units_of(mixture: Mixture) -> Iterator[Unit]:
-    """The units of a mixture, in order.
+def parts_of(mixture: Mixture) -> Iterator[Part]:
+    """Yield the parts of a mixture, in order.
 
     Raises:
         InputError: a source has no file.
     """
     number = 0
     for index, source in enumerate(mixture.source):
-        for files, package in _parts(source):
-            yield Unit(number, index, files, package)
+        for files, package in _split(source):
+            yield Part(number, index, files, package)
             number += 1
 
 
-def _parts(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
+def _split(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
     if source.packages:
         for package in source.packages:
             yield (), package
@@ -128,146 +129,136 @@ def _parts(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
         if path.is_file():
             files = [path]
         else:
-            files = _chosen(path, source) if path.is_dir() else []
+            files = _files_in(path, source) if path.is_dir() else []
             if not files and not source.optional:
                 raise InputError(
-                    f"source {source.name!r}: no file to read", str(path), "look at its files"
+                    f"source {source.name!r}: no file to read", str(path), "check its files"
                 )
-        lot: list[str] = []
+        group: list[str] = []
         size = 0
         for file in files:
-            lot.append(str(file))
+            group.append(str(file))
             size += file.stat().st_size
-            if size >= UNIT:
-                yield tuple(lot), None
-                lot, size = [], 0
-        if lot:
-            yield tuple(lot), None
+            if size >= PART_BYTES:
+                yield tuple(group), None
+                group, size = [], 0
+        if group:
+            yield tuple(group), None
 
 
-def _chosen(folder: Path, source: Source) -> list[Path]:
+def _files_in(folder: Path, source: Source) -> list[Path]:
     suffixes = [suffix for name in source.code for suffix in plain.LANGUAGES[name]]
     return readers.files_of(folder, source.files, suffixes)
 
 
-def tally_file(work: Path, unit: Unit) -> Path:
-    """Where a unit's tally lies."""
-    return work / f"unit-{unit.number:05}.json"
+def tally_file(work: Path, part: Part) -> Path:
+    """Return the path of the tally of a part."""
+    return work / f"part-{part.number:05}.json"
 
 
-def text_file(work: Path, unit: Unit) -> Path:
-    """Where a unit's text lies."""
-    return work / f"unit-{unit.number:05}.jsonl.zst"
+def text_file(work: Path, part: Part) -> Path:
+    """Return the path of the text of a part."""
+    return work / f"part-{part.number:05}.jsonl.zst"
 
 
 class Cleaner:
-    """Cleans units: reads, normalises, cuts, filters; the text and a tally go to the work folder.
+    """Reads, normalizes, cuts and filters the documents of parts.
 
     Args:
-        argument: the mixture, and the folder.
+        mixture: the mixture.
+        work: the work directory, to which text and tallies are written.
     """
 
-    def __init__(self, argument: tuple[Mixture, Path]) -> None:
-        self.mixture, self.work = argument
+    def __init__(self, mixture: Mixture, work: Path) -> None:
+        self.mixture, self.work = mixture, work
         self.known = (
             np.load(self.work / KNOWN, mmap_mode="r")
             if self.mixture.decontaminate
             else np.empty(0, np.uint64)
         )
 
-    def __call__(self, unit: Unit) -> Unit:
-        """Clean one; its tally is written last, and says that it is finished."""
-        source = self.mixture.source[unit.source]
+    def __call__(self, part: Part) -> Part:
+        """Clean a part, and return it."""
+        source = self.mixture.source[part.source]
         tally = Tally()
         with tempfile.TemporaryDirectory(
             dir=self.work, prefix=".unpacked-", suffix=".tmp"
         ) as folder:
-            found = self._documents(source, unit, Path(folder), tally)
-            rows = self._kept(source, found, tally)
-            write_file(text_file(self.work, unit), lambda path: write_rows(path, rows))
-        text = json.dumps(asdict(tally), ensure_ascii=False)
-        write_text(tally_file(self.work, unit), text)
-        return unit
+            found = self._read(source, part, Path(folder), tally)
+            rows = self._filter(source, found, tally)
+            write_file(text_file(self.work, part), lambda path: write_rows(path, rows))
+        write_text(tally_file(self.work, part), json.dumps(asdict(tally), ensure_ascii=False))
+        return part
 
-    def _documents(
-        self, source: Source, unit: Unit, folder: Path, tally: Tally
+    def _read(
+        self, source: Source, part: Part, folder: Path, tally: Tally
     ) -> Iterator[Document | DamagedError]:
-        """Everything that the unit's files give; ``source`` says where from."""
-        if source.dataset is not None:
-            try:
-                yield from _dataset(source)
-            except FetchError as error:
-                if not source.optional:
-                    raise
-                yield NotTextError(error.what, error.where)
-            return
-        files = [Path(file) for file in unit.files]
-        home = ""
-        if unit.package is not None:
-            try:
-                tally.packages = (registries.fetch(unit.package, folder),)
-            except FetchError as error:
-                if not source.optional:
-                    raise
-                yield NotTextError(error.what, error.where)
+        try:
+            if source.dataset is not None:
+                yield from _read_dataset(source)
                 return
-            home = str(folder / "inside") + os.sep
-            files = _chosen(folder / "inside", source)
-            if not files:
-                yield NotTextError("no file to read in the package", unit.package)
+            files, root = [Path(file) for file in part.files], ""
+            if part.package is not None:
+                tally.packages = (registries.fetch(part.package, folder),)
+                root = str(folder / "inside") + os.sep
+                files = _files_in(folder / "inside", source)
+                if not files:
+                    yield NotTextError("no file to read in the package", part.package)
+        except FetchError as error:
+            if not source.optional:
+                raise
+            yield NotTextError(error.what, error.where)
+            return
         for file in files:
             empty = True
             for found in readers.read_file(file, source.field, source.encoding):
                 empty = empty and isinstance(found, Document) and not found.text.strip()
-                yield _renamed(found, home, unit.package)
+                yield _relative(found, root, part.package)
             if empty:
-                yield _renamed(NotTextError("an empty file", str(file)), home, unit.package)
+                yield _relative(NotTextError("an empty file", str(file)), root, part.package)
 
-    def _kept(
+    def _filter(
         self, source: Source, found: Iterable[Document | DamagedError], tally: Tally
     ) -> Iterator[dict[str, str]]:
+        limit = self.mixture.max_bad
         for document in found:
             if isinstance(document, DamagedError):
-                strict = self.mixture.max_bad == 0
-                if strict or (
-                    self.mixture.max_bad is None and not isinstance(document, NotTextError)
-                ):
+                if limit == 0 or (limit is None and not isinstance(document, NotTextError)):
                     raise document
-                tally.note(document)
+                tally.add_bad(document)
                 continue
             if not document.text.strip():
                 continue
             tally.read.add(len(document.text.encode()))
-            text = normalise(document.text)
+            text = normalize(document.text)
             for number, piece in enumerate(pieces(text, source.max_chars), 1):
-                where = (
-                    document.source if len(piece) == len(text) else f"{document.source}#{number}"
-                )
-                part = Document(piece, where)
-                reason = objection(piece, source)
+                where = document.source
+                if len(piece) < len(text):
+                    where = f"{where}#{number}"
+                reason = rejection_reason(piece, source)
                 run = None if reason else shared_run(piece, self.known)
                 if run is not None:
-                    tally.drop("in an evaluation set", part, run)
+                    tally.drop("in an evaluation set", Document(piece, where), run)
                 elif reason is not None:
-                    tally.drop(reason, part)
+                    tally.drop(reason, Document(piece, where))
                 else:
                     yield {"source": source.name, "where": where, "text": piece}
 
 
-def _renamed(found: Document | DamagedError, home: str, package: str | None) -> Any:
-    """With a place that outlives the folder where a package was unpacked."""
+def _relative(found: Document | DamagedError, root: str, package: str | None) -> Any:
+    """Replace the temporary directory of a package in the origin of a document by its name."""
     if package is None:
         return found
     if isinstance(found, Document):
-        return replace(found, source=f"{package}/{found.source.removeprefix(home)}")
-    return type(found)(found.what, f"{package}/{found.where.removeprefix(home)}", found.how)
+        return replace(found, source=f"{package}/{found.source.removeprefix(root)}")
+    return type(found)(found.what, f"{package}/{found.where.removeprefix(root)}", found.how)
 
 
-def _dataset(source: Source) -> Iterator[Document | DamagedError]:
-    """The texts of a data set, as far as `Source.max_tokens` can want them."""
+def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
+    """Yield texts of a dataset, up to what `Source.max_tokens` can need."""
     datasets = require_extra("datasets", "data")
     name = source.dataset or ""
-    left = (source.max_tokens or sys.maxsize) * TOKEN
+    left = (source.max_tokens or sys.maxsize) * TOKEN_BYTES
     number = 0
     try:
         if Path(name).is_dir() and any(Path(name).glob("dataset*.json")):
@@ -285,17 +276,15 @@ def _dataset(source: Source) -> Iterator[Document | DamagedError]:
             if left <= 0:
                 return
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        what = f"the data set cannot be read ({str(error).splitlines()[0][:200]})"
+        what = f"the dataset cannot be read ({str(error).splitlines()[0][:200]})"
         raise FetchError(what, f"{name}, after row {number}") from error
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write lines of JSON, compressed with zstd."""
-    zstd = require_extra(
-        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data"
-    )
-    with zstd.open(path, "wb", level=LEVEL) as file:
+    zstd = readers.zstd()
+    with zstd.open(path, "wb", level=ZSTD_LEVEL) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    if not path.stat().st_size:  # without a line nothing was written, not even a frame
-        path.write_bytes(zstd.compress(b"", level=LEVEL))
+    if not path.stat().st_size:  # without rows, zstd writes no frame
+        path.write_bytes(zstd.compress(b"", level=ZSTD_LEVEL))
