@@ -566,7 +566,9 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
 
 def worker_pids():
     """The worker processes of this process."""
-    lines = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+    lines = subprocess.run(
+        ["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True
+    ).stdout
     found = [line.split(None, 2) for line in lines.splitlines() if "workers import serve" in line]
     return [int(pid) for pid, parent, _ in found if int(parent) == os.getpid()]
 

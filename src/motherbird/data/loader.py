@@ -270,7 +270,9 @@ class Loader:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
-                raise InputError(f"a step of {rows} rows cannot be shared by {self._world_size} ranks")
+                raise InputError(
+                    f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
+                )
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)
