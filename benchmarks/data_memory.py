@@ -3,9 +3,9 @@
     python benchmarks/data_memory.py CORPUS TOKENIZER [--out FILE.json]
 
 CORPUS is an output of `motherbird data build` of about 1 GB. Its text is cleaned again (including
-near-duplicates, on all cores) and prepared for rows of 1,024 and 8,192, and so are 400,000 generated
-documents of a few words. Memory is the sum of the resident memory of a process and its children,
-sampled every 50 ms, in MB; shared pages are counted for each process. Linux only.
+near-duplicates, on all cores) and prepared for rows of 1,024 and 8,192, and so are 400,000
+generated documents of a few words. Memory is the sum of the resident memory of a process and its
+children, sampled every 50 ms, in MB; shared pages are counted for each process. Linux only.
 """
 
 import argparse
