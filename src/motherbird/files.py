@@ -277,10 +277,7 @@ def _empty(folder: Path, except_for: Path) -> None:
 
 @contextlib.contextmanager
 def new_directory(
-    directory: Path,
-    kind: str,
-    work: Path | None = None,
-    digests: dict[str, str] | None = None,
+    directory: Path, kind: str, work: Path | None = None, digests: dict[str, str] | None = None
 ) -> Iterator[Path]:
     """Provide a temporary directory that is renamed to ``directory`` at the end of the block.
 

@@ -9,7 +9,7 @@ import pytest
 from motherbird.bench import check as checks_module
 from motherbird.bench.check import Check, check
 from motherbird.bench.peers import Job, all_systems
-from motherbird.bench.pool import EncodeResult
+from motherbird.bench.pool import EncodeResult, Pool
 from motherbird.bench.runner import NO_TIME, SIZES, MeasurementPlan, measure
 from motherbird.bench.workloads import WORKLOADS
 from motherbird.errors import WorkerError
@@ -35,7 +35,7 @@ PREPARE = {"openvino/float32": 160, "openvino/int8": 90, "openvino-dynamic/int8"
            "onnxruntime/float32": 30, "onnxruntime/int8": 40}  # fmt: skip
 
 
-class Clock:
+class Clock(Pool):
     """Systems that only count the seconds they would have taken."""
 
     def __init__(self, slower=1.0, starts=8.0):

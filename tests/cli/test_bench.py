@@ -91,7 +91,7 @@ def test_every_failure_is_a_row(motherbird, model, fakes, documented, has_shape)
     assert rows["right"]["reason"] is None
     for name, part in {
         "nan": "wrong: 3 of 8 vectors are not finite", "raises": "two lines",
-        "dies": "corrupted size", "absent": "absent is not installed",
+        "dies": "corrupted size", "absent": "absent not installed",
     }.items():  # fmt: skip
         assert part in rows[name]["reason"]
         assert (rows[name]["tokens_per_s"] is not None) == (name == "nan")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import WorkerError
 from .peers import Job, System, motherbird, peer
-from .pool import EncodeRequest, EncodeResult, Systems
+from .pool import EncodeRequest, EncodeResult, Pool
 from .workloads import SEED, Batches, ids
 
 CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))  # lengths of one batch each
@@ -69,10 +69,7 @@ def cosines(vectors: NDArray[np.float32], references: NDArray[np.float32]) -> ND
 
 
 def check(
-    system: System,
-    job: Job,
-    pool: Systems,
-    reference: Callable[[System], NDArray[np.float32]],
+    system: System, job: Job, pool: Pool, reference: Callable[[System], NDArray[np.float32]]
 ) -> Check:
     """Start a system and compare its vectors with ``reference(system)``."""
     results: list[EncodeResult] = []

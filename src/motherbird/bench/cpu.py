@@ -18,7 +18,7 @@ from ..core.config import EncoderConfig
 from ..errors import InputError
 from ..nn import checkpoint, roofline
 from .check import Check, check, reference_vectors
-from .peers import Job, System, all_systems, peer
+from .peers import Job, System, all_systems
 from .pool import Pool, call_once
 from .rows import Pair
 from .runner import MeasurementPlan, OnStep, measure
@@ -248,7 +248,7 @@ def _check_all(
 
     checks: dict[System, Check] = {}
     for system in systems:
-        reason = peer(system).why_not(system)
+        reason = system.missing()
         found = Check(reason=reason) if reason else check(system, job, pool, reference)
         on_step(f"check: {system.key}: {found.reason or f'worst cosine {found.cosine:.6f}'}", 1)
         checks[system] = found

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -110,25 +110,6 @@ def _caller(function: Callable[..., Any]) -> Handler:
     return lambda arguments: function(*arguments)
 
 
-def prepare_system(system: System, job: Job) -> None:
-    """In a process of its own: convert the model for the system."""
-    peer(system).prepare(system, job)
-
-
-@runtime_checkable
-class Systems(Protocol):
-    """What encodes batches: `Pool`, or a simulation in tests."""
-
-    def prepare(self, system: System) -> None:
-        """See `Pool.prepare`."""
-
-    def ask(self, system: System, request: EncodeRequest, limit: float) -> EncodeResult:
-        """See `Pool.ask`."""
-
-    def stop(self, system: System) -> None:
-        """See `Pool.stop`."""
-
-
 class Pool:
     """One worker per system, started by the first request.
 
@@ -143,18 +124,16 @@ class Pool:
         self._workers: dict[System, Worker] = {}  # least recently used first
 
     def prepare(self, system: System) -> None:
-        """Convert the model for the system.
+        """Convert the model for the system, if its peer does that.
 
         Raises:
             WorkerError: the conversion failed.
         """
-        call_once(
-            prepare_system,
-            (system, self._job),
-            log=self._job.folder / "prepare.log",
-            environment=self._environment,
-            limit=PREPARE_LIMIT,
-        )
+        convert = getattr(peer(system), "prepare", None)
+        if convert is not None:
+            log, environment = self._job.folder / "prepare.log", self._environment
+            arguments = (system, self._job)
+            call_once(convert, arguments, log=log, environment=environment, limit=PREPARE_LIMIT)
 
     def ask(self, system: System, request: EncodeRequest, limit: float) -> EncodeResult:
         """Encode batches in the system's process, which is started if it is not running.

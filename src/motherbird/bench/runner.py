@@ -1,10 +1,10 @@
 """The schedule of a benchmark: which system is measured when, and on how many documents.
 
-The time that is left is divided between the workloads by `Workload.weight`; time that it does not use
-is left for the next ones. On a workload, every system first tries batch sizes in ascending order,
-until two of them were slower than the best or the next would take too long. The best batch size is
-then repeated, the systems taking turns. A fast system gets documents for about RUN_SECONDS, a slow
-one at least one batch.
+The time that is left is divided between the workloads by `Workload.weight`; time that it does not
+use is left for the next ones. On a workload, every system first tries batch sizes in ascending
+order, until two of them were slower than the best or the next would take too long. The best batch
+size is then repeated, the systems taking turns. A fast system gets documents for about RUN_SECONDS,
+a slow one at least one batch.
 
 The default run in numbers: base, 20 systems, two cores, 45 minutes. Starting 20 processes at 8 s
 takes 3 min, conversions 5, checks of 3,300 padded tokens at 250 to 2,000 tokens/s 2.5, reference
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from ..errors import WorkerError
 from .check import Check
 from .peers import Job, System
-from .pool import EncodeRequest, Systems
+from .pool import EncodeRequest, Pool
 from .rows import Measurement, Pair
 from .workloads import Order, Workload, batches, choose
 
@@ -56,7 +56,7 @@ class MeasurementPlan:
 def measure(
     plan: MeasurementPlan,
     job: Job,
-    pool: Systems,
+    pool: Pool,
     checks: dict[System, Check],
     on_step: OnStep,
     on_workload: Callable[[list[Pair]], None],
@@ -88,7 +88,7 @@ class WorkloadRun:
 
     plan: MeasurementPlan
     job: Job
-    pool: Systems
+    pool: Pool
     workload: Workload
     until: float
 

@@ -21,19 +21,11 @@ def command() -> None:
 @command.command(name="build")
 @click.argument("mixture", metavar="MIXTURE")
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
-@click.option(
-    "--decontaminate",
-    multiple=True,
-    metavar="PATH",
-    help="Evaluation texts; documents that share 13 consecutive words are dropped.",
-)
+@click.option("--decontaminate", multiple=True, metavar="PATH",
+              help="Evaluation texts; drop documents that share 13 words in a row.")  # fmt: skip
 @options.max_bad
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Cleaning processes; one per core if not set.",
-)
+@click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
+              help="Cleaning processes; one per core if not set.")  # fmt: skip
 @options.as_json
 def build(
     mixture: str,
@@ -88,26 +80,13 @@ def build(
 
 @command.command(name="show")
 @click.argument("directory", metavar="DIR")
-@click.option(
-    "--seq-len", type=int, metavar="N", help="Row length; the first of the dataset if not set."
-)
-@click.option(
-    "--rows",
-    "count",
-    default=2,
-    metavar="N",
-    show_default=True,
-    type=click.IntRange(0, 1000),
-    help="Number of rows to show.",
-)
-@click.option(
-    "--rate",
-    default=0.3,
-    metavar="SHARE",
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Fraction of masked tokens.",
-)
+@click.option("--seq-len", type=int, metavar="N",
+              help="Row length; the first of the dataset if not set.")  # fmt: skip
+@click.option("--rows", "count", default=2, metavar="N", show_default=True,
+              type=click.IntRange(0, 1000), help="Number of rows to show.")  # fmt: skip
+@click.option("--rate", default=0.3, metavar="SHARE", show_default=True,
+              type=click.FloatRange(0, 1, min_open=True),
+              help="Fraction of masked tokens.")  # fmt: skip
 @click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
 @options.seed
 @options.as_json

@@ -20,31 +20,14 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 
 @click.command(name="prepare")
 @click.argument("mixture", metavar="MIXTURE")
-@click.option(
-    "--tokenizer",
-    required=True,
-    metavar="DIR",
-    help="A directory with tokenizer.json, or such a file.",
-)
-@click.option(
-    "--seq-len",
-    "seq_lens",
-    default="1024",
-    metavar="N,N",
-    show_default=True,
-    callback=_lengths,
-    help="Tokens per row, for one or several lengths.",
-)
+@click.option("--tokenizer", required=True, metavar="DIR",
+              help="A directory with tokenizer.json, or such a file.")  # fmt: skip
+@click.option("--seq-len", "seq_lens", default="1024", metavar="N,N", show_default=True,
+              callback=_lengths, help="Tokens per row, for one or several lengths.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
-@click.option(
-    "--eval",
-    "held_out",
-    default=0.0,
-    metavar="SHARE",
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Fraction of documents held out for evaluation, by the hash of their text.",
-)
+@click.option("--eval", "held_out", default=0.0, metavar="SHARE", show_default=True,
+              type=click.FloatRange(0, 1, max_open=True),
+              help="Fraction of documents held out, by the hash of their text.")  # fmt: skip
 @options.max_bad
 @options.seed
 @options.threads

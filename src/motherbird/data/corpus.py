@@ -26,7 +26,8 @@ from ..strict import build as build_strictly
 from . import overlap
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
-from .parts import KNOWN, Cleaner, Part, Tally, parts_of, tally_file, text_file, write_rows
+from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, tally_file, text_file
+from .parts import write_rows as write_jsonl
 from .readers import Document, files_of, jsonl
 
 log = logging.getLogger(__name__)
@@ -225,9 +226,8 @@ def _merge(
                     tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
 
     shards = 0
-    source = rows()
-    while shard := _take(source, SHARD):
-        write_rows(fresh / shard_name(shards), shard)
+    for shard in chunked(rows(), SHARD, lambda row: len(row["text"])):
+        write_jsonl(fresh / shard_name(shards), shard)
         shards += 1
     if not shards:
         dropped: dict[str, int] = {}
@@ -237,13 +237,3 @@ def _merge(
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DamagedError("no document is left", why or "all files are empty")
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})
-
-
-def _take(rows: Iterator[dict[str, str]], size: int) -> list[dict[str, str]]:
-    taken = []
-    for row in rows:
-        taken.append(row)
-        size -= len(row["text"])
-        if size <= 0:
-            break
-    return taken

@@ -188,12 +188,7 @@ class BatchBuilder:
 
 def chosen_rows(prepared: PreparedDataset, row_filter: RowFilter) -> Rows:
     """Return the rows that a filter selects; see `PreparedDataset.rows`."""
-    return prepared.rows(
-        row_filter.seq_len,
-        held_out=row_filter.held_out,
-        sources=row_filter.sources,
-        min_tokens=row_filter.min_tokens,
-    )
+    return prepared.rows(**vars(row_filter))
 
 
 def masking_of(prepared: PreparedDataset, rate: float) -> Masking:

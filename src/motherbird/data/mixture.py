@@ -168,9 +168,7 @@ def read(
         if not Path(name).exists():
             raise InputError("decontaminate: there is no such file or folder", name)
     return replace(
-        mixture,
-        decontaminate=paths,
-        max_bad=mixture.max_bad if max_bad is None else max_bad,
+        mixture, decontaminate=paths, max_bad=mixture.max_bad if max_bad is None else max_bad
     )
 
 

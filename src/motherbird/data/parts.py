@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from .cleaning import normalize, pieces, rejection_reason
 from .mixture import Mixture, Source
 from .overlap import shared_run
 from .readers import Document, plain
+
+T = TypeVar("T")
 
 PART_BYTES = 1 << 25  # of the files of a part, about
 EXAMPLES = 3  # for each reason and source
@@ -134,16 +136,22 @@ def _split(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
                 raise InputError(
                     f"source {source.name!r}: no file to read", str(path), "check its files"
                 )
-        group: list[str] = []
-        size = 0
-        for file in files:
-            group.append(str(file))
-            size += file.stat().st_size
-            if size >= PART_BYTES:
-                yield tuple(group), None
-                group, size = [], 0
-        if group:
-            yield tuple(group), None
+        for group in chunked(files, PART_BYTES, lambda file: file.stat().st_size):
+            yield tuple(map(str, group)), None
+
+
+def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield lists of items, each as soon as their total size reaches a limit."""
+    chunk: list[T] = []
+    total = 0
+    for item in items:
+        chunk.append(item)
+        total += size(item)
+        if total >= limit:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
 
 
 def _files_in(folder: Path, source: Source) -> list[Path]:

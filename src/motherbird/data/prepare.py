@@ -28,6 +28,7 @@ from . import mixture as mixtures
 from .corpus import Corpus
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
+from .parts import chunked
 from .prepared import (
     DOCUMENT,
     DOCUMENTS,
@@ -153,7 +154,7 @@ def tokenize(
     def write(path: Path) -> None:
         nonlocal start
         with path.open("wb") as file:
-            for chunk in _chunks(documents):
+            for chunk in chunked(documents, CHUNK, lambda document: len(document.text)):
                 encoded = tokenizer.backend.encode_batch_fast(
                     [document.text for document in chunk], add_special_tokens=False
                 )
@@ -170,19 +171,6 @@ def tokenize(
     for number, name in enumerate(("start", "tokens", "hash", "source")):
         found[name] = [row[number] for row in rows]
     write_array(folder / _documents_name(shard), found)
-
-
-def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    chunk: list[Document] = []
-    size = 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document.text)
-        if size >= CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def _pack(

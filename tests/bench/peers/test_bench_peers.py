@@ -46,7 +46,7 @@ def test_the_tuple_is_the_folder():
 def test_the_contract():
     assert len({system.key for system in SYSTEMS}) == len(SYSTEMS)
     for system in SYSTEMS:
-        assert isinstance(peer(system), peers.Peer)
+        assert callable(peer(system).build)
         assert system in peer(system).SYSTEMS
     names = {system.name for system in SYSTEMS}
     assert {"motherbird", "transformers", "transformers-sorted", "sentence-transformers",
@@ -54,10 +54,10 @@ def test_the_contract():
             "deberta-v3", "nomic-bert", "gte"} == names  # fmt: skip
 
 
-def test_why_not_is_cheap_and_names_the_extra(monkeypatch):
+def test_missing_packages_and_their_extra(monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
     for system in SYSTEMS:
-        reason = peer(system).why_not(system)
+        reason = system.missing()
         assert (reason is None) == (system.name == "motherbird")
         assert reason is None or "pip install 'motherbird[bench]'" in reason
 
@@ -94,12 +94,12 @@ def slow(system):
 )
 def test_vectors_are_the_oracles(system, job):
     """On lengths whose padding is longer than half a window; and no thread spins afterwards."""
-    reason = peer(system).why_not(system)
+    reason = system.missing()
     if reason:
         pytest.skip(reason)
     if system.name == "onnxruntime":
         pytest.importorskip("motherbird.export.onnx_graph")
-    peer(system).prepare(system, job)
+    getattr(peer(system), "prepare", lambda *_: None)(system, job)
     encode = peer(system).build(system, job)
     got = encode(checks.cases(system, job))
     for vectors in got:

@@ -3,8 +3,7 @@
 A peer is a module with
 
     SYSTEMS                       its systems, see `System`
-    why_not(system) -> str|None   why a system cannot run here; imports little
-    prepare(system, job)          converts the model, in a process of its own
+    prepare(system, job)          converts the model, in a process of its own; optional
     build(system, job) -> Encode  loads the model, in the process that is measured
 
 An `Encode` maps batches of documents of token ids to float32 vectors, one per document: the mean of
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +45,7 @@ class System:
         name: its name in the tables; several dtypes may share it.
         dtype: the dtype it computes in; "auto" for the fastest on this machine.
         order: how its batches are formed.
+        packages: modules that have to be installed.
         longest: tokens of the longest document it accepts; None for the limit of the model.
         same_weights: whether it runs the common model, or an architecture of its own, which is
             then compared with itself.
@@ -55,6 +55,7 @@ class System:
     name: str
     dtype: str
     order: Order
+    packages: tuple[str, ...] = ()
     longest: int | None = None
     same_weights: bool = True
 
@@ -62,6 +63,13 @@ class System:
     def key(self) -> str:
         """Its name in `--systems`."""
         return f"{self.name}/{self.dtype}"
+
+    def missing(self) -> str | None:
+        """Return which of its packages are not installed, as a reason, or None."""
+        absent = [name for name in self.packages if find_spec(name) is None]
+        if not absent:
+            return None
+        return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
 
     def limit(self, job: "Job") -> int:
         """Return the tokens of the longest document that the system accepts."""
@@ -90,38 +98,14 @@ class Job:
     weights_mb: float
 
 
-@runtime_checkable
-class Peer(Protocol):
-    """The interface of a module in this directory."""
-
-    SYSTEMS: tuple[System, ...]
-
-    def why_not(self, system: System) -> str | None:
-        """Return why the system cannot run here, or None."""
-
-    def prepare(self, system: System, job: Job) -> None:
-        """Write what `build` loads into ``job.folder``; systems may share files."""
-
-    def build(self, system: System, job: Job) -> Encode:
-        """Load the model."""
-
-
-def peer(system: System) -> Peer:
+def peer(system: System) -> ModuleType:
     """Return the module of a system."""
-    return cast(Peer, import_module(system.peer))
+    return import_module(system.peer)
 
 
 def all_systems() -> list[System]:
     """Return every system of every peer, in order."""
-    return [s for name in PEERS for s in cast(Peer, import_module(name)).SYSTEMS]
-
-
-def missing(*modules: str) -> str | None:
-    """Return which of these packages are not installed, as a reason, or None."""
-    absent = [name for name in modules if find_spec(name) is None]
-    if not absent:
-        return None
-    return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
+    return [s for name in PEERS for s in import_module(name).SYSTEMS]
 
 
 def one_by_one(encode: Callable[[list[list[int]]], NDArray[np.float32]]) -> Encode:

@@ -8,11 +8,11 @@ float32.
 from dataclasses import dataclass
 
 from ...errors import InputError, require_extra
-from . import Encode, Job, System, missing, transformers
+from . import Encode, Job, System, transformers
 
 
 def _system(name: str, longest: int) -> System:
-    return System(__name__, name, "auto", "sorted", longest=longest, same_weights=False)
+    return System(__name__, name, "auto", "sorted", ("transformers",), longest, same_weights=False)
 
 
 SYSTEMS = (
@@ -33,15 +33,6 @@ class _Size:
 
 # By the hidden size of the model they are compared with: nano, base, large.
 _SIZES = {256: _Size(6, 256, 4), 768: _Size(12, 768, 12), 1024: _Size(24, 1024, 16)}
-
-
-def why_not(system: System) -> str | None:
-    """See `Peer`."""
-    return missing("transformers")
-
-
-def prepare(system: System, job: Job) -> None:
-    """Do nothing: there is nothing to convert."""
 
 
 def build(system: System, job: Job) -> Encode:

@@ -13,15 +13,6 @@ SYSTEMS = tuple(
 )
 
 
-def why_not(system: System) -> str | None:
-    """Return None: loading raises an error if the dtype cannot be used."""
-    return None
-
-
-def prepare(system: System, job: Job) -> None:
-    """Do nothing: there is nothing to convert."""
-
-
 def build(system: System, job: Job) -> Encode:
     """Load the model with the attention that motherbird chooses."""
     return load(job.directory, system.dtype, "auto", job.threads)

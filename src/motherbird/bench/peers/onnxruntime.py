@@ -1,21 +1,18 @@
 """ONNX Runtime on motherbird's export; int8 with its own dynamic quantization."""
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, require_extra
+from ...errors import require_extra
 from ...machine import isa_extensions
-from . import Encode, Job, System, mean_pool, missing, one_by_one, pad
+from . import Encode, Job, System, mean_pool, one_by_one, pad
 
-SYSTEMS = tuple(System(__name__, "onnxruntime", dtype, "sorted") for dtype in ("float32", "int8"))
-
-
-def why_not(system: System) -> str | None:
-    """See `Peer`."""
-    return missing("onnxruntime", "onnx")
+PACKAGES = ("onnxruntime", "onnx")
+SYSTEMS = tuple(
+    System(__name__, "onnxruntime", dtype, "sorted", PACKAGES) for dtype in ("float32", "int8")
+)
 
 
 def prepare(system: System, job: Job) -> None:
@@ -41,15 +38,11 @@ def _file(job: Job, dtype: str) -> Path:
 
 
 def _export(directory: Path, file: Path) -> None:
-    try:
-        onnx_graph = import_module("motherbird.export.onnx_graph")
-    except ModuleNotFoundError as error:
-        raise InputError(f"motherbird's ONNX export cannot be imported ({error})") from error
+    from ...export import onnx_graph
     from ...nn.encoder import Encoder
 
-    require_extra("onnx", "bench").save(
-        onnx_graph.build(Encoder.load(directory, dtype="float32")), file
-    )
+    encoder = Encoder.load(directory, dtype="float32")
+    require_extra("onnx", "bench").save(onnx_graph.build(encoder), file)
 
 
 def build(system: System, job: Job) -> Encode:

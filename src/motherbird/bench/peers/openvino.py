@@ -19,23 +19,19 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, require_extra
 from ..workloads import WORKLOADS
-from . import Encode, Job, System, mean_pool, missing, one_by_one, pad
+from . import Encode, Job, System, mean_pool, one_by_one, pad
 
-STATIC = System(__name__, "openvino", "int8", "sorted")
-DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted")
+PACKAGES = ("openvino", "transformers")
+STATIC = System(__name__, "openvino", "int8", "sorted", (*PACKAGES, "nncf"))
+DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted", (*PACKAGES, "nncf"))
 SYSTEMS = (
-    System(__name__, "openvino", "float32", "sorted"),
-    System(__name__, "openvino", "bfloat16", "sorted"),
+    System(__name__, "openvino", "float32", "sorted", PACKAGES),
+    System(__name__, "openvino", "bfloat16", "sorted", PACKAGES),
     STATIC,
     DYNAMIC,
 )
 MASKED = -1e9  # the sum of two is still finite in float32 and bfloat16
 CALIBRATION = 16  # documents
-
-
-def why_not(system: System) -> str | None:
-    """See `Peer`."""
-    return missing("openvino", "transformers", *(["nncf"] if system.dtype == "int8" else []))
 
 
 def prepare(system: System, job: Job) -> None:

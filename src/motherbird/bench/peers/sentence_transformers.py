@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
-from . import Encode, Job, System, missing, one_by_one, pad
+from . import Encode, Job, System, one_by_one, pad
 
+PACKAGES = ("sentence_transformers",)
 SYSTEMS = tuple(
-    System(__name__, "sentence-transformers", dtype, "sorted") for dtype in ("float32", "bfloat16")
+    System(__name__, "sentence-transformers", dtype, "sorted", PACKAGES)
+    for dtype in ("float32", "bfloat16")
 )
-
-
-def why_not(system: System) -> str | None:
-    """See `Peer`."""
-    return missing("sentence_transformers")
 
 
 def prepare(system: System, job: Job) -> None:

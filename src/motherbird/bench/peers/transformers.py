@@ -10,23 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
-from . import Encode, Job, System, missing, one_by_one, pad
+from . import Encode, Job, System, one_by_one, pad
 
+PACKAGES = ("transformers",)
 SYSTEMS = (
-    System(__name__, "transformers", "float32", "given"),
-    System(__name__, "transformers-sorted", "float32", "sorted"),
-    System(__name__, "transformers", "bfloat16", "given"),
-    System(__name__, "transformers-sorted", "bfloat16", "sorted"),
+    System(__name__, "transformers", "float32", "given", PACKAGES),
+    System(__name__, "transformers-sorted", "float32", "sorted", PACKAGES),
+    System(__name__, "transformers", "bfloat16", "given", PACKAGES),
+    System(__name__, "transformers-sorted", "bfloat16", "sorted", PACKAGES),
 )
-
-
-def why_not(system: System) -> str | None:
-    """See `Peer`."""
-    return missing("transformers")
-
-
-def prepare(system: System, job: Job) -> None:
-    """Do nothing: there is nothing to convert."""
 
 
 def build(system: System, job: Job) -> Encode:
