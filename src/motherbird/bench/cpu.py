@@ -34,15 +34,7 @@ ROOFLINE_SECONDS = 0.3  # for each kernel and matmul of the roofline
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the command line.
-
-    Attributes:
-        model: the name of a preset (then with random weights), a directory, or a name on the Hub.
-        workloads, systems: what to measure.
-        repeats: measurements of every system on every workload.
-        minutes: how long the run may take.
-        threads: threads of every system.
-    """
+    """Options of the command line; ``model`` is a preset, a directory, or a name on the Hub."""
 
     model: str
     workloads: tuple[Workload, ...]
@@ -117,15 +109,7 @@ def set_up(
 
 @dataclass
 class Report:
-    """The results so far.
-
-    Attributes:
-        model, config: what is measured.
-        start: of the run, by time.monotonic().
-        machine: see `machine.describe`.
-        rooflines: TFLOPS by dtype, at the start and at the end.
-        pairs: the finished measurements.
-    """
+    """The results so far; the rooflines are those at the start and at the end."""
 
     model: str
     config: EncoderConfig

@@ -37,30 +37,18 @@ def spread(values: Sequence[float]) -> float | None:
 
 @dataclass
 class Pair:
-    """A system on a workload.
-
-    Attributes:
-        system, workload: what is measured.
-        check: the correctness check of the system.
-        reason: why it was not measured.
-        batch: the batch size of the repeats.
-        tried: measurements of the search by batch size; None if one failed.
-        batches: the batches of the repeats.
-        repeats: the measurements that count.
-        peak_mb: largest memory of the process.
-        last_s: wall time of the last measurement, with the start of the process.
-    """
+    """A system on a workload, and its measurements so far."""
 
     system: System
     workload: Workload
     check: Check
-    reason: str | None = None
-    batch: int | None = None
-    tried: dict[int, Measurement | None] = field(default_factory=dict)
-    batches: list[list[int]] = field(default_factory=list)
+    reason: str | None = None  # why it was not measured
+    batch: int | None = None  # size of the batches of the repeats
+    tried: dict[int, Measurement | None] = field(default_factory=dict)  # None if one failed
+    batches: list[list[int]] = field(default_factory=list)  # of the repeats
     repeats: list[Measurement] = field(default_factory=list)
     peak_mb: float | None = None
-    last_s: float = 0.0
+    last_s: float = 0.0  # wall time of the last measurement, with the start of the process
 
     def lengths(self, measurement: Measurement) -> list[int]:
         """Return the tokens of each document of a measurement."""

@@ -147,7 +147,7 @@ def test_other_models_have_the_papers_parameters(name, millions):
     transformers = pytest.importorskip("transformers")
     from motherbird.bench.peers import architectures
 
-    config = architectures._config(name, architectures._SIZES[768])
+    config = architectures._config(name, 768)
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     count = sum(p.numel() for p in model.parameters()) / 1e6

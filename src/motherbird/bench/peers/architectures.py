@@ -5,8 +5,6 @@ machine. Batched vectors are compared with those of the same model, one document
 float32.
 """
 
-from dataclasses import dataclass
-
 from ...errors import InputError, require_extra
 from . import Encode, Job, System, transformers
 
@@ -24,15 +22,8 @@ SYSTEMS = (
 )
 
 
-@dataclass(frozen=True)
-class _Size:
-    layers: int
-    width: int
-    heads: int
-
-
-# By the hidden size of the model they are compared with: nano, base, large.
-_SIZES = {256: _Size(6, 256, 4), 768: _Size(12, 768, 12), 1024: _Size(24, 1024, 16)}
+# (layers, heads) by the hidden size of the model they are compared with: nano, base, large.
+_SIZES = {256: (6, 4), 768: (12, 12), 1024: (24, 16)}
 
 
 def build(system: System, job: Job) -> Encode:
@@ -44,19 +35,20 @@ def build(system: System, job: Job) -> Encode:
         raise InputError(f"no size for a hidden size of {job.hidden_size}, only for {widths}")
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    config = _config(system.name, _SIZES[job.hidden_size])
+    config = _config(system.name, job.hidden_size)
     model = require_extra("transformers", "bench").AutoModel.from_config(config)
     return transformers.padded(model.to(getattr(torch, system.dtype)))
 
 
-def _config(name: str, size: _Size) -> object:
+def _config(name: str, width: int) -> object:
     """Return a configuration with the published vocabulary and limits, and an MLP of 4 x D."""
     library = require_extra("transformers", "bench")
+    layers, heads = _SIZES[width]
     shape = {
-        "num_hidden_layers": size.layers,
-        "hidden_size": size.width,
-        "num_attention_heads": size.heads,
-        "intermediate_size": 4 * size.width,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
     }
     if name == "bert":
         return library.BertConfig(vocab_size=30_522, **shape)
