@@ -57,7 +57,8 @@ def test_the_roofline(dtype, monkeypatch):
     times = {(960, 320): 4.0, (320, 320): 1.0, (320, 480): 2.0}
     seen = []
 
-    def best_time(kernel, outputs, inputs, seconds):
+    def best_time(kernel, of, outputs, inputs, seconds):
+        assert of == dtype
         seen.append((outputs, inputs))
         return None if kernel is roofline.KERNELS[dtype][0] else times[outputs, inputs]
 
@@ -84,15 +85,15 @@ def test_no_kernel_no_roofline(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kernel", [k for dtype in ("float32", "bfloat16") for k in roofline.KERNELS[dtype]],
-    ids=lambda kernel: kernel.__name__,
+    ("dtype", "kernel"),
+    [(d, kernel) for d in ("float32", "bfloat16") for kernel in roofline.KERNELS[d]],
 )  # fmt: skip
-def test_a_kernel_computes_the_product(kernel):
+def test_a_kernel_computes_the_product(dtype, kernel):
     """What is timed is the product, and not less."""
     weight, x = torch.randn(48, 32), torch.randn(64, 32)
     with torch.inference_mode():
         try:
-            y = kernel(weight, x)()
+            y = kernel(*(t.to(getattr(torch, dtype)) for t in (weight, x)))()
         except RuntimeError as error:
             pytest.skip(f"not on this CPU: {error}")
     torch.testing.assert_close(y.float(), x @ weight.T, atol=0.3, rtol=0.05)

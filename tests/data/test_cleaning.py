@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.data.cleaning import normalize, rejection_reason, pieces
+from motherbird.data.cleaning import normalize, pieces, rejection_reason
 from motherbird.data.mixture import Source
 
 

@@ -162,10 +162,10 @@ def test_several_processes_give_the_same_bytes(library, tmp_path, monkeypatch):
     done = []
     for processes in (1, 2):
         build(mixture, tmp_path / str(processes), processes=processes,
-              on_part=lambda *progress: done.append(progress))  # fmt: skip
+              on_progress=lambda *progress: done.append(progress))  # fmt: skip
     files = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "12"]
     assert files[0] == files[1]
-    assert done[0] == (0, done[-1][1], "") and done[-1][0] == done[-1][1] > 5
+    assert done[0] == (0, "cleaning") and done[-1][0] == 1 and len(done) > 12
 
 
 def test_a_mixture_of_a_file(tmp_path):

@@ -53,7 +53,7 @@ def build(
             mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
             path,
             processes=processes,
-            on_part=lambda done, total, what: show(done / max(1, total), what),
+            on_progress=show,
         )
     sources = built.about.sources
     seconds = round(time.perf_counter() - start, 3)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 KIND = "corpus"
 INFO = "corpus.json"
 SHARD = 1 << 26  # characters of text in a file of the corpus
+OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and the present step
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def build(
     out: str | Path,
     *,
     processes: int | None = None,
-    on_part: Callable[[int, int, str], None] = lambda done, total, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> Corpus:
     """Build the corpus of a mixture, or resume an interrupted build.
 
@@ -96,7 +97,7 @@ def build(
         mixture: see `mixture.read`.
         out: the output directory; an existing corpus is replaced.
         processes: number of processes; the number of available cores if not given.
-        on_part: called with the number of finished parts, of all parts, and the name of the last.
+        on_progress: called after every part.
 
     Raises:
         InputError: a source is missing or has no files.
@@ -110,7 +111,7 @@ def build(
         require_extra(module, "data")
     parts = list(parts_of(mixture))
     with resumable_directory(out, KIND, plan(mixture)) as work:
-        tallies = _clean_all(mixture, parts, work, processes or _cores(), on_part)
+        tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
         _check_bad(mixture, tallies)
         with new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
@@ -123,16 +124,12 @@ def open_or_build(
     mixture: Mixture,
     directory: Path,
     processes: int | None,
-    on_progress: Callable[[float, str], None],
+    on_progress: OnProgress,
 ) -> Corpus:
     """Open the corpus of a mixture if it was built before; otherwise build it."""
     if directory.exists():
         return Corpus(directory)
-
-    def on_part(done: int, total: int, what: str) -> None:
-        on_progress(done / max(1, total), f"cleaning {what}")
-
-    return build(mixture, directory, processes=processes, on_part=on_part)
+    return build(mixture, directory, processes=processes, on_progress=on_progress)
 
 
 def _required_modules(mixture: Mixture) -> list[str]:
@@ -165,13 +162,13 @@ def _clean_all(
     parts: list[Part],
     work: Path,
     processes: int,
-    on_part: Callable[[int, int, str], None],
+    on_progress: OnProgress,
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
         write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
     todo = [part for part in parts if not tally_file(work, part).exists()]
     finished = len(parts) - len(todo)
-    on_part(finished, len(parts), "")
+    on_progress(finished / max(1, len(parts)), "cleaning")
 
     def clean() -> Iterator[Part]:
         if min(processes, len(todo)) > 1:
@@ -185,7 +182,7 @@ def _clean_all(
         name = mixture.source[part.source].name
         if part.package or part.files:
             name = f"{name}: {part.package or Path(part.files[-1]).name}"
-        on_part(finished, len(parts), name)
+        on_progress(finished / len(parts), f"cleaning {name}")
     files = [tally_file(work, part) for part in parts]
     return [build_strictly(Tally, read_json(file), str(file)) for file in files]
 

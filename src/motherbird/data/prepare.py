@@ -8,7 +8,7 @@ the number of cores or on interruptions.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..files import MANIFEST, new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
 from . import mixture as mixtures
-from .corpus import Corpus
+from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 from .parts import chunked
@@ -60,7 +60,7 @@ def prepare(
     seed: int = 0,
     max_bad: float | None = None,
     processes: int | None = None,
-    on_progress: Callable[[float, str], None] = lambda fraction, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> PreparedDataset:
     """Prepare a dataset, or resume an interrupted preparation.
 
@@ -73,7 +73,7 @@ def prepare(
         seed: seed of fractional repetitions.
         max_bad: see `mixture.Mixture`; overrides the value of the mixture.
         processes: number of cleaning processes; the number of cores if not given.
-        on_progress: called with the fraction that is done, and the present step.
+        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used.

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import MANIFEST, new_directory, resumable_directory
 from . import corpus as corpora
 from . import mixture as mixtures
-from .corpus import Corpus
+from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 
@@ -62,7 +62,7 @@ def train(
     held_out: float = 0.02,
     max_bad: float | None = None,
     processes: int | None = None,
-    on_progress: Callable[[float, str], None] = lambda fraction, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with a report.
 
@@ -75,7 +75,7 @@ def train(
         held_out: fraction of documents kept for the report, by the hash of their text.
         max_bad: see `mixture.Mixture`.
         processes: number of cleaning processes; the number of cores if not given.
-        on_progress: called with the fraction that is done, and the present step.
+        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used, or the text is too small.
@@ -103,7 +103,7 @@ def _train(
     others: dict[str, Tokenizer],
     megabytes: float,
     held_out: float,
-    on_progress: Callable[[float, str], None],
+    on_progress: OnProgress,
 ) -> Report:
     fractions = _fractions(corpus, megabytes * 1e6)
     learned = 0

@@ -43,7 +43,7 @@ def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     """
     total_flops, total_seconds = 0, 0.0
     for outputs, inputs in matmul_shapes(config):
-        times = [_best_time(kernel, outputs, inputs, seconds) for kernel in KERNELS[dtype]]
+        times = [_best_time(kernel, dtype, outputs, inputs, seconds) for kernel in KERNELS[dtype]]
         usable = [t for t in times if t is not None]
         if not usable:
             return None
@@ -52,18 +52,22 @@ def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     return total_flops / total_seconds / 1e12
 
 
-# A kernel converts a float32 weight (outputs, inputs) and rows (rows, inputs) to its format, and
-# returns a function that computes their product, which is what is timed.
+# A kernel converts a weight (outputs, inputs) and rows (rows, inputs) to its format, and returns a
+# function that computes their product, which is what is timed. int8 kernels get float32.
 Kernel = Callable[["Tensor", "Tensor"], Callable[[], object]]
 
 
-def _best_time(kernel: Kernel, outputs: int, inputs: int, seconds: float) -> float | None:
+def _best_time(
+    kernel: Kernel, dtype: str, outputs: int, inputs: int, seconds: float
+) -> float | None:
     """Return the shortest time of a matmul in seconds; None if the kernel fails or is too slow."""
     import torch
 
     try:
         with torch.inference_mode():
             weight, x = torch.randn(outputs, inputs), torch.randn(ROWS, inputs)
+            if dtype == "bfloat16":
+                weight, x = weight.bfloat16(), x.bfloat16()
             probe = kernel(weight, x[:_PROBE])
             probe()
             if _time(probe) * ROWS / _PROBE > TOO_SLOW:
@@ -99,20 +103,12 @@ def _linear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
     return lambda: linear(x, weight)
 
 
-def _linear_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    return _linear(weight.bfloat16(), x.bfloat16())
-
-
 def _packed(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
     """Use oneDNN with a prepacked weight."""
     from .linear import onednn
 
     linear = onednn.PackedLinear([weight], [None])
     return lambda: linear(x)[0]
-
-
-def _packed_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    return _packed(weight.bfloat16(), x.bfloat16())
 
 
 def _int_mm(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
@@ -138,6 +134,6 @@ def _qlinear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
 # All kernels by dtype; a new one is added here.
 KERNELS: dict[str, tuple[Kernel, ...]] = {
     "float32": (_linear, _packed),
-    "bfloat16": (_linear_bfloat16, _packed_bfloat16),
+    "bfloat16": (_linear, _packed),
     "int8": (_int_mm, _qlinear),
 }
