@@ -144,29 +144,20 @@ def _contents(directory: Path) -> set[str]:
     }
 
 
-def digests_of(manifest: Path) -> dict[str, str]:
-    """Return SHA-256 by file name from the manifest of another machine.
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}.
 
     Raises:
-        DamagedError: it is not a manifest, or it names a file outside its directory.
+        InputError: the file is missing or not JSON.
+        DamagedError: it is not a manifest, or names a file outside the directory.
     """
-    try:
-        digests = read_json(manifest)["sha256"]
-        names = [PurePosixPath(name) for name in digests]
-        digests = dict(digests)
-    except (InputError, TypeError, KeyError, ValueError) as error:
-        raise DamagedError("not a manifest of motherbird", str(manifest)) from error
-    for name in names:
-        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-            raise DamagedError(f"it names a file outside its folder, {str(name)!r}", str(manifest))
-    return digests
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}."""
-    manifest = read_json(directory / MANIFEST)
+    path = directory / MANIFEST
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
-        raise DamagedError("not a manifest of motherbird", str(directory / MANIFEST))
+        raise DamagedError("not a manifest of motherbird", str(path))
+    for name in manifest["sha256"]:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise DamagedError(f"it names a file outside its folder, {name!r}", str(path))
     return manifest
 
 

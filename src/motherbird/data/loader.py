@@ -248,16 +248,15 @@ class Loader:
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield batches from `cursor`, which is updated for each."""
-        if not self._workers:
-            yield from self._track(map(BatchBuilder(*self._arguments), self._requests()))
-            return
         with pool(self._workers, BatchBuilder, self._arguments, self._limit) as workers:
-            yield from self._track(in_order(workers, self._requests()))
-
-    def _track(self, batches: Iterator[Any]) -> Iterator[Batch]:
-        for batch in batches:
-            self.cursor = batch.cursor
-            yield batch
+            requests: Iterator[Any] = self._requests()
+            if workers:
+                batches = in_order(workers, requests)
+            else:
+                batches = map(BatchBuilder(*self._arguments), requests)
+            for batch in batches:
+                self.cursor = batch.cursor
+                yield batch
 
     def _requests(self) -> Iterator[BatchRequest]:
         cursor = self.cursor

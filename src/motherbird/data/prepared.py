@@ -33,8 +33,8 @@ from ..errors import DamagedError, InputError, require_extra
 from ..files import (
     MANIFEST,
     check_directory,
-    digests_of,
     read_json,
+    read_manifest,
     resumable_directory,
     sha256,
     write_file,
@@ -237,7 +237,7 @@ class PreparedDataset:
                 write_text(incoming / MANIFEST, manifest)
                 for path in incoming.glob(".*.tmp"):  # from an interrupted download
                     path.unlink()
-                for name in digests_of(incoming / MANIFEST):
+                for name in read_manifest(incoming)["sha256"]:
                     if not (incoming / name).exists():
                         write_file(incoming / name, partial(system.get_file, f"{root}/{name}"))
                 try:
