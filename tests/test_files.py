@@ -389,7 +389,7 @@ def test_kill_at_every_step(point, number, left, tmp_path):
 @posix
 @pytest.mark.parametrize(("number", "left"), [(0, "old"), (1, "nothing")])
 def test_kill_where_directories_cannot_be_exchanged(number, left, tmp_path):
-    """Between the two renames the directory does not exist, but the old one is complete beside it."""
+    """Between the two renames there is only the old directory, complete, under another name."""
     make(tmp_path / "out", a="old")
     done = subprocess.run(writer(tmp_path / "out", "rename", number), capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
