@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from motherbird.data.loader import BatchBuilder, Cursor, Loader, BatchRequest, RowFilter, masking_of
+from motherbird.data.loader import BatchBuilder, BatchRequest, Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_log, state
 from motherbird.train.distributed import World
@@ -135,7 +135,7 @@ def train(
         lambda at: phase.batch.at(at, phase.seq_len),
     )  # fmt: skip
     maker = BatchBuilder(
-        (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
+        prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING)
     )
     count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
     held_out = padded(maker(BatchRequest(0, count, Cursor(SEED))), budget)

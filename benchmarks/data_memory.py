@@ -1,11 +1,11 @@
-"""Peak memory of building a corpus and of preparing it, and how it grows with documents.
+"""Peak memory of building and preparing a corpus, and how it grows with the number of documents.
 
     python benchmarks/data_memory.py CORPUS TOKENIZER [--out FILE.json]
 
-CORPUS is what `motherbird data build` made, of about 1 GB. Its text is cleaned again
-(near-duplicates included, on all cores), and prepared for rows of 1,024 and 8,192; so are 400,000
-made-up documents of a few words. Peak resident memory of a process and all its children together,
-sampled every 50 ms, in MB; pages that they share count several times. Linux only.
+CORPUS is an output of `motherbird data build` of about 1 GB. Its text is cleaned again (including
+near-duplicates, on all cores) and prepared for rows of 1,024 and 8,192, and so are 400,000
+generated documents of a few words. Memory is the sum of the resident memory of a process and its
+children, sampled every 50 ms, in MB; shared pages are counted for each process. Linux only.
 """
 
 import argparse
@@ -37,17 +37,17 @@ IMPORT = "import motherbird.data.prepare"
 
 
 def resident(process: int) -> int:
-    """Bytes of a process and its children."""
+    """Return the resident bytes of a process and its children."""
     try:
         pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        below = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except (OSError, IndexError):
         return 0
-    return 4096 * pages + sum(resident(int(child)) for child in below)
+    return 4096 * pages + sum(resident(int(child)) for child in children)
 
 
 def peak(code: str, *arguments: str | Path) -> float:
-    """Megabytes at most, while the code runs."""
+    """Return the peak memory in MB while the code runs."""
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
     most = 0
     while process.poll() is None:

@@ -1,14 +1,14 @@
-"""Speed and memory of the data engine beside tokenizers.encode_batch, on real text.
+"""Speed of the data engine, compared with tokenizers.encode_batch, on real text.
 
     python benchmarks/data_speed.py CORPUS TOKENIZER [--decontaminate PATH] [--out FILE.json]
 
-CORPUS is what `motherbird data build` made. Of its documents, taken by chance, 100 MB are
+CORPUS is an output of `motherbird data build`. 100 MB of its documents, chosen at random, are
 
-1. encoded by `encode_batch` alone (tokenizers, all cores, lots of 1,000 texts), and prepared by
+1. encoded by `encode_batch` (tokenizers, all cores, batches of 1,000 texts), and prepared by
    `motherbird prepare` (tokens, packing for 1,024 and 8,192, writing, hashing), in turns;
-2. cleaned from a .jsonl file with every filter on: language, letters, long lines, overlap with
+2. cleaned from .jsonl files with all filters: language, letters, long lines, overlap with
    evaluation sets, equal and near-duplicates; on all cores;
-3. delivered by the loader with masking at 30%, in one thread.
+3. loaded by the data loader with 30% masking, in one thread.
 """
 
 import argparse
@@ -34,18 +34,18 @@ MEGABYTES = 100
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds that a function takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def sample(corpus: Corpus, megabytes: float) -> list[str]:
-    """Texts by chance, in their order."""
-    whole = sum(tally.kept.bytes for tally in corpus.about.sources.values())
-    chance = random.Random(0)
-    share = megabytes * 1e6 / whole
-    return [document.text for document in corpus if chance.random() < share]
+    """Return a random sample of the texts, in order."""
+    total = sum(tally.kept.bytes for tally in corpus.about.sources.values())
+    rng = random.Random(0)
+    fraction = megabytes * 1e6 / total
+    return [document.text for document in corpus if rng.random() < fraction]
 
 
 def main() -> None:
@@ -73,20 +73,20 @@ def main() -> None:
             (raw / f"{number}.jsonl").write_text("".join(rows), encoding="utf-8")
         plain = corpora.build(Mixture(source=(Source("text", path=str(raw)),)), folder / "plain")
 
-        def alone() -> None:
+        def encode() -> None:
             for i in range(0, len(texts), 1000):
                 backend.encode_batch(texts[i : i + 1000], add_special_tokens=False)
 
-        def whole_way() -> None:
+        def prepare_all() -> None:
             prepare(plain.directory, options.tokenizer, folder / "set", [1024, 8192])
 
         times: dict[str, list[float]] = {"encode_batch": [], "prepare": []}
         for _ in range(options.repeats):
-            times["encode_batch"].append(timed(alone))
-            times["prepare"].append(timed(whole_way))
+            times["encode_batch"].append(timed(encode))
+            times["prepare"].append(timed(prepare_all))
         rates = {key: size / statistics.median(value) for key, value in times.items()}
         report["mb_per_s"] = rates
-        report["prepare_beside_encode_batch"] = rates["prepare"] / rates["encode_batch"]
+        report["prepare_relative_to_encode_batch"] = rates["prepare"] / rates["encode_batch"]
 
         source = Source("text", path=str(raw), language="en", min_letters=0.3, max_line=100_000)
         mixture = Mixture(

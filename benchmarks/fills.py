@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import finish, machine
 
-from motherbird import MaskedLM
+from motherbird.nn import MaskedLM
 
 SENTENCES = (
     ("The capital of France is [MASK].", "Paris"),

@@ -20,20 +20,21 @@ from pathlib import Path
 import torch
 from common import finish, machine
 
-from motherbird import Encoder, pack, presets
+from motherbird import presets
+from motherbird.nn import Encoder, pack
 from motherbird.nn.attention import Plan, choose
 
 MEMORY = """
 import sys, torch, motherbird
-encoder = motherbird.Encoder.load(sys.argv[1], dtype="bfloat16")
+encoder = motherbird.nn.Encoder.load(sys.argv[1], dtype="bfloat16")
 sum(float(p.detach().sum()) for p in encoder.parameters())  # now every page is resident
-packed = motherbird.pack([torch.randint(0, 50280, (8192,)).tolist()])
+packed = motherbird.nn.pack([torch.randint(0, 50280, (8192,)).tolist()])
 def status(key):
     line = next(l for l in open("/proc/self/status") if l.startswith(key))
     return int(line.split()[1]) * 1024
 loaded = status("VmRSS")
 with torch.inference_mode():
-    encoder(motherbird.pack([[100] * 8]))
+    encoder(motherbird.nn.pack([[100] * 8]))
     prepared = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
     encoder(packed)

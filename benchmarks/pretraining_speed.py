@@ -44,12 +44,12 @@ from common import finish, machine
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from motherbird import EncoderConfig, MaskedLM
+from motherbird import EncoderConfig
 from motherbird import machine as this_machine
 from motherbird.core import flops
 from motherbird.data.loader import Batch, Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepared import PreparedDataset
-from motherbird.nn import roofline
+from motherbird.nn import MaskedLM, roofline
 from motherbird.train import run_log
 from motherbird.train.optimizer import BETAS, EPS
 from motherbird.train.phase import Phase

@@ -1,10 +1,10 @@
-"""Tokens that tokenizers need for packages that no mixture of ours contains.
+"""Tokens that tokenizers need for packages that are in none of the mixtures.
 
     python benchmarks/tokenizer_efficiency.py TOKENIZER --compare FILE [--out FILE.json]
 
-Python sources of those installed packages that are reserved for evaluation (numpy, scipy, networkx,
-scikit-learn, pandas, xarray, statsmodels, scikit-image), 150 files of each, by chance. Figures on
-documents held out of a mixture are in the report.json of `motherbird tokenizer train`.
+These are 150 random Python files of each installed package that is reserved for evaluation (numpy,
+scipy, networkx, scikit-learn, pandas, xarray, statsmodels, scikit-image). Counts on held-out
+documents of a mixture are in the report.json of `motherbird tokenizer train`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ FILES = 150
 
 
 def sources(name: str) -> list[str]:
-    """Python sources of an installed package; none where it is not there."""
+    """Return Python sources of a package; an empty list if it is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return []
@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, action="append", default=[])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    contenders = {"motherbird": load_tokenizer(options.tokenizer)}
-    contenders |= {path.name.split(".")[0]: load_tokenizer(path) for path in options.compare}
+    compared = {"motherbird": load_tokenizer(options.tokenizer)}
+    compared |= {path.name.split(".")[0]: load_tokenizer(path) for path in options.compare}
     packages: dict[str, dict[str, int]] = {}
     for package in RESERVED:
         texts = sources(package)
@@ -50,11 +50,11 @@ def main() -> None:
                     len(each.ids)
                     for each in tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False)
                 )
-                for name, tokenizer in contenders.items()
+                for name, tokenizer in compared.items()
             }
-    total = {key: sum(each[key] for each in packages.values()) for key in ("bytes", *contenders)}
-    ratios = {name: total["motherbird"] / total[name] for name in contenders}
-    finish({"packages": packages, "total": total, "motherbird_beside": ratios}, options.out)
+    total = {key: sum(each[key] for each in packages.values()) for key in ("bytes", *compared)}
+    ratios = {name: total["motherbird"] / total[name] for name in compared}
+    finish({"packages": packages, "total": total, "motherbird_relative_to": ratios}, options.out)
 
 
 if __name__ == "__main__":

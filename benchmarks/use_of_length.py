@@ -17,16 +17,16 @@ import torch
 from common import finish, machine
 from torch.nn.functional import cross_entropy
 
-from motherbird import MaskedLM
 from motherbird.data.loader import (
     BatchBuilder,
+    BatchRequest,
     Cursor,
     MicroBatch,
-    BatchRequest,
     RowFilter,
     masking_of,
 )
 from motherbird.data.prepared import PreparedDataset
+from motherbird.nn import MaskedLM
 from motherbird.nn.packed import pack
 
 LONG, LEAST, MASKING, SEED = 8192, 4096, 0.15, 15
@@ -76,7 +76,7 @@ def main() -> None:
     model = MaskedLM.load(options.model, dtype="auto").eval()
     prepared = PreparedDataset(options.set)
     choice = RowFilter(LONG, held_out=True, min_tokens=LEAST)
-    maker = BatchBuilder((prepared.directory, choice, masking_of(prepared, MASKING)))
+    maker = BatchBuilder(prepared.directory, choice, masking_of(prepared, MASKING))
     rows = min(options.rows, len(maker.rows))
     whole, parts, documents = np.zeros(3), np.zeros(3), 0
     for batch in maker(BatchRequest(0, rows, Cursor(SEED))).micro_batches(1):

@@ -1,4 +1,4 @@
-"""Writing: what has its final name is complete, whatever happens; nothing foreign is touched."""
+"""Atomic writes: what has its final name is complete, and other files are not touched."""
 
 import errno
 import hashlib
@@ -175,7 +175,7 @@ def test_a_directory_and_its_manifest(tmp_path):
     }
 
 
-def test_our_own_is_replaced_whole(tmp_path):
+def test_an_earlier_output_is_replaced(tmp_path):
     make(tmp_path / "out", a="old", b="old")
     make(tmp_path / "out", a="new")
     assert tree(tmp_path).keys() == {"out/a", f"out/{MANIFEST}"}
@@ -212,7 +212,7 @@ def test_a_rename_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_appears_during_the_work_is_not_overwritten(tmp_path):
+def test_a_directory_that_appears_during_the_work_is_not_overwritten(tmp_path):
     with pytest.raises(OutputExistsError):
         with new_directory(tmp_path / "out", "test") as fresh:
             (fresh / "a").write_text("new")
@@ -224,16 +224,16 @@ def test_what_appears_during_the_work_is_not_overwritten(tmp_path):
 # --- what may be replaced
 
 
-def test_nothing_and_emptiness_may_be_replaced(tmp_path):
+def test_missing_and_empty_directories_may_be_replaced(tmp_path):
     check_replaceable(tmp_path / "nowhere", "test")
     check_replaceable(tmp_path, "test")
     make(tmp_path / "out", a="1")
     check_replaceable(tmp_path / "out", "test")
-    (tmp_path / "out" / "a").unlink()  # what is missing is no loss
+    (tmp_path / "out" / "a").unlink()  # a missing file does not matter
     check_replaceable(tmp_path / "out", "test")
 
 
-def test_foreign_things_may_not(tmp_path):
+def test_other_files_may_not(tmp_path):
     def refused(path, says):
         before = tree(tmp_path)
         with pytest.raises(OutputExistsError, match=says):
@@ -246,7 +246,7 @@ def test_foreign_things_may_not(tmp_path):
     refused(tmp_path / "file", "is not a folder")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").write_text("mine")
-    refused(tmp_path / "folder", "not made by motherbird")
+    refused(tmp_path / "folder", "not created by motherbird")
     make(tmp_path / "out", a="1")
     (tmp_path / "out" / "mine").write_text("mine")
     refused(tmp_path / "out", "also holds 'mine'")
@@ -269,7 +269,7 @@ def test_links_may_not(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"sha256": ["a"]}'])
-def test_a_broken_manifest_makes_nothing_ours(text, tmp_path):
+def test_a_directory_with_a_broken_manifest_is_not_replaced(text, tmp_path):
     make(tmp_path / "out", a="1")
     (tmp_path / "out" / MANIFEST).write_text(text)
     before = tree(tmp_path)
@@ -289,7 +289,7 @@ def test_changed_files_are_found(tmp_path):
     with pytest.raises(DamagedError, match=r"SHA-256 differs.*out.b"):
         check_files(tmp_path / "out", ["a", "b"])
     (tmp_path / "out" / MANIFEST).unlink()
-    check_files(tmp_path / "out", ["a", "b"])  # nobody said what it should be
+    check_files(tmp_path / "out", ["a", "b"])  # without a manifest
 
 
 # --- being killed
@@ -354,7 +354,7 @@ def test_kill_while_it_writes(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     assert whole(tmp_path / "out") == "old"
-    make(tmp_path / "out", a="new", b="new")  # what it left behind is in nobody's way
+    make(tmp_path / "out", a="new", b="new")  # leftovers do not matter
     assert whole(tmp_path / "out") == "new"
 
 
@@ -389,7 +389,7 @@ def test_kill_at_every_step(point, number, left, tmp_path):
 @posix
 @pytest.mark.parametrize(("number", "left"), [(0, "old"), (1, "nothing")])
 def test_kill_where_directories_cannot_be_exchanged(number, left, tmp_path):
-    """Between the two renames there is no directory, but the old one is whole beside it."""
+    """Between the two renames there is only the old directory, complete, under another name."""
     make(tmp_path / "out", a="old")
     done = subprocess.run(writer(tmp_path / "out", "rename", number), capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

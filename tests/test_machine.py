@@ -1,4 +1,4 @@
-"""What is said of the machine."""
+"""The description of the machine, and its memory."""
 
 import json
 import os
@@ -23,10 +23,10 @@ def test_the_description(monkeypatch):
     assert "HOME_OF_NOTHING" not in found["environment"]
     assert {"torch", "numpy", "motherbird"} <= found["versions"].keys()
     assert found["torch_isa"]
-    assert set(found["units"]) <= set(machine.UNITS)
+    assert set(found["isa_extensions"]) <= set(machine.ISA_EXTENSIONS)
 
 
-def test_cores_are_those_that_we_may_use():
+def test_cores_are_those_of_this_process():
     logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert 1 <= machine.physical_cores() <= logical
 
@@ -40,7 +40,7 @@ block = bytearray(60_000_000)
 block[::4096] = b"x" * len(block[::4096])
 assert machine.own_memory_mb("VmRSS") > now + 40
 del block
-machine.forget_peak()
+machine.reset_peak_memory()
 assert machine.own_memory_mb("VmHWM") < now + 40
 """
 
@@ -57,7 +57,7 @@ def test_a_container_leaves_less(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("300000000\n")
     (tmp_path / "memory.current").write_text("250000000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000000\n")
-    monkeypatch.setattr(machine, "GROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert machine.available_mb() == pytest.approx(min(free, 100.0), rel=0.1)
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.available_mb() == pytest.approx(free, rel=0.2)
@@ -67,7 +67,7 @@ def test_the_commit_is_the_checkouts(monkeypatch, tmp_path):
     package = tmp_path / "src" / "motherbird"
     package.mkdir(parents=True)
     monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
-    assert machine.commit() is None  # installed: no repository of ours around it
+    assert machine.commit() is None  # installed: not in a repository
 
     def git(*arguments):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

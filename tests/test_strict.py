@@ -1,5 +1,6 @@
-"""Strict TOML: every mistake named, at its place, all at once."""
+"""Strict TOML: one error names all mistakes and their places."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.errors import InputError
-from motherbird.strict import build, load
+from motherbird.strict import build, load, type_errors
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,33 @@ def test_a_file_that_cannot_be_read(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match="cannot read the file"):
         load(Outer, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, None),
+        ({"inner": Inner(1, 2**53)}, None),  # a dataclass checks its own fields
+        ({"name": 1}, "name = 1 is not text"),
+        ({"kind": "c"}, "kind = 'c' is not one of a, b"),
+        ({"fast": 1}, "fast = 1 is not true or false"),
+        ({"parts": [Inner(1)]}, r"parts = \[.*\] is not a list of table"),
+        ({"words": ["a", 1]}, "words.1 = 1 is not text"),
+        ({"by_name": {"a": True}}, "by_name.a = True is not a whole number"),
+    ],
+)
+def test_types_of_an_instance(changes, says):
+    found = type_errors(Outer(**{"name": "n", **changes}))
+    assert found == [] if says is None else re.fullmatch(says, "; ".join(found))
+
+
+@pytest.mark.parametrize(
+    ("rate", "fits"),
+    [(1, True), (2**53, True), (2**53 + 1, False), (10**400, False), (True, False),
+     (float("inf"), False), (float("nan"), False), ("1", False)],
+)  # fmt: skip
+def test_floats_of_an_instance(rate, fits):
+    assert (type_errors(Inner(1, rate)) == []) == fits
 
 
 json_values = st.recursive(

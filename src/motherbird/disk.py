@@ -1,8 +1,7 @@
-"""The primitives of writing, each a named point at which a test can make it fail, or die.
+"""The primitives of writing, with a hook that lets tests make each of them fail.
 
-Whoever promises that something survives a fault writes through these alone. `watch` is None in the
-product; a test sets it, is told of every primitive before it begins and after it is done, and may
-raise an OSError, end the process, or take notes.
+Code that has to survive faults writes only with these. `watch` is None except in tests: it is
+called before and after every primitive, and may raise an OSError or end the process.
 """
 
 import errno
@@ -16,13 +15,13 @@ from typing import Any
 
 from .errors import MotherbirdError
 
-# "before" or "after", the primitive's name, the path, and what else it was called with.
+# Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
 watch: Watch | None = None
 
 
 class NoRoomError(MotherbirdError):
-    """There is too little space for what is to be written."""
+    """The disk has too little free space."""
 
     code = "no-room"
 
@@ -35,13 +34,13 @@ def _point(name: str, path: Path, detail: Any = None) -> Iterator[None]:
         yield
         if watch is not None:
             watch("after", name, path, detail)
-    except OSError as error:  # a write to a full disk does not say where it was
+    except OSError as error:  # a failed write has no file name
         error.filename = error.filename or str(path)
         raise
 
 
 def mkdir(path: Path) -> None:
-    """Make a directory; its parents are there."""
+    """Create a directory in an existing one."""
     with _point("mkdir", path):
         path.mkdir()
 
@@ -49,19 +48,18 @@ def mkdir(path: Path) -> None:
 def write(path: Path, chunks: Iterable[bytes | memoryview], size: int) -> str:
     """Write a new file and wait until its bytes are on the disk.
 
-    The space is reserved first, so that a full disk shows before anything is written. The file
-    must not exist, and is no link.
+    The space is reserved first, so that a full disk is noticed before anything is written.
 
     Args:
-        path: the file.
-        chunks: what it holds.
-        size: bytes of all chunks together.
+        path: the file; it must not exist, and links are not followed.
+        chunks: its content.
+        size: bytes of all chunks.
 
     Returns:
-        SHA-256 of the bytes that were meant, in hexadecimal.
+        SHA-256 of the chunks, in hexadecimal.
 
     Raises:
-        OSError: naming the path; what is half written is left to the caller.
+        OSError: with the path; a partly written file is not removed.
     """
     digest = hashlib.sha256()
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -72,16 +70,16 @@ def write(path: Path, chunks: Iterable[bytes | memoryview], size: int) -> str:
             if size and hasattr(os, "posix_fallocate"):
                 try:
                     os.posix_fallocate(handle, 0, size)
-                except OSError as error:  # some file systems cannot
+                except OSError as error:  # not supported by some file systems
                     if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                         raise
         for chunk in chunks:
-            rest = memoryview(chunk)
-            digest.update(rest)
-            while rest:
-                with _point("write", path, rest):
-                    done = os.write(handle, rest[: 1 << 30])
-                rest = rest[done:]
+            left = memoryview(chunk)
+            digest.update(left)
+            while left:
+                with _point("write", path, left):
+                    done = os.write(handle, left[: 1 << 30])
+                left = left[done:]
         with _point("sync", path):
             os.fsync(handle)
     except BaseException:
@@ -93,8 +91,8 @@ def write(path: Path, chunks: Iterable[bytes | memoryview], size: int) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or the names in a directory, are on the disk."""
-    # Windows can neither open nor sync a directory; there the rename has to do.
+    """Wait until the bytes of a file, or the names in a directory, are on the disk."""
+    # Windows cannot open a directory to sync it.
     if os.name == "nt" and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -106,22 +104,22 @@ def sync(path: Path) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or a directory another name."""
+    """Rename a file or a directory."""
     with _point("rename", old, new):
         os.rename(old, new)
 
 
 def replace(old: Path, new: Path) -> None:
-    """Give a file the name of another, which is gone in the same step."""
+    """Rename a file, and replace an existing file of that name."""
     with _point("replace", old, new):
         os.replace(old, new)
 
 
 def rename_new(old: Path, new: Path) -> None:
-    """`rename` that never takes a name that is there, not even an empty directory's.
+    """Rename a file or a directory to a name that does not exist.
 
     Raises:
-        FileExistsError: the name is taken.
+        FileExistsError: the name exists, even as an empty directory.
     """
     with _point("rename", old, new):
         done = _renameat2(old, new, 1)  # RENAME_NOREPLACE
@@ -134,21 +132,21 @@ def rename_new(old: Path, new: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two names in one step, so that no kill finds neither; False where none can."""
+    """Exchange two names atomically; returns False if the system does not support that."""
     with _point("exchange", first, second):
         return _renameat2(first, second, 2) == 0  # RENAME_EXCHANGE
 
 
 def _renameat2(old: Path, new: Path, flag: int) -> int | None:
-    """The errno of Linux' renameat2, 0 if it worked; None where there is none."""
+    """Call Linux' renameat2; returns its errno, 0 for success, or None if not supported."""
     import ctypes
 
-    here = -100  # AT_FDCWD
+    cwd = -100  # AT_FDCWD
     library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     call = getattr(library, "renameat2", None)
     if call is None:
         return None
-    if call(here, os.fsencode(old), here, os.fsencode(new), flag) == 0:
+    if call(cwd, os.fsencode(old), cwd, os.fsencode(new), flag) == 0:
         return 0
     number = ctypes.get_errno()
     return None if number in (errno.ENOSYS, errno.EINVAL) else number
@@ -161,7 +159,7 @@ def unlink(path: Path) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory with all that is in it, or a file; what is gone already is fine."""
+    """Remove a file, or a directory with its content; a missing one is ignored."""
     with _point("remove", directory):
         if directory.is_symlink() or not directory.is_dir():
             directory.unlink(missing_ok=True)
@@ -170,10 +168,10 @@ def remove(directory: Path) -> None:
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Refuse what will not fit; 10% are left for others.
+    """Raise an error if there is not enough space for ``size`` bytes and 10% more.
 
     Raises:
-        NoRoomError: with what is needed and what is free.
+        NoRoomError: with the needed and the free space.
     """
     with _point("room", directory, size):
         free = shutil.disk_usage(directory).free
@@ -181,5 +179,5 @@ def check_room(directory: Path, size: int) -> None:
         raise NoRoomError(
             f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free",
             str(directory),
-            "free space; what was saved before is untouched",
+            "free space; earlier files are unchanged",
         )

@@ -1,14 +1,14 @@
-"""The few exceptions a user meets.
+"""Exceptions for errors that users can cause.
 
-Every one has three parts: what was given, where, and how to go on. The command line prints them as
-``error: <what>: <where>: <how>`` and exits with the class's ``exit_code``.
+Each has three parts: what is wrong, where, and how to fix it. The command line prints them as
+``error: <what>: <where>: <how>`` and exits with the ``exit_code`` of the class.
 """
 
 from types import ModuleType
 
 
 class MotherbirdError(Exception):
-    """Base of all errors that a user can cause; never raised itself."""
+    """Base class; not raised itself."""
 
     exit_code = 1
     code = "failed"
@@ -18,61 +18,61 @@ class MotherbirdError(Exception):
         super().__init__(": ".join(part for part in (what, where, how) if part))
 
     def __reduce__(self) -> tuple[type["MotherbirdError"], tuple[str, str, str]]:
-        """Arrive whole from another process."""
+        """Support pickling, so that errors of worker processes can be raised in the parent."""
         return type(self), (self.what, self.where, self.how)
 
 
 class InputError(MotherbirdError, ValueError):
-    """Refused before any work: an argument, a file or a configuration that cannot be used."""
+    """An argument, a file or a configuration cannot be used; raised before any work is done."""
 
     exit_code = 2
     code = "input"
 
 
 class OutputExistsError(InputError):
-    """The output path holds something that motherbird did not write."""
+    """The output path exists and was not written by motherbird."""
 
     code = "output-exists"
 
 
 class DamagedError(MotherbirdError):
-    """A file is not what it claims to be: truncated, altered, or tensors missing from it."""
+    """A file is truncated, was changed, or lacks tensors."""
 
     code = "damaged"
 
 
 class NotTextError(DamagedError):
-    """A file that is no text at all: binary, in another encoding, unreadable, too large."""
+    """A file is not text: it is binary, in another encoding, unreadable or too large."""
 
     code = "not-text"
 
 
 class FetchError(MotherbirdError):
-    """Something from elsewhere cannot be had: a package, a data set."""
+    """A package or a dataset cannot be downloaded."""
 
     code = "fetch"
 
 
 class WorkerError(MotherbirdError):
-    """A process that worked for us, or with us, died or hung."""
+    """A worker process, or another rank, died, hung or failed."""
 
     code = "worker"
 
 
 class ParityError(MotherbirdError):
-    """An exported file does not compute what the model does."""
+    """The outputs of an exported file differ from those of the model."""
 
     code = "parity"
 
 
 class DivergedError(MotherbirdError, FloatingPointError):
-    """Training went wrong: a loss that is not finite."""
+    """Training diverged: the loss is not finite."""
 
     code = "diverged"
 
 
 class StoppedError(MotherbirdError):
-    """A signal ended the work in good order; what was done is saved."""
+    """A signal stopped the work; its state is saved."""
 
     code = "stopped"
 
@@ -82,13 +82,13 @@ class StoppedError(MotherbirdError):
 
 
 class MissingExtraError(InputError, ImportError):
-    """An optional dependency is not installed; the message holds the pip line."""
+    """An optional dependency is not installed; the message has the pip command."""
 
     code = "missing-extra"
 
 
 def require_extra(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or raise MissingExtraError naming the extra that brings it."""
+    """Import ``module``, or raise MissingExtraError with the extra that installs it."""
     from importlib import import_module
 
     try:

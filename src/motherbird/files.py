@@ -1,38 +1,35 @@
-"""The one module that writes. What it names as finished is complete, or does not exist.
+"""Atomic writes: a file or directory with its final name is complete.
 
-The protocol for a file: temporary name in the same directory, write, fsync, rename, fsync of the
-directory. For a directory of our own the same, with ``motherbird.json`` inside: a list of the files
-that we wrote, with the SHA-256 of each. That list is what makes a directory "ours": only such a
-directory, and only while it holds nothing else, is ever replaced.
+A file is written under a temporary name in the same directory, synced, and renamed. A directory is
+written in the same way, with a manifest: ``motherbird.json``, which lists its files with their
+SHA-256. Only a directory with a manifest is ever replaced, and only if it has no other files.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import disk
 from .errors import DamagedError, InputError, OutputExistsError
+from .lock import locked as locked
 
 MANIFEST = "motherbird.json"
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON strictly: duplicate keys, NaN, Infinity and lone surrogates are refused.
+    """Parse JSON, without duplicate keys, NaN, Infinity or lone surrogates.
 
     Raises:
-        ValueError, RecursionError: it is not strict JSON.
+        ValueError, RecursionError: the text is not such JSON.
     """
     value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    if "\\u" in text:  # an escape can make a lone surrogate, which is no text
+    if "\\u" in text:  # an escape can be a lone surrogate
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
@@ -41,7 +38,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {key!r} stands there twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         result[key] = value
     return result
 
@@ -54,7 +51,7 @@ def read_json(path: Path) -> Any:
     """Read a file with `parse_json`.
 
     Raises:
-        InputError: the file is missing, unreadable or not strict JSON.
+        InputError: the file is missing, unreadable or invalid.
     """
     try:
         return parse_json(path.read_text(encoding="utf-8"))
@@ -70,10 +67,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one step.
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path, then rename that file to ``path``.
 
-    An existing file is replaced; on any failure it is left as it was and nothing new remains.
+    An existing file is replaced; if an error occurs, it is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
@@ -81,7 +78,7 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         disk.sync(temporary)
         disk.replace(temporary, path)
-    except OSError as error:  # a write to a full disk does not say where it was
+    except OSError as error:  # a failed write has no file name
         error.filename = error.filename or str(path)
         raise
     finally:
@@ -90,56 +87,56 @@ def write_file(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str | bytes) -> None:
-    """`write_file` for what is in memory."""
+    """Write text (as UTF-8) or bytes with `write_file`."""
     data = text.encode() if isinstance(text, str) else text
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(data)
-
-    write_file(path, write)
+    write_file(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_array(path: Path, array: Any) -> None:
-    """`write_file` for a NumPy array, as .npy."""
+    """Write a NumPy array with `write_file`, as .npy."""
     import numpy as np
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # numpy would add .npy to a bare name
+        with temporary.open("wb") as file:  # numpy adds .npy to other names
             np.save(file, array)
 
     write_file(path, write)
 
 
 def check_replaceable(directory: Path, kind: str) -> None:
-    """Refuse a directory that `new_directory` may not replace.
+    """Raise an error if `new_directory` may not replace a directory.
+
+    A missing or empty directory may be replaced, and one of the same kind that was created by
+    motherbird.
 
     Raises:
-        OutputExistsError: it is a file, a link, not ours, of another kind, or holds files that we
-            did not write.
+        OutputExistsError: it is a file, a link, of another kind or origin, or has other files.
     """
-    how = "name a new folder, or remove this one yourself"
+    how = "give a new folder, or remove this one yourself"
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise OutputExistsError("the output exists and is not a folder", str(directory), how)
     if not directory.exists() or not any(directory.iterdir()):
         return
     if not (directory / MANIFEST).is_file():
-        raise OutputExistsError("the output folder was not made by motherbird", str(directory), how)
+        raise OutputExistsError(
+            "the output folder was not created by motherbird", str(directory), how
+        )
     manifest = read_manifest(directory)
     if manifest.get("kind") != kind:
         raise OutputExistsError(
             f"the output folder holds a {manifest.get('kind')}, not a {kind}", str(directory), how
         )
-    ours = {MANIFEST, *manifest["sha256"]}
-    foreign = sorted(_contents(directory) - ours)
-    if foreign:
+    others = sorted(_contents(directory) - {MANIFEST, *manifest["sha256"]})
+    if others:
         raise OutputExistsError(
-            f"the output folder also holds {foreign[0]!r}, which motherbird did not write",
+            f"the output folder also holds {others[0]!r}, which motherbird did not write",
             str(directory),
             how,
         )
 
 
 def _contents(directory: Path) -> set[str]:
+    """Return the relative paths of all files, links and empty directories."""
     return {
         p.relative_to(directory).as_posix()
         for p in directory.rglob("*")
@@ -147,37 +144,28 @@ def _contents(directory: Path) -> set[str]:
     }
 
 
-def digests_of(manifest: Path) -> dict[str, str]:
-    """SHA-256 by name of a manifest from elsewhere; no name leads out of its folder.
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}.
 
     Raises:
-        DamagedError: it is none, or one does.
+        InputError: the file is missing or not JSON.
+        DamagedError: it is not a manifest, or names a file outside the directory.
     """
-    try:
-        digests = read_json(manifest)["sha256"]
-        names = [PurePosixPath(name) for name in digests]
-        digests = dict(digests)
-    except (InputError, TypeError, KeyError, ValueError) as error:
-        raise DamagedError("not a manifest of motherbird", str(manifest)) from error
-    for name in names:
-        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-            raise DamagedError(f"it names a file outside its folder, {str(name)!r}", str(manifest))
-    return digests
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}."""
-    manifest = read_json(directory / MANIFEST)
+    path = directory / MANIFEST
+    manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
-        raise DamagedError("not a manifest of motherbird", str(directory / MANIFEST))
+        raise DamagedError("not a manifest of motherbird", str(path))
+    for name in manifest["sha256"]:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise DamagedError(f"it names a file outside its folder, {name!r}", str(path))
     return manifest
 
 
 def check_files(directory: Path, names: list[str]) -> None:
-    """Compare files with the manifest beside them or one folder up, where there is one.
+    """Verify files by the manifest in their directory or its parent; without one, do nothing.
 
     Raises:
-        DamagedError: a file's bytes are not those that were written.
+        DamagedError: a file was changed.
     """
     for home in (directory, directory.parent):
         if not (home / MANIFEST).is_file():
@@ -190,16 +178,16 @@ def check_files(directory: Path, names: list[str]) -> None:
                 raise DamagedError(
                     "the file was changed after it was written (its SHA-256 differs)",
                     str(file),
-                    "copy it again from its source",
+                    "copy it from its source again",
                 )
 
 
 def check_directory(directory: Path, kind: str) -> None:
-    """Verify a directory of ours, whole: every file is there and as written, and nothing else is.
+    """Verify all files of a directory by its manifest.
 
     Raises:
-        InputError: it is missing, not ours, or of another kind.
-        DamagedError: what is wrong, with the file's name.
+        InputError: the directory is missing, has no manifest, or is of another kind.
+        DamagedError: a file is missing, was changed, or is not in the manifest; it is named.
     """
     if not (directory / MANIFEST).is_file():
         what = "not a folder that motherbird finished" if directory.is_dir() else "no such folder"
@@ -213,8 +201,7 @@ def check_directory(directory: Path, kind: str) -> None:
     if manifest.get("kind") != kind:
         raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
     names = set(manifest["sha256"])
-    there = _contents(directory) - {MANIFEST}
-    for name in sorted(names ^ there):
+    for name in sorted(names ^ (_contents(directory) - {MANIFEST})):
         what = "is missing" if name in names else "is not in the folder's manifest"
         raise DamagedError(f"the file {what}", str(directory / name))
     for name in [MANIFEST, *sorted(names)]:
@@ -224,30 +211,30 @@ def check_directory(directory: Path, kind: str) -> None:
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
-    """A manifest as it is written, with a SHA-256 of what it says: a change in itself is found."""
-    said = {key: value for key, value in manifest.items() if key != "own"}
-    own = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**said, "own": own}, indent=1) + "\n"
+    """Return the text of a manifest; "own" is the SHA-256 of its other keys."""
+    content = {key: value for key, value in manifest.items() if key != "own"}
+    own = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "own": own}, indent=1) + "\n"
 
 
 @contextlib.contextmanager
-def unfinished(
+def resumable_directory(
     directory: Path, kind: str, plan: dict[str, Any], *, wait: bool = False
 ) -> Iterator[Path]:
-    """A hidden folder beside ``directory`` for work that takes long, and goes on after a kill.
+    """Provide a hidden work directory beside ``directory`` for long work that can be resumed.
 
-    What an earlier try left there is kept if its plan was the same, and removed if not. At the end
-    of the block the folder is removed; whatever fails inside the block leaves it.
+    The files of an earlier, interrupted attempt are kept if its plan was the same, and removed
+    otherwise. The work directory is removed at the end of the block, unless an error occurs.
 
     Args:
-        directory: what is to be made, by `new_directory` inside the block.
-        kind: of it.
-        plan: what the work depends on, as JSON.
-        wait: for another process that is at it, instead of refusing.
+        directory: the output, to be created with `new_directory` inside the block.
+        kind: its kind.
+        plan: everything that the work depends on, as JSON.
+        wait: wait for another process that works on it, instead of raising an error.
 
     Raises:
         OutputExistsError: see `check_replaceable`.
-        InputError: another process is at it.
+        InputError: another process is working on it.
     """
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
@@ -255,125 +242,46 @@ def unfinished(
     lock = work / "lock"
     with locked(lock, wait):
         text = json.dumps(plan, sort_keys=True)
-        written = work / "plan.json"
-        if not written.is_file() or written.read_text(encoding="utf-8") != text:
-            _empty(work, but=lock)
-            write_text(written, text)
-        for path in work.glob(".*.tmp"):  # of writes that were killed
-            path.unlink() if path.is_file() else shutil.rmtree(path)
+        plan_file = work / "plan.json"
+        if not plan_file.is_file() or plan_file.read_text(encoding="utf-8") != text:
+            _empty(work, except_for=lock)
+            write_text(plan_file, text)
+        for path in work.glob(".*.tmp"):  # from interrupted writes
+            disk.remove(path)
         done = False
         try:
             yield work
             done = True
         finally:
-            if done or set(work.iterdir()) <= {lock, written}:  # or nothing was done yet
-                _empty(work, but=lock)
-                with contextlib.suppress(OSError):  # who waits for it may have a new lock there
+            if done or set(work.iterdir()) <= {lock, plan_file}:  # or nothing was written
+                _empty(work, except_for=lock)
+                with contextlib.suppress(OSError):  # a waiting process may have a new lock there
                     lock.unlink()
                     work.rmdir()
 
 
-def _empty(folder: Path, but: Path) -> None:
+def _empty(folder: Path, except_for: Path) -> None:
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path != but:
-            path.unlink()
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
-    """Hold a lock that the kernel releases when the process ends, however it ends.
-
-    Yields a function that raises InputError if the lock's file is no longer the one that is held.
-
-    Args:
-        path: the file; it stays when the lock is given back.
-        wait: for who has it, instead of refusing.
-
-    Raises:
-        InputError: another process has it; which one, where, and since when.
-    """
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except FileNotFoundError:
-            continue  # as below
-        except FileExistsError:  # no folder, or one that was moved while mkdir looked at it
-            if os.path.lexists(path.parent) and not path.parent.is_dir():
-                raise
-            continue
-        with file:
-            if os.name == "posix":
-                import fcntl
-
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                except OSError as error:
-                    raise InputError(
-                        f"another process ({_holder(path)}) is working on it",
-                        str(path.parent),
-                        "wait for it, or stop it",
-                    ) from error
-                if not _is_still(file.fileno(), path):
-                    continue  # who held it has finished, and removed it
-            file.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write(f"pid {os.getpid()} on {platform.node()} since {since}")
-            file.flush()
-
-            try:
-                yield partial(_check_lock, file.fileno(), path)
-            finally:
-                file.truncate(0)  # whoever comes next is not to be taken for us
-            return
-
-
-def _holder(path: Path) -> str:
-    """Who holds a lock; it has a moment to write that down."""
-    for _ in range(100):
-        with contextlib.suppress(FileNotFoundError):
-            if text := path.read_text().strip():
-                return text
-        time.sleep(0.01)
-    return "unknown"
-
-
-def _check_lock(handle: int, path: Path) -> None:
-    if os.name == "posix" and not _is_still(handle, path):
-        raise InputError(
-            "the lock was removed or replaced while it was held",
-            str(path),
-            "let one process at a time work there, and start again",
-        )
-
-
-def _is_still(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
+        if path != except_for:
+            disk.remove(path)
 
 
 @contextlib.contextmanager
 def new_directory(
-    directory: Path,
-    kind: str,
-    work: Path | None = None,
-    digests: dict[str, str] | None = None,
+    directory: Path, kind: str, work: Path | None = None, digests: dict[str, str] | None = None
 ) -> Iterator[Path]:
-    """Give a temporary directory to fill; at the end of the block it becomes ``directory``.
+    """Provide a temporary directory that is renamed to ``directory`` at the end of the block.
 
-    A directory of our own is replaced, an empty one too; whatever fails inside the block leaves
-    the old one as it was.
+    An existing directory that `check_replaceable` allows is replaced. If an error occurs inside the
+    block, it is unchanged.
 
     Args:
-        directory: what is made.
-        kind: of it, for its manifest.
-        work: where the temporary one lies, such as a folder of `unfinished`; beside it if not set.
-        digests: SHA-256 by name of files that the block writes by `disk.write`, which it enters
-            here; such a directory is new, and replaces nothing.
+        directory: the output.
+        kind: its kind, for the manifest.
+        work: parent of the temporary directory, for example a `resumable_directory`; that of
+            ``directory`` if not given.
+        digests: SHA-256 by name, filled inside the block for files written with `disk.write`. A
+            directory with digests never replaces another one.
 
     Raises:
         OutputExistsError: see `check_replaceable`.
@@ -383,9 +291,7 @@ def new_directory(
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex
-    fresh = (work or directory.parent) / f".{directory.name}.{token}.tmp"
-    old = directory.parent / f".{directory.name}.{token}.old"
+    fresh = (work or directory.parent) / f".{directory.name}.{uuid.uuid4().hex}.tmp"
     disk.mkdir(fresh)
     try:
         yield fresh
@@ -396,31 +302,36 @@ def new_directory(
         text = _manifest_text(manifest).encode()
         disk.write(fresh / MANIFEST, [text], len(text))
         for path in [*fresh.rglob("*"), fresh]:
-            if path.relative_to(fresh).as_posix() not in {MANIFEST, *(digests or {})}:
+            if path.relative_to(fresh).as_posix() not in {MANIFEST, *known}:
                 disk.sync(path)
         if digests is None:
             check_replaceable(directory, kind)
-        if digests is not None:
-            disk.rename_new(fresh, directory)
-        elif not directory.exists():
-            disk.rename(fresh, directory)
-        elif not disk.exchange(fresh, directory):  # if so, the old one is now called `fresh`
-            disk.rename(directory, old)
-            try:
-                disk.rename(fresh, directory)
-            except BaseException:
-                disk.rename(old, directory)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        try:
+            _replace_directory(fresh, directory)
             disk.sync(directory.parent)
-        except OSError:
-            if digests is not None:  # a name that may be gone tomorrow is none
+        else:
+            disk.rename_new(fresh, directory)
+            try:
+                disk.sync(directory.parent)
+            except OSError:  # the name could be lost in a power failure
                 with contextlib.suppress(OSError):
                     disk.rename(directory, fresh)
-            raise
+                raise
     except OSError as error:
         error.filename = error.filename or str(directory)
         raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace_directory(fresh: Path, directory: Path) -> None:
+    if not directory.exists():
+        disk.rename(fresh, directory)
+    elif not disk.exchange(fresh, directory):  # after an exchange, `fresh` is the old directory
+        old = directory.parent / f"{fresh.stem}.old"
+        disk.rename(directory, old)
+        try:
+            disk.rename(fresh, directory)
+        except BaseException:
+            disk.rename(old, directory)
+            raise
+        shutil.rmtree(old, ignore_errors=True)

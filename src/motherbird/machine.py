@@ -1,4 +1,4 @@
-"""What is measured on: the CPU, its units, threads, versions, variables, and memory."""
+"""The machine: CPU, threads, versions, environment variables, and memory."""
 
 import ctypes
 import os
@@ -9,29 +9,36 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Instructions that decide how fast products are; names as in /proc/cpuinfo.
-UNITS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8",
-         "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve")  # fmt: skip
+# Instruction sets that matter for the speed of matmuls, with their names in /proc/cpuinfo.
+ISA_EXTENSIONS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8",
+    "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve",
+)  # fmt: skip
 PACKAGES = ("motherbird", "torch", "numpy", "transformers", "sentence-transformers", "onnx",
             "onnxruntime", "openvino", "nncf")  # fmt: skip
-# Variables by which others change what a CPU does; those that are set are recorded.
+# Prefixes of environment variables that change how libraries use the CPU.
 VARIABLES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "GOMP_", "KMP_", "OV_", "ORT_",
              "MALLOC_", "LD_PRELOAD")  # fmt: skip
-GROUP = Path("/sys/fs/cgroup")  # where a container says how much memory it may have
+CGROUP = Path("/sys/fs/cgroup")  # has the memory limit of a container
 
 
-def describe(threads: int) -> dict[str, Any]:
-    """This machine, as the JSON's "machine"."""
+def describe(threads: int | None = None) -> dict[str, Any]:
+    """Return a description of this machine for reports, as JSON.
+
+    Args:
+        threads: threads that are used; those of torch if not given.
+    """
     import torch
 
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    name = _cpuinfo("model name") or torch.cpu.get_capabilities().get("cpu_name")
     return {
-        "cpu": name,
-        "units": units(),
+        "cpu": name or platform.processor() or platform.machine(),
+        "isa_extensions": isa_extensions(),
         "cores": physical_cores(),
-        "threads": threads,
+        "threads": torch.get_num_threads() if threads is None else threads,
         "memory_gb": round(_meminfo("MemTotal") / 1e9, 1) if Path("/proc/meminfo").exists() else 0,
         "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
         "python": platform.python_version(),
         "versions": versions(),
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
@@ -40,9 +47,9 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the checkout that this code is, with a "+" if it was changed; None where installed."""
+    """Return the git commit of this checkout, with "+" if files changed; None if installed."""
     home = Path(__file__).parents[2]
-    if not (home / ".git").exists():  # a repository around it would be somebody else's
+    if not (home / ".git").exists():  # a repository further up is another project's
         return None
     command = ["git", "-C", str(home), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
@@ -52,14 +59,14 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def units() -> list[str]:
-    """Those of `UNITS` that the CPU has."""
+def isa_extensions() -> list[str]:
+    """Return those of `ISA_EXTENSIONS` that the CPU supports; on Linux only."""
     flags = _cpuinfo("flags", "Features").split()
-    return [unit for unit in UNITS if unit in flags]
+    return [name for name in ISA_EXTENSIONS if name in flags]
 
 
 def versions() -> dict[str, str]:
-    """The installed ones of `PACKAGES`."""
+    """Return the versions of those of `PACKAGES` that are installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -70,29 +77,26 @@ def versions() -> dict[str, str]:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, two hyper-threads of one core counted once."""
+    """Return the number of physical cores that this process may use."""
     try:
-        mine = os.sched_getaffinity(0)
-        files = [
-            Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in mine
-        ]
-        return len({file.read_text() for file in files})
+        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        return len({Path(topology.format(n)).read_text() for n in os.sched_getaffinity(0)})
     except (AttributeError, OSError):  # not on Linux
         return os.cpu_count() or 1
 
 
 def available_mb() -> float | None:
-    """Memory that processes can still get before something must go; None where nobody says.
+    """Return the memory in MB that processes can still allocate; None if the system has no figure.
 
-    The smaller of what the kernel estimates and what the container's limit leaves.
+    It is the smaller of the kernel's estimate and what is left of the container's limit.
     """
     if not Path("/proc/meminfo").exists():
         return None
     free = _meminfo("MemAvailable")
     try:
-        limit = int((GROUP / "memory.max").read_text())
-        counts = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
-        used = int((GROUP / "memory.current").read_text()) - int(counts["inactive_file"])
+        limit = int((CGROUP / "memory.max").read_text())
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text()) - int(counts["inactive_file"])
         free = min(free, limit - used)
     except (OSError, ValueError, KeyError):  # no limit ("max"), or no such group
         pass
@@ -100,7 +104,7 @@ def available_mb() -> float | None:
 
 
 def own_memory_mb(key: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process; outside Linux the peak of its life."""
+    """Return VmRSS (resident) or VmHWM (peak) of this process in MB; outside Linux, the peak."""
     try:
         return _field(Path("/proc/self/status"), key) * 1024 / 1e6
     except OSError:
@@ -112,17 +116,23 @@ def own_memory_mb(key: str) -> float:
         return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
 
 
-def give_back_memory() -> None:
-    """Return to the system what was freed and lies in pieces between what is in use (glibc)."""
+def release_memory() -> None:
+    """Return freed memory to the system, also from fragmented heaps (glibc only)."""
     with suppress(OSError, AttributeError, TypeError):  # no C library with malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def forget_peak() -> None:
-    """Let VmHWM start anew, where the kernel allows it; freed memory is given back before."""
-    give_back_memory()
+def reset_peak_memory() -> None:
+    """Release freed memory and reset VmHWM, where the kernel allows it."""
+    release_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def be_killed_first() -> None:
+    """Let Linux end this process first if memory runs out, not its parent or another program."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _meminfo(key: str) -> int:

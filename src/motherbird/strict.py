@@ -1,9 +1,9 @@
-"""Load a frozen dataclass from TOML strictly: every mistake is found, named, and told at once.
+"""Dataclasses from TOML or JSON, with strict type checks: one error lists all mistakes.
 
-What a field may be: str, int, float, bool, a Literal, ``X | None``, ``list[X]``, ``tuple[X, ...]``,
-``dict[str, X]`` or another dataclass. A float takes whole numbers too, and has to be finite. A
-dataclass that raises InputError in ``__post_init__`` is a mistake at its own place. A field whose
-name ends in an underscore has a key without it: ``from_`` is "from".
+Fields may be str, int, float, bool, a Literal, ``X | None``, ``list[X]``, ``tuple[X, ...]``,
+``dict[str, X]`` or another dataclass. A float field accepts integers, and must be finite. An
+InputError in ``__post_init__`` is reported with the key of the dataclass. A field whose name ends
+in an underscore has a key without it: ``from_`` is "from".
 """
 
 import contextlib
@@ -27,11 +27,11 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     Args:
         kind: a dataclass.
         path: the file.
-        changes: "a.b=c" each, made before anything is checked; c is TOML, or else a string. Items
-            of a list are named by number: "phases.0.tokens=1000".
+        changes: overrides of the form "a.b=c", where c is TOML or a string. Items of a list are
+            addressed by index: "phases.0.tokens=1000".
 
     Raises:
-        InputError: the file cannot be read, is not TOML, or does not fit; it lists all mistakes.
+        InputError: the file cannot be read, is not TOML, or has invalid keys or values.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -48,15 +48,15 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
 
 
 def build(kind: type[T], data: object, where: str) -> T:
-    """Make a dataclass of parsed TOML or JSON.
+    """Build a dataclass from parsed TOML or JSON.
 
     Args:
         kind: a dataclass.
-        data: what a parser gave.
-        where: the file, for messages.
+        data: the parsed value.
+        where: the file, for error messages.
 
     Raises:
-        InputError: listing all mistakes.
+        InputError: there are mistakes; it lists all of them.
     """
     mistakes: list[str] = []
     made = _value(kind, data, "", mistakes)
@@ -65,8 +65,22 @@ def build(kind: type[T], data: object, where: str) -> T:
     return cast(T, made)
 
 
+def type_errors(instance: Any) -> list[str]:
+    """Return what is wrong with the types of the fields of a dataclass instance.
+
+    They are checked as in `build`, except that a list is not a tuple, and a float field accepts an
+    integer only if a float can represent it exactly.
+    """
+    mistakes: list[str] = []
+    for name, kind in get_type_hints(type(instance)).items():
+        given, count = getattr(instance, name), len(mistakes)
+        if _value(kind, given, name, mistakes) != given and len(mistakes) == count:
+            mistakes.append(f"{name} = {given!r} is not {describe(kind)}")
+    return mistakes
+
+
 def plain(made: Any) -> Any:
-    """A dataclass as what `build` makes it of again; keys that are None are left out."""
+    """Convert a dataclass to the value that `build` reads; keys that are None are omitted."""
     if is_dataclass(made):
         values = ((field.name.rstrip("_"), getattr(made, field.name)) for field in fields(made))
         return {key: plain(value) for key, value in values if value is not None}
@@ -78,42 +92,42 @@ def plain(made: Any) -> Any:
 
 
 def change(data: dict[str, Any], text: str) -> None:
-    """Make one change in what a parser gave.
+    """Apply an override to parsed TOML, in place.
 
     Args:
-        data: what is changed.
+        data: the parsed value.
         text: "a.b=c"; see `load`.
 
     Raises:
-        InputError: it has another form, or leads nowhere.
+        InputError: it has another form, or addresses something that does not exist.
     """
-    name, equals, given = text.partition("=")
-    keys = name.strip().split(".")
+    path, equals, given = text.partition("=")
+    keys = path.strip().split(".")
     if not equals or not all(keys):
         raise InputError("not of the form a.b=c", text)
     try:
         value = tomllib.loads(f"value = {given}")["value"]
     except tomllib.TOMLDecodeError:
         value = given
-    here: Any = data
-    for depth, key in enumerate(keys):
+    parent: Any = data
+    for depth, name in enumerate(keys):
         last = depth == len(keys) - 1
-        if isinstance(here, list) and key.isdecimal() and int(key) < len(here):
-            place: Any = int(key)
-        elif isinstance(here, dict):
-            place = key
+        if isinstance(parent, list) and name.isdecimal() and int(name) < len(parent):
+            key: Any = int(name)
+        elif isinstance(parent, dict):
+            key = name
             if not last:
-                here.setdefault(key, {})
+                parent.setdefault(key, {})
         else:
             raise InputError(f"there is no {'.'.join(keys[: depth + 1])} to set", text)
         if last:
-            here[place] = value
+            parent[key] = value
         else:
-            here = here[place]
+            parent = parent[key]
 
 
 def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
-    """``given`` as a ``kind``; what is wrong goes to ``mistakes``, and the result is of no use."""
+    """Convert ``given`` to ``kind``; after a mistake, the result is meaningless."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _one_of(kind, given, at, mistakes)
@@ -124,7 +138,7 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     if origin is dict and isinstance(given, dict):
         return {k: _value(arguments[1], x, _join(at, k), mistakes) for k, x in given.items()}
     if kind is float and type(given) in (int, float) and abs(cast(float, given)) < math.inf:
-        with contextlib.suppress(OverflowError):  # a whole number of 400 digits
+        with contextlib.suppress(OverflowError):  # an integer of 400 digits
             return float(cast(float, given))
     if kind is not float and _is_plain(kind, given):
         return given
@@ -180,7 +194,7 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
 
 
 def describe(kind: Any) -> str:
-    """A type in words: "a number", "one of a, b", "a list of text"."""
+    """Describe a type in an error message: "a number", "one of a, b", "a list of text"."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

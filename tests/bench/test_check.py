@@ -1,6 +1,7 @@
-"""Correctness first: what is wrong is called wrong, a NaN never passes."""
+"""Wrong systems are recognized, and a NaN never passes."""
 
 import dataclasses
+import math
 
 import fake_peer
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from motherbird.bench import check as checks
 from motherbird.bench import pool as pools
 from motherbird.bench.check import cases, check
+from motherbird.errors import WorkerError
 
 
-def wanted(job):
+def reference(job):
     def of(system):
         return np.concatenate([fake_peer.vectors([d]) for c in cases(system, job) for d in c])
 
@@ -22,7 +24,7 @@ def wanted(job):
 def result(job, pool, monkeypatch):
     monkeypatch.setattr(pools, "START_LIMIT", 3.0)
     monkeypatch.setattr(checks, "LIMIT", 1.0)
-    return lambda name: check(fake_peer.system(name), job, pool, wanted(job))
+    return lambda name: check(fake_peer.system(name), job, pool, reference(job))
 
 
 def test_the_documents(job):
@@ -60,15 +62,15 @@ def test_off(result):
     [("raises", "two lines"), ("dies", "code 7"), ("refuses", "int7"), ("hangs", "no answer"),
      ("unprepared", "no conversion")],
 )  # fmt: skip
-def test_who_cannot_run(name, reason, result):
+def test_systems_that_cannot_run(name, reason, result):
     found = result(name)
     assert not found.runs and found.correct is None and found.cosine is None
     assert reason in found.reason
 
 
-def test_no_truth_no_verdict(job, pool):
+def test_without_reference_vectors(job, pool):
     def none(system):
-        raise checks.WorkFailed("the weights are damaged")
+        raise WorkerError("the weights are damaged")
 
     found = check(fake_peer.system("right"), job, pool, none)
     assert found.reason == "the weights are damaged" and not found.runs
@@ -76,3 +78,11 @@ def test_no_truth_no_verdict(job, pool):
 
 def test_every_dtype_has_its_bar():
     assert checks.AGREEMENT == {"float32": 0.99999, "bfloat16": 0.995, "int8": 0.995}
+
+
+def test_cosines_see_nan():
+    references = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
+    vectors = np.array([[2, 0], [1, 1], [np.nan, 1], [0, 0]], np.float32)
+    values = checks.cosines(vectors, references)
+    assert values[0] == 1 and values[1] == pytest.approx(math.sqrt(0.5))
+    assert np.isnan(values[2:]).all() and np.isnan(values.min())

@@ -1,17 +1,13 @@
-"""The figures: counts against counting, medians, cosines that see NaN, the ceiling."""
+"""Floating-point operations against counting, and the roofline."""
 
-import math
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird import EncoderConfig, pack, presets
-from motherbird.bench import measure
+from motherbird import EncoderConfig, presets
 from motherbird.core import flops
-from motherbird.nn import roofline
+from motherbird.nn import pack, roofline
 from motherbird.nn.attention.oracle import visible
 
 
@@ -46,7 +42,7 @@ def test_flops_of_base():
 
 
 def test_the_weights_are_those_of_the_products(toy):
-    from motherbird import Encoder
+    from motherbird.nn import Encoder
 
     layer = Encoder(toy).layers[1]
     shapes = {tuple(module.weight.shape) for module in layer.modules()
@@ -54,38 +50,25 @@ def test_the_weights_are_those_of_the_products(toy):
     assert set(flops.matmul_shapes(toy)) == shapes and len(flops.matmul_shapes(toy)) == 4
 
 
-def test_median_and_spread():
-    assert measure.median([3.0, 1.0, 2.0]) == 2.0 and measure.median([]) is None
-    assert measure.spread([3.0, 1.0, 2.0]) == 1.0
-    assert measure.spread([3.0]) is None and measure.spread([]) is None
-
-
-def test_cosines_see_nan():
-    truth = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
-    ours = np.array([[2, 0], [1, 1], [np.nan, 1], [0, 0]], np.float32)
-    values = measure.cosines(ours, truth)
-    assert values[0] == 1 and values[1] == pytest.approx(math.sqrt(0.5))
-    assert np.isnan(values[2:]).all() and np.isnan(values.min())
-
-
 @pytest.mark.parametrize("dtype", roofline.DTYPES)
-def test_the_ceiling(dtype, monkeypatch):
-    """FLOPs of the four products over the sum of their best times."""
+def test_the_roofline(dtype, monkeypatch):
+    """Operations of the four matmuls over the sum of their shortest times."""
     config = presets.nano()
     times = {(960, 320): 4.0, (320, 320): 1.0, (320, 480): 2.0}
     seen = []
 
-    def best_time(way, outputs, inputs, seconds):
+    def best_time(kernel, of, outputs, inputs, seconds):
+        assert of == dtype
         seen.append((outputs, inputs))
-        return None if way is roofline.WAYS[dtype][0] else times[outputs, inputs]
+        return None if kernel is roofline.KERNELS[dtype][0] else times[outputs, inputs]
 
     monkeypatch.setattr(roofline, "_best_time", best_time)
     flops = 2 * 4096 * 320 * (960 + 320 + 960 + 480)
     assert roofline.roofline(config, dtype, 0.0) == pytest.approx(flops / (4 + 1 + 4 + 2) / 1e12)
-    assert len(seen) == 4 * len(roofline.WAYS[dtype])
+    assert len(seen) == 4 * len(roofline.KERNELS[dtype])
 
 
-def test_no_way_no_ceiling(monkeypatch):
+def test_no_kernel_no_roofline(monkeypatch):
     def broken(weight, x):
         raise NotImplementedError
 
@@ -93,35 +76,35 @@ def test_no_way_no_ceiling(monkeypatch):
         return lambda: times.append(1)
 
     times = []
-    monkeypatch.setitem(roofline.WAYS, "int8", (broken,))
+    monkeypatch.setitem(roofline.KERNELS, "int8", (broken,))
     assert roofline.roofline(presets.nano(), "int8", 0.0) is None
-    monkeypatch.setitem(roofline.WAYS, "int8", (endless,))
-    monkeypatch.setattr(roofline, "HOPELESS", 0.0)
+    monkeypatch.setitem(roofline.KERNELS, "int8", (endless,))
+    monkeypatch.setattr(roofline, "TOO_SLOW", 0.0)
     assert roofline.roofline(presets.nano(), "int8", 0.0) is None
     assert len(times) == 2  # on few rows, of the first product
 
 
 @pytest.mark.parametrize(
-    "way", [w for dtype in ("float32", "bfloat16") for w in roofline.WAYS[dtype]],
-    ids=lambda way: way.__name__,
+    ("dtype", "kernel"),
+    [(d, kernel) for d in ("float32", "bfloat16") for kernel in roofline.KERNELS[d]],
 )  # fmt: skip
-def test_a_way_computes_the_product(way):
+def test_a_kernel_computes_the_product(dtype, kernel):
     """What is timed is the product, and not less."""
     weight, x = torch.randn(48, 32), torch.randn(64, 32)
     with torch.inference_mode():
         try:
-            y = way(weight, x)()
+            y = kernel(*(t.to(getattr(torch, dtype)) for t in (weight, x)))()
         except RuntimeError as error:
             pytest.skip(f"not on this CPU: {error}")
     torch.testing.assert_close(y.float(), x @ weight.T, atol=0.3, rtol=0.05)
 
 
-@pytest.mark.parametrize("way", roofline.WAYS["int8"], ids=lambda way: way.__name__)
-def test_an_int8_way_is_proportional_to_the_product(way):
+@pytest.mark.parametrize("kernel", roofline.KERNELS["int8"], ids=lambda kernel: kernel.__name__)
+def test_an_int8_kernel_is_proportional_to_the_product(kernel):
     weight, x = torch.randn(48, 32), torch.randn(64, 32)
     with torch.inference_mode():
         try:
-            y = way(weight, x)().float().flatten()
+            y = kernel(weight, x)().float().flatten()
         except RuntimeError as error:
             pytest.skip(f"not on this CPU: {error}")
     assert torch.cosine_similarity(y, (x @ weight.T).flatten(), dim=0) > 0.995

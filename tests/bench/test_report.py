@@ -1,4 +1,4 @@
-"""From JSON to people: everything that was measured is shown, what is wrong never is the best."""
+"""Tables and charts: every measurement is shown, and a wrong system is never the best."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ def row(system, speed, dtype="float32", workload="queries", **changes):
         "system": system, "workload": workload, "dtype": dtype, "batch": 4,
         "batch_of": "documents", "documents": 8, "tokens_per_s": speed, "ms": None,
         "spread": 0.02, "repeats": 3, "tried": {"1": 5.0}, "peak_mb": 1234.5, "loaded_mb": 900.0,
-        "ceiling_share": 0.5, "correct": True, "cosine": 1.0, "compared_with": "oracle",
+        "roofline_fraction": 0.5, "correct": True, "cosine": 1.0, "compared_with": "oracle",
         "reason": None, **changes,
     }  # fmt: skip
 
@@ -23,12 +23,13 @@ def row(system, speed, dtype="float32", workload="queries", **changes):
 def document():
     return {
         "machine": {
-            "cpu": "Some | CPU", "units": ["avx2"], "cores": 2, "threads": 2, "memory_gb": 24.0,
+            "cpu": "Some | CPU", "isa_extensions": ["avx2"], "cores": 2, "threads": 2,
+            "memory_gb": 24.0,
             "versions": {"torch": "2.13"}, "environment": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
         },
         "model": "base",
-        "ceiling_tflops": {"float32": 0.3, "bfloat16": None, "int8": 1.0},
-        "ceiling_runs": [],
+        "roofline_tflops": {"float32": 0.3, "bfloat16": None, "int8": 1.0},
+        "roofline_runs": [],
         "rows": [
             row("slow", 100.0),
             row("motherbird", 300.0, batch=2048, batch_of="tokens"),
@@ -37,7 +38,7 @@ def document():
             row("fast", 200.0),
             row("fast", 5000.0, dtype="int8"),
             row("gone", None, correct=None, reason="not installed", documents=0, batch=None,
-                peak_mb=None, ceiling_share=None, spread=None, repeats=0),
+                peak_mb=None, roofline_fraction=None, spread=None, repeats=0),
             row("motherbird", 50.0, workload="latency", ms=20.04),
         ],
         "seconds": 1800.0,
@@ -104,13 +105,13 @@ def test_reading(tmp_path, document):
         report.read(path)
 
 
-def test_a_run_held_to_less_has_a_name_of_its_own(document):
-    held = copy.deepcopy(document)
-    held["machine"]["environment"] = {"ATEN_CPU_CAPABILITY": "avx2"}
-    assert report.chart_name(held) == "performance-base-some-cpu-held-to-avx2.svg"
-    page = report.markdown([document, held])
+def test_a_run_with_fewer_instructions_has_a_name_of_its_own(document):
+    limited = copy.deepcopy(document)
+    limited["machine"]["environment"] = {"ATEN_CPU_CAPABILITY": "avx2"}
+    assert report.chart_name(limited) == "performance-base-some-cpu-limited-to-avx2.svg"
+    page = report.markdown([document, limited])
     assert page.count("## base on Some | CPU\n") == 1
-    assert page.count("## base on Some | CPU, held to AVX2\n") == 1
+    assert page.count("## base on Some | CPU, limited to AVX2\n") == 1
 
 
 @pytest.mark.filterwarnings("ignore")

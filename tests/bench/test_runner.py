@@ -1,4 +1,4 @@
-"""The plan of a run, against a clock that only counts: it ends in time, and in turns."""
+"""The schedule of a run with a simulated clock: it ends in time, and systems take turns."""
 
 import dataclasses
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from motherbird.bench import check as checks_module
 from motherbird.bench.check import Check, check
 from motherbird.bench.peers import Job, all_systems
-from motherbird.bench.pool import Answer
-from motherbird.bench.runner import NO_TIME, SIZES, Plan, measure
-from motherbird.bench.worker import WorkFailed
+from motherbird.bench.pool import EncodeResult, Pool
+from motherbird.bench.runner import NO_TIME, SIZES, MeasurementPlan, measure
 from motherbird.bench.workloads import WORKLOADS
+from motherbird.errors import WorkerError
 
 MINUTES = 45
 JOB = Job(Path("model"), Path("folder"), 2, 768, 12, 50368, 8192, 600.0)
@@ -35,8 +35,8 @@ PREPARE = {"openvino/float32": 160, "openvino/int8": 90, "openvino-dynamic/int8"
            "onnxruntime/float32": 30, "onnxruntime/int8": 40}  # fmt: skip
 
 
-class Clock:
-    """Systems that only count the seconds that they would have taken."""
+class Clock(Pool):
+    """Systems that only count the seconds they would have taken."""
 
     def __init__(self, slower=1.0, starts=8.0):
         self.now, self.slower, self.starts = 0.0, slower, starts
@@ -56,11 +56,11 @@ class Clock:
         seconds = [self.seconds(system, batch) for batch in request.batches]
         self.now += sum(seconds) + 0.05
         if self.broken.get(system.key, lambda request: False)(request):
-            raise WorkFailed("broken")
+            raise WorkerError("broken")
         vectors = [np.ones((len(batch), 4), np.float32) for batch in request.batches]
-        return Answer(seconds, 1000.0, 900.0, vectors if request.vectors else [])
+        return EncodeResult(seconds, 1000.0, 900.0, vectors if request.vectors else [])
 
-    def rest(self, system):
+    def stop(self, system):
         self.alive.discard(system)
 
     def seconds(self, system, batch):
@@ -84,11 +84,13 @@ def run(clock, systems, workloads, repeats=3, minutes=MINUTES, checked=None):
     found, steps = {}, []
     ones = np.ones((10, 4), np.float32)
 
-    def wanted(system):
+    def reference(system):
         return ones[: sum(map(len, checks_module.cases(system, JOB)))]
 
-    known = checked or {s: check(s, JOB, clock, wanted) for s in systems}
-    plan = Plan(systems, tuple(WORKLOADS[w] for w in workloads), repeats, minutes * 60.0, clock)
+    known = checked or {s: check(s, JOB, clock, reference) for s in systems}
+    plan = MeasurementPlan(
+        systems, tuple(WORKLOADS[w] for w in workloads), repeats, minutes * 60.0, clock
+    )
     measure(
         plan, JOB, clock, known,
         lambda line, count: steps.append(count),
@@ -105,15 +107,15 @@ def test_the_default_run_ends_in_time_and_measures_everything():
     assert clock.now < MINUTES * 60
     for (workload, key), pair in pairs.items():
         if pair.reason is None:
-            assert pair.runs, (workload, key)
+            assert pair.repeats, (workload, key)
         else:
             assert "at most 512" in pair.reason or "as transformers" in pair.reason
     for workload in ("short-fixed", "short-variable", "queries", "latency"):
-        runs = [len(p.runs) for (w, _), p in pairs.items() if w == workload and p.runs]
+        runs = [len(p.repeats) for (w, _), p in pairs.items() if w == workload and p.repeats]
         assert min(runs) >= 2 and sum(n == 3 for n in runs) > len(runs) / 2
     for (workload, key), pair in pairs.items():
         if workload.startswith("long") and key.split("/")[0] in ("motherbird", "transformers"):
-            assert len(pair.runs) >= 2
+            assert len(pair.repeats) >= 2
     assert pairs["short-fixed", "transformers/float32"].tried.keys() == {1, 4}
     assert pairs["queries", "openvino/bfloat16"].tried.keys() == {1, 4, 8, 16, 32}
 
@@ -125,12 +127,12 @@ def test_a_slow_machine_ends_in_time_too(slower):
     pairs = run(clock, resolved(), WORKLOADS, minutes=MINUTES - 0.5)
     assert clock.now < (MINUTES + 1) * 60
     for pair in pairs.values():
-        if pair.runs:
+        if pair.repeats:
             assert pair.reason is None
         else:
             assert pair.reason and ("at most" in pair.reason or pair.reason in (NO_TIME,)
                                     or "as transformers" in pair.reason)  # fmt: skip
-    assert sum(bool(pair.runs) for pair in pairs.values()) >= 60
+    assert sum(bool(pair.repeats) for pair in pairs.values()) >= 60
 
 
 def systems(*keys):
@@ -143,7 +145,7 @@ def test_systems_take_turns():
     pairs = run(clock, few, ["queries"])
     tail = [key for key, _ in clock.asked][-9:]
     assert tail == [s.key for s in few] * 3
-    assert all(len(pair.runs) == 3 for pair in pairs.values())
+    assert all(len(pair.repeats) == 3 for pair in pairs.values())
 
 
 def test_with_time_every_batch_size_is_tried_and_the_best_is_kept():
@@ -171,27 +173,27 @@ def test_every_system_is_given_the_same_documents():
     assert len(seen) > 20 and all(len(same) == 1 for same in seen.values())
 
 
-def test_the_peak_starts_anew_with_a_workload():
+def test_the_peak_is_reset_for_each_workload():
     clock = Clock()
     run(clock, systems("motherbird/float32"), ["queries", "latency"])
-    fresh = [request.fresh for _, request in clock.asked if not request.vectors]
-    assert sum(fresh) == 2 and fresh[0]
+    reset = [request.reset_peak for _, request in clock.asked if not request.vectors]
+    assert sum(reset) == 2 and reset[0]
 
 
 def test_shorter_documents_come_first():
     clock = Clock()
     run(clock, systems("motherbird/bfloat16"), ["long-fixed", "queries", "short-fixed"])
-    firsts = [r.batches[0][0] for _, r in clock.asked if r.fresh]
+    firsts = [r.batches[0][0] for _, r in clock.asked if r.reset_peak]
     assert len(firsts) == 3 and [len(d) for d in firsts] == sorted(map(len, firsts))
 
 
-def test_who_fails_says_why_and_the_others_go_on():
+def test_a_failure_has_a_reason_and_the_others_continue():
     clock = Clock()
     clock.broken["transformers/float32"] = lambda request: not request.vectors
     pairs = run(clock, systems("motherbird/float32", "transformers/float32"), ["queries"])
     broken = pairs["queries", "transformers/float32"]
-    assert broken.reason == "broken" and not broken.runs and broken.batch is None
-    assert len(pairs["queries", "motherbird/float32"].runs) == 3
+    assert broken.reason == "broken" and not broken.repeats and broken.batch is None
+    assert len(pairs["queries", "motherbird/float32"].repeats) == 3
 
 
 def test_a_batch_too_large_is_no_failure():
@@ -200,7 +202,7 @@ def test_a_batch_too_large_is_no_failure():
     clock.broken["openvino/float32"] = lambda request: len(request.batches[0]) >= 16
     pairs = run(clock, systems("openvino/float32"), ["queries"], minutes=600)
     pair = pairs["queries", "openvino/float32"]
-    assert pair.reason is None and len(pair.runs) == 3 and pair.batch in (1, 4, 8)
+    assert pair.reason is None and len(pair.repeats) == 3 and pair.batch in (1, 4, 8)
     assert pair.tried[16] is None and 32 not in pair.tried
 
 
@@ -211,7 +213,7 @@ def test_sorted_and_not_are_the_same_where_lengths_are():
     reason = pairs["short-fixed", "transformers-sorted/float32"].reason
     assert reason == "as transformers: all documents have one length"
     alone = run(Clock(), both[1:], ["short-fixed"])
-    assert alone["short-fixed", "transformers-sorted/float32"].runs
+    assert alone["short-fixed", "transformers-sorted/float32"].repeats
 
 
 def test_a_model_of_fewer_tokens_has_no_long_workload():
@@ -219,4 +221,4 @@ def test_a_model_of_fewer_tokens_has_no_long_workload():
     known = {s: Check(1.0, True, None, True, 500.0) for s in systems("bert/bfloat16")}
     pairs = run(clock, systems("bert/bfloat16"), ["long-fixed", "queries"], checked=known)
     assert pairs["long-fixed", "bert/bfloat16"].reason == "it takes at most 512 tokens"
-    assert pairs["queries", "bert/bfloat16"].runs
+    assert pairs["queries", "bert/bfloat16"].repeats

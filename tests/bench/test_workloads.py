@@ -93,7 +93,7 @@ def test_batches_of_tokens():
 
 def test_no_core_waits_for_the_last_batch():
     workload = WORKLOADS["short-variable"]
-    counts = [len(choose(workload, "tokens", 1024, n * 1000.0, together=4)) for n in range(1, 40)]
+    counts = [len(choose(workload, "tokens", 1024, n * 1000.0, parallel=4)) for n in range(1, 40)]
     assert all(n < 4 or n % 4 == 0 for n in counts)
     assert {1, 2, 3, 4, 8, 32} <= set(counts)
 

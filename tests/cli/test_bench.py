@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from motherbird import files
 from motherbird.bench import cpu, runner
 
 ONE = ["--threads", "1", "--repeats", "1"]
@@ -30,7 +31,7 @@ def fakes(monkeypatch):
                 "cpu": "a CPU",
                 "cores": 1,
                 "memory_gb": 1.0,
-                "units": [],
+                "isa_extensions": [],
                 "threads": 1,
                 "versions": {},
                 "environment": {},
@@ -41,7 +42,7 @@ def fakes(monkeypatch):
         return np.concatenate([fake_peer.vectors([d]) for c in check.cases(system, job) for d in c])
 
     monkeypatch.setattr(peers, "PEERS", ("fake_peer",))
-    monkeypatch.setattr(cpu, "once", in_this_process)
+    monkeypatch.setattr(cpu, "call_once", in_this_process)
     monkeypatch.setattr(pool, "START_LIMIT", 5.0)
     monkeypatch.setattr(check, "LIMIT", 1.0)
     return fake_peer
@@ -51,7 +52,7 @@ def fakes(monkeypatch):
 def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypatch):
     """Ours and transformers, real processes, on a toy."""
     pytest.importorskip("transformers")
-    monkeypatch.setattr(cpu, "CEILING_SECONDS", 0.0)
+    monkeypatch.setattr(cpu, "ROOFLINE_SECONDS", 0.0)
     for name in ("RUN_SECONDS", "SHORTEST_RUN", "SEARCH_SECONDS"):
         monkeypatch.setattr(runner, name, 0.1)
     out = tmp_path / "result.json"
@@ -63,13 +64,13 @@ def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypa
     document = result.json
     assert has_shape(document, *documented("bench", "cpu"))
     assert document == json.loads(out.read_text()) and document["finished"]
-    assert document["ceiling_tflops"]["float32"] > 0 and len(document["ceiling_runs"]) == 2
+    assert document["roofline_tflops"]["float32"] > 0 and len(document["roofline_runs"]) == 2
     rows = {(row["system"], row["workload"]): row for row in document["rows"]}
     assert len(rows) == len(document["rows"]) == 4
     for system in ("motherbird", "transformers"):
         row = rows[system, "queries"]
         assert row["correct"] and row["cosine"] > 0.99999 and row["reason"] is None
-        assert row["tokens_per_s"] > 0 and 0 < row["ceiling_share"] < 1
+        assert row["tokens_per_s"] > 0 and 0 < row["roofline_fraction"] < 1
         assert row["peak_mb"] > 100 and row["documents"] > 0 and row["repeats"] == 1
         assert str(row["batch"]) in row["tried"] and len(row["tried"]) >= 3
         assert rows[system, "long-fixed"]["reason"] == "it takes at most 512 tokens"
@@ -90,21 +91,21 @@ def test_every_failure_is_a_row(motherbird, model, fakes, documented, has_shape)
     assert rows["right"]["reason"] is None
     for name, part in {
         "nan": "wrong: 3 of 8 vectors are not finite", "raises": "two lines",
-        "dies": "corrupted size", "absent": "absent is not installed",
+        "dies": "corrupted size", "absent": "absent not installed",
     }.items():  # fmt: skip
         assert part in rows[name]["reason"]
         assert (rows[name]["tokens_per_s"] is not None) == (name == "nan")
         assert rows[name]["correct"] is (False if name == "nan" else None)
     assert rows["right"]["ms"] > 0 and rows["right"]["correct"]
-    assert result.json["ceiling_tflops"] == {"float32": 2.0, "bfloat16": 1.0, "int8": 1.0}
+    assert result.json["roofline_tflops"] == {"float32": 2.0, "bfloat16": 1.0, "int8": 1.0}
 
 
 def test_on_paper_and_in_a_file(motherbird, model, fakes, tmp_path, monkeypatch):
     """The file is written whenever a workload is done, not only at the end."""
     kept = []
-    real = Path.write_text
+    real = files.write_text
     monkeypatch.setattr(
-        Path, "write_text", lambda path, text, **o: kept.append(text) or real(path, text, **o)
+        files, "write_text", lambda path, text: kept.append(text) or real(path, text)
     )
     out = tmp_path / "result.json"
     result = motherbird(
@@ -131,7 +132,7 @@ def test_on_paper_and_in_a_file(motherbird, model, fakes, tmp_path, monkeypatch)
         (["--repeats", "0"], "--repeats"),
         (["--minutes", "0"], "--minutes"),
         (["--out", "no-such-folder/x.json"], "folder to write into"),
-        (["--out", "."], "is a folder"),
+        (["--out", "."], "is a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -140,25 +141,25 @@ def test_refusals(arguments, says, motherbird):
 
 
 def test_names_of_systems():
-    assert [s.key for s in cpu.named_systems("openvino/int8, motherbird")] == [
+    assert [s.key for s in cpu.parse_systems("openvino/int8, motherbird")] == [
         "motherbird/float32", "motherbird/bfloat16", "motherbird/int8", "openvino/int8"
     ]  # fmt: skip
-    assert len(cpu.named_systems(None)) == 20 and len(cpu.named_workloads(None)) == 6
+    assert len(cpu.parse_systems(None)) == 20 and len(cpu.parse_workloads(None)) == 6
 
 
-def test_other_models_run_in_the_dtype_of_the_higher_ceiling():
-    ours, *_, gte = cpu.named_systems(None)
-    for ceilings, dtype in (
+def test_other_models_run_in_the_dtype_of_the_higher_roofline():
+    ours, *_, gte = cpu.parse_systems(None)
+    for rooflines, dtype in (
         ({"float32": 0.3, "bfloat16": 0.9}, "bfloat16"),
         ({"float32": 0.3, "bfloat16": 0.01}, "float32"),
         ({"float32": 0.3, "bfloat16": None}, "float32"),
     ):
-        assert cpu._resolved(gte, ceilings).key == f"gte/{dtype}"
-        assert cpu._resolved(ours, ceilings) == ours
+        assert cpu._resolve_dtype(gte, rooflines).key == f"gte/{dtype}"
+        assert cpu._resolve_dtype(ours, rooflines) == ours
 
 
 def test_random_weights_are_the_same_in_every_run(tmp_path, toy, monkeypatch):
-    monkeypatch.setattr(cpu, "CEILING_SECONDS", 0.0)
+    monkeypatch.setattr(cpu, "ROOFLINE_SECONDS", 0.0)
     for name in ("a", "b"):
         cpu.set_up(toy, tmp_path / name, 1)
     first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("a", "b"))

@@ -33,7 +33,7 @@ def test_prepare_and_show(motherbird, ready, documented, has_shape):
     assert said["efficiency"] == min(a["efficiency"] for a in said["lengths"].values()) > 0.95
     text = motherbird("data", "show", out).done().out
     assert "verified" in text and "rows of   128" in text and "[MASK]" in text
-    assert "\x1b[" not in text  # no colours where nobody looks
+    assert "\x1b[" not in text  # no colours without a terminal
     shown = (
         motherbird("data", "show", out, "--seq-len", "1024", "--rows", "1", "--json").done().json
     )
@@ -150,7 +150,7 @@ def test_stopped_by_a_signal_it_goes_on(sources, tokenizer, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while (
-        not list(tmp_path.glob(".set.unfinished/*.unfinished/unit-*.json"))
+        not list(tmp_path.glob(".set.unfinished/*.unfinished/part-*.json"))
         and time.monotonic() < deadline
     ):
         time.sleep(0.01)

@@ -115,7 +115,8 @@ def test_the_other_commands_work_on_it(demo, motherbird, tmp_path):
 
 def test_the_masked_lm_is_the_same_in_transformers(demo):
     transformers = pytest.importorskip("transformers")
-    from motherbird import MaskedLM, tokenizer
+    from motherbird import tokenizer
+    from motherbird.nn import MaskedLM
 
     folder, _, _ = demo
     text = "def __init__([MASK], name):"
@@ -180,7 +181,7 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     (tmp_path / "file").write_text("mine")
     before = tree(tmp_path)
     for name, says in {
-        "mine": "not made by motherbird.*mine",
+        "mine": "not created by motherbird.*mine",
         "ours": "also holds 'notes.txt'",
         "model": "holds a model, not a demo",
         "file": "not a folder.*file",

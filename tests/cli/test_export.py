@@ -45,7 +45,7 @@ def test_refusals(motherbird, model, tmp_path, tree):
     def call(*options, out="out", format="onnx"):
         return motherbird("export", model, "--format", format, "--out", tmp_path / out, *options)
 
-    call(out="mine").refused("not made by motherbird")
+    call(out="mine").refused("not created by motherbird")
     call(format="tflite").refused("'tflite' is unknown: use hf, onnx, openvino")
     call("--head", "hat").refused("'hat' is unknown")
     call("--dtype", "int4").refused("'int4' is unknown")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from motherbird import MaskedLM
+from motherbird.nn import MaskedLM
 
 
 def test_json(motherbird, model, documented, has_shape):

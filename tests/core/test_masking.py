@@ -38,7 +38,7 @@ def test_the_rate_and_the_three_kinds(rate):
     assert near(len(hidden), MANY, rate)
     masked, kept = after == MASK, after == before
     assert near(int(masked.sum()), len(hidden), 0.8)
-    # One random token in 96 is by chance the one that was there.
+    # One random token in 96 is the original one.
     assert near(int(kept.sum()), len(hidden), 0.1 + 0.1 / 96)
     assert near(int((~masked & ~kept).sum()), len(hidden), 0.1 * 95 / 96)
 

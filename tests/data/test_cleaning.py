@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.data.cleaning import normalise, objection, pieces
+from motherbird.data.cleaning import normalize, pieces, rejection_reason
 from motherbird.data.mixture import Source
 
 
 @given(st.text())
-def test_normalised_text_stays_as_it_is(text):
-    once = normalise(text)
-    assert normalise(once) == once
+def test_normalized_text_stays_as_it_is(text):
+    once = normalize(text)
+    assert normalize(once) == once
     assert unicodedata.is_normalized("NFC", once)
     assert not any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in once)
 
 
-def test_what_is_normalised():
-    assert normalise("e\x01\u0301") == "\u00e9"
-    assert normalise("a\r\nb\rc\x00\x07\x85\ufeffe\u0301\t") == "a\nb\nc\u00e9\t"
+def test_what_is_normalized():
+    assert normalize("e\x01\u0301") == "\u00e9"
+    assert normalize("a\r\nb\rc\x00\x07\x85\ufeffe\u0301\t") == "a\nb\nc\u00e9\t"
 
 
 @given(st.text(st.sampled_from("ab \n"), max_size=300), st.integers(2, 50))
@@ -52,12 +52,12 @@ GERMAN = "Der schnelle braune Fuchs springt über den faulen Hund und geht nach 
         ("äöü", Source("s", path="x", min_letters=1.0), None),
     ],
 )
-def test_objections(text, source, says):
-    assert objection(text, source) == says
+def test_rejection_reasons(text, source, says):
+    assert rejection_reason(text, source) == says
 
 
 def test_language():
     pytest.importorskip("resiliparse")
     english = Source("s", path="x", language="en")
-    assert objection(ENGLISH, english) is None
-    assert objection(GERMAN, english) == "another language"
+    assert rejection_reason(ENGLISH, english) is None
+    assert rejection_reason(GERMAN, english) == "another language"

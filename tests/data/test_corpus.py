@@ -115,7 +115,7 @@ def test_parquet_html_and_descriptions(tmp_path):
         of(tmp_path, Source("p", path=str(tmp_path / "a.parquet"), field="body"))
 
 
-def test_a_local_data_set(tmp_path):
+def test_a_local_dataset(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["d1", "d2"]}).save_to_disk(tmp_path / "set")
     assert texts(of(tmp_path, Source("d", dataset=str(tmp_path / "set")))) == ["d1", "d2"]
@@ -158,14 +158,14 @@ def test_packages(tmp_path, registry):
 
 def test_several_processes_give_the_same_bytes(library, tmp_path, monkeypatch):
     mixture = mixtures.read(library)
-    monkeypatch.setattr("motherbird.data.units.UNIT", 1 << 16)
+    monkeypatch.setattr("motherbird.data.parts.PART_BYTES", 1 << 16)
     done = []
     for processes in (1, 2):
         build(mixture, tmp_path / str(processes), processes=processes,
-              on_unit=lambda *progress: done.append(progress))  # fmt: skip
+              on_progress=lambda *progress: done.append(progress))  # fmt: skip
     files = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "12"]
     assert files[0] == files[1]
-    assert done[0] == (0, done[-1][1], "") and done[-1][0] == done[-1][1] > 5
+    assert done[0] == (0, "cleaning") and done[-1][0] == 1 and len(done) > 12
 
 
 def test_a_mixture_of_a_file(tmp_path):
@@ -226,15 +226,15 @@ def test_a_name_that_is_not_utf_8(tmp_path):
         of(tmp_path, source)
 
 
-def test_a_data_set_that_cannot_be_had(tmp_path):
+def test_a_dataset_that_does_not_exist(tmp_path):
     pytest.importorskip("datasets")
     (tmp_path / "a.txt").write_text("text")
-    lone = Source("d", dataset="nobody/nothing")
-    with pytest.raises(FetchError, match="cannot be read .*nobody/nothing"):
+    lone = Source("d", dataset="missing/nothing")
+    with pytest.raises(FetchError, match="cannot be read .*missing/nothing"):
         of(tmp_path, lone)
     made = of(
         tmp_path,
-        Source("d", dataset="nobody/nothing", optional=True),
+        Source("d", dataset="missing/nothing", optional=True),
         Source("a", path=str(tmp_path / "a.txt")),
     )
     assert texts(made) == ["text"] and made.about.sources["d"].bad == 1

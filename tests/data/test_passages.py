@@ -112,7 +112,7 @@ def test_what_python_would_warn_about_is_not_our_business():
 
 # --- prose
 
-SENTENCE = "The bird sings in the early morning when nobody listens to it. "
+SENTENCE = "The bird sings in the early morning when no one listens to it. "
 
 
 def paragraph(word: str, times: int = 5) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from motherbird.data.mixture import Mixture, Source
 from motherbird.data.prepare import prepare, summary
-from motherbird.data.prepared import DOCUMENT, FRAME, PreparedDataset, packed_rows
+from motherbird.data.prepared import DOCUMENT, SPECIAL_TOKENS, PreparedDataset, packed_rows
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import MANIFEST
 
@@ -34,7 +34,7 @@ def texts_of(prepared, length, held_out=False):
         ids, lengths, row_tokens = rows.gather([number])
         assert len(ids) == lengths.sum() == row_tokens[0] <= length
         ends = lengths.cumsum()
-        for piece, end, size in zip(rows.of(number), ends, lengths, strict=True):
+        for piece, end, size in zip(rows.pieces_of(number), ends, lengths, strict=True):
             inside = ids[end - size : end].tolist()
             assert inside[0] == prepared.cls_id and inside[-1] == prepared.sep_id
             document = parts.setdefault(int(piece["document"]), {})
@@ -64,7 +64,9 @@ def test_every_token_of_every_copy_is_in_one_row(tokens, length, data):
     documents["copies"] = copies
     starts, pieces = packed_rows(documents, length, held_out=False)
     assert starts[0] == 0 and starts[-1] == len(pieces) and (np.diff(starts) > 0).all()
-    assert (np.add.reduceat(pieces["tokens"].astype(int) + FRAME, starts[:-1]) <= length).all()
+    assert (
+        np.add.reduceat(pieces["tokens"].astype(int) + SPECIAL_TOKENS, starts[:-1]) <= length
+    ).all()
     for number, (size, count) in enumerate(zip(tokens, copies, strict=True)):
         own = pieces[pieces["document"] == number]
         covered = np.zeros(size, int)
@@ -201,8 +203,8 @@ def test_foreign_folders_are_left_alone(library, tokenizer_folder, tmp_path):
 
 COMMAND = """
 import sys
-from motherbird.data import corpus, prepare, units
-corpus.SHARD, units.UNIT, prepare.LOT = 1 << 16, 1 << 16, 1 << 14
+from motherbird.data import corpus, parts, prepare
+corpus.SHARD, parts.PART_BYTES, prepare.CHUNK = 1 << 16, 1 << 16, 1 << 14
 prepare.prepare(sys.argv[1], sys.argv[2], sys.argv[3], [128, 1024], held_out=0.1)
 """
 
@@ -236,10 +238,10 @@ def test_killed_again_and_again_it_gives_the_same_bytes(library, tokenizer_folde
 
 
 def test_two_at_once(library, tokenizer_folder, tmp_path):
-    from motherbird.files import unfinished
+    from motherbird.files import resumable_directory
 
     with (
-        unfinished(tmp_path / "out", "prepared-text", {}),
+        resumable_directory(tmp_path / "out", "prepared-text", {}),
         pytest.raises(
             InputError, match=f"another process .pid {os.getpid()} on .*is working on it"
         ),
@@ -383,7 +385,7 @@ def test_a_set_behind_a_url(prepared, tmp_path):
         prepared.directory
     )
     assert [p.name for p in tmp_path.iterdir()] == [prepared.fingerprint]
-    with pytest.raises(InputError, match="there is no prepared text"):
+    with pytest.raises(InputError, match="there is no prepared dataset"):
         PreparedDataset.fetch(f"file://{tmp_path}/nowhere", tmp_path)
 
 

@@ -169,7 +169,7 @@ def test_a_model_is_never_replaced(lively, tmp_path, tree):
     before = tree(tmp_path)
     for out, says in (
         ("other", "holds a model, not a converted model"),
-        ("foreign", "not made by motherbird"),
+        ("foreign", "not created by motherbird"),
     ):
         with pytest.raises(OutputExistsError, match=says):
             export(tmp_path / "model", tmp_path / out, "hf")

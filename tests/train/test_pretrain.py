@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -563,17 +564,24 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
 # --- workers (row 10)
 
 
+def worker_pids():
+    """The worker processes of this process."""
+    lines = subprocess.run(
+        ["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True
+    ).stdout
+    found = [line.split(None, 2) for line in lines.splitlines() if "workers import serve" in line]
+    return [int(pid) for pid, parent, _ in found if int(parent) == os.getpid()]
+
+
 def lose_workers(at, recipe, smoke_set, train, run):
     """A run that loses all its data workers, by a signal each, behind some steps; how many."""
-    import multiprocessing
-
     lost = []
 
     def tick(tick):
         if tick.step.number in at:
-            for child in multiprocessing.active_children():
-                lost.append(child.pid)
-                os.kill(child.pid, at[tick.step.number])
+            for pid in worker_pids():
+                lost.append(pid)
+                os.kill(pid, at[tick.step.number])
 
     train(recipe, smoke_set, run, on_tick=tick)
     return len(lost)
@@ -614,8 +622,8 @@ def test_data_workers_that_die_or_hang_change_nothing(
 class Raising(loader.BatchBuilder):
     """Fails over every request from some row on."""
 
-    def __init__(self, argument, first):
-        super().__init__(argument)
+    def __init__(self, *arguments, first):
+        super().__init__(*arguments)
         self.first = first
 
     def __call__(self, request):

@@ -1,1 +1,1 @@
-"""Measuring motherbird against its peers on one machine, with one geometry and one token list."""
+"""Benchmarks of motherbird and other libraries on one machine, with one model and the same ids."""

@@ -1,7 +1,9 @@
-"""Correctness comes first: every system's vectors against the truth, on lengths that break others.
+"""The correctness check that comes before every measurement.
 
-The truth is the oracle, our attention written out in float32, one document at a time. A system with
-weights of its own is compared with itself, one document at a time in float32.
+The pooled vectors of every system are compared with reference vectors, on lengths that reveal
+errors of padding and of windows. The reference is the attention oracle of `nn.attention` in
+float32, one document at a time. A system with weights of its own is compared with itself, one
+document at a time in float32.
 """
 
 from collections.abc import Callable
@@ -10,30 +12,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .measure import cosines
+from ..errors import WorkerError
 from .peers import Job, System, motherbird, peer
-from .pool import Answer, Request, Systems
-from .worker import WorkFailed
+from .pool import EncodeRequest, EncodeResult, Pool
 from .workloads import SEED, Batches, ids
 
-CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))  # one batch each
-LIMIT = 90.0  # seconds, then a system is given up
+CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))  # lengths of one batch each
+LIMIT = 90.0  # seconds; a system whose check takes longer is not measured
 
-# A system is correct where the worst cosine of a pooled vector is at least this.
+# A system is correct if the smallest cosine of a pooled vector is at least this.
 AGREEMENT = {"float32": 0.99999, "bfloat16": 0.995, "int8": 0.995}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What is known of a system before it is measured.
+    """The result of the check of one system.
 
     Attributes:
-        cosine: the worst one; None where a vector is not finite, or none came.
-        correct: None where there is nothing to judge.
-        reason: why it is not correct, or does not run.
-        runs: whether it gives vectors at all.
-        tokens_per_s: a first guess of its speed.
-        loaded_mb: memory of its process when it is loaded and has seen one token.
+        cosine: the smallest one; None if a vector is not finite, or there are no vectors.
+        correct: None if there are no vectors.
+        reason: why the system is wrong, or does not run.
+        runs: whether it returns vectors.
+        tokens_per_s: a first estimate of its speed.
+        loaded_mb: memory of its process after loading and encoding one token.
     """
 
     cosine: float | None = None
@@ -45,14 +46,14 @@ class Check:
 
 
 def cases(system: System, job: Job) -> Batches:
-    """The documents of `CASES`, as far as the model and the system take them."""
-    chance = np.random.default_rng(SEED)
-    drawn = [[ids(chance, n, job.vocab_size) for n in case] for case in CASES]
+    """Return random documents of the lengths in `CASES` that the model and the system accept."""
+    rng = np.random.default_rng(SEED)
+    drawn = [[ids(rng, n, job.vocab_size) for n in case] for case in CASES]
     return [case for case in drawn if max(map(len, case)) <= system.limit(job)]
 
 
-def truth(system: System, job: Job) -> NDArray[np.float32]:
-    """The vectors of the documents of `cases`, one document at a time, in float32."""
+def reference_vectors(system: System, job: Job) -> NDArray[np.float32]:
+    """Return the reference vectors of the documents of `cases`, (documents, D)."""
     if system.same_weights:
         encode = motherbird.load(job.directory, "float32", "oracle", job.threads)
     else:
@@ -60,35 +61,39 @@ def truth(system: System, job: Job) -> NDArray[np.float32]:
     return np.concatenate(encode([[d] for case in cases(system, job) for d in case]))
 
 
+def cosines(vectors: NDArray[np.float32], references: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each row with the same row of the references; NaN if not finite."""
+    a, b = vectors.astype(np.float64), references.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+
+
 def check(
-    system: System,
-    job: Job,
-    pool: Systems,
-    wanted: Callable[[System], NDArray[np.float32]],
+    system: System, job: Job, pool: Pool, reference: Callable[[System], NDArray[np.float32]]
 ) -> Check:
-    """Start a system and compare its vectors with ``wanted(system)``, see `truth`."""
-    answers: list[Answer] = []
+    """Start a system and compare its vectors with ``reference(system)``."""
+    results: list[EncodeResult] = []
     spent = 0.0
     batches = cases(system, job)
     try:
         pool.prepare(system)
-        right = wanted(system)
+        expected = reference(system)
         for case in batches:
             if spent >= LIMIT:
-                raise WorkFailed(f"its check takes more than {LIMIT:.0f} seconds")
-            answers.append(pool.ask(system, Request([case], vectors=True), LIMIT - spent))
-            spent += sum(answers[-1].seconds)
-    except WorkFailed as failure:
-        pool.rest(system)
-        return Check(reason=failure.reason)
-    values = cosines(np.concatenate([answer.vectors[0] for answer in answers]), right)
-    lost = int((~np.isfinite(values)).sum())
-    worst = None if lost else float(values.min())
+                raise WorkerError(f"its check takes more than {LIMIT:.0f} seconds")
+            results.append(pool.ask(system, EncodeRequest([case], vectors=True), LIMIT - spent))
+            spent += sum(results[-1].seconds)
+    except WorkerError as error:
+        pool.stop(system)
+        return Check(reason=str(error))
+    values = cosines(np.concatenate([result.vectors[0] for result in results]), expected)
+    not_finite = int((~np.isfinite(values)).sum())
+    worst = None if not_finite else float(values.min())
     correct = worst is not None and worst >= AGREEMENT[system.dtype]
     reason = None
-    if lost:
-        reason = f"wrong: {lost} of {len(values)} vectors are not finite"
+    if not_finite:
+        reason = f"wrong: {not_finite} of {len(values)} vectors are not finite"
     elif not correct:
         reason = f"wrong: a cosine of {worst:.5f} is below {AGREEMENT[system.dtype]}"
-    rate = sum(map(len, batches[-1])) / sum(answers[-1].seconds)
-    return Check(worst, correct, reason, True, rate, answers[0].resident_mb)
+    rate = sum(map(len, batches[-1])) / sum(results[-1].seconds)
+    return Check(worst, correct, reason, True, rate, results[0].resident_mb)

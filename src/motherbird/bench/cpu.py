@@ -1,4 +1,4 @@
-"""`motherbird bench cpu` without its command line: from names to the JSON document."""
+"""``motherbird bench cpu`` without its command line: from options to the JSON document."""
 
 import time
 from collections.abc import Callable
@@ -17,35 +17,24 @@ from ..core import hf_config, hub, presets
 from ..core.config import EncoderConfig
 from ..errors import InputError
 from ..nn import checkpoint, roofline
-from .check import Check, check, truth
-from .peers import Job, System, all_systems, peer
-from .pool import Pool
+from .check import Check, check, reference_vectors
+from .peers import Job, System, all_systems
+from .pool import Pool, call_once
 from .rows import Pair
-from .runner import OnStep, Plan
-from .runner import measure as measure_all
-from .worker import once
+from .runner import MeasurementPlan, OnStep, measure
 from .workloads import SEED, WORKLOADS, Workload
 
 PRESETS = {
     "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
 }  # fmt: skip
-RESERVE = 30.0  # seconds for the second ceiling and the last lines
+RESERVE = 30.0  # seconds for the second roofline and the end of the run
 SETUP_LIMIT = 600.0
-CEILING_SECONDS = 0.3  # of every way to run every product
-Alone = Callable[[Callable[..., Any], tuple[Any, ...]], Any]  # a call in a process of its own
+ROOFLINE_SECONDS = 0.3  # for each kernel and matmul of the roofline
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for.
-
-    Attributes:
-        model: a preset's name, then with random weights, or a folder, or a name on the Hub.
-        workloads, systems: chosen ones.
-        repeats: of every figure.
-        minutes: that the run may take.
-        threads: of every system.
-    """
+    """Options of the command line; ``model`` is a preset, a directory, or a name on the Hub."""
 
     model: str
     workloads: tuple[Workload, ...]
@@ -55,22 +44,22 @@ class Options:
     threads: int
 
 
-def named_workloads(names: str | None) -> tuple[Workload, ...]:
-    """Workloads from a list with commas; None is all.
+def parse_workloads(names: str | None) -> tuple[Workload, ...]:
+    """Return workloads by a comma-separated list of names; all of them for None.
 
     Raises:
-        InputError: one does not exist.
+        InputError: a workload does not exist.
     """
     if names is None:
         return tuple(WORKLOADS.values())
-    return tuple(_one(name, WORKLOADS, "workload") for name in _parts(names))
+    return tuple(_lookup(name.strip(), WORKLOADS, "workload") for name in names.split(","))
 
 
-def named_systems(names: str | None) -> tuple[System, ...]:
-    """Systems from a list with commas, by name or name/dtype; None is all.
+def parse_systems(names: str | None) -> tuple[System, ...]:
+    """Return systems by a comma-separated list of "name" or "name/dtype"; all of them for None.
 
     Raises:
-        InputError: one does not exist.
+        InputError: a system does not exist.
     """
     systems = all_systems()
     if names is None:
@@ -79,25 +68,21 @@ def named_systems(names: str | None) -> tuple[System, ...]:
     for system in systems:
         by_name.setdefault(system.name, []).append(system)
         by_name[system.key] = [system]
-    wanted = [system for name in _parts(names) for system in _one(name, by_name, "system")]
+    wanted = [s for name in names.split(",") for s in _lookup(name.strip(), by_name, "system")]
     return tuple(system for system in systems if system in wanted)
 
 
-def _parts(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",")]
-
-
-def _one(name: str, among: dict[str, Any], what: str) -> Any:
-    if name not in among:
-        raise InputError(f"there is no {what} {name!r}", how=f"use {', '.join(among)}")
-    return among[name]
+def _lookup(name: str, known: dict[str, Any], what: str) -> Any:
+    if name not in known:
+        raise InputError(f"there is no {what} {name!r}", how=f"use {', '.join(known)}")
+    return known[name]
 
 
 def read_config(model: str) -> EncoderConfig:
-    """The geometry of a preset or a folder.
+    """Return the configuration of a preset or a model directory.
 
     Raises:
-        InputError: neither.
+        InputError: the model is neither.
     """
     if model in PRESETS:
         return PRESETS[model]()
@@ -108,7 +93,10 @@ def read_config(model: str) -> EncoderConfig:
 def set_up(
     config: EncoderConfig, directory: Path | None, threads: int
 ) -> tuple[dict[str, Any], dict[str, float | None]]:
-    """In a process of its own: the machine, its ceilings; weights, the same in every run."""
+    """In a process of its own: describe the machine, measure its rooflines, write random weights.
+
+    The weights are the same in every run. They are not written if ``directory`` is None.
+    """
     import torch
 
     from ..nn.encoder import Encoder
@@ -116,24 +104,24 @@ def set_up(
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), roofline.rooflines(config, threads, CEILING_SECONDS)
+    return machine.describe(threads), roofline.rooflines(config, threads, ROOFLINE_SECONDS)
 
 
 @dataclass
 class Report:
-    """What a run has found so far."""
+    """The results so far; the rooflines are those at the start and at the end."""
 
     model: str
     config: EncoderConfig
     start: float
     machine: dict[str, Any]
-    ceilings: list[dict[str, float | None]]  # at the start, and at the end
+    rooflines: list[dict[str, float | None]]
     pairs: list[Pair] = field(default_factory=list)
 
     def document(self, finished: bool) -> dict[str, Any]:
-        """The JSON document."""
+        """Return the JSON document."""
         best = {
-            dtype: max((c[dtype] or 0 for c in self.ceilings), default=0) or None
+            dtype: max((run[dtype] or 0 for run in self.rooflines), default=0) or None
             for dtype in roofline.DTYPES
         }
         order = list(WORKLOADS)
@@ -141,8 +129,8 @@ class Report:
         return {
             "machine": self.machine,
             "model": self.model,
-            "ceiling_tflops": best,
-            "ceiling_runs": self.ceilings,
+            "roofline_tflops": best,
+            "roofline_runs": self.rooflines,
             "rows": [pair.row(self.config, best) for pair in pairs],
             "seconds": round(time.monotonic() - self.start, 1),
             "finished": finished,
@@ -150,7 +138,7 @@ class Report:
 
 
 def steps(options: Options) -> int:
-    """How many steps `run` tells of."""
+    """Return the number of steps that `run` reports."""
     systems, workloads = len(options.systems), len(options.workloads)
     return systems * (1 + workloads * (1 + options.repeats))
 
@@ -161,13 +149,13 @@ def run(
     """Measure everything; returns the JSON document.
 
     Args:
-        options: what is asked for.
+        options: what to measure.
         on_step: see `runner.OnStep`.
-        on_result: given the document so far whenever a workload is done, and at the end.
+        on_result: called with the document so far after every workload, and at the end.
 
     Raises:
         InputError: the model cannot be used.
-        WorkFailed: not even the machine could be described.
+        WorkerError: the machine could not be described.
     """
     start, config = time.monotonic(), read_config(options.model)
     threads = options.threads
@@ -178,49 +166,41 @@ def run(
     }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="motherbird-bench-")))
-        alone = partial(once, log=folder / "once.log", environment=environment, limit=SETUP_LIMIT)
-        made = folder / "model" if options.model in PRESETS else None
-        described, ceilings = alone(set_up, (config, made, threads))
-        report = Report(options.model, config, start, described, [ceilings])
-        job = _job(options, config, folder, made or hub.find(options.model).resolve())
-        systems = tuple(_resolved(system, ceilings) for system in options.systems)
+        call = partial(
+            call_once, log=folder / "once.log", environment=environment, limit=SETUP_LIMIT
+        )
+        random_model = folder / "model" if options.model in PRESETS else None
+        described, rooflines = call(set_up, (config, random_model, threads))
+        report = Report(options.model, config, start, described, [rooflines])
+        job = _job(options, config, folder, random_model or hub.find(options.model).resolve())
+        systems = tuple(_resolve_dtype(system, rooflines) for system in options.systems)
         pool = Pool(job, environment)
         stack.callback(pool.close)
-        truths = Truths(job, alone)
-        checks: dict[System, Check] = {}
-        for system in systems:
-            reason = peer(system).why_not(system)
-            checks[system] = Check(reason=reason) if reason else check(system, job, pool, truths.of)
-            on_step(f"check: {system.key}: {_verdict(checks[system])}", 1)
+        checks = _check_all(systems, job, pool, partial(call, reference_vectors), on_step)
 
         def on_workload(pairs: list[Pair]) -> None:
             report.pairs += pairs
             on_result(report.document(finished=False))
 
         until = start + options.minutes * 60 - RESERVE
-        plan = Plan(systems, options.workloads, options.repeats, until)
-        measure_all(plan, job, pool, checks, on_step, on_workload)
+        plan = MeasurementPlan(systems, options.workloads, options.repeats, until)
+        measure(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.ceilings.append(alone(roofline.rooflines, (config, threads, CEILING_SECONDS)))
+        report.rooflines.append(call(roofline.rooflines, (config, threads, ROOFLINE_SECONDS)))
     result = report.document(finished=True)
     on_result(result)
     return result
 
 
-def _resolved(system: System, ceilings: dict[str, float | None]) -> System:
-    """The dtype of a system that takes the fastest: that of the higher ceiling."""
+def _resolve_dtype(system: System, rooflines: dict[str, float | None]) -> System:
+    """Replace the dtype "auto" by the dtype with the higher roofline."""
     if system.dtype != "auto":
         return system
-    fastest = max(("float32", "bfloat16"), key=lambda dtype: ceilings[dtype] or 0.0)
+    fastest = max(("float32", "bfloat16"), key=lambda dtype: rooflines[dtype] or 0.0)
     return replace(system, dtype=fastest)
 
 
-def _verdict(found: Check) -> str:
-    return found.reason or f"worst cosine {found.cosine:.6f}"
-
-
 def _job(options: Options, config: EncoderConfig, folder: Path, directory: Path) -> Job:
-    """What all systems are given."""
     files = checkpoint.weight_files(directory)
     return Job(
         directory,
@@ -234,20 +214,26 @@ def _job(options: Options, config: EncoderConfig, folder: Path, directory: Path)
     )
 
 
-class Truths:
-    """`check.truth` of each model, computed once in a process of its own."""
+def _check_all(
+    systems: tuple[System, ...],
+    job: Job,
+    pool: Pool,
+    compute: Callable[[tuple[System, Job]], NDArray[np.float32]],
+    on_step: OnStep,
+) -> dict[System, Check]:
+    """Check every system; the reference vectors of each model are computed once."""
+    references: dict[str, NDArray[np.float32]] = {}
 
-    def __init__(self, job: Job, alone: Alone) -> None:
-        self._job, self._alone = job, alone
-        self._known: dict[str, NDArray[np.float32]] = {}
-
-    def of(self, system: System) -> NDArray[np.float32]:
-        """The truth for a system.
-
-        Raises:
-            WorkFailed: there is none.
-        """
+    def reference(system: System) -> NDArray[np.float32]:
         model = "" if system.same_weights else system.name
-        if model not in self._known:
-            self._known[model] = self._alone(truth, (system, self._job))
-        return self._known[model]
+        if model not in references:
+            references[model] = compute((system, job))
+        return references[model]
+
+    checks: dict[System, Check] = {}
+    for system in systems:
+        reason = system.missing()
+        found = Check(reason=reason) if reason else check(system, job, pool, reference)
+        on_step(f"check: {system.key}: {found.reason or f'worst cosine {found.cosine:.6f}'}", 1)
+        checks[system] = found
+    return checks

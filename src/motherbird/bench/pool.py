@@ -1,34 +1,45 @@
-"""The systems' processes, alive side by side so that repeats interleave, while memory lasts."""
+"""One process per system. Processes stay alive side by side, so that repeats can interleave."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any
 
 from numpy.typing import NDArray
 
 from .. import machine
+from ..errors import WorkerError
+from ..workers import Handler, Worker, WorkerDied, describe
 from .peers import Job, System, peer
-from .worker import Handler, Worker, WorkFailed, once
 from .workloads import Batches
 
-START_LIMIT = 240.0  # seconds for loading, and for what a first call compiles
+START_LIMIT = 240.0  # seconds for loading, and for what is compiled at the first call
 PREPARE_LIMIT = 600.0
-_START_MB = 1000.0  # of a library, before any weight
+PAUSE = 0.05  # seconds after an answer, in which the threads of the worker stop spinning
+_START_MB = 1000.0  # memory of a library without any weights
 
 
 @dataclass(frozen=True)
-class Request:
-    """Batches to run; ``fresh`` forgets the peak of memory first, ``calls`` times each alone."""
+class EncodeRequest:
+    """Batches to encode.
+
+    Attributes:
+        batches: the token ids.
+        reset_peak: whether to reset the memory peak of the process first.
+        calls: whether to call the system once for each batch, and to time each call.
+        vectors: whether to return the vectors.
+    """
 
     batches: Batches
-    fresh: bool = False
+    reset_peak: bool = False
     calls: bool = False
     vectors: bool = False
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Seconds of each call, memory in MB, and each batch's vectors where they were asked for."""
+class EncodeResult:
+    """Seconds of each call, memory of the process in MB, and vectors of each batch if requested."""
 
     seconds: list[float]
     peak_mb: float
@@ -37,13 +48,14 @@ class Answer:
 
 
 def open_system(system: System, job: Job) -> Handler:
-    """In the worker: load the system, and answer `Request` by `Answer`."""
+    """In the worker: load the system; returns a function from `EncodeRequest` to `EncodeResult`."""
+    machine.be_killed_first()
     encode = peer(system).build(system, job)
-    machine.forget_peak()
+    machine.reset_peak_memory()
 
-    def handle(request: Request) -> Answer:
-        if request.fresh:
-            machine.forget_peak()
+    def handle(request: EncodeRequest) -> EncodeResult:
+        if request.reset_peak:
+            machine.reset_peak_memory()
         seconds, vectors = [], []
         calls = [[b] for b in request.batches] if request.calls else [request.batches]
         for call in calls:
@@ -53,96 +65,116 @@ def open_system(system: System, job: Job) -> Handler:
             if request.vectors:
                 vectors += result
         peak, now = machine.own_memory_mb("VmHWM"), machine.own_memory_mb("VmRSS")
-        return Answer(seconds, peak, now, vectors)
+        return EncodeResult(seconds, peak, now, vectors)
 
     return handle
 
 
-def prepare_system(system: System, job: Job) -> None:
-    """In a process of its own: the peer's conversion."""
-    peer(system).prepare(system, job)
+class SystemWorker(Worker):
+    """A worker whose errors are all WorkerErrors, with a message of one line."""
+
+    def ask(self, request: Any, limit: float | None = None) -> Any:
+        """See `Worker.ask`."""
+        try:
+            answer = super().ask(request, limit)
+        except WorkerError:
+            raise
+        except Exception as error:
+            raise WorkerError(describe(error)) from error
+        time.sleep(PAUSE)
+        return answer
 
 
-@runtime_checkable
-class Systems(Protocol):
-    """What runs batches: `Pool`, or in tests something that only counts time."""
+def call_once(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    *,
+    log: Path,
+    environment: dict[str, str],
+    limit: float,
+) -> Any:
+    """Call a function in a process of its own.
 
-    def prepare(self, system: System) -> None:
-        """See `Pool.prepare`."""
+    Raises:
+        WorkerError: the function failed, or took more than ``limit`` seconds.
+    """
+    worker = SystemWorker(_caller, (function,), log=log, environment=environment)
+    try:
+        return worker.ask(arguments, limit)
+    finally:
+        worker.stop()
 
-    def ask(self, system: System, request: Request, limit: float) -> Answer:
-        """See `Pool.ask`."""
 
-    def rest(self, system: System) -> None:
-        """See `Pool.rest`."""
+def _caller(function: Callable[..., Any]) -> Handler:
+    machine.be_killed_first()
+    return lambda arguments: function(*arguments)
 
 
 class Pool:
-    """One worker a system, started when first asked.
+    """One worker per system, started by the first request.
 
     Args:
-        job: what all systems are given.
+        job: the model and the settings of all systems.
         environment: variables of all workers.
     """
 
     def __init__(self, job: Job, environment: dict[str, str]) -> None:
         self._job = job
         self._environment = environment
-        self._workers: dict[System, Worker] = {}  # in the order of their last use
+        self._workers: dict[System, Worker] = {}  # least recently used first
 
     def prepare(self, system: System) -> None:
-        """Let the peer convert what it needs.
+        """Convert the model for the system, if its peer does that.
 
         Raises:
-            WorkFailed: with the reason.
+            WorkerError: the conversion failed.
         """
-        once(
-            prepare_system,
-            (system, self._job),
-            log=self._job.folder / "prepare.log",
-            environment=self._environment,
-            limit=PREPARE_LIMIT,
-        )
+        convert = getattr(peer(system), "prepare", None)
+        if convert is not None:
+            log, environment = self._job.folder / "prepare.log", self._environment
+            arguments = (system, self._job)
+            call_once(convert, arguments, log=log, environment=environment, limit=PREPARE_LIMIT)
 
-    def ask(self, system: System, request: Request, limit: float) -> Answer:
-        """Run batches in the system's process, which is started where it is not alive.
+    def ask(self, system: System, request: EncodeRequest, limit: float) -> EncodeResult:
+        """Encode batches in the system's process, which is started if it is not running.
 
-        A process that is killed while others hold memory gets another try alone.
+        If the process is killed while other systems hold memory, those are stopped and the request
+        is sent once more.
 
         Raises:
-            WorkFailed: with the reason; the next call starts the system anew.
+            WorkerError: the system failed; the next request starts it again if its process died.
         """
         try:
             return self._ask(system, request, limit)
-        except WorkFailed as failure:
-            if not failure.killed or not self._workers:
+        except WorkerDied as death:
+            if not death.killed or not self._workers:
                 raise
         self.close()
         return self._ask(system, request, limit)
 
-    def _ask(self, system: System, request: Request, limit: float) -> Answer:
+    def _ask(self, system: System, request: EncodeRequest, limit: float) -> EncodeResult:
         worker = self._workers.pop(system, None)
         self._make_room(request, started=worker is not None)
         if worker is None:
             limit += START_LIMIT
             log = self._job.folder / f"{system.key.replace('/', '-')}.log"
-            worker = Worker(open_system, (system, self._job), log, self._environment)
+            worker = SystemWorker(
+                open_system, (system, self._job), log=log, environment=self._environment
+            )
         try:
-            answer: Answer = worker.ask(request, limit)
-        except BaseException as error:
-            if isinstance(error, WorkFailed) and worker.alive:  # it only refused
+            return worker.ask(request, limit)
+        finally:
+            if worker.ready.done() and worker.ready.exception() is None and worker.alive:
                 self._workers[system] = worker
             else:
                 worker.stop()
-            raise
-        self._workers[system] = worker
-        return answer
 
-    def _make_room(self, request: Request, started: bool) -> None:
-        """Stop idle workers while memory is short of what a wasteful system takes.
+    def _make_room(self, request: EncodeRequest, started: bool) -> None:
+        """Stop idle workers while less memory is free than a wasteful system needs.
 
-        That is one layer's scores twice, of the longest batch, and weights in four copies. The one
-        that was used last goes first: as they take turns, it is needed latest.
+        That is the attention scores of one layer twice, for the largest batch, and four copies of
+        the weights. The most recently used worker is stopped first: as the systems take turns, its
+        next turn is the furthest away.
         """
         job = self._job
         areas = (len(batch) * max(map(len, batch)) ** 2 for batch in request.batches)
@@ -151,13 +183,13 @@ class Pool:
         while self._workers and (machine.available_mb() or needed) < needed:
             self._workers.popitem()[1].stop()
 
-    def rest(self, system: System) -> None:
-        """End a system's process, if it is alive."""
+    def stop(self, system: System) -> None:
+        """Stop a system's process if it is running."""
         worker = self._workers.pop(system, None)
         if worker is not None:
             worker.stop()
 
     def close(self) -> None:
-        """End all processes."""
+        """Stop all processes."""
         while self._workers:
             self._workers.popitem()[1].stop()

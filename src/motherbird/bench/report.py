@@ -1,7 +1,7 @@
-"""From JSON documents to people: tables on a terminal, and the page docs/performance.md.
+"""Results of `motherbird bench cpu` as tables on a terminal, and in the page docs/performance.md.
 
-The page's tables stand between two markers and are written anew; everything around them is prose
-that stays. Nothing measured is left out: losses, wrong systems, and those that could not run.
+The tables between two markers of the page are replaced; the text around them is kept. Every
+measurement is shown, also where motherbird is slower, and systems that are wrong or did not run.
 """
 
 import re
@@ -14,21 +14,21 @@ from ..files import read_json
 from .workloads import WORKLOADS
 
 START, END = "<!-- tables: start -->", "<!-- tables: end -->"
-OURS = "motherbird"
-COLUMNS = ("system", "dtype", "tokens/s", "of best peer", "ms", "spread", "of ceiling", "peak MB",
+MOTHERBIRD = "motherbird"
+COLUMNS = ("system", "dtype", "tokens/s", "of best peer", "ms", "spread", "of roofline", "peak MB",
            "batch", "documents", "note")  # fmt: skip
 
-LONGEST_NOTE = 120  # letters of a reason on a terminal
+LONGEST_NOTE = 120  # characters of a reason on a terminal
 
 Document = dict[str, Any]
 Row = dict[str, Any]
 
 
 def read(path: Path) -> Document:
-    """A file that ``motherbird bench cpu --out`` wrote.
+    """Read a file that ``motherbird bench cpu --out`` wrote.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is not such a result.
     """
     document = read_json(path)
     if not isinstance(document, dict) or not {"machine", "rows"} <= document.keys():
@@ -37,12 +37,12 @@ def read(path: Path) -> Document:
 
 
 def best_peer(row: Row, rows: Sequence[Row]) -> float | None:
-    """Tokens a second of the fastest correct peer in the row's dtype, with the same weights."""
+    """Return tokens/s of the fastest correct peer with the row's dtype and the same weights."""
     speeds = [
         other["tokens_per_s"]
         for other in rows
         if other["dtype"] == row["dtype"]
-        and other["system"] != OURS
+        and other["system"] != MOTHERBIRD
         and other["correct"]
         and other["compared_with"] == "oracle"
         and other["tokens_per_s"]
@@ -51,10 +51,10 @@ def best_peer(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def tables(document: Document) -> Iterator[tuple[str, list[list[str]]]]:
-    """For each workload its title and its lines: ours, then the others, fastest first."""
+    """Yield a title and table rows per workload: motherbird, then the peers, fastest first."""
     for name, workload in WORKLOADS.items():
         rows = [row for row in document["rows"] if row["workload"] == name]
-        rows.sort(key=lambda row: (row["system"] != OURS, -(row["tokens_per_s"] or 0)))
+        rows.sort(key=lambda row: (row["system"] != MOTHERBIRD, -(row["tokens_per_s"] or 0)))
         if rows:
             yield f"{name}: {workload.what}", [_line(row, best_peer(row, rows)) for row in rows]
 
@@ -70,7 +70,7 @@ def _line(row: Row, best: float | None) -> list[str]:
         f"{speed / best:.2f}x" if comparable else "-",
         f"{row['ms']:.1f}" if row["ms"] else "-",
         f"{row['spread']:.0%}" if row["spread"] is not None else "-",
-        f"{row['ceiling_share']:.0%}" if row["ceiling_share"] else "-",
+        f"{row['roofline_fraction']:.0%}" if row["roofline_fraction"] else "-",
         f"{row['peak_mb']:,.0f}" if row["peak_mb"] else "-",
         "-" if batch is None else f"{batch:,} tok" if row["batch_of"] == "tokens" and batch > 1
         else f"{batch:,}",
@@ -80,27 +80,27 @@ def _line(row: Row, best: float | None) -> list[str]:
 
 
 def facts(document: Document) -> list[tuple[str, str]]:
-    """What was measured on, and with what."""
+    """Return the machine, the versions and the settings of a run, as (name, value)."""
     machine = document["machine"]
-    ceilings = [f"{dtype} {x:.3f}" for dtype, x in document["ceiling_tflops"].items() if x]
+    rooflines = [f"{dtype} {x:.3f}" for dtype, x in document["roofline_tflops"].items() if x]
     versions = [f"{package} {version}" for package, version in machine["versions"].items()]
     variables = [f"{name}={value}" for name, value in machine["environment"].items()]
     return [
         ("model", document["model"]),
         ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"),
-        ("units", ", ".join(machine["units"]) or "none of those that we look for"),
+        ("ISA extensions", ", ".join(machine["isa_extensions"]) or "none of the known ones"),
         ("threads", str(machine["threads"])),
-        ("ceiling, TFLOPS", ", ".join(ceilings)),
+        ("roofline, TFLOPS", ", ".join(rooflines)),
         ("versions", ", ".join(versions)),
         *([("environment", ", ".join(variables))] if variables else []),
         ("time", f"{document['seconds'] / 60:.0f} minutes")
         if document["finished"]
-        else ("unfinished", "the run was stopped before its end"),
+        else ("incomplete", "the run was stopped before its end"),
     ]
 
 
 def plain(document: Document) -> str:
-    """Tables for a terminal."""
+    """Return the tables for a terminal."""
     lines = [f"{name:<16}{value}" for name, value in facts(document)]
     for title, rows in tables(document):
         used = [i for i, _ in enumerate(COLUMNS) if any(row[i] not in ("", "-") for row in rows)]
@@ -118,12 +118,12 @@ def plain(document: Document) -> str:
 
 
 def markdown(documents: Sequence[Document], charts: Sequence[str] = ()) -> str:
-    """Tables for the page, one section a document, each with its chart where there is one."""
+    """Return the tables for the page, one section per document, with its chart if it has one."""
     parts = []
     for number, document in enumerate(documents):
         parts.append(f"## {_title(document)}\n")
         if number < len(charts):
-            parts.append(f"![Tokens a second beside the best peer]({charts[number]})\n")
+            parts.append(f"![Tokens per second of all systems]({charts[number]})\n")
         parts.append(_table(["", ""], [[name, value] for name, value in facts(document)]))
         for title, rows in tables(document):
             parts += [f"### {title}\n", _table(list(COLUMNS), rows)]
@@ -132,9 +132,9 @@ def markdown(documents: Sequence[Document], charts: Sequence[str] = ()) -> str:
 
 def _title(document: Document) -> str:
     machine = document["machine"]
-    held = machine.get("environment", {}).get("ATEN_CPU_CAPABILITY")
+    limit = machine.get("environment", {}).get("ATEN_CPU_CAPABILITY")
     name = f"{Path(document['model']).name} on {machine['cpu']}"
-    return f"{name}, held to {held.upper()}" if held else name
+    return f"{name}, limited to {limit.upper()}" if limit else name
 
 
 def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
@@ -143,10 +143,10 @@ def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def into_page(text: str, tables: str, where: str) -> str:
-    """The page with its tables replaced.
+    """Return the page with its tables replaced.
 
     Raises:
-        InputError: the page has no pair of markers.
+        InputError: the page does not have exactly one pair of markers.
     """
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise InputError("the page lacks its markers", where, f"write {START} and {END} into it")
@@ -155,13 +155,13 @@ def into_page(text: str, tables: str, where: str) -> str:
 
 
 def chart_name(document: Document) -> str:
-    """performance-<title>.svg in plain letters."""
+    """Return the name of a chart: performance-<title>.svg, in lower-case letters and digits."""
     words = re.sub(r"[^a-z0-9]+", "-", _title(document).lower().replace(" on ", " "))
     return f"performance-{words.strip('-')}.svg"
 
 
 def chart(document: Document, path: Path) -> None:
-    """Draw tokens a second of every system that ran, one panel a workload; wrong ones are hatched.
+    """Draw tokens/s of every system that ran, one panel per workload; wrong systems are hatched.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -189,7 +189,7 @@ def chart(document: Document, path: Path) -> None:
         )
         for bar, row in zip(bars, rows, strict=True):
             bar.set_hatch("" if row["correct"] else "///")
-            bar.set_linewidth(1.5 if row["system"] == OURS else 0)
+            bar.set_linewidth(1.5 if row["system"] == MOTHERBIRD else 0)
             bar.set_edgecolor("black")
         panel.set_title(f"{name}, tokens/s", fontsize=9, loc="left")
         panel.tick_params(labelsize=7)

@@ -1,74 +1,82 @@
-"""One system on one workload: what was measured of it, and how it reads in the JSON."""
+"""The measurements of one system on one workload, and their row in the JSON document."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.config import EncoderConfig
 from ..core.flops import flops
 from .check import Check
-from .measure import median, spread
 from .peers import System
 from .workloads import Workload
 
 
 @dataclass(frozen=True)
-class Run:
-    """Batches that were run, as numbers into the workload's pool, and the seconds of each."""
+class Measurement:
+    """Batches that were encoded, as indices into the workload's documents, and seconds per call."""
 
-    chosen: list[list[int]]
+    batches: list[list[int]]
     seconds: list[float]
 
     @property
     def total(self) -> float:
-        """Seconds of all."""
+        """Seconds of all calls."""
         return sum(self.seconds)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """Return the median, or None if there are no values."""
+    return statistics.median(values) if values else None
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return (largest - smallest) / median, or None for fewer than two values."""
+    return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else None
 
 
 @dataclass
 class Pair:
-    """A system on a workload; filled while it is measured."""
+    """A system on a workload, and its measurements so far."""
 
     system: System
     workload: Workload
     check: Check
-    reason: str | None = None
-    batch: int | None = None
-    tried: dict[int, Run | None] = field(default_factory=dict)  # by batch; None if it failed
-    chosen: list[list[int]] = field(default_factory=list)  # what the repeats run
-    runs: list[Run] = field(default_factory=list)  # the repeats
+    reason: str | None = None  # why it was not measured
+    batch: int | None = None  # size of the batches of the repeats
+    tried: dict[int, Measurement | None] = field(default_factory=dict)  # None if one failed
+    batches: list[list[int]] = field(default_factory=list)  # of the repeats
+    repeats: list[Measurement] = field(default_factory=list)
     peak_mb: float | None = None
-    last_s: float = 0.0  # wall time of the last run, with starting its process
+    last_s: float = 0.0  # wall time of the last measurement, with the start of the process
 
-    def lengths(self, run: Run) -> list[int]:
-        """Tokens of the documents of a run."""
-        pool = self.workload.lengths()
-        return [pool[number] for batch in run.chosen for number in batch]
+    def lengths(self, measurement: Measurement) -> list[int]:
+        """Return the tokens of each document of a measurement."""
+        lengths = self.workload.lengths()
+        return [lengths[number] for batch in measurement.batches for number in batch]
 
-    def speed(self, run: Run) -> float:
-        """Tokens a second; of a latency workload, those of its median call."""
+    def speed(self, measurement: Measurement) -> float:
+        """Return tokens per second; those of the median call in a latency workload."""
         if self.workload.latency:
-            return self.workload.longest / statistics.median(run.seconds)
-        return sum(self.lengths(run)) / run.total
+            return self.workload.longest / statistics.median(measurement.seconds)
+        return sum(self.lengths(measurement)) / measurement.total
 
-    def milliseconds(self, run: Run) -> float:
-        """The median call of a run of a latency workload."""
-        return statistics.median(run.seconds) * 1e3
-
-    def best(self) -> tuple[int, Run]:
-        """The batch size that was fastest, and its run; only where one succeeded."""
-        good = {size: run for size, run in self.tried.items() if run is not None}
+    def best(self) -> tuple[int, Measurement]:
+        """Return the fastest batch size and its measurement; at least one must have succeeded."""
+        good = {size: found for size, found in self.tried.items() if found is not None}
         size = max(good, key=lambda size: self.speed(good[size]))
         return size, good[size]
 
-    def row(self, config: EncoderConfig, ceilings: dict[str, float | None]) -> dict[str, Any]:
-        """The row of the JSON."""
-        speeds = [self.speed(run) for run in self.runs]
-        ms = [self.milliseconds(run) for run in self.runs] if self.workload.latency else []
-        lengths = self.lengths(self.runs[0]) if self.runs else []
-        speed, ceiling, share = median(speeds), ceilings.get(self.system.dtype), None
-        if speed and ceiling and self.system.same_weights:
-            share = speed * flops(config, lengths) / sum(lengths) / (ceiling * 1e12)
+    def row(self, config: EncoderConfig, rooflines: dict[str, float | None]) -> dict[str, Any]:
+        """Return the row of the JSON document."""
+        speeds = [self.speed(repeat) for repeat in self.repeats]
+        ms = []
+        if self.workload.latency:
+            ms = [statistics.median(repeat.seconds) * 1e3 for repeat in self.repeats]
+        lengths = self.lengths(self.repeats[0]) if self.repeats else []
+        speed, roofline, fraction = median(speeds), rooflines.get(self.system.dtype), None
+        if speed and roofline and self.system.same_weights:
+            fraction = speed * flops(config, lengths) / sum(lengths) / (roofline * 1e12)
         reasons = [reason for reason in (self.reason, self.check.reason) if reason]
         return {
             "system": self.system.name,
@@ -80,11 +88,11 @@ class Pair:
             "tokens_per_s": speed,
             "ms": median(ms),
             "spread": spread(ms or speeds),
-            "repeats": len(self.runs),
-            "tried": {str(n): run and self.speed(run) for n, run in self.tried.items()},
+            "repeats": len(self.repeats),
+            "tried": {str(n): found and self.speed(found) for n, found in self.tried.items()},
             "peak_mb": self.peak_mb,
             "loaded_mb": self.check.loaded_mb,
-            "ceiling_share": share,
+            "roofline_fraction": fraction,
             "correct": self.check.correct,
             "cosine": self.check.cosine,
             "compared_with": "oracle" if self.system.same_weights else "itself",

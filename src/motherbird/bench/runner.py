@@ -1,50 +1,50 @@
-"""The clock of a run: workload by workload, every system in its turn.
+"""The schedule of a benchmark: which system is measured when, and on how many documents.
 
-Of the time that is left, each workload gets its share (`Workload.share`), is over when that is
-used, and leaves what it does not need to the next. On a workload every system first tries batch
-sizes, in rising order, until two were slower than the best or the next would cost too much; the
-best one is then repeated in turns with the others. A fast system gets documents for about
-RUN_SECONDS a run, a slow one at least one batch.
+The time that is left is divided between the workloads by `Workload.weight`; time that it does not
+use is left for the next ones. On a workload, every system first tries batch sizes in ascending
+order, until two of them were slower than the best or the next would take too long. The best batch
+size is then repeated, the systems taking turns. A fast system gets documents for about RUN_SECONDS,
+a slow one at least one batch.
 
-The default run in figures: base, 20 systems, two cores, 45 minutes. Starting 20 processes at 8 s
-takes 3 min, conversions 5, checks of 3,300 padded tokens at 250 to 2,000 tokens/s 2.5, truths and
-ceilings 2: 12.5 min. Of the other 32, documents of 8,192 tokens have 11: one takes 55 s at 150
-tokens/s and 15 s at 560, a round of 15 systems (five are left out, see `_why_not`) 8 min, so that
-slow ones are run once and most twice. Documents of 4,096 have 7 min, a round takes 3. The two short
-workloads have 4.5 min each, 14 s a system: 5 s of search and three runs of 3 s. Queries have 3.5,
-latency 1.5. tests/bench/test_runner.py runs this plan against a clock that only counts.
+The default run in numbers: base, 20 systems, two cores, 45 minutes. Starting 20 processes at 8 s
+takes 3 min, conversions 5, checks of 3,300 padded tokens at 250 to 2,000 tokens/s 2.5, reference
+vectors and rooflines 2: 12.5 min. Of the other 32, documents of 8,192 tokens have 11: one takes 55
+s at 150 tokens/s and 15 s at 560, a round of 15 systems (five are left out, see `_why_not`) 8 min,
+so that slow ones are measured once and most twice. Documents of 4,096 have 7 min, a round takes 3.
+The two short workloads have 4.5 min each, 14 s per system: 5 s of search and three repeats of 3 s.
+Queries have 3.5, latency 1.5. tests/bench/test_runner.py simulates this run.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..errors import WorkerError
 from .check import Check
 from .peers import Job, System
-from .pool import Request, Systems
-from .rows import Pair, Run
-from .worker import WorkFailed
+from .pool import EncodeRequest, Pool
+from .rows import Measurement, Pair
 from .workloads import Order, Workload, batches, choose
 
-# Batches to try: documents, or tokens (1 is one document). As many for us as for the others.
+# Batch sizes to try: documents, or tokens (1 means one document). As many for each order.
 SIZES: dict[Order, tuple[int, ...]] = {
     "given": (1, 4, 8, 16, 32),
     "sorted": (1, 4, 8, 16, 32),
     "tokens": (1, 256, 512, 1024, 2048),
 }
-MOST_TOKENS = 32_768  # of a batch, padding counted: four documents of 8,192
+MAX_TOKENS = 32_768  # of a batch, with padding: four documents of 8,192
 RUN_SECONDS, SHORTEST_RUN, SEARCH_SECONDS = 3.0, 1.0, 0.5
-SAFELY = 0.9  # runs take a little more than was planned
-WARM = 10.0  # seconds: a run of the search that took so long needs no other to warm up for
-SLOWER = 0.9  # of the best speed: what is below counts as slower
-LIMIT = 300.0  # seconds of a run, then a system is given up
-OnStep = Callable[[str, int], None]  # a line about it, and how many steps it was
+MARGIN = 0.9  # measurements take a little longer than planned
+WARM = 10.0  # seconds: a search that took this long counts as a repeat, without another warm-up
+SLOWER = 0.9  # of the best speed; below it, a batch size counts as slower
+LIMIT = 300.0  # seconds of one measurement, then it fails
+OnStep = Callable[[str, int], None]  # a line of progress, and the number of steps it stands for
 NO_TIME = "no time was left: give more --minutes, or fewer systems"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be measured, and until when (a value of the clock)."""
+class MeasurementPlan:
+    """What to measure, and until when, by ``clock``."""
 
     systems: tuple[System, ...]
     workloads: tuple[Workload, ...]
@@ -52,70 +52,67 @@ class Plan:
     until: float
     clock: Callable[[], float] = time.monotonic
 
-    @property
-    def steps(self) -> int:
-        """How many steps `measure` tells of."""
-        return len(self.systems) * len(self.workloads) * (1 + self.repeats)
-
 
 def measure(
-    plan: Plan,
+    plan: MeasurementPlan,
     job: Job,
-    pool: Systems,
+    pool: Pool,
     checks: dict[System, Check],
     on_step: OnStep,
     on_workload: Callable[[list[Pair]], None],
 ) -> None:
-    """Measure every system on every workload, the shorter documents first.
+    """Measure every system on every workload.
 
-    In that order, what long documents leave in a process's memory spoils no other figure.
+    Workloads of shorter documents come first, so that memory that long documents leave allocated
+    does not change the measurements of the others.
 
     Args:
-        plan: what, and until when.
-        job: of the run.
-        pool: where the systems run.
+        plan: what to measure.
+        job: the model and the settings of all systems.
+        pool: runs the systems.
         checks: of every system.
         on_step: see `OnStep`.
-        on_workload: is given the pairs of each workload when it is done.
+        on_workload: called with the results of each workload.
     """
     waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths()))
     while waiting:
-        share = waiting[0].share / sum(w.share for w in waiting)
+        fraction = waiting[0].weight / sum(w.weight for w in waiting)
         now = plan.clock()
-        until = now + max(0.0, plan.until - now) * share
-        on_workload(Turn(plan, job, pool, waiting.pop(0), until).measure(checks, on_step))
+        until = now + max(0.0, plan.until - now) * fraction
+        on_workload(WorkloadRun(plan, job, pool, waiting.pop(0), until).measure(checks, on_step))
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One workload, and until when it is its turn."""
+class WorkloadRun:
+    """The measurements of one workload, which end at ``until``."""
 
-    plan: Plan
+    plan: MeasurementPlan
     job: Job
-    pool: Systems
+    pool: Pool
     workload: Workload
     until: float
 
     def measure(self, checks: dict[System, Check], on_step: OnStep) -> list[Pair]:
-        """Search batch sizes, then repeat in turns."""
+        """Search the batch sizes of all systems, then repeat the best ones in turns."""
         pairs = [Pair(system, self.workload, checks[system]) for system in self.plan.systems]
         for pair in pairs:
             pair.reason = self._why_not(pair)
         running = [pair for pair in pairs if pair.check.runs and pair.reason is None]
         on_step("", (len(pairs) - len(running)) * (1 + self.plan.repeats))
-        each = self._left() / max(1, len(running))
+        seconds = self._seconds_left() / max(1, len(running))
         for pair in running:
-            self._search(pair, each / 2)
+            self._search(pair, seconds / 2)
             on_step(_line(pair), 1)
         for pair in running:
-            self._settle(pair, SAFELY * self._left() / len(running) / self.plan.repeats)
-        for turn in range(self.plan.repeats):
+            seconds = MARGIN * self._seconds_left() / len(running) / self.plan.repeats
+            self._plan_repeats(pair, seconds)
+        for number in range(self.plan.repeats):
             for pair in running:
-                self._repeat(pair, turn)
+                self._repeat(pair, number)
                 on_step(_line(pair), 1)
         return pairs
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self.until - self.plan.clock()
 
     def _why_not(self, pair: Pair) -> str | None:
@@ -131,7 +128,7 @@ class Turn:
         return None
 
     def _search(self, pair: Pair, seconds: float) -> None:
-        """Run every batch size once, the smallest first, while it promises something."""
+        """Measure every batch size once, smallest first, while larger ones may be faster."""
         rate, slower = pair.check.tokens_per_s, 0
         end = self.plan.clock() + seconds
         for size in self._sizes(pair.system):
@@ -139,25 +136,24 @@ class Turn:
             left = (end if pair.tried else self.until) - self.plan.clock()
             if slower == 2 or self._tokens(chosen) / rate > left:
                 break
-            pair.tried[size] = self._run(pair, chosen, fresh=not pair.tried)
-            run = pair.tried[size]
-            if run is None:
+            found = self._measure(pair, chosen, reset_peak=not pair.tried)
+            pair.tried[size] = found
+            if found is None:
                 break
-            best = pair.speed(pair.best()[1])
-            slower += pair.speed(run) < SLOWER * best
-            rate = best
+            rate = pair.speed(pair.best()[1])
+            slower += pair.speed(found) < SLOWER * rate
         if not pair.tried:
             pair.reason = NO_TIME
 
     def _sizes(self, system: System) -> list[int]:
-        """What is worth trying: no batch too large, none that holds what the one before did."""
+        """Return batch sizes to try: not above MAX_TOKENS, and none that gives the same batches."""
         if self.workload.latency:
             return [1]
         sizes, before = [], 0
         for size in SIZES[system.order]:
             batch = choose(self.workload, system.order, size, 0.0)[0]
             padded = len(batch) * self.workload.longest
-            if len(batch) > before and (size == 1 or padded <= MOST_TOKENS):
+            if len(batch) > before and (size == 1 or padded <= MAX_TOKENS):
                 sizes.append(size)
                 before = len(batch)
         return sizes
@@ -165,43 +161,43 @@ class Turn:
     def _choose(self, system: System, size: int, tokens: float) -> list[list[int]]:
         return choose(self.workload, system.order, size, tokens, self.job.threads)
 
-    def _settle(self, pair: Pair, seconds: float) -> None:
-        """Choose the batch size and the documents of the repeats, ``seconds`` each if they can."""
+    def _plan_repeats(self, pair: Pair, seconds: float) -> None:
+        """Choose the batch size and the documents of the repeats, each of about ``seconds``."""
         if not any(pair.tried.values()):
             return
         pair.batch, trial = pair.best()
         pair.reason = None
-        pair.chosen = trial.chosen
+        pair.batches = trial.batches
         if trial.total >= WARM or seconds * self.plan.repeats < pair.last_s:
-            pair.runs = [trial]
+            pair.repeats = [trial]
             return
         wanted = pair.speed(trial) * min(RUN_SECONDS, max(SHORTEST_RUN, seconds))
-        pair.chosen = self._choose(pair.system, pair.batch, wanted)
+        pair.batches = self._choose(pair.system, pair.batch, wanted)
 
-    def _repeat(self, pair: Pair, turn: int) -> None:
-        """One more run of a pair, if it has fewer than the turn asks for and time allows it."""
-        if not pair.chosen or pair.reason or len(pair.runs) > turn:
+    def _repeat(self, pair: Pair, number: int) -> None:
+        """Measure repeat ``number`` of a pair, unless it was measured before or time is short."""
+        if not pair.batches or pair.reason or len(pair.repeats) > number:
             return
-        if pair.runs and pair.last_s > self._left():
+        if pair.repeats and pair.last_s > self._seconds_left():
             return
-        run = self._run(pair, pair.chosen, fresh=False)
-        if run is not None:
-            pair.runs.append(run)
+        found = self._measure(pair, pair.batches, reset_peak=False)
+        if found is not None:
+            pair.repeats.append(found)
 
-    def _run(self, pair: Pair, chosen: list[list[int]], fresh: bool) -> Run | None:
-        """Run batches once; what goes wrong becomes the pair's reason."""
+    def _measure(self, pair: Pair, chosen: list[list[int]], reset_peak: bool) -> Measurement | None:
+        """Encode batches once; an error becomes the reason of the pair."""
         start = self.plan.clock()
-        request = Request(
-            batches(self.workload, chosen, self.job.vocab_size), fresh, self.workload.latency
+        request = EncodeRequest(
+            batches(self.workload, chosen, self.job.vocab_size), reset_peak, self.workload.latency
         )
         try:
-            answer = self.pool.ask(pair.system, request, LIMIT)
-        except WorkFailed as failure:
-            pair.reason = failure.reason
+            result = self.pool.ask(pair.system, request, LIMIT)
+        except WorkerError as error:
+            pair.reason = str(error)
             return None
         pair.last_s = self.plan.clock() - start
-        pair.peak_mb = max(pair.peak_mb or 0.0, answer.peak_mb)
-        return Run(chosen, answer.seconds)
+        pair.peak_mb = max(pair.peak_mb or 0.0, result.peak_mb)
+        return Measurement(chosen, result.seconds)
 
     def _tokens(self, chosen: list[list[int]]) -> int:
         lengths = self.workload.lengths()
@@ -210,9 +206,9 @@ class Turn:
 
 def _line(pair: Pair) -> str:
     name = f"{pair.workload.name}: {pair.system.key}"
-    if pair.reason or not (pair.runs or pair.tried):
+    if pair.reason or not (pair.repeats or pair.tried):
         return f"{name}: {pair.reason}"
-    if not pair.runs:
-        size, run = pair.best()
-        return f"{name}: best with batches of {size}, {pair.speed(run):,.0f} tokens/s"
-    return f"{name}: run {len(pair.runs)}, {pair.speed(pair.runs[-1]):,.0f} tokens/s"
+    if not pair.repeats:
+        size, found = pair.best()
+        return f"{name}: best with batches of {size}, {pair.speed(found):,.0f} tokens/s"
+    return f"{name}: run {len(pair.repeats)}, {pair.speed(pair.repeats[-1]):,.0f} tokens/s"

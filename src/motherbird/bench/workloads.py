@@ -1,9 +1,9 @@
-"""What is encoded: the paper's four efficiency workloads (section 4.3, appendix E), and queries.
+"""The workloads: the paper's four efficiency workloads (section 4.3, appendix E), and queries.
 
-A workload is a pool of documents whose lengths are drawn once from a fixed seed; their ids are
-uniform, as in the paper's own script. A run of n documents takes them at even steps through the
-pool sorted by length, so that few documents have the same spread of lengths as many: a slow system
-can be given less work without being given other work.
+A workload has 512 documents, whose lengths are drawn from a fixed seed; their ids are uniform, as
+in the paper's script. A measurement on n documents takes them at equal steps through all documents
+sorted by length, so that a few have the same distribution of lengths as many: a slow system can be
+given less work of the same type.
 """
 
 from collections.abc import Sequence
@@ -16,127 +16,129 @@ import numpy as np
 T = TypeVar("T")
 
 SEED = 42
-POOL = 512  # documents
+POOL = 512  # documents of a workload
 FIRST_ID, LAST_ID = 100, 16_000  # as in the paper's script
 
-# How a system wants its batches: documents as they come, of like length together (both so many
-# documents a batch), or of like length up to so many tokens a batch.
+# How the batches of a system are formed: a number of documents in random order, a number of
+# documents of similar length, or documents of similar length up to a number of tokens.
 Order = Literal["given", "sorted", "tokens"]
 Batches = list[list[list[int]]]  # batches of documents of token ids
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths from N(mean, deviation), or uniform where no deviation is given, within bounds.
+    """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0.
 
     Attributes:
-        name: what `--workload` calls it.
-        what: a few words for people.
-        shortest, longest: in tokens.
-        mean, deviation: of the normal distribution.
-        share: of a run's time, next to the other workloads' shares.
-        latency: one document a call, and the milliseconds of a call are what counts.
+        name: its name in `--workload`.
+        what: a short description.
+        shortest, longest: limits of the lengths, in tokens.
+        weight: its part of the time of a run, relative to the other workloads.
+        mean, deviation: of the normal distribution, in tokens.
+        latency: whether each call gets one document, and milliseconds per call are reported.
     """
 
     name: str
     what: str
     shortest: int
     longest: int
-    share: float
+    weight: float
     mean: int = 0
     deviation: int = 0
     latency: bool = False
 
     @property
     def fixed(self) -> bool:
-        """Whether all documents have one length."""
+        """Whether all documents have the same length."""
         return self.shortest == self.longest
 
     def lengths(self) -> list[int]:
-        """Tokens of each document of the pool, shortest first."""
+        """Return the tokens of each document, shortest first."""
         return _lengths(self)
 
     def document(self, number: int, vocab_size: int) -> list[int]:
-        """Ids of a document of the pool, the same in every run."""
-        chance = np.random.default_rng([SEED, *self.name.encode(), number])
-        return ids(chance, self.lengths()[number], vocab_size)
+        """Return the ids of a document, the same in every run."""
+        rng = np.random.default_rng([SEED, *self.name.encode(), number])
+        return ids(rng, self.lengths()[number], vocab_size)
 
 
-def ids(chance: np.random.Generator, length: int, vocab_size: int) -> list[int]:
-    """Uniform token ids, of a smaller vocabulary from its upper half."""
+def ids(rng: np.random.Generator, length: int, vocab_size: int) -> list[int]:
+    """Return uniform token ids; those of a small vocabulary are from its upper half."""
     last = min(LAST_ID, vocab_size)
-    return chance.integers(min(FIRST_ID, last // 2), last, length).tolist()
+    return rng.integers(min(FIRST_ID, last // 2), last, length).tolist()
 
 
 @cache
 def _lengths(workload: Workload) -> list[int]:
-    chance = np.random.default_rng([SEED, *workload.name.encode()])
+    rng = np.random.default_rng([SEED, *workload.name.encode()])
     if workload.deviation:
-        drawn = chance.normal(workload.mean, workload.deviation, POOL)
+        drawn = rng.normal(workload.mean, workload.deviation, POOL)
     else:
-        drawn = chance.uniform(workload.shortest - 0.5, workload.longest + 0.5, POOL)
+        drawn = rng.uniform(workload.shortest - 0.5, workload.longest + 0.5, POOL)
     return sorted(drawn.round().clip(workload.shortest, workload.longest).astype(int).tolist())
 
 
-# The shares follow what the systems take; runner.py has the arithmetic.
+# The weights are in proportion to what the systems take; see runner.py.
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("short-fixed", "512 tokens", 512, 512, share=0.14),
+        Workload("short-fixed", "512 tokens", 512, 512, weight=0.14),
         Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, mean=256, deviation=64),
-        Workload("long-fixed", "8,192 tokens", 8192, 8192, share=0.35),
+        Workload("long-fixed", "8,192 tokens", 8192, 8192, weight=0.35),
         Workload(
             "long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, mean=4096, deviation=1024
         ),
-        Workload("queries", "16 to 64 tokens", 16, 64, share=0.11),
-        Workload("latency", "one query of 16 tokens", 16, 16, share=0.05, latency=True),
+        Workload("queries", "16 to 64 tokens", 16, 64, weight=0.11),
+        Workload("latency", "one query of 16 tokens", 16, 16, weight=0.05, latency=True),
     )
 }
 
 
 def choose(
-    workload: Workload, order: Order, size: int, tokens: float, together: int = 1
+    workload: Workload, order: Order, size: int, tokens: float, parallel: int = 1
 ) -> list[list[int]]:
-    """Batches of about ``tokens`` tokens together, at least one, as numbers into the pool.
+    """Return batches with about ``tokens`` tokens in total, as indices of documents.
+
+    At least one batch is returned, and at most all documents.
 
     Args:
-        workload: whose documents.
-        order: see `Order`; documents "given" come in an order of chance.
-        size: documents of a batch, or its tokens where the order is "tokens" (1: one document).
-        tokens: how much work is wanted; at most the pool is given.
-        together: how many batches of tokens run side by side; their number is a multiple of it, or
-            smaller, since in a large job the last few do not count.
+        workload: the documents.
+        order: see `Order`.
+        size: documents per batch, or tokens if the order is "tokens" (1: one document).
+        tokens: the wanted total.
+        parallel: number of batches of tokens that run in parallel. The number of batches is a
+            multiple of it, or smaller: in a large job, an incomplete last round does not matter.
     """
     lengths = workload.lengths()
     mean = sum(lengths) / len(lengths)
     if order == "given":
         batches = round(tokens / mean / size)
         chosen = _evenly(range(len(lengths)), max(1, min(batches, len(lengths) // size)) * size)
-        chance = np.random.default_rng([SEED, len(chosen)])
-        mixed = [chosen[i] for i in chance.permutation(len(chosen))]
+        order_of = np.random.default_rng([SEED, len(chosen)]).permutation(len(chosen))
+        mixed = [chosen[i] for i in order_of]
         return [mixed[i : i + size] for i in range(0, len(mixed), size)]
     whole = _neighbours(lengths, order, size)
     batches = round(tokens / (mean * len(lengths) / len(whole)))
     count = max(1, min(batches, len(whole)))
-    if order == "tokens" and count > together:
-        count -= count % together
+    if order == "tokens" and count > parallel:
+        count -= count % parallel
     return _evenly(whole, count)
 
 
 def _neighbours(lengths: list[int], order: Order, size: int) -> list[list[int]]:
-    """The whole pool in batches of documents of like length, as a large job would be cut."""
+    """Return all documents in batches of similar length, as a large job would be cut."""
     if order == "tokens" and size > 1:
-        from ..core.batching import split_by_tokens  # brings torch, which not every worker needs
+        from ..core.batching import split_by_tokens
 
         return split_by_tokens(lengths, size)
     return [list(range(i, i + size)) for i in range(0, len(lengths) - size + 1, size)]
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    """The middles of ``count`` equal stretches of a sequence."""
+    """Return the middle item of each of ``count`` equal parts of a sequence."""
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
 def batches(workload: Workload, chosen: list[list[int]], vocab_size: int) -> Batches:
-    """The token ids of what `choose` chose."""
+    """Return the token ids of the batches that `choose` returned."""
     return [[workload.document(number, vocab_size) for number in batch] for batch in chosen]

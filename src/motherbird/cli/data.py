@@ -1,35 +1,31 @@
-"""``motherbird data``: build a corpus, and look at prepared text."""
+"""``motherbird data``: build a corpus, and show prepared datasets."""
 
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
-from .output import human, print_json, progress_of_share
+from .output import has_colour, human, print_json, progress_of_fraction
+
+if TYPE_CHECKING:
+    from ..data.prepared import PreparedDataset
 
 
 @click.group(name="data")
 def command() -> None:
-    """Build a corpus from a mixture; look at what was prepared."""
+    """Build a corpus from a mixture; show a prepared dataset."""
 
 
 @command.command(name="build")
 @click.argument("mixture", metavar="MIXTURE")
-@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
-@click.option(
-    "--decontaminate",
-    multiple=True,
-    metavar="PATH",
-    help="Evaluation texts: what shares 13 words in a row with them is dropped.",
-)
+@click.option("--out", required=True, metavar="DIR", help="Output directory.")
+@click.option("--decontaminate", multiple=True, metavar="PATH",
+              help="Evaluation texts; drop documents that share 13 words in a row.")  # fmt: skip
 @options.max_bad
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Processes that clean; all cores if not set.",
-)
+@click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
+              help="Cleaning processes; one per core if not set.")  # fmt: skip
 @options.as_json
 def build(
     mixture: str,
@@ -41,8 +37,8 @@ def build(
 ) -> None:
     """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
 
-    Packages are fetched from their registries. Stopped or killed, the same command goes on where
-    it was. What was dropped, and why, stands in corpus.json, with examples.
+    Packages are downloaded from their registries. After an interruption, the same command resumes
+    the work. corpus.json says what was dropped and why, with examples.
 
     With --json: {"seconds", "documents", "bytes", "sources": {name: {"read", "kept", "dropped":
     {reason: {"documents", "bytes", "examples"}}, "bad", "bad_examples", "packages"}}}.
@@ -52,12 +48,12 @@ def build(
     from ..data import mixture as mixtures
 
     start = time.perf_counter()
-    with progress_of_share("cleaning", quiet=json_) as show:
+    with progress_of_fraction("cleaning", quiet=json_) as show:
         built = corpus.build(
             mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
             path,
             processes=processes,
-            on_unit=lambda done, of, what: show(done / max(1, of), what),
+            on_progress=show,
         )
     sources = built.about.sources
     seconds = round(time.perf_counter() - start, 3)
@@ -84,27 +80,14 @@ def build(
 
 @command.command(name="show")
 @click.argument("directory", metavar="DIR")
-@click.option(
-    "--seq-len", type=int, metavar="N", help="Row length to look at; the first if not set."
-)
-@click.option(
-    "--rows",
-    "count",
-    default=2,
-    metavar="N",
-    show_default=True,
-    type=click.IntRange(0, 1000),
-    help="How many rows to show.",
-)
-@click.option(
-    "--rate",
-    default=0.3,
-    metavar="SHARE",
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Share of tokens that is masked.",
-)
-@click.option("--png", metavar="FILE", help="Also draw how long the documents are.")
+@click.option("--seq-len", type=int, metavar="N",
+              help="Row length; the first of the dataset if not set.")  # fmt: skip
+@click.option("--rows", "count", default=2, metavar="N", show_default=True,
+              type=click.IntRange(0, 1000), help="Number of rows to show.")  # fmt: skip
+@click.option("--rate", default=0.3, metavar="SHARE", show_default=True,
+              type=click.FloatRange(0, 1, min_open=True),
+              help="Fraction of masked tokens.")  # fmt: skip
+@click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
 @options.seed
 @options.as_json
 def show(
@@ -116,20 +99,19 @@ def show(
     seed: int,
     json_: bool,
 ) -> None:
-    """Verify prepared text, and show what is in it, with rows as training sees them.
+    """Verify a prepared dataset, and show its content and some masked rows.
 
-    DIR may be a URL that fsspec knows; it is fetched to a local cache.
+    DIR can be an fsspec URL; the dataset is downloaded to a local cache.
 
-    With --json: what `motherbird prepare --json` says but the seconds, and "examples": [{"row",
-    "pieces": [{"source", "tokens", "text": [[hidden, text]]}]}].
+    With --json: the keys of `motherbird prepare --json` without "seconds", and "examples": [{"row",
+    "pieces": [{"source", "tokens", "text": [[masked, text]]}]}].
     """
     from ..data.prepare import summary
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    prepared = (
-        PreparedDataset.fetch(directory) if "://" in directory else PreparedDataset(directory)
-    )
+    open_ = PreparedDataset.fetch if "://" in directory else PreparedDataset
+    prepared = open_(directory)
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, rate, seed)
     if png is not None:
@@ -137,10 +119,15 @@ def show(
     if json_:
         print_json({**summary(prepared), "examples": shown})
         return
-    from .output import is_colour
+    _echo(prepared)
+    _echo_rows(shown, length)
+    if png is not None:
+        click.echo(f"\n{png}")
 
+
+def _echo(prepared: "PreparedDataset") -> None:
     about = prepared.about
-    click.echo(f"{directory}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
+    click.echo(f"{prepared.directory}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
     for name, source in about.sources.items():
         click.echo(
             f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens, "
@@ -151,20 +138,16 @@ def show(
             f"  rows of {name:>5}: {rows.rows:,} ({rows.held_out_rows:,} held out), "
             f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents cut"
         )
-    colour = is_colour()
-    for row in shown:
+
+
+def _echo_rows(rows: list[dict[str, Any]], length: int) -> None:
+    colour = has_colour()
+    for row in rows:
         click.echo(f"\nrow {row['row']} of length {length}")
         for piece in row["pieces"]:
-            click.echo(
-                click.style(f"--- {piece['source']}, {piece['tokens']} tokens", fg="cyan"),
-                color=colour,
-            )
-            for hidden, text in piece["text"]:
-                click.echo(
-                    click.style(text, fg="yellow", bold=True) if hidden else text,
-                    nl=False,
-                    color=colour,
-                )
+            title = f"--- {piece['source']}, {piece['tokens']} tokens"
+            click.echo(click.style(title, fg="cyan"), color=colour)
+            for is_masked, text in piece["text"]:
+                styled = click.style(text, fg="yellow", bold=True) if is_masked else text
+                click.echo(styled, nl=False, color=colour)
             click.echo()
-    if png is not None:
-        click.echo(f"\n{png}")

@@ -5,7 +5,7 @@ import time
 import click
 
 from . import options
-from .output import human, print_json, progress_of_share
+from .output import human, print_json, progress_of_fraction
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -20,33 +20,14 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 
 @click.command(name="prepare")
 @click.argument("mixture", metavar="MIXTURE")
-@click.option(
-    "--tokenizer",
-    required=True,
-    metavar="DIR",
-    help="A folder with tokenizer.json, or such a file.",
-)
-@click.option(
-    "--seq-len",
-    "seq_lens",
-    default="1024",
-    metavar="N,N",
-    show_default=True,
-    callback=_lengths,
-    help="Tokens of a row; several lengths share the tokens.",
-)
-@click.option(
-    "--out", required=True, metavar="DIR", help="Where the set goes; a folder of its own."
-)
-@click.option(
-    "--eval",
-    "held_out",
-    default=0.0,
-    metavar="SHARE",
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Share of documents set aside for evaluation, by the hash of their text.",
-)
+@click.option("--tokenizer", required=True, metavar="DIR",
+              help="A directory with tokenizer.json, or such a file.")  # fmt: skip
+@click.option("--seq-len", "seq_lens", default="1024", metavar="N,N", show_default=True,
+              callback=_lengths, help="Tokens per row, for one or several lengths.")  # fmt: skip
+@click.option("--out", required=True, metavar="DIR", help="Output directory.")
+@click.option("--eval", "held_out", default=0.0, metavar="SHARE", show_default=True,
+              type=click.FloatRange(0, 1, max_open=True),
+              help="Fraction of documents held out, by the hash of their text.")  # fmt: skip
 @options.max_bad
 @options.seed
 @options.threads
@@ -62,26 +43,26 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Clean, tokenise and pack the text of MIXTURE for training.
+    """Clean, tokenize and pack the text of MIXTURE for training.
 
-    MIXTURE is a TOML file with [[source]] tables, a corpus that `motherbird data build` made, or
-    simply a folder or a file of text. Stopped or killed, the same command goes on where it was,
-    and gives the same bytes. An earlier set is replaced.
+    MIXTURE is a TOML file with [[source]] tables, the output of `motherbird data build`, or a
+    folder or file of text. After an interruption, the same command resumes the work; the result is
+    the same. An existing prepared dataset is replaced.
 
-    Files that are no text are skipped, named and counted; a damaged file (a broken line of JSON, a
-    compressed file cut short) is an error, unless --max-bad allows it.
+    Files that are not text are skipped, with a warning; a damaged file (an invalid line of JSON, a
+    truncated compressed file) is an error, unless --max-bad allows it.
 
-    With --json: {"efficiency", "rows", "tokens" (those of the length packed worst), "documents":
-    {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths": {length: {"rows",
-    "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources": {name: {...}}, "dtype",
-    "fingerprint", "seconds"}.
+    With --json: {"efficiency", "rows", "tokens" (of the length with the lowest efficiency),
+    "documents": {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths":
+    {length: {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources":
+    {name: {...}}, "dtype", "fingerprint", "seconds"}.
     """
     path = options.output(out, [mixture, tokenizer])
     options.set_threads(threads)
     from ..data.prepare import prepare, summary
 
     start = time.perf_counter()
-    with progress_of_share("preparing", quiet=json_) as show:
+    with progress_of_fraction("preparing", quiet=json_) as show:
         prepared = prepare(
             mixture, tokenizer, path, seq_lens,
             held_out=held_out, seed=seed, max_bad=max_bad, processes=threads,

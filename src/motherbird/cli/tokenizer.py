@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from . import options
-from .output import human, print_json, progress_of_share
+from .output import human, print_json, progress_of_fraction
 
 
 @click.group(name="tokenizer")
@@ -16,37 +16,17 @@ def command() -> None:
 
 @command.command(name="train")
 @click.argument("mixture", metavar="MIXTURE")
-@click.option(
-    "--size",
-    default=32768,
-    metavar="N",
-    show_default=True,
-    type=int,
-    help="Entries in all, a multiple of 64.",
-)
-@click.option("--out", required=True, metavar="DIR", help="Where it goes; a folder of its own.")
-@click.option(
-    "--compare",
-    multiple=True,
-    metavar="FILE",
-    help="Another tokenizer.json, or its folder; may be given several times.",
-)
-@click.option(
-    "--megabytes",
-    default=300.0,
-    metavar="MB",
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Text to learn from, taken by chance.",
-)
-@click.option(
-    "--held-out",
-    default=0.02,
-    metavar="SHARE",
-    show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
-    help="Share of documents kept for the report, by the hash of their text.",
-)
+@click.option("--size", default=32768, metavar="N", show_default=True, type=int,
+              help="Size of the vocabulary, a multiple of 64.")  # fmt: skip
+@click.option("--out", required=True, metavar="DIR", help="Output directory.")
+@click.option("--compare", multiple=True, metavar="FILE",
+              help="Another tokenizer.json or its directory; can be repeated.")  # fmt: skip
+@click.option("--megabytes", default=300.0, metavar="MB", show_default=True,
+              type=click.FloatRange(0, min_open=True),
+              help="Megabytes of randomly chosen training text.")  # fmt: skip
+@click.option("--held-out", default=0.02, metavar="SHARE", show_default=True,
+              type=click.FloatRange(0, 1, max_open=True),
+              help="Fraction of documents for the report, by the hash of their text.")  # fmt: skip
 @options.max_bad
 @options.threads
 @options.as_json
@@ -61,20 +41,20 @@ def train(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Learn a byte-level BPE for text and code from MIXTURE (a TOML file, a corpus, or text).
+    """Train a byte-level BPE for text and code on MIXTURE (a TOML file, a corpus, or text).
 
-    The report (also in DIR/report.json) counts tokens on documents that were not learned from.
+    The report (also in DIR/report.json) counts tokens of held-out documents.
 
     With --json: {"entries", "megabytes", "sources": {name: {"documents", "bytes", "tokens":
     {tokenizer: count}}}, "unused", "round_trip": {"same", "changed"}, "seconds"}.
     """
     path = options.output(out, [mixture, *compare])
     options.set_threads(threads)
-    from ..data.vocabulary import train as learn
+    from ..data.vocabulary import train as train_tokenizer
 
     start = time.perf_counter()
-    with progress_of_share("tokenizer", quiet=json_) as show:
-        report = learn(
+    with progress_of_fraction("tokenizer", quiet=json_) as show:
+        report = train_tokenizer(
             mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
             max_bad=max_bad,
             processes=threads, on_progress=show,
@@ -93,10 +73,10 @@ def train(
         if not counted.documents:
             click.echo(f"  {name:<20} no held-out text")
             continue
-        ours = counted.tokens["motherbird"]
-        beside = "".join(
-            f", {ours / tokens:.3f} of {other}'s tokens"
+        own = counted.tokens["motherbird"]
+        compared = "".join(
+            f", {own / tokens:.3f} times the tokens of {other}"
             for other, tokens in counted.tokens.items()
             if other != "motherbird"
         )
-        click.echo(f"  {name:<20} {counted.bytes / ours:.3f} bytes a token{beside}")
+        click.echo(f"  {name:<20} {counted.bytes / own:.3f} bytes per token{compared}")

@@ -1,4 +1,4 @@
-"""The arithmetic of encoding: floating-point operations of a batch."""
+"""Floating-point operations of encoding."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,23 @@ from .config import EncoderConfig
 
 
 def matmul_shapes(config: EncoderConfig) -> tuple[tuple[int, int], ...]:
-    """(outputs, inputs) of a layer's four products: Wqkv, attention Wo, Wi, mlp Wo."""
+    """Return (outputs, inputs) of a layer's four matmuls: Wqkv, attention Wo, Wi, MLP Wo."""
     width, glu = config.hidden_size, config.intermediate_size
     return (3 * width, width), (width, width), (2 * glu, width), (width, glu)
 
 
 def keys_seen(length: int, window: int | None) -> int:
-    """Pairs of a query and a key that it sees, in one layer and one document; window each side."""
+    """Return the number of attended (query, key) pairs of a document; ``window`` on each side."""
     if window is None or length <= window:
         return length * length
     return length * (2 * window + 1) - window * (window + 1)
 
 
 def flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
-    """Floating-point operations of encoding documents of these lengths.
+    """Return the floating-point operations of encoding documents of these lengths.
 
-    Of a token: twice the weights that it meets, and 4 x D for each key that it sees in each layer.
-    The weights are those of the products; the embedding is looked up, norms and GELU are left out.
+    These are, per token, twice the number of matmul weights, and 4 x D per attended key and layer.
+    The embedding, norms and GELU are not counted.
     """
     weights = config.num_hidden_layers * sum(
         rows * columns for rows, columns in matmul_shapes(config)
@@ -33,6 +33,6 @@ def flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
 
 
 def head_flops(config: EncoderConfig, masked: int) -> int:
-    """Floating-point operations of the masked-LM head on so many tokens."""
+    """Return the floating-point operations of the masked-LM head on ``masked`` tokens."""
     width = config.hidden_size
     return 2 * masked * (width * width + width * config.vocab_size)

@@ -1,4 +1,4 @@
-"""Which tokens are masked, and with what (paper 2.2.1; 30% in training, 15% in evaluation)."""
+"""Masking of tokens (paper 2.2.1; 30% in training, 15% in evaluation)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ _HALF = np.uint64(32)
 
 @dataclass(frozen=True)
 class Masking:
-    """Hides a share of the tokens: 80% become the mask, 10% a random token, 10% stay as they are.
+    """Masks tokens: 80% are replaced by the mask token, 10% by a random token, 10% are unchanged.
 
-    Special tokens are never hidden and never drawn as random ones (unlike in the reference, whose
-    packer exempts neither).
+    Special tokens are never masked and never used as random tokens (unlike in the reference
+    implementation).
 
     Attributes:
-        rate: the chance of each ordinary token to be hidden, more than 0, up to 1.
-        mask_id: what hides it.
-        special_ids: ids that are left alone.
-        vocab_size: random tokens are drawn from the ordinary ids below it.
+        rate: the probability of a token to be masked, in (0, 1].
+        mask_id: id of the mask token.
+        special_ids: ids of the special tokens.
+        vocab_size: size of the vocabulary.
 
     Raises:
-        InputError: the rate is impossible.
+        InputError: the rate is not in (0, 1].
     """
 
     rate: float
@@ -54,25 +54,24 @@ class Masking:
     def mask(
         self, ids: Int[np.ndarray, " T"], key: Sequence[int], positions: Positions | None = None
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " masked"]]:
-        """Draw for every token.
+        """Mask tokens at random.
 
         Args:
             ids: token ids.
-            key: numbers that determine every draw, with the token's place; see `chance.bits`.
-            positions: of the tokens, where it is not 0, 1, 2 ...; a token of equal place and key is
-                drawn for alike in any batch.
+            key: key of the random numbers, see `rng.random_bits`.
+            positions: positions of the random numbers, one per token; 0, 1, 2 ... by default. Equal
+                keys and positions give equal results in any batch.
 
         Returns:
-            The ids to feed (T,), and the indices whose original ids are to be predicted, int64.
+            The input ids (T,), and the indices of the masked tokens, int64.
         """
         drawn = random_bits(key, np.arange(len(ids)) if positions is None else positions)
-        chance = drawn >> _HALF
-        of_rate = [np.uint64(round(share * self.rate * 2**32)) for share in (0.8, 0.9, 1.0)]
-        hidden = self._ordinary[ids] & (chance < of_rate[2])
-        where = np.flatnonzero(hidden)
-        chance, low = chance[where], drawn[where] & np.uint64(2**32 - 1)
+        high = drawn >> _HALF
+        limits = [np.uint64(round(part * self.rate * 2**32)) for part in (0.8, 0.9, 1.0)]
+        masked = np.flatnonzero(self._ordinary[ids] & (high < limits[2]))
+        high, low = high[masked], drawn[masked] & np.uint64(2**32 - 1)
         random_ids = self._choices[(low * np.uint64(len(self._choices))) >> _HALF]
-        instead = np.where(chance < of_rate[1], random_ids, ids[where])
-        fed = ids.copy()
-        fed[where] = np.where(chance < of_rate[0], self.mask_id, instead)
-        return fed, where
+        others = np.where(high < limits[1], random_ids, ids[masked])
+        inputs = ids.copy()
+        inputs[masked] = np.where(high < limits[0], self.mask_id, others)
+        return inputs, masked

@@ -1,8 +1,8 @@
-"""Chance without a state: numbers that depend on a key and a place alone.
+"""Stateless random numbers: each depends only on a key and a position.
 
-Whatever is drawn for row 17 of epoch 3 is the same in any batch, process, order or resume, and on
-every machine and version of NumPy (whose own generators promise that for one build only).
-Arithmetic is that of 64-bit integers that wrap around.
+What is drawn for row 17 of epoch 3 is the same in any batch, process or order, after a resume, and
+on every machine and version of NumPy (whose generators do not guarantee that). Arithmetic is that
+of 64-bit integers, modulo 2^64.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Positions = NDArray[np.integer[Any]] | Sequence[int] | int
-STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
-ROUNDS = 6  # of the Feistel network; 4 are enough for a pseudo-random permutation
+STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
+ROUNDS = 6  # of the Feistel network; 4 suffice for a pseudo-random permutation
 
 
 def random_bits(key: Sequence[int], positions: Positions) -> NDArray[np.uint64]:
-    """64 random bits for each place: splitmix64 (Steele et al. 2014), started from the key.
+    """Return 64 random bits per position: splitmix64 (Steele et al. 2014), seeded with the key.
 
     Args:
-        key: whole numbers from 0 to 2^64 - 1; every one of them, and their order, counts.
-        positions: whole numbers likewise, of any shape.
+        key: integers from 0 to 2^64 - 1; their order matters.
+        positions: integers from 0 to 2^64 - 1, of any shape.
 
     Returns:
-        uint64, of the shape of ``positions``.
+        uint64, with the shape of ``positions``.
     """
     state = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
@@ -42,15 +42,15 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def shuffled(positions: Positions, total: int, key: Sequence[int]) -> NDArray[np.int64]:
-    """What stands at some positions of a shuffled 0 to total - 1: a bijection, with no list of it.
+    """Return the elements at some positions of a random permutation of 0 to total - 1.
 
-    A Feistel network over the next power of 4, walked along its cycles until it is back below
-    ``total`` (Black and Rogaway 2002): less than 4 steps in the mean.
+    It is a Feistel network over the next power of 4. Results that are not below ``total`` are put
+    through it again (cycle walking, Black and Rogaway 2002), less than 4 times on average.
 
     Args:
-        positions: each 0 to total - 1.
-        total: how many there are.
-        key: see `bits`.
+        positions: integers from 0 to total - 1.
+        total: size of the permutation.
+        key: see `random_bits`.
     """
     half = np.uint64(max(1, ((total - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half) - np.uint64(1)

@@ -1,4 +1,4 @@
-"""Text made regular, and the reasons to drop a document that need no other document."""
+"""Normalization of text, and filters that look at one document at a time."""
 
 import re
 import unicodedata
@@ -9,22 +9,22 @@ import numpy as np
 from ..errors import require_extra
 from .mixture import Source
 
-# Control characters but tab and newline; byte order marks; what Unicode says is no character.
+# Control characters except tab and newline, byte order marks, and noncharacters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _LETTER = np.zeros(256, dtype=bool)
 _LETTER[[*b" \t\n", *range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1)]] = True
-_LETTER[128:] = True  # bytes of letters beyond ASCII, and of little else
-_SAMPLE = 10_000  # characters that tell a language
+_LETTER[128:] = True  # bytes of non-ASCII characters, which are mostly letters
+_SAMPLE = 10_000  # characters from which the language is detected
 
 
-def normalise(text: str) -> str:
-    """NFC, as the tokenizer has it; line ends as newlines; no control characters."""
+def normalize(text: str) -> str:
+    """Return text in NFC, with newlines as line ends and without control characters."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return unicodedata.normalize("NFC", text)
 
 
 def pieces(text: str, longest: int) -> Iterator[str]:
-    """Cut a text of more than ``longest`` characters where a paragraph, a line or a word ends."""
+    """Yield parts of up to ``longest`` characters, cut at the end of a paragraph, line or word."""
     start = 0
     while len(text) - start > longest:
         for end_of in ("\n\n", "\n", " "):
@@ -39,8 +39,8 @@ def pieces(text: str, longest: int) -> Iterator[str]:
     yield text[start:]
 
 
-def objection(text: str, source: Source) -> str | None:
-    """Why a source does not want a document; None if it does."""
+def rejection_reason(text: str, source: Source) -> str | None:
+    """Return which filter of the source a document fails, or None."""
     if len(text) < source.min_chars:
         return "too short"
     if source.max_line is not None and max(map(len, text.split("\n"))) > source.max_line:

@@ -1,14 +1,14 @@
-"""Clean text from a mixture: read, filtered, and compared with all that came before.
+"""A corpus: the text of a mixture, cleaned and without duplicates.
 
 A corpus is a directory:
 
     motherbird.json              SHA-256 of every file below
-    corpus.json                  `About`: what it was made of, what was dropped and why
-    text-00000.jsonl.zst ...     {"source", "where", "text"} a line, in order
+    corpus.json                  `CorpusInfo`: the mixture, and what was dropped and why
+    text-00000.jsonl.zst ...     lines of {"source", "where", "text"}, in order
 
-It is built in two passes. The first cleans, unit by unit (a package, a file, a handful of small
-files), in as many processes as there are cores; a finished unit is never done again. The second
-goes through the units in order, drops what came before, and writes the text.
+It is built in two passes. The first cleans the parts of the mixture (`parts`) in several
+processes; finished parts are kept if the work is interrupted. The second goes through the parts in
+order, drops duplicates of earlier documents, and writes the text.
 """
 
 import json
@@ -19,31 +19,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, workers
 from ..errors import DamagedError, require_extra
-from ..files import check_directory, new_directory, read_json, unfinished, write_array
+from ..files import check_directory, new_directory, read_json, resumable_directory, write_array
 from ..strict import build as build_strictly
-from . import overlap, workers
+from . import overlap
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
+from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, tally_file, text_file
+from .parts import write_rows as write_jsonl
 from .readers import Document, files_of, jsonl
-from .units import KNOWN, Cleaner, Tally, Unit, tally_file, text_file, units_of, write_rows
 
 log = logging.getLogger(__name__)
 
 KIND = "corpus"
-ABOUT = "corpus.json"
+INFO = "corpus.json"
 SHARD = 1 << 26  # characters of text in a file of the corpus
+OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and the present step
 
 
 @dataclass(frozen=True)
-class About:
-    """What a corpus was made of, and what is in it.
+class CorpusInfo:
+    """The content of corpus.json.
 
     Attributes:
-        mixture: as it was read.
-        shards: files of text.
-        sources: by name.
+        mixture: the mixture.
+        shards: number of text files.
+        sources: tallies by name.
         made_with: versions.
     """
 
@@ -54,21 +56,21 @@ class About:
 
 
 class Corpus:
-    """A corpus on disk, verified when it is opened.
+    """A corpus on disk, verified when it is opened. Iterating yields its documents.
 
     Raises:
-        InputError: it is no corpus.
-        DamagedError: a file is missing, too much, or not what was written; it is named.
+        InputError: the directory is not a corpus.
+        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         check_directory(self.directory, KIND)
-        about = self.directory / ABOUT
-        self.about = build_strictly(About, read_json(about), str(about))
+        path = self.directory / INFO
+        self.about = build_strictly(CorpusInfo, read_json(path), str(path))
 
     def documents(self, shard: int) -> Iterator[Document]:
-        """Documents of a file of text; their ``source`` is the name of their source."""
+        """Yield the documents of a text file; their ``source`` is the name of their source."""
         for row in jsonl.rows(self.directory / shard_name(shard)):
             yield Document(row["text"], row["source"])
 
@@ -78,7 +80,7 @@ class Corpus:
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard."""
+    """Return the name of a text file."""
     return f"text-{number:05}.jsonl.zst"
 
 
@@ -87,55 +89,51 @@ def build(
     out: str | Path,
     *,
     processes: int | None = None,
-    on_unit: Callable[[int, int, str], None] = lambda done, of, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> Corpus:
-    """Build the corpus of a mixture; after a kill, go on where it was.
+    """Build the corpus of a mixture, or resume an interrupted build.
 
     Args:
         mixture: see `mixture.read`.
-        out: the directory to make; a corpus that is there is replaced.
-        processes: that clean; as many as there are cores if not set.
-        on_unit: called with units done, units in all, and what was done last.
+        out: the output directory; an existing corpus is replaced.
+        processes: number of processes; the number of available cores if not given.
+        on_progress: called after every part.
 
     Raises:
-        InputError: a source has no files, or is missing.
-        DamagedError: something could not be read, and the mixture does not tolerate it; or nothing
-            is left.
-        FetchError: a package or a data set cannot be had, and its source is not optional.
+        InputError: a source is missing or has no files.
+        DamagedError: something could not be read and the mixture does not allow that, or no
+            document is left.
+        FetchError: a package or dataset of a source that is not optional cannot be downloaded.
     """
     out = Path(out)
     check_output(mixture, out)
-    for module in _needs(mixture):
+    for module in _required_modules(mixture):
         require_extra(module, "data")
-    units = list(units_of(mixture))
-    with unfinished(out, KIND, plan(mixture)) as work:
-        tallies = _clean_all(mixture, units, work, processes or _cores(), on_unit)
+    parts = list(parts_of(mixture))
+    with resumable_directory(out, KIND, plan(mixture)) as work:
+        tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
         _check_bad(mixture, tallies)
         with new_directory(out, KIND, work) as fresh:
-            about = _merge(mixture, units, tallies, work, fresh)
-            text = json.dumps(asdict(about), indent=1, ensure_ascii=False)
-            (fresh / ABOUT).write_text(text + "\n", encoding="utf-8")
+            info = _merge(mixture, parts, tallies, work, fresh)
+            text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
+            (fresh / INFO).write_text(text + "\n", encoding="utf-8")
     return Corpus(out)
 
 
-def built(
+def open_or_build(
     mixture: Mixture,
     directory: Path,
     processes: int | None,
-    on_progress: Callable[[float, str], None],
+    on_progress: OnProgress,
 ) -> Corpus:
-    """`build` on the way to something else: what is there already is taken as it is."""
-    if directory.exists():  # it is complete, or would not be there
+    """Open the corpus of a mixture if it was built before; otherwise build it."""
+    if directory.exists():
         return Corpus(directory)
-
-    def on_unit(done: int, of: int, what: str) -> None:
-        on_progress(done / max(1, of), f"cleaning {what}")
-
-    return build(mixture, directory, processes=processes, on_unit=on_unit)
+    return build(mixture, directory, processes=processes, on_progress=on_progress)
 
 
-def _needs(mixture: Mixture) -> list[str]:
-    """Packages that are asked for before the work begins, not in the middle of it."""
+def _required_modules(mixture: Mixture) -> list[str]:
+    """Return the modules that the mixture needs, to be checked before the work begins."""
     wanted = {
         "rensa": mixture.near_duplicates is not None,
         "resiliparse": any(source.language for source in mixture.source),
@@ -145,13 +143,12 @@ def _needs(mixture: Mixture) -> list[str]:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan(mixture: Mixture) -> dict[str, Any]:
-    """What a corpus depends on: the mixture, and every file on this machine as it is now."""
-    files = [Path(file) for unit in units_of(mixture) for file in unit.files]
+    """Return what a corpus depends on: the mixture, and size and time of every local file."""
+    files = [Path(file) for part in parts_of(mixture) for file in part.files]
     files += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
@@ -162,37 +159,32 @@ def plan(mixture: Mixture) -> dict[str, Any]:
 
 def _clean_all(
     mixture: Mixture,
-    units: list[Unit],
+    parts: list[Part],
     work: Path,
     processes: int,
-    on_unit: Callable[[int, int, str], None],
+    on_progress: OnProgress,
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
         write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
-    done = {unit.number for unit in units if tally_file(work, unit).exists()}
-    todo = [unit for unit in units if unit.number not in done]
-    finished = len(done)
-    on_unit(finished, len(units), "")
+    todo = [part for part in parts if not tally_file(work, part).exists()]
+    finished = len(parts) - len(todo)
+    on_progress(finished / max(1, len(parts)), "cleaning")
 
-    def report(unit: Unit) -> None:
-        nonlocal finished
+    def clean() -> Iterator[Part]:
+        if min(processes, len(todo)) > 1:
+            with workers.pool(min(processes, len(todo)), Cleaner, (mixture, work)) as pool:
+                yield from workers.as_completed(pool, iter(todo))
+        elif todo:
+            yield from map(Cleaner(mixture, work), todo)
+
+    for part in clean():
         finished += 1
-        source = mixture.source[unit.source].name
-        on_unit(finished, len(units), f"{source}: {unit.package or Path(unit.files[-1]).name}"
-                if unit.package or unit.files else source)  # fmt: skip
-
-    if min(processes, len(todo)) > 1:
-        with workers.pool(min(processes, len(todo)), Cleaner, (mixture, work)) as pool:
-            for unit in workers.as_done(pool, iter(todo)):
-                report(unit)
-    elif todo:
-        clean = Cleaner((mixture, work))
-        for unit in todo:
-            report(clean(unit))
-    return [
-        build_strictly(Tally, read_json(file), str(file))
-        for file in (tally_file(work, unit) for unit in units)
-    ]
+        name = mixture.source[part.source].name
+        if part.package or part.files:
+            name = f"{name}: {part.package or Path(part.files[-1]).name}"
+        on_progress(finished / len(parts), f"cleaning {name}")
+    files = [tally_file(work, part) for part in parts]
+    return [build_strictly(Tally, read_json(file), str(file)) for file in files]
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
@@ -211,19 +203,19 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
 
 
 def _merge(
-    mixture: Mixture, units: list[Unit], tallies: list[Tally], work: Path, fresh: Path
-) -> About:
-    """The second pass: drop what came before, and write the text in files of one size."""
+    mixture: Mixture, parts: list[Part], tallies: list[Tally], work: Path, fresh: Path
+) -> CorpusInfo:
+    """The second pass: drop duplicates, and write the text in files of similar size."""
     by_source = {source.name: Tally() for source in mixture.source}
-    for unit, tally in zip(units, tallies, strict=True):
-        by_source[mixture.source[unit.source].name].merge(tally)
+    for part, tally in zip(parts, tallies, strict=True):
+        by_source[mixture.source[part.source].name].merge(tally)
 
     def rows() -> Iterator[dict[str, str]]:
-        before = Duplicates(mixture.near_duplicates)
-        for unit in units:
-            tally = by_source[mixture.source[unit.source].name]
-            for row in jsonl.rows(text_file(work, unit)):
-                found = before.of(row["text"])
+        duplicates = Duplicates(mixture.near_duplicates)
+        for part in parts:
+            tally = by_source[mixture.source[part.source].name]
+            for row in jsonl.rows(text_file(work, part)):
+                found = duplicates.find(row["text"])
                 if found is None:
                     tally.kept.add(len(row["text"].encode()))
                     yield row
@@ -231,11 +223,9 @@ def _merge(
                     tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
 
     shards = 0
-    source = rows()
-    while lot := _take(source, SHARD):
-        write_rows(fresh / shard_name(shards), lot)
+    for shard in chunked(rows(), SHARD, lambda row: len(row["text"])):
+        write_jsonl(fresh / shard_name(shards), shard)
         shards += 1
-    about = About(mixture, shards, by_source, {"motherbird": __version__})
     if not shards:
         dropped: dict[str, int] = {}
         for tally in by_source.values():
@@ -243,14 +233,4 @@ def _merge(
                 dropped[reason] = dropped.get(reason, 0) + count.documents
         why = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DamagedError("no document is left", why or "all files are empty")
-    return about
-
-
-def _take(rows: Iterator[dict[str, str]], size: int) -> list[dict[str, str]]:
-    taken = []
-    for row in rows:
-        taken.append(row)
-        size -= len(row["text"])
-        if size <= 0:
-            break
-    return taken
+    return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

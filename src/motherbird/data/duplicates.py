@@ -1,4 +1,4 @@
-"""Documents that were there before: equal ones, and nearly equal ones by MinHash (rensa)."""
+"""Duplicates: equal documents, and nearly equal ones by MinHash (rensa)."""
 
 from hashlib import blake2b
 from typing import Any
@@ -13,21 +13,21 @@ SHINGLE = 5  # words
 
 
 def text_hash(text: str) -> int:
-    """64 bits of a text, the same everywhere."""
+    """Return a 64-bit hash of a text, the same on every machine."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def held_out(hashes: UInt64[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
-    """Which documents are set aside for evaluation, by the hash of their text alone."""
-    return hashes >> np.uint64(11) < share * 2.0**53
+def held_out(hashes: UInt64[np.ndarray, " n"], fraction: float) -> Bool[np.ndarray, " n"]:
+    """Return which documents are held out for evaluation, by the hash of their text."""
+    return hashes >> np.uint64(11) < fraction * 2.0**53
 
 
 class Duplicates:
-    """Remembers the documents that it is shown: about 1 kB for each.
+    """Finds duplicates of earlier documents. It keeps about 1 kB per document.
 
     Args:
-        threshold: the share of common five-word runs, of all that either of two documents has,
-            from which they count as nearly equal; None looks for equal ones only.
+        threshold: Jaccard similarity of the sets of five-word sequences above which documents
+            count as nearly equal; None to find only equal ones.
     """
 
     def __init__(self, threshold: float | None) -> None:
@@ -38,8 +38,8 @@ class Duplicates:
             self._index = self._rensa.RMinHashLSH(threshold, PERMUTATIONS, BANDS)
             self._sketches: list[Any] = []
 
-    def of(self, text: str) -> str | None:
-        """Whether a document was there before: "equal", "nearly equal" or None."""
+    def find(self, text: str) -> str | None:
+        """Add a document; returns "equal" or "nearly equal" to an earlier one, or None."""
         number = text_hash(text)
         if number in self._seen:
             return "equal"

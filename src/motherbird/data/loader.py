@@ -1,8 +1,7 @@
-"""The loader: rows in an order of chance that depends on nothing but (seed, phase, epoch).
+"""The data loader: batches of masked rows in a random order that is keyed by seed, phase and epoch.
 
-A global step takes the next rows, and each rank its slice of them: what is trained on is the same
-for any number of ranks, of workers, and of rows a step, and a handful of numbers (`Cursor`) is the
-loader's whole state.
+A step takes the next rows of the order, and each rank a slice of them. The order does not depend on
+the number of ranks, of workers, or of rows per step. `Cursor` is the whole state of the loader.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,24 +17,24 @@ from ..core.masking import Masking
 from ..core.rng import shuffled
 from ..errors import InputError, WorkerError
 from ..nn.packed import Packed
+from ..workers import in_order, pool
 from .prepared import PreparedDataset, Rows
-from .workers import in_order, pool
 
-ORDER, MASKS = 1, 2  # what a draw is for: equal keys would draw alike
-LIMIT = 60.0  # seconds that a worker may take for a batch
+ORDER, MASKS = 1, 2  # first number of a random key, so that different draws are independent
+LIMIT = 60.0  # seconds in which a worker has to build a batch
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a phase stands: the whole state of a loader.
+    """A position in a phase: the whole state of a loader.
 
     Attributes:
-        seed: of the order and the masks, together with phase and epoch.
+        seed: seed of the order and of the masks.
         phase: number of the phase.
-        consumed: rows taken since the phase began, by all ranks together; an epoch is as many as
-            there are rows, so that this is the epoch too.
-        fingerprint: of the prepared set; empty where none was met yet.
-        skipped: how many of the consumed rows were left out.
+        consumed: rows taken since the beginning of the phase, by all ranks, including skipped ones.
+            The epoch is this divided by the number of rows.
+        fingerprint: fingerprint of the prepared dataset; empty at the beginning.
+        skipped: rows that were skipped.
     """
 
     seed: int
@@ -46,11 +45,11 @@ class Cursor:
 
     @property
     def rows(self) -> int:
-        """Rows that were trained on."""
+        """Rows that were used for training."""
         return self.consumed - self.skipped
 
     def beyond(self, skips: Sequence[tuple[int, int]]) -> "Cursor":
-        """Past the stretches of the order that are left out, if it stands in one."""
+        """Return the first position that is not in one of the skipped ranges."""
         for first, last in skips:
             if first <= self.consumed < last:
                 more = last - self.consumed
@@ -60,13 +59,13 @@ class Cursor:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which rows of a set a phase is made of.
+    """Selects rows of a prepared dataset.
 
     Attributes:
         seq_len: tokens of a row.
-        held_out: the documents that were set aside, or the others.
-        sources: only these; all if not set.
-        min_tokens: only documents of so many.
+        held_out: whether to use the held-out documents, or the others.
+        sources: names of sources to use; all if None.
+        min_tokens: use only documents with at least so many tokens.
     """
 
     seq_len: int
@@ -77,16 +76,16 @@ class RowFilter:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A rank's rows of one step, masked.
+    """The masked rows of one rank in one step.
 
     Attributes:
-        ids: what is fed.
+        ids: input ids.
         lengths: tokens of each piece of a document, in the order of ``ids``.
-        positions: where in ``ids`` something is to be predicted.
-        targets: the ids that stood there.
-        rows: numbers of the rows in the set.
-        row_tokens: tokens of each.
-        cursor: the state behind this step, of all ranks together.
+        positions: indices of the masked tokens in ``ids``.
+        targets: the original ids at ``positions``.
+        rows: numbers of the rows in the dataset.
+        row_tokens: tokens of each row.
+        cursor: state of the loader after this step.
     """
 
     ids: Int[np.ndarray, " T"]
@@ -98,7 +97,7 @@ class Batch:
     cursor: Cursor
 
     def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
-        """Packs of so many rows, in order; the last may have fewer."""
+        """Yield the batch in packs of ``rows`` rows; the last may have fewer."""
         ends = self.row_tokens.cumsum()
         pieces = self.lengths.cumsum()
         for first in range(0, len(ends), rows):
@@ -115,12 +114,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """What a model takes at a time.
+    """The input of one forward pass.
 
     Attributes:
-        packed: the documents, masked.
-        positions: the tokens to be predicted.
-        targets: what they should be.
+        packed: masked documents.
+        positions: indices of the masked tokens.
+        targets: their original ids.
     """
 
     packed: Packed
@@ -130,94 +129,92 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """All that a batch depends on: rows ``first`` to ``last`` of a phase, and the state behind."""
+    """Rows ``first`` to ``last`` - 1 of the order, and the state after the step."""
 
     first: int
     last: int
-    behind: Cursor
+    cursor: Cursor
 
 
 class BatchBuilder:
-    """Makes batches for requests; what a worker process does.
+    """Builds batches; it is the handler of a worker.
 
     Args:
-        argument: the set's directory, which of its rows, and what is hidden.
+        directory: the prepared dataset.
+        row_filter: which of its rows.
+        masking: how tokens are masked.
     """
 
-    def __init__(self, argument: tuple[Path, RowFilter, Masking]) -> None:
-        self.directory, choice, self.masking = argument
-        self.rows = chosen_rows(PreparedDataset(self.directory, verify=False), choice)
+    def __init__(self, directory: Path, row_filter: RowFilter, masking: Masking) -> None:
+        self.directory, self.masking = directory, masking
+        self.rows = chosen_rows(PreparedDataset(directory, verify=False), row_filter)
 
     def __call__(self, request: BatchRequest) -> Batch:
-        """Gather the rows, epoch by epoch, and mask them.
+        """Read and mask the rows.
 
         Raises:
-            WorkerError: they cannot be read.
+            WorkerError: the rows cannot be read.
         """
         try:
-            return self._make(request)
-        except (OSError, MemoryError) as error:  # the set was verified
+            return self._build(request)
+        except (OSError, MemoryError) as error:
             raise WorkerError(
                 f"rows {request.first} to {request.last - 1} of the order cannot be read "
                 f"({str(error) or type(error).__name__})",
                 str(self.directory),
-                "motherbird data show verifies the set",
+                "verify the dataset with motherbird data show",
             ) from error
 
-    def _make(self, request: BatchRequest) -> Batch:
+    def _build(self, request: BatchRequest) -> Batch:
         taken = np.arange(request.first, request.last)
-        epochs, places = taken // len(self.rows), taken % len(self.rows)
-        seed, phase = request.behind.seed, request.behind.phase
+        epochs, positions = taken // len(self.rows), taken % len(self.rows)
+        seed, phase = request.cursor.seed, request.cursor.phase
         parts = []
         offset = 0
         for epoch in np.unique(epochs).tolist():
             order = (ORDER, seed, phase, epoch)
-            numbers = shuffled(places[epochs == epoch], len(self.rows), order)
+            numbers = shuffled(positions[epochs == epoch], len(self.rows), order)
             ids, lengths, row_tokens = self.rows.gather(numbers)
             within = np.arange(len(ids)) - np.repeat(row_tokens.cumsum() - row_tokens, row_tokens)
-            place = np.repeat(numbers << 32, row_tokens) + within
-            fed, hidden = self.masking.mask(ids, (MASKS, seed, phase, epoch), place)
-            parts.append((fed, lengths, hidden + offset, ids[hidden], numbers, row_tokens))
+            keys = np.repeat(numbers << 32, row_tokens) + within
+            inputs, masked = self.masking.mask(ids, (MASKS, seed, phase, epoch), keys)
+            parts.append((inputs, lengths, masked + offset, ids[masked], numbers, row_tokens))
             offset += len(ids)
-        fed, lengths, hidden, targets, numbers, row_tokens = map(
+        inputs, lengths, masked, targets, numbers, row_tokens = map(
             np.concatenate, zip(*parts, strict=True)
         )
-        return Batch(fed, lengths, hidden, targets, numbers, row_tokens, request.behind)
+        return Batch(inputs, lengths, masked, targets, numbers, row_tokens, request.cursor)
 
 
-def chosen_rows(prepared: PreparedDataset, choice: RowFilter) -> Rows:
-    """The rows of a choice; of some sources or of long documents only, they are packed now."""
-    return prepared.rows(
-        choice.seq_len,
-        held_out=choice.held_out,
-        sources=choice.sources,
-        min_tokens=choice.min_tokens,
-    )
+def chosen_rows(prepared: PreparedDataset, row_filter: RowFilter) -> Rows:
+    """Return the rows that a filter selects; see `PreparedDataset.rows`."""
+    return prepared.rows(**vars(row_filter))
 
 
 def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
-    """How a set's tokenizer masks."""
+    """Return masking with the special tokens of a dataset's tokenizer."""
     tokenizer = prepared.tokenizer
     return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
 
 
 class Loader:
-    """Batches of a phase, without end.
+    """An endless iterable of batches.
 
     Args:
-        prepared: the set, verified.
-        choice: which of its rows.
-        cursor: where to go on; a fresh one to begin.
-        masking: what is hidden.
-        step_rows: rows of the global step that begins after so many were trained on.
-        rank: of this process among those that share a step.
-        world_size: how many these are.
-        workers: processes that work ahead; 0 makes each batch when it is asked for.
+        prepared: the dataset, verified.
+        choice: selects its rows.
+        cursor: the position to start from.
+        masking: how tokens are masked.
+        step_rows: returns the rows of a step, of all ranks, given the rows used before it.
+        rank: rank of this process.
+        world_size: number of ranks.
+        workers: number of worker processes; with 0, batches are built in this process.
         limit: seconds after which a worker that does not answer is replaced.
-        skips: stretches of the order that are left out: first row, and the one behind the last.
+        skips: ranges (first, last + 1) of the order that are skipped.
 
     Raises:
-        InputError: the cursor is of another set, or a step cannot be shared.
+        InputError: the cursor is of another dataset, there are no rows, or the rows of a step are
+            not divisible by the number of ranks.
         WorkerError: a worker died or hung three times over a batch, or rows cannot be read.
     """
 
@@ -237,38 +234,39 @@ class Loader:
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
             raise InputError(
-                "the prepared text is not the one that this run began with",
+                "the prepared dataset is not the one that this run began with",
                 str(prepared.directory),
-                "give the same folder, or begin a new run",
+                "give the same dataset, or start a new run",
             )
         self.rows = len(chosen_rows(prepared, choice))
         if not self.rows:
-            raise InputError("there is no row to read", str(prepared.directory))
+            raise InputError("the selection has no rows", str(prepared.directory))
         self.cursor = replace(cursor, fingerprint=prepared.fingerprint)
-        self._argument = (prepared.directory, choice, masking)
-        self._step_rows, self._rank, self._world = step_rows, rank, world_size
+        self._arguments = (prepared.directory, choice, masking)
+        self._step_rows, self._rank, self._world_size = step_rows, rank, world_size
         self._workers, self._limit, self._skips = workers, limit, tuple(skips)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Batches from the cursor on; `cursor` moves as they are taken."""
-        if not self._workers:
-            yield from self._taken(map(BatchBuilder(self._argument), self._requests()))
-            return
-        with pool(self._workers, BatchBuilder, self._argument, self._limit) as workers:
-            yield from self._taken(in_order(workers, self._requests()))
-
-    def _taken(self, batches: Iterator[Any]) -> Iterator[Batch]:
-        for batch in batches:
-            self.cursor = batch.cursor
-            yield batch
+        """Yield batches from `cursor`, which is updated for each."""
+        with pool(self._workers, BatchBuilder, self._arguments, self._limit) as workers:
+            requests: Iterator[Any] = self._requests()
+            if workers:
+                batches = in_order(workers, requests)
+            else:
+                batches = map(BatchBuilder(*self._arguments), requests)
+            for batch in batches:
+                self.cursor = batch.cursor
+                yield batch
 
     def _requests(self) -> Iterator[BatchRequest]:
         cursor = self.cursor
         while True:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
-            if rows < 1 or rows % self._world:
-                raise InputError(f"a step of {rows} rows cannot be shared by {self._world} ranks")
-            first = cursor.consumed + self._rank * rows // self._world
+            if rows < 1 or rows % self._world_size:
+                raise InputError(
+                    f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
+                )
+            first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
-            yield BatchRequest(first, first + rows // self._world, cursor)
+            yield BatchRequest(first, first + rows // self._world_size, cursor)

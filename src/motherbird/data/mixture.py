@@ -1,4 +1,4 @@
-"""A mixture: named sources of text and what is done with them, one TOML file."""
+"""A mixture: named sources of text and how they are processed, in a TOML file."""
 
 import os
 import re
@@ -10,37 +10,37 @@ from ..errors import InputError
 from ..strict import load
 from .readers.plain import LANGUAGES
 
-# A name and perhaps a version, nothing that a client takes for a path, a URL or an option.
+# A name and optionally a version; nothing that a client would take as a path, URL or option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
 _PACKAGE = re.compile(rf"(pypi:{_NAME}|deb:{_NAME}|npm:(@{_NAME}/)?{_NAME})(=={_NAME})?")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where text comes from, and which of it is kept. Sizes are in characters.
+    """A source of text, and filters of its documents. Sizes are in characters.
 
     Attributes:
-        name: what reports call it.
-        path: a file or folder, relative to the mixture's file.
-        packages: of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", with ==VERSION if wanted;
-            each is downloaded, unpacked and read like a folder.
-        dataset: a data set in Hugging Face's format, a folder or a name on the Hub.
-        subset: of the data set.
-        split: of the data set.
-        field: the text's name in .jsonl, Parquet and data sets.
-        encoding: of plain text; HTML says its own.
-        files: which files of a folder, such as ["*.html", "!*/locale/*"]; all that are text if
+        name: its name in reports.
+        path: a file or folder, relative to the file of the mixture.
+        packages: packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with
+            ==VERSION; each is downloaded, unpacked and read like a folder.
+        dataset: a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub.
+        subset: the configuration of the dataset.
+        split: the split of the dataset.
+        field: the field of the text in .jsonl, Parquet and datasets.
+        encoding: the encoding of plain text; that of HTML is detected.
+        files: patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if
             not set.
-        code: only source code in these languages.
-        language: only this natural language ("en"), as resiliparse tells it.
-        min_chars: shorter documents are dropped.
-        max_chars: longer documents are cut where a paragraph ends.
-        max_line: documents with a longer line are dropped: data, minified code.
-        min_letters: share of letters and white space below which a document is dropped: tables,
-            logs, lists of numbers.
-        max_tokens: of a larger source a part is taken, chosen by chance.
-        licence: of the text, for the record.
-        optional: where the source cannot be had, go on without it.
+        code: keep only source code in these languages.
+        language: keep only this natural language ("en"), as detected by resiliparse.
+        min_chars: drop shorter documents.
+        max_chars: cut longer documents at the end of a paragraph.
+        max_line: drop documents with a longer line, such as data and minified code.
+        min_letters: drop documents with a smaller fraction of letters and white space, such as
+            tables, logs and lists of numbers.
+        max_tokens: use only a random part of a larger source.
+        licence: the license of the text, for the record.
+        optional: continue without the source if it is not available.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Source:
             b"a".decode(self.encoding)
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
-        places = [self.path is not None, bool(self.packages), self.dataset is not None]
-        if sum(places) != 1:
+        origins = [self.path is not None, bool(self.packages), self.dataset is not None]
+        if sum(origins) != 1:
             raise InputError("needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
-            raise InputError(f"name = {self.name!r} has to be a word without /")
+            raise InputError(f"name = {self.name!r} has to be non-empty and without /")
         unknown = [name for name in self.code if name not in LANGUAGES]
         if unknown:
             raise InputError(f"code = {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
@@ -88,22 +88,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Named sources, and what is done across all of them.
+    """Named sources, and settings for all of them.
 
     Attributes:
         source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
             first is kept.
-        include: other mixtures' files, whose sources come before these, and whose evaluation sets
-            count here too; their other settings do not.
-        weights: by source, its share of an epoch beside the others: of a source of half the wanted
-            size every document comes twice. Without any, every document comes once.
-        near_duplicates: the share of common five-word runs (Jaccard) from which the later of two
-            documents is dropped; not looked for if not set. Equal documents are always dropped.
-        decontaminate: files and folders of evaluation sets: documents that share a run of 13 words
-            with a text of theirs are dropped.
-        max_bad: what share of the documents may be unreadable before the work fails. If not set,
-            files that are no text are skipped, and damaged ones (a broken line of JSON, a
-            compressed file cut short) fail.
+        include: files of other mixtures. Their sources are put before these, and their evaluation
+            sets are used too; their other settings are ignored.
+        weights: by source, its share of the tokens of an epoch: if a source has half the tokens of
+            its share, its documents are repeated twice. Without weights, every document is used
+            once.
+        near_duplicates: Jaccard similarity of five-word sequences above which the later of two
+            documents is dropped; if not set, only equal documents are dropped.
+        decontaminate: files and folders of evaluation sets; documents that share 13 consecutive
+            words with one of their texts are dropped.
+        max_bad: fraction of documents that may be unreadable. If not set, files that are not text
+            are skipped, and damaged ones (an invalid line of JSON, a truncated compressed file) are
+            errors.
     """
 
     source: tuple[Source, ...] = ()
@@ -143,17 +144,17 @@ class Mixture:
 def read(
     path: str | Path, *, max_bad: float | None = None, decontaminate: Sequence[str] = ()
 ) -> Mixture:
-    """A mixture from its TOML file, or one of a single source from a folder or a file of text.
+    """Read a mixture from a TOML file, or return one with a file or folder of text as its source.
 
-    Paths become absolute, and the sources of included mixtures its own.
+    Paths are made absolute, and included mixtures are resolved.
 
     Args:
-        path: the mixture's file, or text.
-        max_bad: instead of the file's own.
-        decontaminate: beside the file's own; relative to the current folder.
+        path: a TOML file, or text.
+        max_bad: overrides the value of the file.
+        decontaminate: added to the value of the file; relative to the current directory.
 
     Raises:
-        InputError: it is missing, does not fit, or names a path that does not exist.
+        InputError: the file is missing or invalid, or names a path that does not exist.
     """
     path = Path(path).resolve()
     if not path.exists():
@@ -162,27 +163,25 @@ def read(
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
-    against = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
-    for name in against:
+    paths = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
+    for name in paths:
         if not Path(name).exists():
             raise InputError("decontaminate: there is no such file or folder", name)
     return replace(
-        mixture,
-        decontaminate=against,
-        max_bad=mixture.max_bad if max_bad is None else max_bad,
+        mixture, decontaminate=paths, max_bad=mixture.max_bad if max_bad is None else max_bad
     )
 
 
 def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
     sources: list[Source] = []
-    against: list[str] = []
+    decontaminate: list[str] = []
     for name in mixture.include:
         path = (home / name).resolve()
         if path in seen:
             raise InputError("the mixture includes itself", str(path))
         included = _absolute(load(Mixture, path), path.parent, (*seen, path))
         sources += included.source
-        against += included.decontaminate
+        decontaminate += included.decontaminate
     for source in mixture.source:
         if source.path is not None:
             source = replace(source, path=os.path.abspath(home / source.path))
@@ -195,22 +194,22 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
         if source.dataset is not None and (home / source.dataset).exists():
             source = replace(source, dataset=os.path.abspath(home / source.dataset))
         sources.append(source)
-    against += [os.path.abspath(home / name) for name in mixture.decontaminate]
-    return replace(mixture, source=tuple(sources), include=(), decontaminate=tuple(against))
+    decontaminate += [os.path.abspath(home / name) for name in mixture.decontaminate]
+    return replace(mixture, source=tuple(sources), include=(), decontaminate=tuple(decontaminate))
 
 
 def check_output(mixture: Mixture, out: Path) -> None:
-    """Refuse to write where the next run would read.
+    """Raise an error if the output is inside a source or an evaluation set.
 
     Raises:
-        InputError: the output lies inside a source or an evaluation set.
+        InputError: it is.
     """
     inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
     for name in (*inputs, *mixture.decontaminate):
         path = Path(name).resolve()
         if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
             raise InputError(
-                f"the output would lie inside the source {name}",
+                f"the output would be inside the source {name}",
                 str(out),
-                "name another with --out",
+                "give another one with --out",
             )

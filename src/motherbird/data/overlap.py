@@ -1,4 +1,4 @@
-"""Runs of words that a document shares with evaluation texts (decontamination)."""
+"""Decontamination: sequences of words that a document shares with evaluation texts."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ from .readers import jsonl
 
 log = logging.getLogger(__name__)
 
-RUN = 13  # words, as for GPT-3 and after it
-COMMON = 10  # a run in more evaluation texts than this is a formula (a licence), and no evidence
+RUN = 13  # words of a sequence, as for GPT-3
+COMMON = 10  # a sequence in more evaluation texts than this is boilerplate, such as a license
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(BASE, -1, 1 << 64)
 _WORD = np.zeros(256, dtype=bool)
@@ -27,7 +27,7 @@ _SPACE = ord(" ")
 
 
 def _powers(base: int, count: int) -> UInt64[np.ndarray, " n"]:
-    """1, b, b^2 ... modulo 2^64."""
+    """Return 1, b, b^2 ... modulo 2^64."""
     powers = np.full(count, base, np.uint64)
     powers[0] = 1
     return np.multiply.accumulate(powers)
@@ -36,13 +36,14 @@ def _powers(base: int, count: int) -> UInt64[np.ndarray, " n"]:
 def runs(
     text: str, words: int = RUN
 ) -> tuple[UInt64[np.ndarray, " runs"], Int[np.ndarray, " runs"], Int[np.ndarray, " runs"], bytes]:
-    """Every run of so many words: letters and digits, in lower case, whatever stands between.
+    """Return every sequence of ``words`` words: letters and digits, in lower case.
 
-    A run's hash is a polynomial in its bytes (Karp and Rabin 1987), had for all runs at once as
-    the difference of two prefixes.
+    The hash of a sequence is a polynomial in its bytes (Karp and Rabin 1987), computed for all
+    sequences at once as differences of prefix sums.
 
     Returns:
-        64-bit hashes, in order; where each run begins and ends in the last; the text's words.
+        64-bit hashes, in order; start and end of each sequence in the bytes that are returned last,
+        the words of the text separated by spaces.
     """
     data = np.frombuffer(text.lower().encode(), np.uint8)
     inside = _WORD[data]
@@ -64,13 +65,13 @@ def runs(
 
 
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
-    """The runs of all texts in files and folders of evaluation sets, sorted.
+    """Return the sorted hashes of the sequences of all texts in files and folders.
 
-    Every string of every line of JSON counts, every file that is text, and long strings in .json.
+    These are all strings in lines of JSON, all text files, and long strings in .json files.
 
     Raises:
-        InputError: there is no text at all.
-        DamagedError: a file is not what its name says.
+        InputError: there is no text.
+        DamagedError: a file is damaged.
     """
     texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
     found = [np.unique(runs(text)[0]) for text in texts.values()]
@@ -96,7 +97,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Every file of an evaluation set."""
+    """Return the files of an evaluation set."""
     return readers.files_of(path, ["*"]) if path.is_dir() else [path]
 
 
@@ -108,19 +109,19 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(one)
     elif isinstance(value, list):
         if value and all(isinstance(one, str) for one in value):
-            yield " ".join(value)  # words of a tagged sentence
+            yield " ".join(value)  # the words of a sentence
         else:
             for one in value:
                 yield from _strings(one)
 
 
 def shared_run(text: str, known: NDArray[np.uint64]) -> str | None:
-    """The first run of the text that is known, in words; None if there is none."""
+    """Return the words of the first sequence of a text whose hash is in ``known``, or None."""
     hashes, starts, ends, data = runs(text)
     if not len(hashes) or not len(known):
         return None
-    places = np.searchsorted(known, hashes)
-    hits = np.flatnonzero(known[np.minimum(places, len(known) - 1)] == hashes)
+    positions = np.searchsorted(known, hashes)
+    hits = np.flatnonzero(known[np.minimum(positions, len(known) - 1)] == hashes)
     if not len(hits):
         return None
     return data[starts[hits[0]] : ends[hits[0]]].decode(errors="replace")

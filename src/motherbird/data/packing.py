@@ -1,4 +1,4 @@
-"""Documents into rows of one size, as full as can be (paper 2.2.1, appendix A.2)."""
+"""Packing of documents into rows of one length (paper 2.2.1, appendix A.2)."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from ..errors import InputError
 
 
 def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Fill rows of ``size`` tokens: each document, longest first, goes where least room is left.
+    """Pack documents with best-fit decreasing.
 
-    The rooms that are left are the bits of one number, so that the smallest one that fits is found
-    in a step or two: a million documents take seconds.
+    Each document, longest first, is put into the row with the least sufficient space. The sizes of
+    the free spaces are kept as bits of one integer, so that a million documents take seconds.
 
     Args:
-        lengths: tokens of each document, none longer than ``size``.
+        lengths: tokens of each document, at most ``size``.
         size: tokens of a row.
 
     Returns:
-        The rows, each a list of indices into ``lengths``; every index stands in exactly one.
+        The rows, each a list of indices into ``lengths``. Every index is in exactly one row.
 
     Raises:
         InputError: a document is longer than a row.
@@ -24,22 +24,22 @@ def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     if lengths and max(lengths) > size:
         raise InputError(f"a document of {max(lengths)} tokens is longer than a row of {size}")
     rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(size + 1)]  # rows, by the tokens left in them
-    rooms = 0  # bit n is set while some row has n tokens left
+    rows_by_space: list[list[int]] = [[] for _ in range(size + 1)]  # by the tokens left in them
+    spaces = 0  # bit n is set if a row has n tokens left
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         length = lengths[index]
-        fitting = rooms >> length
+        fitting = spaces >> length
         if fitting:
             left = length + (fitting & -fitting).bit_length() - 1
-            row = with_room[left].pop()
-            if not with_room[left]:
-                rooms ^= 1 << left
+            row = rows_by_space[left].pop()
+            if not rows_by_space[left]:
+                spaces ^= 1 << left
         else:
             left, row = size, len(rows)
             rows.append([])
         rows[row].append(index)
         left -= length
         if left:
-            with_room[left].append(row)
-            rooms |= 1 << left
+            rows_by_space[left].append(row)
+            spaces |= 1 << left
     return rows

@@ -1,4 +1,4 @@
-"""Cut documents into passages that a search returns, each with a question that it answers."""
+"""Passages for search: parts of documents, each with a question that it answers."""
 
 import ast
 import re
@@ -14,14 +14,14 @@ SHORTEST, LONGEST = 200, 1200  # characters of a passage of prose
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A findable piece of a document.
+    """A part of a document.
 
     Attributes:
-        source: the document's own source.
-        title: what it is called: a dotted name in code, empty in prose.
-        text: what is embedded for search.
-        question: words that ask for it, taken from the document itself.
-        answer: the passage without those words, so that a model cannot match them letter by letter.
+        source: the source of the document.
+        title: a dotted name in code, empty in prose.
+        text: the text to embed for search.
+        question: text from the document that can serve as a query.
+        answer: the passage without the question, so that a model cannot match them literally.
     """
 
     source: str
@@ -32,7 +32,7 @@ class Passage:
 
 
 def passages(document: Document) -> Iterator[Passage]:
-    """Docstrings of public names with their code for Python; paragraphs for everything else."""
+    """Yield docstrings of public names with their code for Python, and paragraphs otherwise."""
     found = False
     if document.source.endswith(".py"):
         for passage in _python(document):
@@ -45,7 +45,7 @@ def passages(document: Document) -> Iterator[Passage]:
 def _python(document: Document) -> Iterator[Passage]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign code: invalid escapes and the like
+            warnings.simplefilter("ignore")  # for example about invalid escapes
             tree = ast.parse(document.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
@@ -62,19 +62,19 @@ def _python(document: Document) -> Iterator[Passage]:
                 todo.append((f"{name}.{child.name}", child))
         if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
-        about = ast.get_docstring(node)
-        if not about:
+        docstring = ast.get_docstring(node)
+        if not docstring:
             continue
-        about = about.encode(errors="replace").decode()  # an escape can make a lone surrogate
-        first = about.split("\n\n")[0]
+        docstring = docstring.encode(errors="replace").decode()  # without lone surrogates
+        first = docstring.split("\n\n")[0]
         names = " ".join(n.name for n in ast.iter_child_nodes(node) if hasattr(n, "name"))
         body = node.body[1:] if not isinstance(node, ast.Module) else []
         code = _source(body)
-        rest = about[len(first) :].strip()[:LONGEST]
+        rest = docstring[len(first) :].strip()[:LONGEST]
         yield Passage(
             source=document.source,
             title=name,
-            text=f"{name}\n{about[:LONGEST]}",
+            text=f"{name}\n{docstring[:LONGEST]}",
             question=first,
             answer=f"{name} {names}\n{rest}\n{code}",
         )
@@ -83,7 +83,7 @@ def _python(document: Document) -> Iterator[Passage]:
 def _source(body: list[ast.stmt]) -> str:
     try:
         return "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
-    except (RecursionError, ValueError):  # a sum of a thousand terms; odd f-strings
+    except (RecursionError, ValueError):  # a sum of a thousand terms; some f-strings
         return ""
 
 

@@ -1,14 +1,14 @@
-"""Text to tokens to rows: how a set of prepared text (`prepared.PreparedDataset`) is made.
+"""Preparation: a corpus is tokenized and packed into a prepared dataset (`prepared`).
 
-The corpus is tokenised file by file; a finished file is never tokenised again, whatever row
-lengths are asked for. Nothing but the corpus, the tokenizer and the options decides what is in a
-set: not the number of cores, and not where an earlier try was killed.
+The corpus is tokenized file by file; finished files are kept if the work is interrupted, and used
+for any row lengths. The dataset depends only on the corpus, the tokenizer and the options, not on
+the number of cores or on interruptions.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,22 +22,23 @@ from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, sha256, unfinished, write_array, write_file
+from ..files import MANIFEST, new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
 from . import mixture as mixtures
-from .corpus import Corpus
+from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
+from .parts import chunked
 from .prepared import (
-    ABOUT,
     DOCUMENT,
     DOCUMENTS,
-    FRAME,
+    INFO,
     KIND,
-    About,
-    LengthAbout,
+    SPECIAL_TOKENS,
+    DatasetInfo,
+    LengthInfo,
     PreparedDataset,
-    SourceAbout,
+    SourceInfo,
     packed_rows,
     pieces_name,
     rows_name,
@@ -45,8 +46,8 @@ from .prepared import (
 )
 from .readers import Document
 
-LOT = 1 << 20  # characters that are tokenised in one go, on all cores
-COPIES = 1  # what a draw is for
+CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
+COPIES = 1  # first number of a random key
 
 
 def prepare(
@@ -59,39 +60,34 @@ def prepare(
     seed: int = 0,
     max_bad: float | None = None,
     processes: int | None = None,
-    on_progress: Callable[[float, str], None] = lambda share, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> PreparedDataset:
-    """Make a set of prepared text; after a kill, go on where it was.
+    """Prepare a dataset, or resume an interrupted preparation.
 
     Args:
-        text: a mixture's TOML file, a corpus that `corpus.build` made, or a folder or file of text.
-        tokenizer: a tokenizer.json, or a folder with one.
-        out: the directory to make; a set that is there is replaced.
-        seq_lens: row lengths.
-        held_out: the share of documents set aside for evaluation, by the hash of their text.
-        seed: of the copies that weights ask for.
-        max_bad: see `mixture.Mixture`; instead of the mixture's own.
-        processes: that clean; as many as there are cores if not set.
-        on_progress: called with the share that is done, 0 to 1, and what is being done.
+        text: the TOML file of a mixture, a corpus, or a folder or file of text.
+        tokenizer: a tokenizer.json, or a directory with one.
+        out: the output directory; an existing prepared dataset is replaced.
+        seq_lens: row lengths in tokens.
+        held_out: fraction of documents held out for evaluation, by the hash of their text.
+        seed: seed of fractional repetitions.
+        max_bad: see `mixture.Mixture`; overrides the value of the mixture.
+        processes: number of cleaning processes; the number of cores if not given.
+        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used.
-        DamagedError: something cannot be read, or nothing is left.
-        FetchError: a package or a data set cannot be had.
+        DamagedError: something cannot be read, or no document is left.
+        FetchError: a package or dataset cannot be downloaded.
     """
-    if not seq_lens or min(seq_lens) <= FRAME:
-        raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
-    if not 0 <= seed < 1 << 64:
-        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
-    if not 0 <= held_out < 1:
-        raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
+    _check(seq_lens, seed, held_out)
     out = Path(out)
     loaded = tokenizer_module.tokenizer(tokenizer)
     for role in ("cls", "sep", "mask"):
         loaded.id_of(role)
-    mixture, made = None, None
+    mixture, corpus = None, None
     if (Path(text) / MANIFEST).is_file():
-        made = Corpus(text)
+        corpus = Corpus(text)
     else:
         mixture = mixtures.read(text, max_bad=max_bad)
     plan = {
@@ -99,25 +95,34 @@ def prepare(
         "tokenizer": loaded.backend.to_str(),
         "libraries": [__version__, tokenizers.__version__],
     }
-    with unfinished(out, KIND, plan) as work:
+    with resumable_directory(out, KIND, plan) as work:
         if mixture is not None:
-            made = corpora.built(mixture, work / "corpus", processes, on_progress)
-        assert made is not None
-        names = list(made.about.sources)
-        for shard in range(made.about.shards):
-            on_progress(shard / made.about.shards, "tokenising")
+            corpus = corpora.open_or_build(mixture, work / "corpus", processes, on_progress)
+        assert corpus is not None
+        names = list(corpus.about.sources)
+        for shard in range(corpus.about.shards):
+            on_progress(shard / corpus.about.shards, "tokenizing")
             if not (work / _documents_name(shard)).exists():
-                tokenise(made.documents(shard), loaded, names, work, shard)
+                tokenize(corpus.documents(shard), loaded, names, work, shard)
         with new_directory(out, KIND, work) as fresh:
             on_progress(1.0, "packing")
             loaded.write_files(fresh, max(seq_lens))
-            about = _pack(made, loaded, work, fresh, seq_lens, held_out, seed)
-            (fresh / ABOUT).write_text(json.dumps(asdict(about), indent=1) + "\n", "utf-8")
+            info = _pack(corpus, loaded, work, fresh, seq_lens, held_out, seed)
+            (fresh / INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
     return PreparedDataset(out, verify=False)
 
 
+def _check(seq_lens: Sequence[int], seed: int, held_out: float) -> None:
+    if not seq_lens or min(seq_lens) <= SPECIAL_TOKENS:
+        raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
+    if not 0 <= seed < 1 << 64:
+        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
+    if not 0 <= held_out < 1:
+        raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
+
+
 def _dtype(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
-    """The smallest that holds every id."""
+    """Return the smallest dtype for all ids."""
     return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
 
 
@@ -125,21 +130,21 @@ def _documents_name(shard: int) -> str:
     return f"documents-{shard:05}.npy"
 
 
-def tokenise(
+def tokenize(
     documents: Iterator[Document],
     tokenizer: Tokenizer,
     sources: Sequence[str],
     folder: Path,
     shard: int,
 ) -> None:
-    """Write a shard of tokens, and then a `DOCUMENT` each for what is in it.
+    """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it.
 
     Args:
-        documents: of the shard; ``source`` is the name of one.
-        tokenizer: what turns them into ids, on all cores.
-        sources: all names, in the order of their numbers.
-        folder: where both files go.
-        shard: its number.
+        documents: the documents; ``source`` is the name of their source.
+        tokenizer: the tokenizer.
+        sources: names of all sources.
+        folder: the directory for both files.
+        shard: the number of the file.
     """
     dtype = np.dtype(_dtype(tokenizer)).newbyteorder("<")
     numbers = {name: number for number, name in enumerate(sources)}
@@ -149,11 +154,11 @@ def tokenise(
     def write(path: Path) -> None:
         nonlocal start
         with path.open("wb") as file:
-            for lot in _lots(documents):
+            for chunk in chunked(documents, CHUNK, lambda document: len(document.text)):
                 encoded = tokenizer.backend.encode_batch_fast(
-                    [document.text for document in lot], add_special_tokens=False
+                    [document.text for document in chunk], add_special_tokens=False
                 )
-                for document, encoding in zip(lot, encoded, strict=True):
+                for document, encoding in zip(chunk, encoded, strict=True):
                     ids = np.array(encoding.ids, dtype)
                     file.write(ids.tobytes())
                     rows.append((start, len(ids), text_hash(document.text),
@@ -168,19 +173,6 @@ def tokenise(
     write_array(folder / _documents_name(shard), found)
 
 
-def _lots(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    lot: list[Document] = []
-    size = 0
-    for document in documents:
-        lot.append(document)
-        size += len(document.text)
-        if size >= LOT:
-            yield lot
-            lot, size = [], 0
-    if lot:
-        yield lot
-
-
 def _pack(
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -189,7 +181,7 @@ def _pack(
     seq_lens: Sequence[int],
     held_out: float,
     seed: int,
-) -> About:
+) -> DatasetInfo:
     shards = range(corpus.about.shards)
     for shard in shards:
         _link(work / shard_name(shard), fresh / shard_name(shard))
@@ -197,28 +189,13 @@ def _pack(
     documents = documents[documents["tokens"] > 0]
     documents["held_out"] = is_held_out(documents["hash"], held_out)
     copies = _copies(corpus, documents)
-    documents["copies"] = _drawn(copies[documents["source"]], documents, seed)
+    documents["copies"] = _whole_copies(copies[documents["source"]], documents, seed)
     write_array(fresh / DOCUMENTS, documents)
-    lengths = {}
-    for length in sorted(set(seq_lens)):
-        rows_of = {}
-        for aside in (False, True):
-            starts, pieces = packed_rows(documents, length, aside)
-            write_array(fresh / rows_name(length, aside), starts)
-            write_array(fresh / pieces_name(length, aside), pieces)
-            rows_of[aside] = len(starts) - 1
-            if not aside:
-                filled = int(pieces["tokens"].sum()) + FRAME * len(pieces)
-                cut = int((documents["tokens"][~documents["held_out"]] > length - FRAME).sum())
-                count = len(pieces)
-        lengths[str(length)] = LengthAbout(
-            rows_of[False], rows_of[True], count, cut, filled, filled / (rows_of[False] * length)
-        )
     sources = {}
     licences = {source.name: source.licence for source in corpus.about.mixture.source}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
         own = documents[documents["source"] == number]
-        sources[name] = SourceAbout(
+        sources[name] = SourceInfo(
             documents=len(own),
             tokens=int(own["tokens"].sum()),
             held_out=int(own["held_out"].sum()),
@@ -227,27 +204,41 @@ def _pack(
             bad=tally.bad,
             licence=licences.get(name, ""),
         )
-    return About(
+    return DatasetInfo(
         dtype=_dtype(tokenizer),
         shards=len(shards),
         sources=sources,
-        lengths=lengths,
+        lengths={str(n): _write_rows(documents, n, fresh) for n in sorted(set(seq_lens))},
         tokenizer=sha256(fresh / "tokenizer.json"),
         seed=seed,
         held_out=held_out,
-        made_with={
-            "motherbird": __version__,
-            "tokenizers": tokenizers.__version__,
-        },
+        made_with={"motherbird": __version__, "tokenizers": tokenizers.__version__},
     )
+
+
+def _write_rows(
+    documents: Shaped[np.ndarray, " documents"], length: int, fresh: Path
+) -> LengthInfo:
+    found = {}
+    for held_out in (False, True):
+        starts, pieces = packed_rows(documents, length, held_out)
+        write_array(fresh / rows_name(length, held_out), starts)
+        write_array(fresh / pieces_name(length, held_out), pieces)
+        found[held_out] = len(starts) - 1, pieces
+    (rows, pieces), (held_out_rows, _) = found[False], found[True]
+    tokens = int(pieces["tokens"].sum()) + SPECIAL_TOKENS * len(pieces)
+    training = documents["tokens"][~documents["held_out"]]
+    cut = int((training > length - SPECIAL_TOKENS).sum())
+    return LengthInfo(rows, held_out_rows, len(pieces), cut, tokens, tokens / (rows * length))
 
 
 def _copies(
     corpus: Corpus, documents: Shaped[np.ndarray, " documents"]
 ) -> Float[np.ndarray, " sources"]:
-    """How often a document of each source stands in an epoch, in the mean.
+    """Return the average repetitions of the documents of each source in an epoch.
 
-    Weights keep the epoch's size: a source of weight w gets the share w of all tokens.
+    Weights do not change the size of the epoch: a source of weight w gets w / (sum of weights) of
+    its tokens.
     """
     kept = documents[~documents["held_out"]]
     wanted = corpus.about.mixture.source
@@ -263,16 +254,16 @@ def _copies(
     return copies
 
 
-def _drawn(
+def _whole_copies(
     copies: Float[np.ndarray, " documents"], documents: Shaped[np.ndarray, " documents"], seed: int
 ) -> Shaped[np.ndarray, " documents"]:
-    """Whole copies for every document: the fraction is a chance, drawn by the hash of its text."""
-    chance = (random_bits((seed, COPIES), documents["hash"]) >> np.uint64(11)) / 2.0**53
-    return np.where(documents["held_out"], 0, np.floor(copies + chance)).astype("<u4")
+    """Round up or down at random, keyed by the hash of the text; 0 for held-out documents."""
+    random = (random_bits((seed, COPIES), documents["hash"]) >> np.uint64(11)) / 2.0**53
+    return np.where(documents["held_out"], 0, copies + random).astype("<u4")
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where there are no such links."""
+    """Create a hard link, or a copy if the file system does not support links."""
     try:
         os.link(source, target)
     except OSError:
@@ -280,7 +271,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def summary(prepared: PreparedDataset) -> dict[str, Any]:
-    """What is in a set, for people and for ``--json``.
+    """Return the content of a prepared dataset as JSON.
 
     ``efficiency``, ``rows`` and ``tokens`` are those of the length with the lowest efficiency.
     """

@@ -1,18 +1,19 @@
-"""Prepared text: the tokens of whole documents, and rows made of them for each sequence length.
+"""A prepared dataset: the tokens of whole documents, and packed rows for each sequence length.
 
-A set is a directory; arrays are .npy files, tokens plain little-endian integers:
+It is a directory. Arrays are .npy files, tokens little-endian integers:
 
-    motherbird.json           SHA-256 of every file below; its own is the set's fingerprint
-    set.json                  `About`: what it was made of, and what is in it
+    motherbird.json           SHA-256 of every file below; its SHA-256 is the fingerprint
+    set.json                  `DatasetInfo`
     tokenizer.json
-    tokens-00000.bin ...      ids of documents end to end, without special tokens
-    documents.npy             a `DOCUMENT` each
-    rows-1024.npy             for rows of 1,024 tokens: where each row's pieces begin, and their end
-    pieces-1024.npy           a `PIECE` each: a stretch of a document
+    tokens-00000.bin ...      ids of concatenated documents, without special tokens
+    documents.npy             a `DOCUMENT` for each document
+    rows-1024.npy             for rows of 1,024 tokens: the index of the first piece of each row,
+                              and the number of pieces
+    pieces-1024.npy           a `PIECE` for each piece: a span of a document
     rows-1024-held-out.npy, pieces-1024-held-out.npy
 
-A piece takes two tokens more than its stretch: [CLS] before and [SEP] behind it. What is held out
-is for the evaluation during a run.
+In a row, each piece is preceded by [CLS] and followed by [SEP]. Held-out documents are used for
+evaluation during training.
 """
 
 import hashlib
@@ -32,10 +33,10 @@ from ..errors import DamagedError, InputError, require_extra
 from ..files import (
     MANIFEST,
     check_directory,
-    digests_of,
     read_json,
+    read_manifest,
+    resumable_directory,
     sha256,
-    unfinished,
     write_file,
     write_text,
 )
@@ -43,16 +44,16 @@ from ..strict import build
 from .packing import best_fit
 
 KIND = "prepared-text"
-ABOUT, DOCUMENTS = "set.json", "documents.npy"
-FRAME = 2  # [CLS] and [SEP]
+INFO, DOCUMENTS = "set.json", "documents.npy"
+SPECIAL_TOKENS = 2  # of each piece: [CLS] and [SEP]
 DOCUMENT = np.dtype(
     [
-        ("shard", "<u4"),  # the file, and the first of its tokens in it
+        ("shard", "<u4"),  # number of the file, and index of the first token in it
         ("start", "<u4"),
         ("tokens", "<u4"),
-        ("hash", "<u8"),  # of its text
-        ("source", "<u2"),  # number of the name in `About.sources`
-        ("copies", "<u4"),  # how often it stands in an epoch; 0 where it is held out
+        ("hash", "<u8"),  # of the text
+        ("source", "<u2"),  # index in `DatasetInfo.sources`
+        ("copies", "<u4"),  # repetitions in an epoch; 0 if it is held out
         ("held_out", "?"),
     ]
 )
@@ -60,16 +61,16 @@ PIECE = np.dtype([("document", "<u4"), ("first", "<u4"), ("tokens", "<u4")])
 
 
 @dataclass(frozen=True)
-class LengthAbout:
-    """What rows of one length came to, for one epoch.
+class LengthInfo:
+    """Rows of one length, for one epoch.
 
     Attributes:
-        rows: how many.
-        held_out_rows: for evaluation, beside them.
-        pieces: documents and parts of documents in the rows.
-        cut: documents that are longer than a row.
-        tokens: in the rows, [CLS] and [SEP] included.
-        efficiency: the share of the rows' places that these fill.
+        rows: number of rows.
+        held_out_rows: number of rows of held-out documents.
+        pieces: number of pieces in the rows.
+        cut: number of documents that are longer than a row.
+        tokens: tokens in the rows, including [CLS] and [SEP].
+        efficiency: tokens / (rows x length).
     """
 
     rows: int
@@ -81,18 +82,18 @@ class LengthAbout:
 
 
 @dataclass(frozen=True)
-class SourceAbout:
-    """What came of one source.
+class SourceInfo:
+    """One source of a prepared dataset.
 
     Attributes:
-        documents: kept, those held out included.
-        tokens: of these, each once, without special tokens.
-        held_out: documents set aside for evaluation.
-        copies: how often a document stands in an epoch, in the mean: 1.5 is once for one half of
-            the documents and twice for the other.
-        dropped: documents, by reason.
-        bad: how many could not be read.
-        licence: of the text, as the mixture states it.
+        documents: number of documents, including held-out ones.
+        tokens: their tokens, without repetitions and special tokens.
+        held_out: number of held-out documents.
+        copies: average repetitions of a document in an epoch. With 1.5, half of the documents are
+            used once and half twice.
+        dropped: number of dropped documents by reason.
+        bad: number of documents that could not be read.
+        licence: the license of the text, from the mixture.
     """
 
     documents: int
@@ -105,24 +106,24 @@ class SourceAbout:
 
 
 @dataclass(frozen=True)
-class About:
-    """What a set was made of, and what is in it.
+class DatasetInfo:
+    """The content of set.json.
 
     Attributes:
-        dtype: of the tokens.
-        shards: files of tokens.
-        sources: by name, in the order of their numbers.
-        lengths: by row length.
+        dtype: dtype of the tokens.
+        shards: number of token files.
+        sources: sources by name.
+        lengths: rows by length.
         tokenizer: SHA-256 of tokenizer.json.
-        seed: of the copies that a weight asks for.
-        held_out: the share that is set aside, by the hash of the text.
+        seed: seed of fractional repetitions.
+        held_out: fraction of documents that are held out.
         made_with: versions.
     """
 
     dtype: Literal["uint16", "uint32"]
     shards: int
-    sources: dict[str, SourceAbout]
-    lengths: dict[str, LengthAbout]
+    sources: dict[str, SourceInfo]
+    lengths: dict[str, LengthInfo]
     tokenizer: str
     seed: int
     held_out: float
@@ -130,13 +131,13 @@ class About:
 
 
 class Rows:
-    """Rows of one length: which pieces stand in each, and their tokens.
+    """Packed rows of one length.
 
     Args:
-        prepared: the set.
-        seq_len: tokens that a row has room for.
-        starts: (R + 1,) the first piece of each row, and the number of pieces.
-        pieces: `PIECE` each, row by row.
+        prepared: the dataset.
+        seq_len: tokens of a row.
+        starts: (R + 1,) index of the first piece of each row, and the number of pieces.
+        pieces: `PIECE` records, row by row.
     """
 
     def __init__(
@@ -151,21 +152,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def of(self, row: int) -> Shaped[np.ndarray, " pieces"]:
-        """The pieces of a row."""
+    def pieces_of(self, row: int) -> Shaped[np.ndarray, " pieces"]:
+        """Return the pieces of a row."""
         return self.pieces[self.starts[row] : self.starts[row + 1]]
 
     def gather(
         self, numbers: Sequence[int] | Int[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"], Int[np.ndarray, " rows"]]:
-        """Rows end to end.
+        """Concatenate rows.
 
         Returns:
             Their ids (T,) int64, the tokens of each piece (S,), and the tokens of each row.
         """
-        each = [self.of(number) for number in np.asarray(numbers).tolist()]
+        each = [self.pieces_of(number) for number in np.asarray(numbers).tolist()]
         pieces = np.concatenate(each)
-        lengths = pieces["tokens"].astype(np.int64) + FRAME
+        lengths = pieces["tokens"].astype(np.int64) + SPECIAL_TOKENS
         ends = lengths.cumsum()
         ids = np.empty(ends[-1], np.int64)
         ids[ends - lengths] = self.prepared.cls_id
@@ -177,82 +178,84 @@ class Rows:
             documents["shard"].tolist(), firsts.tolist(), lengths.tolist(), ends.tolist(),
             strict=True,
         ):  # fmt: skip
-            ids[end - length + 1 : end - 1] = shards[shard][first : first + length - FRAME]
+            ids[end - length + 1 : end - 1] = shards[shard][first : first + length - SPECIAL_TOKENS]
         row_tokens = np.add.reduceat(lengths, np.cumsum([0, *map(len, each[:-1])]))
         return ids, lengths, row_tokens
 
 
 class PreparedDataset:
-    """A set on disk, verified when it is opened.
+    """A prepared dataset on disk, verified when it is opened.
 
     Args:
-        directory: the set.
-        verify: compare every file's SHA-256 first; workers, whose parent did, need not.
+        directory: the directory.
+        verify: whether to check the SHA-256 of every file.
 
     Raises:
-        InputError: it is no set of prepared text.
-        DamagedError: a file is missing, too much, or not what was written; it is named.
+        InputError: the directory is not a prepared dataset.
+        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
     """
 
     def __init__(self, directory: str | Path, *, verify: bool = True) -> None:
         self.directory = Path(directory)
         if verify:
             check_directory(self.directory, KIND)
-        self.about = build(About, read_json(self.directory / ABOUT), str(self.directory / ABOUT))
+        self.about = build(
+            DatasetInfo, read_json(self.directory / INFO), str(self.directory / INFO)
+        )
         self.tokenizer = tokenizer.load(self.directory)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
         self.documents = self._array(DOCUMENTS)
 
     @classmethod
     def fetch(cls, url: str, cache: str | Path | None = None) -> "PreparedDataset":
-        """Open a set behind any fsspec URL ("s3://...", "file://..."), by way of a local cache.
+        """Download a dataset from an fsspec URL ("s3://...", "file://...") to a cache and open it.
 
-        What was fetched before, or by a try that was killed, is not fetched again.
+        Files of an earlier or interrupted download are not downloaded again.
 
         Args:
-            url: of the directory.
-            cache: a folder for sets; ~/.cache/motherbird/sets if not given.
+            url: URL of the directory.
+            cache: the cache directory; ~/.cache/motherbird/sets if not given.
 
         Raises:
-            InputError: there is no set.
-            DamagedError: what arrived is not what the set's manifest says.
+            InputError: there is no dataset at the URL.
+            DamagedError: a downloaded file does not match the manifest.
         """
         fsspec = require_extra("fsspec", "data")
         try:
             system, root = fsspec.url_to_fs(url)
             manifest = system.cat_file(f"{root}/{MANIFEST}")
         except (OSError, ValueError, ImportError) as error:
-            raise InputError(f"there is no prepared text ({error})", url) from error
+            raise InputError(f"there is no prepared dataset ({error})", url) from error
         home = Path(cache) if cache is not None else Path.home() / ".cache" / "motherbird" / "sets"
         fingerprint = hashlib.sha256(manifest).hexdigest()
         folder = home / fingerprint
         if folder.exists():
             return cls(folder)
-        with unfinished(folder, KIND, {"set": fingerprint}, wait=True) as work:
-            if not folder.exists():  # no other process was faster
+        with resumable_directory(folder, KIND, {"set": fingerprint}, wait=True) as work:
+            if not folder.exists():  # else another process was faster
                 incoming = work / "set"
                 write_text(incoming / MANIFEST, manifest)
-                for path in incoming.glob(".*.tmp"):  # of a try that was killed
+                for path in incoming.glob(".*.tmp"):  # from an interrupted download
                     path.unlink()
-                for name in digests_of(incoming / MANIFEST):
+                for name in read_manifest(incoming)["sha256"]:
                     if not (incoming / name).exists():
                         write_file(incoming / name, partial(system.get_file, f"{root}/{name}"))
                 try:
                     check_directory(incoming, KIND)
                 except DamagedError:
-                    shutil.rmtree(incoming)  # so that another try fetches it again
+                    shutil.rmtree(incoming)  # so that it is downloaded again
                     raise
                 incoming.rename(folder)
         return cls(folder, verify=False)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest, and so of everything."""
+        """SHA-256 of the manifest, which identifies the whole content."""
         return sha256(self.directory / MANIFEST)
 
     @cached_property
     def shards(self) -> list[UInt[np.ndarray, " tokens"]]:
-        """The tokens, mapped into memory."""
+        """The tokens of each file, memory-mapped."""
         return [
             np.asarray(np.memmap(self.directory / shard_name(i), self.about.dtype, mode="r"))
             for i in range(self.about.shards)
@@ -266,10 +269,12 @@ class PreparedDataset:
         sources: Sequence[str] | None = None,
         min_tokens: int = 0,
     ) -> Rows:
-        """The rows of a length; of some sources or long documents only, they are packed now.
+        """Return the rows of a length.
+
+        If only some sources or long documents are selected, their rows are packed now.
 
         Raises:
-            InputError: the set has no such length or source, or nothing is left.
+            InputError: there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
             known = ", ".join(self.about.lengths)
@@ -307,17 +312,17 @@ class PreparedDataset:
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard."""
+    """Return the name of a token file."""
     return f"tokens-{number:05}.bin"
 
 
 def rows_name(seq_len: int, held_out: bool) -> str:
-    """The file that says where rows begin."""
+    """Return the name of the file with the first piece of each row."""
     return f"rows-{seq_len}{'-held-out' if held_out else ''}.npy"
 
 
 def pieces_name(seq_len: int, held_out: bool) -> str:
-    """The file of their pieces."""
+    """Return the name of the file with the pieces."""
     return f"pieces-{seq_len}{'-held-out' if held_out else ''}.npy"
 
 
@@ -327,13 +332,13 @@ def packed_rows(
     held_out: bool,
     chosen: Bool[np.ndarray, " documents"] | None = None,
 ) -> tuple[Int[np.ndarray, " R_plus_1"], Shaped[np.ndarray, " pieces"]]:
-    """Cut documents that are too long, and fit all pieces into rows.
+    """Cut documents that are longer than a row, and pack all pieces into rows.
 
     Args:
-        documents: `DOCUMENT` each.
+        documents: `DOCUMENT` records.
         seq_len: tokens of a row.
-        held_out: those that are held out, or the others.
-        chosen: which of them; all if not given.
+        held_out: whether to use the held-out documents, or the others.
+        chosen: which documents to use; all if not given.
 
     Returns:
         ``starts`` and ``pieces`` of `Rows`.
@@ -341,7 +346,7 @@ def packed_rows(
     Raises:
         InputError: no document is left.
     """
-    room = seq_len - FRAME
+    size = seq_len - SPECIAL_TOKENS
     wanted = documents["held_out"] == held_out
     if chosen is not None:
         wanted &= chosen
@@ -350,15 +355,15 @@ def packed_rows(
     if not len(numbers):
         if held_out:
             return np.zeros(1, np.int64), np.empty(0, PIECE)
-        raise InputError("no document is left to make rows of")
+        raise InputError("no document is left for rows")
     tokens = documents["tokens"][numbers].astype(np.int64)
-    counts = -(-tokens // room)
+    counts = -(-tokens // size)
     pieces = np.empty(int(counts.sum()), PIECE)
     which = np.repeat(np.arange(len(numbers)), counts)
     pieces["document"] = numbers[which]
     within = np.arange(len(pieces)) - np.repeat(counts.cumsum() - counts, counts)
-    pieces["first"] = within * room
-    pieces["tokens"] = np.minimum(room, tokens[which] - within * room)
-    rows = best_fit((pieces["tokens"].astype(np.int64) + FRAME).tolist(), seq_len)
+    pieces["first"] = within * size
+    pieces["tokens"] = np.minimum(size, tokens[which] - within * size)
+    rows = best_fit((pieces["tokens"].astype(np.int64) + SPECIAL_TOKENS).tolist(), seq_len)
     starts = np.cumsum([0, *map(len, rows)])
     return starts, pieces[np.concatenate([np.array(row) for row in rows])]

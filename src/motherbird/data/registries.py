@@ -1,4 +1,4 @@
-"""Packages as text: fetched from PyPI, Debian and npm by their own clients, and unpacked."""
+"""Packages from PyPI, Debian and npm, downloaded with their clients and unpacked."""
 
 import subprocess
 import sys
@@ -8,53 +8,38 @@ from pathlib import Path
 
 from ..errors import FetchError
 
-LIMIT = 1800  # seconds that a download may take
+LIMIT = 1800  # seconds of a download
 
 
 def fetch(package: str, folder: Path) -> str:
-    """Download a package and unpack it into an empty folder; nothing of it is run or installed.
+    """Download a package and unpack it, without running or installing it.
 
     Args:
-        package: "pypi:NAME", "deb:NAME" or "npm:NAME", with ==VERSION if wanted.
-        folder: where to.
+        package: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION.
+        folder: an empty directory; the files are unpacked to its subdirectory "inside".
 
     Returns:
-        The file name of what was fetched, which holds its version.
+        The file name of the archive, which contains the version.
 
     Raises:
-        FetchError: it cannot be fetched or unpacked; says what the client said.
+        FetchError: it cannot be downloaded or unpacked; with the message of the client.
     """
     registry, _, wanted = package.partition(":")
     name, _, version = wanted.partition("==")
     fetched = folder / "fetched"
     fetched.mkdir()
     if registry == "pypi":
-        how = [
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--no-cache-dir",
-            "-d",
-            ".",
-        ]
-        _call([sys.executable, *how, wanted], fetched, package)
+        options = "-q --no-deps --only-binary :all: --no-cache-dir -d ."
+        command = [sys.executable, "-m", "pip", "download", *options.split(), wanted]
     elif registry == "deb":
-        at = f"={version}" if version else ""
-        _call(["apt-get", "download", "-q", name + at], fetched, package)
+        command = ["apt-get", "download", "-q", f"{name}={version}" if version else name]
     else:
-        at = f"@{version}" if version else ""
-        _call(
-            ["npm", "pack", "--silent", "--ignore-scripts", "--cache", "../cache", name + at],
-            fetched,
-            package,
-        )
+        options = "--silent --ignore-scripts --cache ../cache"
+        command = ["npm", "pack", *options.split(), f"{name}@{version}" if version else name]
+    _call(command, fetched, package)
     archive = next(iter(sorted(fetched.iterdir())), None)
     if archive is None:
-        raise FetchError("the client fetched nothing", package)
+        raise FetchError("the client downloaded nothing", package)
     inside = folder / "inside"
     inside.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""Prepared text for people: rows as training sees them, and a picture of the lengths."""
+"""Rows of a prepared dataset as text, and a histogram of document lengths."""
 
 from itertools import groupby
 from pathlib import Path
@@ -15,24 +15,25 @@ from .prepared import PreparedDataset
 def examples(
     prepared: PreparedDataset, seq_len: int, count: int, rate: float, seed: int
 ) -> list[dict[str, Any]]:
-    """The first rows: pieces with their source, and their text as stretches (hidden, text)."""
+    """Return the first rows; the text of each piece is a list of spans (is_masked, text)."""
     rows = prepared.rows(seq_len)
     masking = masking_of(prepared, rate)
     names = list(prepared.about.sources)
     found = []
     for number in range(min(count, len(rows))):
         ids, lengths, _ = rows.gather([number])
-        fed, hidden = masking.mask(ids, (MASKS, seed, 0, 0), (number << 32) + np.arange(len(ids)))
-        is_hidden = np.zeros(len(ids), bool)
-        is_hidden[hidden] = True
+        positions = (number << 32) + np.arange(len(ids))
+        inputs, masked = masking.mask(ids, (MASKS, seed, 0, 0), positions)
+        is_masked = np.zeros(len(ids), bool)
+        is_masked[masked] = True
         pieces = []
         end = 0
-        for piece, length in zip(rows.of(number), lengths.tolist(), strict=True):
-            stretch = range(end, end + length)
+        for piece, length in zip(rows.pieces_of(number), lengths.tolist(), strict=True):
+            span = range(end, end + length)
             end += length
             text = [
-                (bool(key), prepared.tokenizer.decode(fed[list(group)].tolist()))
-                for key, group in groupby(stretch, key=is_hidden.__getitem__)
+                (bool(key), prepared.tokenizer.decode(inputs[list(group)].tolist()))
+                for key, group in groupby(span, key=is_masked.__getitem__)
             ]
             source = names[prepared.documents[piece["document"]]["source"]]
             pieces.append({"source": source, "tokens": length, "text": text})
@@ -41,27 +42,24 @@ def examples(
 
 
 def histogram(prepared: PreparedDataset, path: Path) -> None:
-    """Draw how many tokens lie in documents of which length, by source."""
+    """Plot the number of tokens by document length and source, as PNG."""
     require_extra("matplotlib", "bench")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    documents = prepared.documents
+    documents, count = prepared.documents, len(prepared.about.sources)
+    tokens = [documents["tokens"][documents["source"] == number] for number in range(count)]
     longest = max(2, int(documents["tokens"].max()))
-    bins = np.geomspace(1, longest + 1, 40)
     axes.hist(
-        [documents["tokens"][documents["source"] == i] for i in range(len(prepared.about.sources))],
-        bins=bins.tolist(),
-        weights=[
-            documents["tokens"][documents["source"] == i] / 1e6
-            for i in range(len(prepared.about.sources))
-        ],
+        tokens,
+        bins=np.geomspace(1, longest + 1, 40).tolist(),
+        weights=[each / 1e6 for each in tokens],
         stacked=True,
         label=list(prepared.about.sources),
     )
     axes.set_xscale("log")
-    axes.set_xlabel("tokens of a document")
+    axes.set_xlabel("tokens per document")
     axes.set_ylabel("million tokens")
     for length in prepared.about.lengths:
         axes.axvline(int(length), color="grey", linewidth=0.8, linestyle="--")

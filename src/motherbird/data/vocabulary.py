@@ -1,8 +1,8 @@
-"""A tokenizer for a mixture: trained on a sample of it, and compared with others on the rest."""
+"""Training of a tokenizer on a mixture, and comparison with others on held-out text."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,21 +12,21 @@ from ..core import tokenizer as tokenizers
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, unfinished
+from ..files import MANIFEST, new_directory, resumable_directory
 from . import corpus as corpora
 from . import mixture as mixtures
-from .corpus import Corpus
+from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 
 REPORT = "report.json"
-SAMPLE = 2  # what a draw is for
-EVALUATED = 20_000_000  # bytes of held-out text of a source that are counted
+SAMPLE = 2  # first number of a random key
+EVALUATED = 20_000_000  # maximum bytes of held-out text per source
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a tokenizer needs for the held-out text of a source."""
+class TokenCounts:
+    """Held-out text of a source, and its tokens by tokenizer."""
 
     documents: int
     bytes: int
@@ -35,19 +35,19 @@ class Counted:
 
 @dataclass(frozen=True)
 class Report:
-    """How a tokenizer does beside others, on text that it was not trained on.
+    """A trained tokenizer and others on held-out text.
 
     Attributes:
-        entries: of the vocabulary.
-        megabytes: it was trained on.
-        sources: by name: tokens of each tokenizer; ours is "motherbird".
-        unused: share of learned entries that no token of the held-out text is.
-        round_trip: documents that come back as they were, and those that do not.
+        entries: size of the vocabulary.
+        megabytes: megabytes of text it was trained on.
+        sources: token counts by source; the trained tokenizer is "motherbird".
+        unused: fraction of learned entries that do not occur in the held-out text.
+        round_trip: number of documents that are the "same" or "changed" after decoding.
     """
 
     entries: int
     megabytes: float
-    sources: dict[str, Counted]
+    sources: dict[str, TokenCounts]
     unused: float
     round_trip: dict[str, int]
 
@@ -62,38 +62,38 @@ def train(
     held_out: float = 0.02,
     max_bad: float | None = None,
     processes: int | None = None,
-    on_progress: Callable[[float, str], None] = lambda share, what: None,
+    on_progress: OnProgress = lambda fraction, what: None,
 ) -> Report:
-    """Train a tokenizer on a mixture, and write it with its report.
+    """Train a tokenizer on a mixture, and write it with a report.
 
     Args:
-        text: a mixture's TOML file, a corpus that `corpus.build` made, or a folder or file of text.
-        size: entries in all, see `core.tokenizer.train`.
-        out: the directory to make; an earlier tokenizer is replaced.
-        compare: other tokenizers: files or folders.
-        megabytes: of text to learn from, taken by chance; sources by their weights, if any.
-        held_out: the share of documents that are kept for the report, by the hash of their text.
+        text: the TOML file of a mixture, a corpus, or a folder or file of text.
+        size: size of the vocabulary, see `core.tokenizer.train`.
+        out: the output directory; an existing tokenizer is replaced.
+        compare: other tokenizers: files or directories.
+        megabytes: megabytes of randomly chosen training text, from sources by their weights.
+        held_out: fraction of documents kept for the report, by the hash of their text.
         max_bad: see `mixture.Mixture`.
-        processes: that clean; as many as there are cores if not set.
-        on_progress: called with the share that is done, and what is being done.
+        processes: number of cleaning processes; the number of cores if not given.
+        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used, or the text is too small.
         DamagedError: something cannot be read.
-        FetchError: a package or a data set cannot be had.
+        FetchError: a package or dataset cannot be downloaded.
     """
     tokenizers.check_size(size)
     others = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
               tokenizers.tokenizer(path) for path in compare}  # fmt: skip
     if not 0 <= held_out < 1 or megabytes <= 0:
-        raise InputError("the held-out share is 0 up to 1, and the megabytes are more than 0")
+        raise InputError("the held-out share has to be 0 up to 1, and megabytes more than 0")
     out = Path(out)
     if (Path(text) / MANIFEST).is_file():
         return _train(Corpus(text), size, out, others, megabytes, held_out, on_progress)
     mixture = mixtures.read(text, max_bad=max_bad)
-    with unfinished(out, "tokenizer", corpora.plan(mixture)) as work:
-        built = corpora.built(mixture, work / "corpus", processes, on_progress)
-        return _train(built, size, out, others, megabytes, held_out, on_progress)
+    with resumable_directory(out, "tokenizer", corpora.plan(mixture)) as work:
+        corpus = corpora.open_or_build(mixture, work / "corpus", processes, on_progress)
+        return _train(corpus, size, out, others, megabytes, held_out, on_progress)
 
 
 def _train(
@@ -103,18 +103,18 @@ def _train(
     others: dict[str, Tokenizer],
     megabytes: float,
     held_out: float,
-    on_progress: Callable[[float, str], None],
+    on_progress: OnProgress,
 ) -> Report:
-    chances = _chances(corpus, megabytes * 1e6)
+    fractions = _fractions(corpus, megabytes * 1e6)
     learned = 0
 
     def texts() -> Iterator[str]:
         nonlocal learned
         for shard in range(corpus.about.shards):
-            on_progress(shard / corpus.about.shards, "learning")
+            on_progress(shard / corpus.about.shards, "training")
             for document in corpus.documents(shard):
-                aside, chosen = _draw(document.text, held_out)
-                if not aside and chosen < chances[document.source]:
+                is_test, random = _draw(document.text, held_out)
+                if not is_test and random < fractions[document.source]:
                     learned += len(document.text.encode())
                     yield document.text
 
@@ -128,15 +128,15 @@ def _train(
 
 
 def _draw(text: str, held_out: float) -> tuple[bool, float]:
-    """Whether a document is set aside, and a chance from 0 to 1 for what else is drawn."""
+    """Return whether a document is held out, and a random number from 0 to 1 for sampling."""
     number = np.array([text_hash(text)], np.uint64)
     return bool(is_held_out(number, held_out)[0]), float(
         random_bits((SAMPLE,), number)[0]
     ) / 2.0**64
 
 
-def _chances(corpus: Corpus, size: float) -> dict[str, float]:
-    """Of each source, the share of documents to learn from."""
+def _fractions(corpus: Corpus, size: float) -> dict[str, float]:
+    """Return the fraction of the documents of each source to train on."""
     kept = {name: tally.kept.bytes for name, tally in corpus.about.sources.items()}
     weights = corpus.about.mixture.weights or {name: float(own) for name, own in kept.items()}
     total = sum(weights.values())
@@ -147,40 +147,40 @@ def _chances(corpus: Corpus, size: float) -> dict[str, float]:
 
 
 def _report(
-    corpus: Corpus, contenders: dict[str, Tokenizer], held_out: float, megabytes: float
+    corpus: Corpus, compared: dict[str, Tokenizer], held_out: float, megabytes: float
 ) -> Report:
     documents: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     tokens = {name: Counter[str]() for name in corpus.about.sources}
-    ours = contenders["motherbird"]
-    used = np.zeros(ours.vocab_size, bool)
-    trips = {"same": 0, "changed": 0}
+    trained = compared["motherbird"]
+    used = np.zeros(trained.vocab_size, bool)
+    round_trip = {"same": 0, "changed": 0}
     for document in corpus:
         name, text = document.source, document.text
         if sizes[name] >= EVALUATED or not _draw(text, held_out)[0]:
             continue
         documents[name] += 1
         sizes[name] += len(text.encode())
-        for contender, tokenizer in contenders.items():
+        for label, tokenizer in compared.items():
             ids = tokenizer.backend.encode(text, add_special_tokens=False).ids
-            tokens[name][contender] += len(ids)
-            if tokenizer is ours:
+            tokens[name][label] += len(ids)
+            if tokenizer is trained:
                 used[ids] = True
-                trips["same" if ours.decode(ids) == text else "changed"] += 1
+                round_trip["same" if trained.decode(ids) == text else "changed"] += 1
     learned = np.ones(len(used), bool)
-    learned[[i for i in range(len(used)) if _is_slot(ours, i)]] = False
+    learned[[i for i in range(len(used)) if _is_reserved(trained, i)]] = False
     return Report(
-        entries=ours.vocab_size,
+        entries=trained.vocab_size,
         megabytes=round(megabytes, 3),
         sources={
-            name: Counted(documents[name], sizes[name], dict(tokens[name])) for name in tokens
+            name: TokenCounts(documents[name], sizes[name], dict(tokens[name])) for name in tokens
         },
         unused=float((learned & ~used).sum() / learned.sum()),
-        round_trip=trips,
+        round_trip=round_trip,
     )
 
 
-def _is_slot(tokenizer: Tokenizer, number: int) -> bool:
-    """Whether an entry is special, or left for users."""
+def _is_reserved(tokenizer: Tokenizer, number: int) -> bool:
+    """Return whether an entry is a special token or an unused one."""
     token = tokenizer.backend.id_to_token(number) or ""
     return token in tokenizer.special.values() or token.startswith("[unused")

@@ -1,7 +1,7 @@
-"""How fast anything can be: the arithmetic of a token, and the ceiling of the machine.
+"""The roofline: the highest matmul throughput of this machine for the shapes of a model.
 
-The ceiling has one definition everywhere: the FLOPs of a layer's four products over the sum of
-their best times at 4,096 rows, in that dtype, with the same threads, in the same run.
+It is the number of floating-point operations of a layer's four matmuls, divided by the sum of the
+shortest times that they take at 4,096 rows in a dtype, with any of the known kernels.
 """
 
 import time
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS = 4096
-PORTION = 2048  # rows of a call: malloc keeps no block above 32 MB, and fresh pages cost a quarter
+CHUNK = 2048  # rows per call: malloc keeps no block above 32 MB, and new pages cost 25%
 DTYPES = ("float32", "bfloat16", "int8")
-HOPELESS = 5.0  # seconds that one product may take; slower ways are no ceiling
-_PROBE = 64  # rows on which that is tried first
+TOO_SLOW = 5.0  # seconds of one matmul above which a kernel is not measured
+_PROBE = 64  # rows with which that is estimated
 
 
 def rooflines(
     config: EncoderConfig, threads: int, seconds: float, dtypes: Sequence[str] = DTYPES
 ) -> dict[str, float | None]:
-    """`roofline` of every dtype, with so many threads."""
+    """Return `roofline` for every dtype, with this number of threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -36,14 +36,14 @@ def rooflines(
 
 
 def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
-    """TFLOPS of a layer's four products at 4,096 rows, each in the best way that we know.
+    """Return TFLOPS of a layer's four matmuls at 4,096 rows, each with its fastest kernel.
 
-    The rows come in two portions: see `PORTION`. Each way is repeated for ``seconds`` and at least
-    three times. None where this machine has no usable way to compute in the dtype.
+    Each kernel is repeated for ``seconds``, and at least three times. None if no kernel of the
+    dtype can be used on this machine.
     """
     total_flops, total_seconds = 0, 0.0
     for outputs, inputs in matmul_shapes(config):
-        times = [_best_time(way, outputs, inputs, seconds) for way in WAYS[dtype]]
+        times = [_best_time(kernel, dtype, outputs, inputs, seconds) for kernel in KERNELS[dtype]]
         usable = [t for t in times if t is not None]
         if not usable:
             return None
@@ -52,34 +52,42 @@ def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
     return total_flops / total_seconds / 1e12
 
 
-# A way takes a float32 weight (outputs, inputs) and rows (rows, inputs), brings them into the form
-# that it computes in, and returns what is to be timed: the product alone.
-Way = Callable[["Tensor", "Tensor"], Callable[[], object]]
+# A kernel converts a weight (outputs, inputs) and rows (rows, inputs) to its format, and returns a
+# function that computes their product, which is what is timed. int8 kernels get float32.
+Kernel = Callable[["Tensor", "Tensor"], Callable[[], object]]
 
 
-def _best_time(way: Way, outputs: int, inputs: int, seconds: float) -> float | None:
-    """Seconds of the fastest of many products; None where the way fails or would take for ever."""
+def _best_time(
+    kernel: Kernel, dtype: str, outputs: int, inputs: int, seconds: float
+) -> float | None:
+    """Return the shortest time of a matmul in seconds; None if the kernel fails or is too slow."""
     import torch
 
     try:
         with torch.inference_mode():
             weight, x = torch.randn(outputs, inputs), torch.randn(ROWS, inputs)
-            probe = way(weight, x[:_PROBE])
+            if dtype == "bfloat16":
+                weight, x = weight.bfloat16(), x.bfloat16()
+            probe = kernel(weight, x[:_PROBE])
             probe()
-            if _time(probe) * ROWS / _PROBE > HOPELESS:
+            if _time(probe) * ROWS / _PROBE > TOO_SLOW:
                 return None
-            portions = [way(weight, rows) for rows in x.split(PORTION)]
+            matmuls = [kernel(weight, rows) for rows in x.split(CHUNK)]
 
             def run() -> None:
-                for portion in portions:
-                    portion()
+                for matmul in matmuls:
+                    matmul()
 
             run()
             times: list[float] = []
             while len(times) < 3 or sum(times) < seconds:
                 times.append(_time(run))
             return min(times)
-    except (RuntimeError, AttributeError, NotImplementedError):  # not on this CPU, or torch
+    except (
+        RuntimeError,
+        AttributeError,
+        NotImplementedError,
+    ):  # not supported by this CPU or torch
         return None
 
 
@@ -95,20 +103,12 @@ def _linear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
     return lambda: linear(x, weight)
 
 
-def _linear_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    return _linear(weight.bfloat16(), x.bfloat16())
-
-
 def _packed(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    """OneDNN with the weight laid out for it beforehand."""
+    """Use oneDNN with a prepacked weight."""
     from .linear import onednn
 
-    product = onednn.PackedLinear([weight], [None])
-    return lambda: product(x)[0]
-
-
-def _packed_bfloat16(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    return _packed(weight.bfloat16(), x.bfloat16())
+    linear = onednn.PackedLinear([weight], [None])
+    return lambda: linear(x)[0]
 
 
 def _int_mm(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
@@ -119,21 +119,21 @@ def _int_mm(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
 
 
 def _qlinear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    """OneDNN's product of unsigned rows and signed weights, back to float32 on the way out."""
+    """Use oneDNN's matmul of uint8 rows and int8 weights, with float32 output."""
     import torch
 
     w = weight.mul(40).clamp(-127, 127).to(torch.int8)
     rows = x.mul(40).add(128).clamp(0, 255).to(torch.uint8)
     scales, zeros = torch.ones(len(w)), torch.zeros(len(w), dtype=torch.int32)
-    laid_out = torch.ops.onednn.qlinear_prepack(w, list(rows.shape))
+    prepacked = torch.ops.onednn.qlinear_prepack(w, list(rows.shape))
     return lambda: torch.ops.onednn.qlinear_pointwise(
-        rows, 0.1, 128, laid_out, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        rows, 0.1, 128, prepacked, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
 
-# Every way that we know to run a product, by dtype: a new form of product is added here.
-WAYS: dict[str, tuple[Way, ...]] = {
+# All kernels by dtype; a new one is added here.
+KERNELS: dict[str, tuple[Kernel, ...]] = {
     "float32": (_linear, _packed),
-    "bfloat16": (_linear_bfloat16, _packed_bfloat16),
+    "bfloat16": (_linear, _packed),
     "int8": (_int_mm, _qlinear),
 }

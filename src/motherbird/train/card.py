@@ -111,7 +111,7 @@ def facts(made_with: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())
     return [
         ("cpu", f"{made_with['cpu']}, {made_with['cores']} cores"),
-        ("units", ", ".join(made_with["units"]) or "none of those that we look for"),
+        ("units", ", ".join(made_with["isa_extensions"]) or "none of those that we look for"),
         ("device", made_with["device"]),
         ("threads", str(made_with["threads"])),
         ("memory", f"{made_with['memory_gb']} GB"),
@@ -203,7 +203,7 @@ def _evaluated(run: Path, recipe: Recipe, steps: Sequence[int]) -> str:
 
 
 def _sources(data: Path, fingerprint: str) -> str:
-    sources = read_json(data / prepared.ABOUT)["sources"]
+    sources = read_json(data / prepared.INFO)["sources"]
     rows = [
         [
             name,

@@ -48,7 +48,7 @@ class HeldOut:
     def __init__(
         self, prepared: PreparedDataset, choice: RowFilter, rows: int, micro_rows: int, rate: float
     ) -> None:
-        maker = BatchBuilder((prepared.directory, choice, masking_of(prepared, rate)))
+        maker = BatchBuilder(prepared.directory, choice, masking_of(prepared, rate))
         count = min(rows, len(maker.rows))
         self.batches: list[MicroBatch] = []
         if count:

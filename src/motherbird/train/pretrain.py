@@ -307,7 +307,7 @@ class _Process:
         self._keep(step.number, over, progress)
         self.save_seconds = time.perf_counter() - saving
         if step.number % TRIM_EVERY == 0:
-            machine.give_back_memory()
+            machine.release_memory()
         if self.world.first:
             seconds = time.perf_counter() - began
             self.on_tick(

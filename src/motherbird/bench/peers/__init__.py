@@ -1,15 +1,14 @@
-"""The systems that are measured, one file a peer.
+"""The systems that are measured, one module per library (a peer).
 
 A peer is a module with
 
-    SYSTEMS                       its systems, `System`
-    why_not(system) -> str|None   a reason why one cannot run here, found without importing much
-    prepare(system, job)          converts, in a process of its own, what is then loaded by
-    build(system, job) -> Encode  called in the process that is measured
+    SYSTEMS                       its systems, see `System`
+    prepare(system, job)          converts the model, in a process of its own; optional
+    build(system, job) -> Encode  loads the model, in the process that is measured
 
-An `Encode` turns batches of documents of token ids into float32 vectors, one a document: the mean
-of the last hidden state over the document's own tokens, not normalised. All that it does is timed.
-Whatever goes wrong in `prepare`, `build` or `Encode` becomes the reason in the system's rows.
+An `Encode` maps batches of documents of token ids to float32 vectors, one per document: the mean of
+the last hidden state over the document's tokens, not normalized. The whole call is timed. An error
+in `prepare`, `build` or `Encode` is reported in the rows of the system.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from ..workloads import Batches, Order
 
 Encode = Callable[[Batches], list[NDArray[np.float32]]]
 
-# In the order of the tables; where time is short, the first ones get it.
+# In the order of measurement; if time is short, the last ones are not measured.
 PEERS = (
     "motherbird.bench.peers.motherbird",
     "motherbird.bench.peers.transformers",
@@ -39,15 +38,16 @@ PEERS = (
 
 @dataclass(frozen=True)
 class System:
-    """One way to run a model.
+    """A library in one configuration.
 
     Attributes:
-        peer: the module it is in.
-        name: as in the tables; a name may come in several dtypes.
-        dtype: what it computes in; "auto" is this machine's fastest.
-        order: how it wants its batches.
-        longest: tokens of the longest document it takes; None the model's own limit.
-        same_weights: whether it runs the model that all are given, or one of its own, which is
+        peer: the name of its module.
+        name: its name in the tables; several dtypes may share it.
+        dtype: the dtype it computes in; "auto" for the fastest on this machine.
+        order: how its batches are formed.
+        packages: modules that have to be installed.
+        longest: tokens of the longest document it accepts; None for the limit of the model.
+        same_weights: whether it runs the common model, or an architecture of its own, which is
             then compared with itself.
     """
 
@@ -55,29 +55,37 @@ class System:
     name: str
     dtype: str
     order: Order
+    packages: tuple[str, ...] = ()
     longest: int | None = None
     same_weights: bool = True
 
     @property
     def key(self) -> str:
-        """What `--systems` calls it."""
+        """Its name in `--systems`."""
         return f"{self.name}/{self.dtype}"
 
+    def missing(self) -> str | None:
+        """Return which of its packages are not installed, as a reason, or None."""
+        absent = [name for name in self.packages if find_spec(name) is None]
+        if not absent:
+            return None
+        return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
+
     def limit(self, job: "Job") -> int:
-        """Tokens of the longest document that the system takes of the job's model."""
+        """Return the tokens of the longest document that the system accepts."""
         return min(job.longest, self.longest or job.longest)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all systems of a run are given.
+    """The model and the settings of all systems of a run.
 
     Attributes:
-        directory: of the model.
-        folder: a temporary one, for what is converted; it outlives no run.
-        threads: that each may use.
-        hidden_size, heads, vocab_size, longest: of the model.
-        weights_mb: of its file.
+        directory: directory of the model.
+        folder: temporary directory for converted models and logs.
+        threads: threads of each system.
+        hidden_size, heads, vocab_size, longest: geometry of the model.
+        weights_mb: size of its weight files.
     """
 
     directory: Path
@@ -90,47 +98,23 @@ class Job:
     weights_mb: float
 
 
-@runtime_checkable
-class Peer(Protocol):
-    """What a module in this folder offers."""
-
-    SYSTEMS: tuple[System, ...]
-
-    def why_not(self, system: System) -> str | None:
-        """A reason why the system cannot run here, or None."""
-
-    def prepare(self, system: System, job: Job) -> None:
-        """Write into ``job.folder`` what `build` loads; systems may share it."""
-
-    def build(self, system: System, job: Job) -> Encode:
-        """Load the model."""
-
-
-def peer(system: System) -> Peer:
-    """The module of a system."""
-    return cast(Peer, import_module(system.peer))
+def peer(system: System) -> ModuleType:
+    """Return the module of a system."""
+    return import_module(system.peer)
 
 
 def all_systems() -> list[System]:
-    """Every system of every peer, in order."""
-    return [s for name in PEERS for s in cast(Peer, import_module(name)).SYSTEMS]
+    """Return every system of every peer, in order."""
+    return [s for name in PEERS for s in import_module(name).SYSTEMS]
 
 
-def missing(*modules: str) -> str | None:
-    """The reason for a peer whose packages are not installed, or None where all are."""
-    absent = [name for name in modules if find_spec(name) is None]
-    if not absent:
-        return None
-    return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
-
-
-def in_turn(encode: Callable[[list[list[int]]], NDArray[np.float32]]) -> Encode:
-    """An `Encode` that takes one batch after the other."""
+def one_by_one(encode: Callable[[list[list[int]]], NDArray[np.float32]]) -> Encode:
+    """Return an `Encode` that calls ``encode`` on one batch after the other."""
     return lambda batches: [encode(batch) for batch in batches]
 
 
-def rectangle(documents: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids padded by 0 to the longest document, and the attention mask, as padding peers want."""
+def pad(documents: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids padded with 0 to the longest document, and the attention mask."""
     ids = np.zeros((len(documents), max(map(len, documents))), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, document in enumerate(documents):
@@ -139,7 +123,7 @@ def rectangle(documents: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np
     return ids, mask
 
 
-def mean(hidden: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Mean over a document's own tokens; a NaN in its padding shows, as it does for every user."""
-    sums = np.einsum("std,st->sd", hidden, mask.astype(np.float32))
+def mean_pool(states: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the mean over each document's tokens; a NaN in the padding is kept."""
+    sums = np.einsum("std,st->sd", states, mask.astype(np.float32))
     return sums / mask.sum(axis=1, dtype=np.float32)[:, None]

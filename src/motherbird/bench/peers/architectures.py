@@ -1,18 +1,16 @@
 """The other models of the paper's table: BERT, RoBERTa, DeBERTaV3, NomicBERT and GTE-en-MLM.
 
-They run in transformers, sorted by length, with random weights of their own, in the dtype that is
-fastest on this machine. There is no truth to compare them with: batched vectors are compared with
-those of the same model, one document at a time, in float32.
+They run in transformers, sorted by length, with random weights, in the fastest dtype of the
+machine. Batched vectors are compared with those of the same model, one document at a time, in
+float32.
 """
 
-from dataclasses import dataclass
-
 from ...errors import InputError, require_extra
-from . import Encode, Job, System, missing, transformers
+from . import Encode, Job, System, transformers
 
 
 def _system(name: str, longest: int) -> System:
-    return System(__name__, name, "auto", "sorted", longest=longest, same_weights=False)
+    return System(__name__, name, "auto", "sorted", ("transformers",), longest, same_weights=False)
 
 
 SYSTEMS = (
@@ -24,48 +22,33 @@ SYSTEMS = (
 )
 
 
-@dataclass(frozen=True)
-class _Size:
-    layers: int
-    width: int
-    heads: int
-
-
-# By the width of the model that they stand beside: of our nano, of base, of large.
-_SIZES = {256: _Size(6, 256, 4), 768: _Size(12, 768, 12), 1024: _Size(24, 1024, 16)}
-
-
-def why_not(system: System) -> str | None:
-    """Only where transformers is not installed."""
-    return missing("transformers")
-
-
-def prepare(system: System, job: Job) -> None:
-    """Nothing to convert."""
+# (layers, heads) by the hidden size of the model they are compared with: nano, base, large.
+_SIZES = {256: (6, 4), 768: (12, 12), 1024: (24, 16)}
 
 
 def build(system: System, job: Job) -> Encode:
-    """The model in the size of the job's, its weights from a fixed seed."""
+    """Build the architecture in the size of the job's model, with weights from a fixed seed."""
     import torch
 
     if job.hidden_size not in _SIZES:
         widths = ", ".join(map(str, _SIZES))
-        raise InputError(f"there is none beside a model of width {job.hidden_size}, only {widths}")
+        raise InputError(f"no size for a hidden size of {job.hidden_size}, only for {widths}")
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    config = _config(system.name, _SIZES[job.hidden_size])
+    config = _config(system.name, job.hidden_size)
     model = require_extra("transformers", "bench").AutoModel.from_config(config)
     return transformers.padded(model.to(getattr(torch, system.dtype)))
 
 
-def _config(name: str, size: _Size) -> object:
-    """Vocabularies and limits as published; the feed-forward is four times the width in all."""
+def _config(name: str, width: int) -> object:
+    """Return a configuration with the published vocabulary and limits, and an MLP of 4 x D."""
     library = require_extra("transformers", "bench")
+    layers, heads = _SIZES[width]
     shape = {
-        "num_hidden_layers": size.layers,
-        "hidden_size": size.width,
-        "num_attention_heads": size.heads,
-        "intermediate_size": 4 * size.width,
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
     }
     if name == "bert":
         return library.BertConfig(vocab_size=30_522, **shape)

@@ -1,4 +1,4 @@
-"""Motherbird itself: packed batches, cut by tokens, one on every core as `Embedder.embed` does."""
+"""Motherbird: packed batches, cut by tokens, one on each core as in `Embedder.embed`."""
 
 from pathlib import Path
 
@@ -13,22 +13,13 @@ SYSTEMS = tuple(
 )
 
 
-def why_not(system: System) -> str | None:
-    """What cannot be loaded in a dtype says so itself."""
-    return None
-
-
-def prepare(system: System, job: Job) -> None:
-    """Nothing to convert."""
-
-
 def build(system: System, job: Job) -> Encode:
-    """Load the model as any user would."""
+    """Load the model with the attention that motherbird chooses."""
     return load(job.directory, system.dtype, "auto", job.threads)
 
 
 def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
-    """Load motherbird with an attention kernel, which may be the oracle."""
+    """Load motherbird with an attention kernel, for example "oracle"."""
     import torch
 
     from ...core.batching import concatenate

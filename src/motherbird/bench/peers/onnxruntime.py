@@ -1,25 +1,22 @@
-"""ONNX Runtime on our own export; int8 by its own dynamic quantisation."""
+"""ONNX Runtime on motherbird's export; int8 with its own dynamic quantization."""
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, require_extra
-from ...machine import units
-from . import Encode, Job, System, in_turn, mean, missing, rectangle
+from ...errors import require_extra
+from ...machine import isa_extensions
+from . import Encode, Job, System, mean_pool, one_by_one, pad
 
-SYSTEMS = tuple(System(__name__, "onnxruntime", dtype, "sorted") for dtype in ("float32", "int8"))
-
-
-def why_not(system: System) -> str | None:
-    """Only where it, or what writes its files, is not installed."""
-    return missing("onnxruntime", "onnx")
+PACKAGES = ("onnxruntime", "onnx")
+SYSTEMS = tuple(
+    System(__name__, "onnxruntime", dtype, "sorted", PACKAGES) for dtype in ("float32", "int8")
+)
 
 
 def prepare(system: System, job: Job) -> None:
-    """Export once; quantise per channel, products only: the embedding stays as it is."""
+    """Export once; quantize matmuls per channel, and keep the embedding in float32."""
     exported = _file(job, "float32")
     if not exported.exists():
         _export(job.directory, exported)
@@ -29,8 +26,8 @@ def prepare(system: System, job: Job) -> None:
             str(exported),
             str(_file(job, "int8")),
             per_channel=True,
-            # Without VNNI the sums of two products overflow 16 bits, unless weights have 7.
-            reduce_range=not {"avx512_vnni", "avx_vnni", "asimd"} & set(units()),
+            # Without VNNI, sums of two products overflow 16 bits unless weights have 7 bits.
+            reduce_range=not {"avx512_vnni", "avx_vnni", "asimd"} & set(isa_extensions()),
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
         )
@@ -41,10 +38,7 @@ def _file(job: Job, dtype: str) -> Path:
 
 
 def _export(directory: Path, file: Path) -> None:
-    try:
-        onnx_graph = import_module("motherbird.export.onnx_graph")
-    except ModuleNotFoundError as error:
-        raise InputError(f"our export of ONNX cannot be imported ({error})") from error
+    from ...export import onnx_graph
     from ...export.models import Exportable
     from ...nn.encoder import Encoder
 
@@ -53,7 +47,7 @@ def _export(directory: Path, file: Path) -> None:
 
 
 def build(system: System, job: Job) -> Encode:
-    """A session with all threads inside an operator; everything else is its default."""
+    """Open a session that uses all threads within an operator; other options are defaults."""
     library = require_extra("onnxruntime", "bench")
     options = library.SessionOptions()
     options.intra_op_num_threads = job.threads
@@ -62,8 +56,8 @@ def build(system: System, job: Job) -> Encode:
     )
 
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
-        ids, mask = rectangle(documents)
+        ids, mask = pad(documents)
         inputs = {"input_ids": ids, "attention_mask": mask}
-        return mean(session.run(["last_hidden_state"], inputs)[0], mask)
+        return mean_pool(session.run(["last_hidden_state"], inputs)[0], mask)
 
-    return in_turn(encode)
+    return one_by_one(encode)

@@ -1,13 +1,13 @@
 """OpenVINO on transformers' ModernBERT, converted directly, with finite masks.
 
-Its conversion of transformers' own boolean masks turns whole documents to NaN as soon as padding is
-longer than half a window: some query then sees no key at all. Here the masks are added numbers,
-large and finite.
+With transformers' boolean masks, the converted model returns NaN for whole documents if padding is
+longer than half a window, because some queries then attend to no key. Here the masks are large
+finite numbers that are added.
 
-int8 comes in both of its forms. "openvino" has weights and activations quantised beforehand by
-NNCF, calibrated on documents of the same kind: the fastest form. "openvino-dynamic" has 8-bit
-weights, and quantises activations as they come, in groups of 128: nearer to float32. What stays a
-float is in the fastest dtype that the CPU has.
+int8 comes in two variants. "openvino" has weights and activations quantized in advance by NNCF,
+calibrated on documents of the same type; it is the fastest. "openvino-dynamic" has 8-bit weights,
+and quantizes activations at run time in groups of 128; it is closer to float32. Other operators
+run in the fastest float dtype of the CPU.
 """
 
 import sys
@@ -19,28 +19,24 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, require_extra
 from ..workloads import WORKLOADS
-from . import Encode, Job, System, in_turn, mean, missing, rectangle
+from . import Encode, Job, System, mean_pool, one_by_one, pad
 
-STATIC = System(__name__, "openvino", "int8", "sorted")
-DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted")
+PACKAGES = ("openvino", "transformers")
+STATIC = System(__name__, "openvino", "int8", "sorted", (*PACKAGES, "nncf"))
+DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted", (*PACKAGES, "nncf"))
 SYSTEMS = (
-    System(__name__, "openvino", "float32", "sorted"),
-    System(__name__, "openvino", "bfloat16", "sorted"),
+    System(__name__, "openvino", "float32", "sorted", PACKAGES),
+    System(__name__, "openvino", "bfloat16", "sorted", PACKAGES),
     STATIC,
     DYNAMIC,
 )
-HIDDEN = -1e9  # two of them still are a finite float32, and bfloat16
+MASKED = -1e9  # the sum of two is still finite in float32 and bfloat16
 CALIBRATION = 16  # documents
 
 
-def why_not(system: System) -> str | None:
-    """Where it, or what it converts from or by, is not installed."""
-    return missing("openvino", "transformers", *(["nncf"] if system.dtype == "int8" else []))
-
-
 def prepare(system: System, job: Job) -> None:
-    """Convert once; quantise from that."""
-    # Its tools report their use to their maker. Without this module they do not.
+    """Convert once, and quantize the converted model."""
+    # Without this module, OpenVINO's tools do not send telemetry.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     converted = job.folder / "openvino.xml"
     if not converted.exists():
@@ -65,28 +61,28 @@ def _convert(job: Job, file: Path) -> None:
     window = model.config.sliding_window
 
     class FiniteMasks(torch.nn.Module):
-        """The model with its two masks as sums of large numbers."""
+        """The model with both of its masks as numbers that are added."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            padding = (1 - attention_mask[:, None, None, :]).to(torch.float32) * HIDDEN
-            place = torch.arange(input_ids.shape[1])
-            far = (place[:, None] - place[None, :]).abs() > window
+            padding = (1 - attention_mask[:, None, None, :]).to(torch.float32) * MASKED
+            index = torch.arange(input_ids.shape[1])
+            far = (index[:, None] - index[None, :]).abs() > window
             masks = {
                 "full_attention": padding,
-                "sliding_attention": padding + far.to(torch.float32) * HIDDEN,
+                "sliding_attention": padding + far.to(torch.float32) * MASKED,
             }
             return self.model(input_ids=input_ids, attention_mask=masks).last_hidden_state
 
-    ids, mask = (torch.from_numpy(array) for array in rectangle([[1, 2, 3], [1, 2]]))
-    whole_numbers = openvino.PartialShape([-1, -1]), openvino.Type.i64
+    ids, mask = (torch.from_numpy(array) for array in pad([[1, 2, 3], [1, 2]]))
+    input_type = openvino.PartialShape([-1, -1]), openvino.Type.i64
     converted = openvino.convert_model(
         FiniteMasks(),
         example_input={"input_ids": ids, "attention_mask": mask},
-        input=[whole_numbers, whole_numbers],
+        input=[input_type, input_type],
     )
     openvino.save_model(converted, file, compress_to_fp16=False)
 
@@ -98,7 +94,7 @@ def _quantize(job: Job, converted: Path, file: Path) -> None:
     examples: list[dict[int, NDArray[np.int64]]] = []
     for number in range(CALIBRATION):
         document = workload.document(number * 31, job.vocab_size)
-        examples.append(dict(enumerate(rectangle([document[: job.longest]]))))
+        examples.append(dict(enumerate(pad([document[: job.longest]]))))
     quantized = nncf.quantize(
         openvino.Core().read_model(converted),
         nncf.Dataset(examples),
@@ -117,16 +113,16 @@ def _compress(converted: Path, file: Path) -> None:
 
 
 def build(system: System, job: Job) -> Encode:
-    """The compiled model; float32 has to be asked for where the CPU has bfloat16."""
+    """Compile the model; float32 has to be requested if the CPU supports bfloat16."""
     core = require_extra("openvino", "bench").Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if system.dtype == "bfloat16" and not has_bfloat16:
-        raise InputError("OpenVINO finds no bfloat16 units in this CPU")
+        raise InputError("OpenVINO finds no bfloat16 support in this CPU")
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32"
         if system.dtype == "float32" or not has_bfloat16
         else "bf16",
-        "PERFORMANCE_HINT": "LATENCY",  # one batch at a time gets all threads
+        "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch at a time
         "INFERENCE_NUM_THREADS": job.threads,
     }
     if system == DYNAMIC:
@@ -134,8 +130,8 @@ def build(system: System, job: Job) -> Encode:
     model = core.compile_model(_file(system, job), "CPU", settings)
 
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
-        ids, mask = rectangle(documents)
-        hidden = np.asarray(model({0: ids, 1: mask})[0], dtype=np.float32)
-        return mean(hidden, mask)
+        ids, mask = pad(documents)
+        states = np.asarray(model({0: ids, 1: mask})[0], dtype=np.float32)
+        return mean_pool(states, mask)
 
-    return in_turn(encode)
+    return one_by_one(encode)

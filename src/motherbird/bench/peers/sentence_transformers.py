@@ -1,8 +1,8 @@
 """sentence-transformers: its Transformer and Pooling modules, called as `encode` calls them.
 
-`encode` sorts texts by length, cuts them into batches of `batch_size` and calls `forward` on what
-the tokenizer gives. Here `forward` gets ids and mask directly, because tokenizing is not what is
-measured, and the batches come sorted. Its own unpadding needs a GPU's attention kernels.
+`encode` sorts texts by length, cuts them into batches of `batch_size` and calls `forward` on the
+output of the tokenizer. Here `forward` gets ids and mask directly, because tokenization is not
+measured, and the batches are sorted. Its unpadding needs attention kernels of a GPU.
 """
 
 import json
@@ -12,22 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
-from . import Encode, Job, System, in_turn, missing, rectangle
+from . import Encode, Job, System, one_by_one, pad
 
+PACKAGES = ("sentence_transformers",)
 SYSTEMS = tuple(
-    System(__name__, "sentence-transformers", dtype, "sorted") for dtype in ("float32", "bfloat16")
+    System(__name__, "sentence-transformers", dtype, "sorted", PACKAGES)
+    for dtype in ("float32", "bfloat16")
 )
 
 
-def why_not(system: System) -> str | None:
-    """Only where it is not installed."""
-    return missing("sentence_transformers")
-
-
 def prepare(system: System, job: Job) -> None:
-    """The same model with a tokenizer beside it: without one the library loads nothing.
+    """Link the model's files, and add a tokenizer if it has none.
 
-    Where the model has none, one of a single word stands in; it is never called.
+    The library does not load a model without a tokenizer; the added one is never called.
     """
     folder = _folder(job)
     if folder.exists():
@@ -48,7 +45,7 @@ def _folder(job: Job) -> Path:
 
 
 def build(system: System, job: Job) -> Encode:
-    """A SentenceTransformer of two modules."""
+    """Build a SentenceTransformer of the two modules."""
     import torch
 
     torch.set_num_threads(job.threads)
@@ -62,8 +59,8 @@ def build(system: System, job: Job) -> Encode:
 
     @torch.inference_mode()
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
-        ids, mask = (torch.from_numpy(array) for array in rectangle(documents))
+        ids, mask = (torch.from_numpy(array) for array in pad(documents))
         features = model({"input_ids": ids, "attention_mask": mask})
         return features["sentence_embedding"].float().numpy()
 
-    return in_turn(encode)
+    return one_by_one(encode)

@@ -1,7 +1,7 @@
 """Transformers: `AutoModel` with its default attention (sdpa), padded batches.
 
-"transformers" in float32 with batches as they come is what one gets by following its
-documentation; "transformers-sorted" has documents of like length together, which pads least.
+"transformers" in float32, with documents in random order, is the documented use;
+"transformers-sorted" has documents of similar length in a batch, which needs the least padding.
 """
 
 from typing import Any
@@ -10,27 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
-from . import Encode, Job, System, in_turn, missing, rectangle
+from . import Encode, Job, System, one_by_one, pad
 
+PACKAGES = ("transformers",)
 SYSTEMS = (
-    System(__name__, "transformers", "float32", "given"),
-    System(__name__, "transformers-sorted", "float32", "sorted"),
-    System(__name__, "transformers", "bfloat16", "given"),
-    System(__name__, "transformers-sorted", "bfloat16", "sorted"),
+    System(__name__, "transformers", "float32", "given", PACKAGES),
+    System(__name__, "transformers-sorted", "float32", "sorted", PACKAGES),
+    System(__name__, "transformers", "bfloat16", "given", PACKAGES),
+    System(__name__, "transformers-sorted", "bfloat16", "sorted", PACKAGES),
 )
 
 
-def why_not(system: System) -> str | None:
-    """Only where it is not installed."""
-    return missing("transformers")
-
-
-def prepare(system: System, job: Job) -> None:
-    """Nothing to convert."""
-
-
 def build(system: System, job: Job) -> Encode:
-    """`AutoModel.from_pretrained(directory)` in the system's dtype."""
+    """Load `AutoModel.from_pretrained(directory)` in the system's dtype."""
     import torch
 
     torch.set_num_threads(job.threads)
@@ -40,16 +32,16 @@ def build(system: System, job: Job) -> Encode:
 
 
 def padded(model: Any) -> Encode:
-    """An `Encode` of any transformers model that gives a last hidden state."""
+    """Return an `Encode` of a transformers model that returns a last hidden state."""
     import torch
 
     model.eval()
 
     @torch.inference_mode()
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
-        ids, mask = (torch.from_numpy(array) for array in rectangle(documents))
-        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        live = mask.unsqueeze(-1).float()
-        return ((hidden * live).sum(dim=1) / live.sum(dim=1)).numpy()
+        ids, mask = (torch.from_numpy(array) for array in pad(documents))
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        tokens = mask.unsqueeze(-1).float()
+        return ((states * tokens).sum(dim=1) / tokens.sum(dim=1)).numpy()
 
-    return in_turn(encode)
+    return one_by_one(encode)

@@ -1,7 +1,7 @@
-"""Documents from files: a module a format, with ``SUFFIXES`` and ``read(path, field, encoding)``.
+"""Readers of documents: one module per format, with SUFFIXES and read(path, field, encoding).
 
-A reader yields documents; in place of a piece that it cannot use it yields the error, and goes on;
-where it cannot go on it raises it. What becomes of errors is the caller's to say.
+A reader yields documents. For a document that it cannot use, it yields the error and continues; if
+it cannot continue, it raises the error. The caller decides how to handle errors.
 """
 
 import fnmatch
@@ -13,19 +13,19 @@ from types import ModuleType
 
 from ...errors import DamagedError, InputError, NotTextError
 from . import html, jsonl, parquet, plain, strings
-from .document import Document, name_of, plain_name
+from .document import Document, name_of, plain_name, zstd
 
-__all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file"]
+__all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file", "zstd"]
 
 log = logging.getLogger(__name__)
 
 READERS = (plain, html, jsonl, parquet, strings)
-# What a folder is searched for; descriptions in JSON have to be asked for.
+# File names to look for in a folder; .json files are read only if a pattern matches them.
 SUFFIXES = tuple(suffix for reader in READERS[:-1] for suffix in reader.SUFFIXES)
 
 
 def reader_of(path: Path) -> ModuleType:
-    """The module for a file; one of an unknown kind is plain text, since somebody named it."""
+    """Return the module for a file; that for plain text if its suffix is unknown."""
     name = plain_name(path)
     return next((reader for reader in READERS if name.endswith(reader.SUFFIXES)), plain)
 
@@ -33,7 +33,7 @@ def reader_of(path: Path) -> ModuleType:
 def read_file(
     path: Path, field: str = "text", encoding: str = "utf-8"
 ) -> Iterator[Document | DamagedError]:
-    """Documents of a file, and errors in place of those that cannot be used; never raises them."""
+    """Yield the documents of a file, and errors in place of those that cannot be used."""
     try:
         yield from reader_of(path).read(path, field, encoding)
     except DamagedError as error:
@@ -45,28 +45,28 @@ def read_file(
 def files_of(
     folder: Path, patterns: Sequence[str] = (), suffixes: Sequence[str] = ()
 ) -> list[Path]:
-    """Files below a folder, in order of their names; no hidden ones, links, pipes or devices.
+    """Return the regular files below a folder that are not hidden, sorted by name.
 
     Args:
-        folder: where to look.
-        patterns: such as ``*.py`` and ``docs/*``, of paths in the folder; with ``!`` in front they
-            leave out. Without one that takes, all names with a known suffix.
-        suffixes: only names with one of these.
+        folder: the folder.
+        patterns: patterns of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin
+            with ``!`` exclude files. Without others, all files with a known suffix match.
+        suffixes: suffixes that file names must have.
     """
-    takes = [p for p in patterns if not p.startswith("!")]
-    leaves = [p[1:] for p in patterns if p.startswith("!")]
-    wanted = tuple(suffixes) or (() if takes else SUFFIXES)
+    included = [p for p in patterns if not p.startswith("!")]
+    excluded = [p[1:] for p in patterns if p.startswith("!")]
+    wanted = tuple(suffixes) or (() if included else SUFFIXES)
     found = []
-    for place, folders, names in os.walk(folder, onerror=_say):
+    for parent, folders, names in os.walk(folder, onerror=_warn):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            path = Path(place, name)
+            path = Path(parent, name)
             inside = path.relative_to(folder).as_posix()
             if (
                 not name.startswith(".")
                 and (not wanted or plain_name(path).endswith(wanted))
-                and (not takes or any(fnmatch.fnmatchcase(inside, p) for p in takes))
-                and not any(fnmatch.fnmatchcase(inside, p) for p in leaves)
+                and (not included or any(fnmatch.fnmatchcase(inside, p) for p in included))
+                and not any(fnmatch.fnmatchcase(inside, p) for p in excluded)
                 and not path.is_symlink()
                 and path.is_file()
             ):
@@ -74,27 +74,27 @@ def files_of(
     return sorted(found)
 
 
-def _say(error: OSError) -> None:
+def _warn(error: OSError) -> None:
     log.warning("skipped a folder that cannot be read: %s", error.filename)
 
 
 def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
-    """Yield the documents of a file, or of every text file below a folder, in order of names.
+    """Yield the documents of a file, or of every text file below a folder, sorted by name.
 
-    A file of a folder that is unreadable or no UTF-8 text is skipped, named and counted in the log.
-    Empty documents are left out unless ``keep_empty``.
+    Files of a folder that are unreadable or not UTF-8 are skipped, with a warning. Empty documents
+    are skipped unless ``keep_empty``.
 
     Raises:
-        InputError: the path is missing, or holds no text.
+        InputError: the path is missing, or has no text.
         DamagedError: a line of a .jsonl file is not an object with a field "text", a compressed
-            file is cut short, or a file that was named itself is not UTF-8.
+            file is truncated, or ``path`` is a file and not UTF-8.
     """
     path = Path(path)
     skipped: list[str] = []
 
     def skip(error: DamagedError) -> None:
         if not (path.is_dir() and isinstance(error, NotTextError)):
-            raise error  # of a file that was named itself, or a damaged one
+            raise error
         skipped.append(error.where)
 
     if not path.exists():
@@ -109,6 +109,6 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
                 yield document
     if skipped:
         names = "; ".join(skipped[:10]) + ("; ..." if skipped[10:] else "")
-        log.warning("skipped %d files that are no UTF-8 text: %s", len(skipped), names)
+        log.warning("skipped %d files that are not UTF-8 text: %s", len(skipped), names)
     if not found:
         raise InputError("no text was found", str(path), "give text files, sources or .jsonl")

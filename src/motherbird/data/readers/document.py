@@ -1,4 +1,4 @@
-"""A document, and the bytes of a file on the way to it."""
+"""Documents, and the bytes of files, decompressed and decoded."""
 
 import bz2
 import gzip
@@ -8,46 +8,47 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ...errors import DamagedError, NotTextError, require_extra
 
-PACKED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
+COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
-LARGEST = 1 << 28  # bytes of a file that is one document, and of a line
-RATIO = 1000  # more than that is no text but a bomb
+LARGEST = 1 << 28  # maximum bytes of a document or a line
+MAX_RATIO = 1000  # of decompressed to compressed size; more is a decompression bomb
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text and where it came from: a path, or path:line in a .jsonl file."""
+    """A text and its origin: a path, or path:line in a .jsonl file."""
 
     text: str
     source: str
 
 
 def name_of(path: Path) -> str:
-    """A path for reports; what is not UTF-8 in it becomes a replacement character."""
+    """Return a path as text for reports."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 def plain_name(path: Path) -> str:
-    """The name in lower case, without the suffix of a compression."""
+    """Return the file name in lower case, without a suffix of compression."""
     name = path.name.lower()
-    for suffix in PACKED:
+    for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
     return name
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, decompressed where its suffix says so.
+    """Yield the bytes of a file, decompressed according to its suffix.
 
     Raises:
-        OSError: it cannot be read.
-        DamagedError: it is cut short or damaged, or becomes more than 1,000 times as large.
+        OSError: the file cannot be read.
+        DamagedError: it is truncated or damaged, or grows by more than 1,000 times.
     """
     opened, damage = _open(path)
-    limit = max(LARGEST, RATIO * path.stat().st_size)
+    limit = max(LARGEST, MAX_RATIO * path.stat().st_size)
     total = 0
     with opened as file:
         while True:
@@ -58,13 +59,13 @@ def chunks(path: Path) -> Iterator[bytes]:
             if not chunk:
                 return
             total += len(chunk)
-            if total > limit and path.suffix.lower() in PACKED:
+            if total > limit and path.suffix.lower() in COMPRESSED:
                 raise DamagedError(f"decompresses to more than {limit:,} bytes", name_of(path))
             yield chunk
 
 
 def whole(path: Path) -> bytes:
-    """All bytes of a file that is one document; errors as `chunks`, NotTextError if too long."""
+    """Return all bytes of a file; raises as `chunks`, and NotTextError if it is too large."""
     parts, total = [], 0
     for chunk in chunks(path):
         total += len(chunk)
@@ -75,10 +76,10 @@ def whole(path: Path) -> bytes:
 
 
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
-    """Bytes to text, without a byte order mark.
+    """Return bytes as text, without a byte order mark.
 
     Raises:
-        NotTextError: it is not in this encoding, or has NUL characters in it.
+        NotTextError: they are not valid in the encoding, or contain NUL characters.
     """
     try:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
@@ -90,16 +91,24 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
     return text
 
 
+def zstd() -> ModuleType:
+    """Return the module for zstd.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    return require_extra(name, "data")
+
+
 def _open(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
-    """The file, and what reading it raises where it is damaged."""
+    """Open a file; returns it with the exceptions that reading it raises if it is damaged."""
     suffix = path.suffix.lower()
     if suffix in (".gz", ".dz"):
         return gzip.open(path, "rb"), (gzip.BadGzipFile, EOFError, zlib.error)
     if suffix == ".bz2":
         return bz2.open(path, "rb"), (OSError, EOFError)
     if suffix == ".zst":
-        zstd = require_extra(
-            "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "data"
-        )
-        return zstd.open(path, "rb"), (zstd.ZstdError, EOFError)
+        module = zstd()
+        return module.open(path, "rb"), (module.ZstdError, EOFError)
     return path.open("rb"), ()

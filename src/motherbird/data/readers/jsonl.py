@@ -1,4 +1,4 @@
-"""Lines of JSON: a line is an object, one field of it a document."""
+"""Lines of JSON: each is an object with a document in one of its fields."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +12,7 @@ SUFFIXES = (".jsonl", ".ndjson")
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
-    """The field of every line; in place of a line that has none, what is wrong with it.
-
-    JSON is UTF-8, whatever ``encoding`` is.
-    """
+    """Yield the field of every line, or an error for a line without it; always UTF-8."""
     for number, row in _rows(path):
         where = f"{name_of(path)}:{number}"
         text = row.get(field) if isinstance(row, dict) else None
@@ -28,10 +25,10 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
 
 
 def rows(path: Path) -> Iterator[Any]:
-    """What stands in every line.
+    """Yield the value of every line.
 
     Raises:
-        DamagedError: a line is no JSON, or the file cannot be read to its end.
+        DamagedError: a line is not valid JSON, or the file cannot be read to its end.
     """
     for _, row in _rows(path):
         if isinstance(row, DamagedError):
@@ -50,7 +47,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _parse(line: bytes, where: str) -> Any:
-    """A line of JSON, or what is wrong with it."""
+    """Return the value of a line, or the error."""
     try:
         return parse_json(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -58,16 +55,16 @@ def _parse(line: bytes, where: str) -> Any:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines, every whole one before the place where reading fails."""
+    """Yield lines; if reading fails, all complete lines before that."""
     parts: list[bytes] = []
     length = 0
     for chunk in chunks(path):
-        *ends, rest = chunk.split(b"\n")
+        *ends, last = chunk.split(b"\n")
         for end in ends:
             yield b"".join([*parts, end])
             parts, length = [], 0
-        parts.append(rest)
-        length += len(rest)
+        parts.append(last)
+        length += len(last)
         if length > LARGEST:
             raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
     if length:

@@ -1,4 +1,4 @@
-"""Parquet: a row is a document, by pyarrow."""
+"""Parquet: each row is a document, read by pyarrow."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,7 @@ SUFFIXES = (".parquet",)
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
-    """The field of every row; in place of a row without text, what is wrong with it.
-
-    ``encoding`` has no meaning here.
-    """
+    """Yield the column ``field`` of every row, or an error; ``encoding`` is ignored."""
     arrow, parquet = require_extra("pyarrow", "data"), require_extra("pyarrow.parquet", "data")
     number = 0
     try:

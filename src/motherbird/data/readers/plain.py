@@ -1,11 +1,11 @@
-"""Text, Markdown and source code: a file is a document."""
+"""Text, Markdown and source code: each file is a document."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from .document import Document, decode, name_of, whole
 
-# By name, so that a mixture can ask for code = ["python"].
+# Names for ``code`` in a mixture.
 LANGUAGES = {
     "c": (".c", ".h"),
     "c++": (".cc", ".cpp", ".cxx", ".hpp", ".hh"),
@@ -33,5 +33,5 @@ SUFFIXES = (*PROSE, *SETTINGS, *(suffix for each in LANGUAGES.values() for suffi
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
-    """The file's text; ``field`` has no meaning here."""
+    """Yield the text of the file; ``field`` is ignored."""
     yield Document(decode(whole(path), name_of(path), encoding), name_of(path))

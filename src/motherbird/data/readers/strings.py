@@ -1,6 +1,6 @@
-"""Descriptions inside a JSON file, as service models and schemas have them: its long strings.
+"""JSON files with descriptions, such as schemas: the long strings of a file are a document.
 
-Read only where a source names such files (``files = ["*.json"]``).
+They are read only if a pattern of the source matches them (``files = ["*.json"]``).
 """
 
 import html
@@ -14,13 +14,13 @@ from ...files import parse_json
 from .document import Document, decode, name_of, whole
 
 SUFFIXES = (".json",)
-WORDS = 8  # a string with fewer is a name or a value, no description
+MIN_SPACES = 8  # a string with fewer is a name or a value, not a description
 _BLOCK = re.compile(r"</(?:p|li|h\d|dd|tr|div)>|<br ?/?>")
 _TAG = re.compile(r"<[^<>]*>")
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
-    """The file's descriptions, a paragraph each; other arguments have no meaning here."""
+    """Yield the descriptions of the file as paragraphs; other arguments are ignored."""
     text = decode(whole(path), name_of(path))
     try:
         value = parse_json(text)
@@ -30,12 +30,12 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document]:
 
 
 def _descriptions(value: Any) -> Iterator[str]:
-    todo = [value]
-    while todo:
-        here = todo.pop()
-        if isinstance(here, dict):
-            todo += reversed(here.values())
-        elif isinstance(here, list):
-            todo += reversed(here)
-        elif isinstance(here, str) and here.count(" ") >= WORDS:
-            yield html.unescape(_TAG.sub("", _BLOCK.sub("\n\n", here))).strip()
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += reversed(item.values())
+        elif isinstance(item, list):
+            stack += reversed(item)
+        elif isinstance(item, str) and item.count(" ") >= MIN_SPACES:
+            yield html.unescape(_TAG.sub("", _BLOCK.sub("\n\n", item))).strip()
