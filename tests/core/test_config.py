@@ -88,7 +88,7 @@ def test_our_presets_have_the_size_that_they_state(name, millions):
     ("changes", "says"),
     [
         ({"vocab_size": 0}, "vocab_size"),
-        ({"vocab_size": "many"}, "vocab_size = 'many' is not int"),
+        ({"vocab_size": "many"}, "vocab_size = 'many' is not a whole number"),
         ({"vocab_size": True}, "vocab_size"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
         ({"num_hidden_layers": -1}, "num_hidden_layers"),

@@ -1,6 +1,5 @@
 """What a certificate measures, and what it does not let pass."""
 
-import json
 import math
 
 import numpy as np
@@ -15,7 +14,6 @@ from motherbird.export.certificate import (
     cases,
     check,
     compare,
-    machine,
     padded,
     reference,
 )
@@ -157,8 +155,3 @@ def test_packed_and_one_by_one_are_run_apart(toy):
     assert [calls[0][0]] == calls[1] and [calls[0][1]] == calls[2]
     assert told == [8, 2] and [c.lengths for c in found] == [(3, 5), (2,)]
     assert all(c.packed.difference < 1e-5 and c.one_by_one.difference == 0 for c in found)
-
-
-def test_machine_is_plain_json():
-    assert json.loads(json.dumps(machine())) == machine()
-    assert set(machine()) == {"system", "architecture", "cpu"}

@@ -117,6 +117,7 @@ def test_certificate(lively, tmp_path):
     assert written["cosine"] == min(a["cosine"] for a in all_of_them) > 0.9999
     assert written["difference"] > 0  # two programs do not give equal bits
     assert told == [(1, 374), (73, 374), (300, 374)]
+    assert set(written["machine"]) == {"system", "architecture", "cpu"}
     assert str(tmp_path) not in json.dumps(written)  # no path of this machine
 
 

@@ -1,6 +1,5 @@
 """``motherbird info``: describe a model, or this machine."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -37,52 +36,46 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from .. import __version__
+    from .. import __version__, machine
     from ..nn.attention import KERNELS
     from ..nn.devices import fastest_dtype
 
-    devices = ["cpu"]
-    devices += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
-    has = torch.cpu.get_capabilities()
-    units = ("avx2", "avx512_f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    names = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    devices = {name: torch.device(name) for name in names}
+    about = machine.describe()
     return {
         "motherbird": __version__,
-        "python": platform.python_version(),
+        "python": about["python"],
         "torch": torch.__version__,
-        "cpu": {
-            "name": has.get("cpu_name") or platform.processor() or platform.machine(),
-            "units": [unit for unit in units if has.get(unit)],
-        },
-        "threads": torch.get_num_threads(),
-        "devices": devices,
+        "cpu": {"name": about["cpu"], "isa_extensions": about["isa_extensions"]},
+        "threads": about["threads"],
+        "devices": names,
         "fastest_dtype": {
-            name: str(fastest_dtype(torch.device(name))).removeprefix("torch.") for name in devices
+            name: str(fastest_dtype(device)).removeprefix("torch.")
+            for name, device in devices.items()
         },
         "attention": {
-            device: {
-                name: kernel.why_not(torch.device(device), fastest_dtype(torch.device(device)))
-                or "can run"
-                for name, kernel in KERNELS.items()
+            name: {
+                kernel: module.why_not(device, fastest_dtype(device)) or "can run"
+                for kernel, module in KERNELS.items()
             }
-            for device in devices
+            for name, device in devices.items()
         },
     }
 
 
 def _show_machine(report: dict[str, Any]) -> None:
+    cpu = report["cpu"]
     rows = [
-        ("motherbird", report["motherbird"]),
-        ("python", report["python"]),
-        ("torch", report["torch"]),
+        *((key, report[key]) for key in ("motherbird", "python", "torch")),
         ("model", f"{NANO} is included; see motherbird info {NANO}"),
-        ("cpu", f"{report['cpu']['name']} ({', '.join(report['cpu']['units']) or 'no units'})"),
+        ("cpu", f"{cpu['name']} ({', '.join(cpu['isa_extensions']) or 'no known ISA extensions'})"),
         ("threads", report["threads"]),
     ]
     for device in report["devices"]:
         rows.append((device, f"fastest dtype: {report['fastest_dtype'][device]}"))
-        for name, state in report["attention"][device].items():
-            rows.append((f"  attention {name}", state))
+        rows += [(f"  attention {k}", state) for k, state in report["attention"][device].items()]
     _table(rows)
 
 
@@ -109,27 +102,20 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
         tokenizer = {"entries": loaded.vocab_size, "special": special}
     parameters = sum(tensor.numel() for tensor in tensors.values())
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    element = weights // parameters
-    geometry = {key: getattr(config, key) for key in FIELDS if key != "layer_types"}
+    activations = {
+        f"activations_{tokens}": activation_bytes(
+            tokens, config.hidden_size, config.intermediate_size, weights // parameters
+        )
+        for tokens in (512, 8192)
+        if tokens <= config.max_position_embeddings
+    }
     return {
         "model": str(directory),
         "architecture": (raw.get("architectures") or ["?"])[0],
-        "geometry": geometry,
+        "geometry": {key: getattr(config, key) for key in FIELDS if key != "layer_types"},
         "layers": list(config.layers),
-        "parameters": {
-            "total": parameters,
-            "embedding": config.vocab_size * config.hidden_size,
-        },
-        "memory": {
-            "weights": weights,
-            **{
-                f"activations_{tokens}": activation_bytes(
-                    tokens, config.hidden_size, config.intermediate_size, element
-                )
-                for tokens in (512, 8192)
-                if tokens <= config.max_position_embeddings
-            },
-        },
+        "parameters": {"total": parameters, "embedding": config.vocab_size * config.hidden_size},
+        "memory": {"weights": weights, **activations},
         "tokenizer": tokenizer,
         "embedding": _embedding(directory),
         "labels": list(hf_config.read_labels(raw)) if "classifier.weight" in tensors else [],
@@ -171,19 +157,17 @@ def _show_model(report: dict[str, Any]) -> None:
     picture = "".join("G" if kind == "full_attention" else "l" for kind in layers)
     total, embedding = report["parameters"]["total"], report["parameters"]["embedding"]
     bias = [key.removesuffix("_bias") for key in g if key.endswith("_bias") and g[key]]
+    geometry = (
+        f"{g['num_hidden_layers']} layers x {g['hidden_size']}, {g['num_attention_heads']} heads, "
+        f"GLU {g['intermediate_size']} ({g['hidden_activation']})"
+    )
+    window = f"{g['local_attention'] // 2} tokens on each side"
     rows: list[tuple[str, Any]] = [
         ("model", report["model"]),
         ("class", report["architecture"]),
-        (
-            "geometry",
-            f"{g['num_hidden_layers']} layers x {g['hidden_size']}, {g['num_attention_heads']} "
-            f"heads, GLU {g['intermediate_size']} ({g['hidden_activation']})",
-        ),
+        ("geometry", geometry),
         ("layers", f"{picture}  ({full} global, {len(layers) - full} local)"),
-        (
-            "local layers",
-            f"{g['local_attention'] // 2} tokens on each side, theta {g['local_rope_theta']:g}",
-        ),
+        ("local layers", f"{window}, theta {g['local_rope_theta']:g}"),
         ("global layers", f"whole document, theta {g['global_rope_theta']:g}"),
         ("max length", f"{g['max_position_embeddings']:,} tokens"),
         ("biases", ", ".join(bias) or "none"),
@@ -194,8 +178,7 @@ def _show_model(report: dict[str, Any]) -> None:
         if key.startswith("activations_"):
             tokens = int(key.removeprefix("activations_"))
             rows.append((f"memory at {tokens:,}", f"weights + about {human(value, 'B')}"))
-    tokenizer = report["tokenizer"]
-    if tokenizer is None:
+    if (tokenizer := report["tokenizer"]) is None:
         rows.append(("tokenizer", "none; the model only takes token ids"))
     else:
         special = ", ".join(f"{token} {i}" for token, i in tokenizer["special"].values())
@@ -208,5 +191,5 @@ def _show_model(report: dict[str, Any]) -> None:
         rows.append(("labels", ", ".join(report["labels"])))
     heads = ", ".join(report["tensors"]["heads"]) or "no head"
     rows.append(("tensors", f"{report['tensors']['count']}: encoder, {heads}"))
-    rows.append(("files", ", ".join(Path(name).name for name in report["files"])))
+    rows.append(("files", ", ".join(report["files"])))
     _table(rows)

@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from ..errors import InputError
+from ..strict import type_errors
 
 LayerType = Literal["full_attention", "sliding_attention"]
 Activation = Literal["gelu", "gelu_pytorch_tanh", "gelu_new", "silu", "relu"]
@@ -72,7 +73,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         # The types first, because the other checks compute with the values.
-        problems = self._wrong_types() or [*self._out_of_range(), *self._impossible()]
+        problems = type_errors(self) or [*self._out_of_range(), *self._impossible()]
         if problems:
             raise InputError("; ".join(problems), "EncoderConfig")
         if self.layer_types is not None:  # so that equal models have equal configurations
@@ -95,14 +96,6 @@ class EncoderConfig:
         """The type of each of the L layers."""
         every = self.global_attn_every_n_layers
         return self.layer_types or every_nth_global(self.num_hidden_layers, every)
-
-    def _wrong_types(self) -> list[str]:
-        problems = []
-        for name, hint in _HINTS.items():
-            value = getattr(self, name)
-            if not _fits(value, hint):
-                problems.append(f"{name} = {value!r} is not {_readable(hint)}")
-        return problems
 
     def _out_of_range(self) -> list[str]:
         problems = []
@@ -160,27 +153,4 @@ def period(layers: tuple[LayerType, ...]) -> int | None:
     return None
 
 
-def _fits(value: object, hint: object) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)[0]
-        return isinstance(value, tuple) and all(_fits(item, inner) for item in value)
-    if get_args(hint):  # a union
-        return any(_fits(value, option) for option in get_args(hint))
-    if hint is float:
-        exact = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
-        return exact or isinstance(value, float)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)  # type: ignore[arg-type]
-
-
-def _readable(hint: object) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    return getattr(hint, "__name__", str(hint)).replace("typing.", "")
-
-
-_HINTS = get_type_hints(EncoderConfig)
 FIELDS = tuple(field.name for field in fields(EncoderConfig))

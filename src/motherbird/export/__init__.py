@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
+from .. import __version__, machine
 from ..errors import InputError, require_extra
 from ..files import check_replaceable, new_directory
 
@@ -157,7 +157,7 @@ def _certify(
     on_case: Callable[[int, int], None],
 ) -> "Certificate":
     """Compare the written file with the model in float32; raise ParityError if they differ."""
-    from .certificate import TOLERANCES, Certificate, cases, check, compare, machine, reference
+    from .certificate import TOLERANCES, Certificate, cases, check, compare, reference
 
     exported.model.float()
     config = exported.model.encoder.config
@@ -173,6 +173,7 @@ def _certify(
         lambda tokens: on_case(tokens, total),
     )
     worst = check(found, wanted.arithmetic, written.file)
+    about = machine.describe()
     packages = {name: import_module(name).__version__ for name in ("torch", *written.packages)}
     return Certificate(
         model=name,
@@ -181,7 +182,7 @@ def _certify(
         dtype=wanted.arithmetic,
         file=written.file,
         versions={"motherbird": __version__, **packages},
-        machine=machine(),
+        machine={key: about[key] for key in ("system", "architecture", "cpu")},
         tolerance=dict(zip(("difference", "cosine"), TOLERANCES[wanted.arithmetic], strict=True)),
         difference=worst.difference,
         cosine=worst.cosine,

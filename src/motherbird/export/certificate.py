@@ -4,7 +4,6 @@ Both are run on the same documents of random tokens. "packed" compares a packed 
 with a padded batch of the file, "one by one" compares each document by itself.
 """
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -220,13 +219,3 @@ def check(found: Sequence[Case], dtype: str, file: str) -> Agreement:
                     "nothing was written; try --dtype float32, or another version of the runtime",
                 )
     return _worst([agreement for case in found for agreement in (case.packed, case.one_by_one)])
-
-
-def machine() -> dict[str, str]:
-    """Describe the machine of the comparison."""
-    has = torch.cpu.get_capabilities()
-    return {
-        "system": platform.system(),
-        "architecture": platform.machine(),
-        "cpu": str(has.get("cpu_name") or platform.processor()),
-    }

@@ -370,7 +370,7 @@ def _another_architecture(model: nn.Module) -> InputError:
     return InputError(
         f"{type(found).__name__}{of_type} is not supported",
         "motherbird.accelerate",
-        "pass a model of type 'modernbert' (ModernBERT, Ettin, mmBERT, GTE, Granite R2 ...) loaded by "
+        "pass a model of type 'modernbert' (ModernBERT, Ettin, mmBERT, GTE, Granite R2 ...) of "
         "transformers or sentence-transformers; motherbird's own models need no acceleration",
     )
 
