@@ -61,6 +61,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"not valid JSON ({error})", str(path), "repair or remove it") from error
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object with `read_json`; anything else is an InputError."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", str(path))
+    return value
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:

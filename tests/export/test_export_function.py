@@ -1,5 +1,6 @@
 """motherbird.export.export: a whole directory with a certificate, or nothing."""
 
+import dataclasses
 import json
 import logging
 
@@ -99,7 +100,7 @@ def test_certificate(lively, tmp_path):
         tmp_path / "model", tmp_path / "out", "onnx", on_case=lambda n, of: told.append((n, of))
     )
     written = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert written == json.loads(json.dumps(found.as_dict()))
+    assert written == json.loads(json.dumps(dataclasses.asdict(found)))
     assert {k: written[k] for k in ("model", "head", "format", "dtype", "file", "passed")} == {
         "model": "model",
         "head": "logits",

@@ -333,8 +333,8 @@ def test_the_choice_on_a_gpu():
         ([2048], [([0, 2048], 2048)]),
     ],
 )  # fmt: skip
-def test_stretches_in_which_long_documents_are_alone(lengths, wanted):
-    found = plan_of(lengths).stretches
+def test_a_long_document_is_a_span_of_its_own(lengths, wanted):
+    found = plan_of(lengths).spans
     assert [(starts.tolist(), longest) for _, starts, longest in found] == wanted
     assert [size for size, _, _ in found] == [starts[-1] for starts, _ in wanted]
 

@@ -1,4 +1,4 @@
-"""The loss in stretches of rows: torch's own, forward and backward, whatever the stretch."""
+"""The loss in chunks of rows: equal to that of torch, forward and backward, for any chunk."""
 
 import pytest
 import torch

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -123,7 +124,7 @@ def _convert(
             on_case=lambda tokens, total: advance(tokens / total),
         )  # fmt: skip
     if json_:
-        print_json(certificate.as_dict())
+        print_json(asdict(certificate))
         return
     size = sum(p.stat().st_size for p in (path / certificate.file).parent.glob("*model*"))
     longest = max(max(case.lengths) for case in certificate.cases)

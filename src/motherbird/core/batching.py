@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from ..errors import InputError
 
@@ -36,6 +36,18 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
         batches[-1].append(index)
         room -= lengths[index]
     return [batch[::-1] for batch in batches]
+
+
+def pad(
+    documents: Sequence[Sequence[int]], value: int = 0
+) -> tuple[Int64[np.ndarray, "S longest"], Int64[np.ndarray, "S longest"]]:
+    """Return ids that are padded on the right to the longest document, and the attention mask."""
+    ids = np.full((len(documents), max(map(len, documents))), value, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, document in enumerate(documents):
+        ids[row, : len(document)] = document
+        mask[row, : len(document)] = 1
+    return ids, mask
 
 
 def concatenate(

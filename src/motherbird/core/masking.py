@@ -20,20 +20,14 @@ class Masking:
     Special tokens are never masked and never used as random tokens (unlike in the reference
     implementation).
 
-    Attributes:
-        rate: the probability of a token to be masked, in (0, 1].
-        mask_id: id of the mask token.
-        special_ids: ids of the special tokens.
-        vocab_size: size of the vocabulary.
-
     Raises:
         InputError: the rate is not in (0, 1].
     """
 
-    rate: float
-    mask_id: int
-    special_ids: tuple[int, ...]
-    vocab_size: int
+    rate: float  # the probability of a token to be masked, in (0, 1]
+    mask_id: int  # id of the mask token
+    special_ids: tuple[int, ...]  # ids of the special tokens
+    vocab_size: int  # size of the vocabulary
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
-from ..files import check_files, new_directory, read_json
+from ..files import check_files, new_directory, read_json, read_json_object
 from . import hub
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
@@ -34,15 +34,11 @@ _TRAILING_SPACE = re.compile(r"[^\S\x1c-\x1f]+\Z")
 
 
 class Encoding(NamedTuple):
-    """Token ids of a text, and the part of the text that each stands for.
+    """Token ids of a text, and the part of the text that each stands for."""
 
-    Attributes:
-        ids: the token ids.
-        offsets: for each token, the index of its first character and of the one after its last;
-            (0, 0) for special tokens. A byte-level token may include the space before its word.
-    """
-
-    ids: list[int]
+    ids: list[int]  # the token ids
+    # for each token, the index of its first character and of the one after its last; (0, 0) for
+    # special tokens. A byte-level token may include the space before its word.
     offsets: list[tuple[int, int]]
 
 
@@ -265,10 +261,7 @@ def load(path: Path) -> Tokenizer:
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (file.parent / name).is_file():
-            content = read_json(file.parent / name)
-            if not isinstance(content, dict):
-                raise InputError("not a JSON object", str(file.parent / name))
-            settings |= content
+            settings |= read_json_object(file.parent / name)
     special = {}
     for role in ROLES:
         stated = settings.get(f"{role}_token")

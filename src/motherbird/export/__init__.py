@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ def export(
         certificate = _certify(
             exported, _write(exported, fresh, wanted), wanted, name, head, on_case
         )
-        text = json.dumps(certificate.as_dict(), indent=2) + "\n"
+        text = json.dumps(asdict(certificate), indent=2) + "\n"
         (fresh / "certificate.json").write_text(text, encoding="utf-8")
     return certificate
 

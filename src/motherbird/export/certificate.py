@@ -5,14 +5,14 @@ with a padded batch of the file, "one by one" compares each document by itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ..core import batching
 from ..errors import ParityError
 from ..nn.packed import pack, unpack
 from .models import Exportable
@@ -30,17 +30,11 @@ TOLERANCES = {"float32": (1e-4, 0.9999), "int8": (0.5, 0.8)}
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much two outputs agree.
+    """How much two outputs agree."""
 
-    Attributes:
-        difference: the largest absolute difference.
-        cosine: the smallest cosine of two rows; None if a row is one number.
-        largest: the largest absolute value of the model's output.
-    """
-
-    difference: float
-    cosine: float | None
-    largest: float
+    difference: float  # the largest absolute difference
+    cosine: float | None  # the smallest cosine of two rows; None if a row is one number
+    largest: float  # the largest absolute value of the model's output
 
 
 @dataclass(frozen=True)
@@ -70,10 +64,6 @@ class Certificate:
     passed: bool
     cases: tuple[Case, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to a dictionary for JSON."""
-        return asdict(self)
-
 
 def reference(exported: Exportable) -> Runner:
     """Run the exported model itself, on packed batches."""
@@ -81,15 +71,11 @@ def reference(exported: Exportable) -> Runner:
     @torch.inference_mode()
     def run(documents: list[list[int]]) -> Outputs:
         packed = pack(documents)
-        return {
-            name: [
-                x.numpy()
-                for x in (
-                    unpack(values, packed) if exported.outputs[name][0] == "tokens" else values
-                )
-            ]
-            for name, values in exported.compute(packed).items()
-        }
+        outputs = {}
+        for name, values in exported.compute(packed).items():
+            per_token = exported.outputs[name][0] == "tokens"
+            outputs[name] = [x.numpy() for x in (unpack(values, packed) if per_token else values)]
+        return outputs
 
     return run
 
@@ -105,12 +91,7 @@ def padded(
     """
 
     def run(documents: list[list[int]]) -> Outputs:
-        longest = max(map(len, documents))
-        ids: Int[np.ndarray, "S longest"] = np.full((len(documents), longest), pad, np.int64)
-        for row, document in zip(ids, documents, strict=True):
-            row[: len(document)] = document
-        lengths = np.array([len(document) for document in documents])
-        mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
+        ids, mask = batching.pad(documents, pad)
         return {
             name: [
                 row[: len(document)] if rows.ndim == 3 else row

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, read_json_object
 from .text_model import TextModel
 
 if TYPE_CHECKING:
@@ -181,18 +181,9 @@ class Embedder(TextModel):
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda documents: None,
     ) -> Float32[np.ndarray, "n dimensions"]:
-        """Compute a vector for each list of token ids; the second half of `embed`.
+        """Compute a vector for each list of token ids, as `embed` does for texts.
 
-        Args:
-            ids: token ids of n documents.
-            normalize: see `embed`.
-            truncate_dim: see `embed`.
-            batch_tokens: see `embed`.
-            on_batch: called with the number of documents of each batch that is done.
-
-        Raises:
-            InputError: a document is empty or too long, an id is invalid, or an argument is
-                impossible.
+        ``on_batch`` is called with the number of documents of each batch that is done.
         """
         size = self.model.config.hidden_size
         dimensions = size if truncate_dim is None else truncate_dim
@@ -261,10 +252,7 @@ def _read_prompts(path: Path) -> dict[str, Any]:
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    value = read_json(path) if path.is_file() else {}
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path))
-    return value
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _read_pooling(path: Path) -> Pooling:

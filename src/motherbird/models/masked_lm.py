@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate for a mask.
+    """A candidate for a mask."""
 
-    Attributes:
-        text: the token's text without leading and trailing white space.
-        probability: its probability.
-        token_id: its id.
-    """
-
-    text: str
-    probability: float
-    token_id: int
+    text: str  # the token's text without leading and trailing white space
+    probability: float  # its probability
+    token_id: int  # its id
 
 
 class MaskedLM(TextModel):

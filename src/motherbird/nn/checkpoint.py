@@ -20,7 +20,7 @@ from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import DamagedError, DivergedError, InputError
-from ..files import check_files, new_directory, parse_json, read_json
+from ..files import check_files, new_directory, parse_json, read_json, read_json_object
 from .devices import INT8, resolve_device, resolve_dtype
 from .quantize import quantize
 
@@ -45,10 +45,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise InputError("there is no config.json: this is not a model directory", str(directory))
-    raw = read_json(file)
-    if not isinstance(raw, dict):
-        raise InputError("not a JSON object", str(file))
-    return raw
+    return read_json_object(file)
 
 
 def weight_files(directory: Path) -> list[Path]:

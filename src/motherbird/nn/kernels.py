@@ -12,15 +12,10 @@ from .attention import AttentionKernel
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of a model on one device, in one dtype.
+    """The kernels of a model on one device, in one dtype."""
 
-    Attributes:
-        attention: see `motherbird.nn.attention`.
-        linear: see `motherbird.nn.linear`; None is torch's own.
-    """
-
-    attention: AttentionKernel
-    linear: ModuleType | None
+    attention: AttentionKernel  # see `motherbird.nn.attention`
+    linear: ModuleType | None  # see `motherbird.nn.linear`; None is torch's own
 
 
 @cache

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from . import banded, flash, oracle, tiled
-from .plan import AttentionPlan
+from .plan import AttentionPlan, Heads
 
 __all__ = ["KERNELS", "AttentionKernel", "AttentionPlan", "choose"]
 
@@ -37,13 +37,8 @@ class AttentionKernel(Protocol):
         """Return the reason why this kernel cannot run there, or None."""
 
     def attend(
-        self,
-        q: Float[Tensor, "T N H"],
-        k: Float[Tensor, "T N H"],
-        v: Float[Tensor, "T N H"],
-        plan: AttentionPlan,
-        window: int | None,
-    ) -> Float[Tensor, "T N H"]:
+        self, q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None
+    ) -> Heads:
         """Compute attention; see `oracle.visible` for which tokens see each other."""
 
 

@@ -7,11 +7,9 @@ float32 for bfloat16 inputs.
 """
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from .plan import BLOCK, AttentionPlan
+from .plan import BLOCK, AttentionPlan, Heads
 
 BY_LENGTH = True
 
@@ -21,13 +19,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def attend(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-    window: int | None,
-) -> Float[Tensor, "T N H"]:
+def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None) -> Heads:
     """Compute attention; see `oracle.visible` for which tokens see each other."""
     # If no document is longer than the window, a local layer sees what a global one does.
     if window is None or plan.packed.max_seqlen <= window + 1:
@@ -35,12 +27,7 @@ def attend(
     return _by_block(q, k, v, plan, window)
 
 
-def _by_document(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-) -> Float[Tensor, "T N H"]:
+def _by_document(q: Heads, k: Heads, v: Heads, plan: AttentionPlan) -> Heads:
     outputs = []
     sizes = [documents * length for documents, length in plan.equal_length_groups]
     for (documents, length), *qkv in zip(
@@ -52,13 +39,7 @@ def _by_document(
     return torch.cat(outputs)
 
 
-def _by_block(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-    window: int,
-) -> Float[Tensor, "T N H"]:
+def _by_block(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int) -> Heads:
     tail = -len(q) % BLOCK
     queries = pad(q, (0, 0, 0, 0, 0, tail)).unflatten(0, (-1, BLOCK)).transpose(1, 2)
     # Overlapping views, (blocks, N, keys, H); only the padded ends are copied.

@@ -7,12 +7,12 @@ pretraining run.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from . import banded
-from .plan import LONG, AttentionPlan
+from .plan import LONG, AttentionPlan, Heads
 
 BY_LENGTH = False
 HEAD_DIM_MULTIPLE, MAX_HEAD_DIM = 8, 256
@@ -33,13 +33,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def attend(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-    window: int | None,
-) -> Float[Tensor, "T N H"]:
+def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None) -> Heads:
     """Compute attention; see `oracle.visible` for which tokens see each other."""
     if q.shape[-1] > MAX_HEAD_DIM:
         return banded.attend(q, k, v, plan, window)
@@ -56,13 +50,8 @@ def attend(
 
 
 def _call(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    starts: Int[Tensor, " S_plus_1"],
-    longest: int,
-    reach: int,
-) -> Float[Tensor, "T N H"]:
+    q: Heads, k: Heads, v: Heads, starts: Int[Tensor, " S_plus_1"], longest: int, reach: int
+) -> Heads:
     from torch.nn.attention.varlen import varlen_attn  # importing it takes seconds
 
     head_dim = q.shape[-1]

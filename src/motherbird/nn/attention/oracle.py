@@ -4,11 +4,11 @@
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from ..packed import Packed
-from .plan import AttentionPlan
+from .plan import AttentionPlan, Heads
 
 BY_LENGTH = False
 
@@ -31,13 +31,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def attend(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-    window: int | None,
-) -> Float[Tensor, "T N H"]:
+def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None) -> Heads:
     """Compute softmax attention as its formula says; memory grows with T * T."""
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):

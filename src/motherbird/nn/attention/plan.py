@@ -16,28 +16,23 @@ LANES = 32  # the keys of a tile are a multiple: other softmax rows cost twice a
 LONG = 2048  # a document of so many tokens is a span of its own
 MAX_PADDING = 0.1  # fraction of a tile that may be padding, if documents share it
 
+Heads = Float[Tensor, "T N H"]  # queries, keys, values or outputs of every head
+
 
 @dataclass(frozen=True)
 class Tile:
-    """B groups of queries with their keys, computed by one batched matrix product.
+    """B groups of queries with their keys, computed by one batched matrix product."""
 
-    Attributes:
-        rows: the tokens of the batch whose outputs this tile computes.
-        count: B.
-        queries: the token of each query; padding repeats a token. None for the tokens in ``rows``.
-        keys: the token of each key, likewise.
-        mask: added to the scores of the keys from ``first`` on: 0 if visible, else -inf.
-        first: the keys before it are visible to every query.
-        valid: the indices of the queries that are not padding, in the order of ``rows``; None if
-            there is no padding.
-    """
-
-    rows: slice
-    count: int
+    rows: slice  # the tokens of the batch whose outputs this tile computes
+    count: int  # B
+    # the token of each query; padding repeats a token. None for the tokens in ``rows``.
     queries: Int[Tensor, "B Lq"] | None
-    keys: Int[Tensor, "B Lk"] | None
+    keys: Int[Tensor, "B Lk"] | None  # the token of each key, likewise
+    # added to the scores of the keys from ``first`` on: 0 if visible, else -inf
     mask: Float[Tensor, "B _ masked"] | None
-    first: int
+    first: int  # the keys before it are visible to every query
+    # the indices of the queries that are not padding, in the order of ``rows``; None if there is no
+    # padding
     valid: Int[Tensor, " rows"] | None
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .plan import AttentionPlan, Tile
+from .plan import AttentionPlan, Heads, Tile
 
 BY_LENGTH = True
 SCORES = 2**19  # scores that a thread computes at once: 1 MiB of bfloat16, the cache of a core
@@ -37,13 +37,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def attend(
-    q: Float[Tensor, "T N H"],
-    k: Float[Tensor, "T N H"],
-    v: Float[Tensor, "T N H"],
-    plan: AttentionPlan,
-    window: int | None,
-) -> Float[Tensor, "T N H"]:
+def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None) -> Heads:
     """Compute attention; see `oracle.visible` for which tokens see each other."""
     sees_all = len(plan.packed.lengths) == 1 and (window is None or len(q) <= window + 1)
     if sees_all and len(q) <= SINGLE:
@@ -113,7 +107,7 @@ class _Attend(torch.autograd.Function):
         return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
 
 
-def _heads_outermost(x: Float[Tensor, "T N H"]) -> Float[Tensor, "T N H"]:
+def _heads_outermost(x: Heads) -> Heads:
     """Make the rows of each head contiguous, as `rope.rotate` leaves those of Q and K."""
     return x.transpose(0, 1).contiguous().transpose(0, 1)
 
@@ -122,13 +116,11 @@ def _budget() -> int:
     return SCORES * torch.get_num_threads()
 
 
-def _tiles(q: Float[Tensor, "T N H"], plan: AttentionPlan, window: int | None) -> list[Tile]:
+def _tiles(q: Heads, plan: AttentionPlan, window: int | None) -> list[Tile]:
     return plan.tiles(window, max(1, _budget() // q.shape[1]), q.dtype)
 
 
-def _gather(
-    x: Float[Tensor, "T N H"], tile: Tile, which: Int[Tensor, "B L"] | None
-) -> Float[Tensor, "NB L H"]:
+def _gather(x: Heads, tile: Tile, which: Int[Tensor, "B L"] | None) -> Float[Tensor, "NB L H"]:
     """Return the tokens of a tile in every head."""
     heads_first = x.transpose(0, 1)
     if which is None:
@@ -136,15 +128,13 @@ def _gather(
     return heads_first.index_select(1, which.flatten()).view(-1, which.shape[1], x.shape[-1])
 
 
-def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Float[Tensor, "T N H"]) -> None:
+def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Heads) -> None:
     """Write the results of a tile to their tokens, and drop those of padding."""
     rows = part.view(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
     whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
 
 
-def _gather_rows(
-    whole: Float[Tensor, "T N H"], tile: Tile, queries: int
-) -> Float[Tensor, "NB Lq H"]:
+def _gather_rows(whole: Heads, tile: Tile, queries: int) -> Float[Tensor, "NB Lq H"]:
     """Reverse `_scatter`, with zeros for padding."""
     rows = whole[tile.rows]
     if tile.valid is not None:
