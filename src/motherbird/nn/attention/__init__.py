@@ -14,8 +14,6 @@ import logging
 from typing import Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ...errors import InputError
 from . import banded, flash, oracle, tiled
