@@ -99,7 +99,7 @@ def test_models_that_are_none(motherbird, model, tmp_path):
         "": "no config.json",
         "list": "not a JSON object.*config.json",
         "other": "'bert'.*is not supported.*config.json",
-        "twice": "'model_type' stands there twice.*config.json",
+        "twice": "'model_type' occurs twice.*config.json",
         "pickle": "model.bin.*can run code",
     }.items():
         assert motherbird("info", tmp_path / name).refused(says).out == ""

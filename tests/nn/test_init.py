@@ -8,7 +8,7 @@ import torch
 
 from motherbird import EncoderConfig, InputError, presets
 from motherbird.nn import MaskedLM, SequenceClassifier
-from motherbird.nn.init import _spread, layer_map, tile
+from motherbird.nn.init import _wrap, layer_map, tile
 
 # What is left of a deviation of 1 when a normal distribution is cut at 2.
 CUT_AT_2 = 0.8796
@@ -125,14 +125,14 @@ def test_layer_map_needs_every_kind(toy):
 
 def test_spread_keeps_the_old_one_in_the_centre():
     old = torch.arange(12).view(3, 4)
-    assert _spread(_spread(old, 0, 5, 1), 1, 7, 1).tolist() == [
+    assert _wrap(_wrap(old, 0, 5, 1), 1, 7, 1).tolist() == [
         [11, 8, 9, 10, 11, 8, 9],
         [3, 0, 1, 2, 3, 0, 1],
         [7, 4, 5, 6, 7, 4, 5],
         [11, 8, 9, 10, 11, 8, 9],
         [3, 0, 1, 2, 3, 0, 1],
     ]
-    assert _spread(torch.arange(4), 0, 7, 1).tolist() == [3, 0, 1, 2, 3, 0, 1]
+    assert _wrap(torch.arange(4), 0, 7, 1).tolist() == [3, 0, 1, 2, 3, 0, 1]
 
 
 @pytest.fixture
