@@ -23,9 +23,9 @@ from common import finish, machine
 
 from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_log
-from motherbird.train.init_weights import model_of
+from motherbird.train.init_weights import initial_config
 from motherbird.train.phase import Phase
-from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.pretrain import StopAfter, pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 17
@@ -35,7 +35,7 @@ TRIAL = 6  # steps that are timed; the first two are a warm-up
 
 @dataclass(frozen=True)
 class Variant:
-    """A set by its name, a shape, and how it is trained."""
+    """The name of a dataset, a model shape, and how it is trained."""
 
     set: str = "32k"
     layers: int = 13
@@ -46,7 +46,7 @@ class Variant:
     first_len: int = SEQ_LEN
 
     def recipe(self, steps: int) -> Recipe:
-        """Of a run of so many steps; rows of `first_len` for the first two thirds."""
+        """Return the recipe of a run; rows have `first_len` tokens for the first two thirds."""
 
         def phase(name: str, seq_len: int, steps: int, **more: int) -> Phase:
             return Phase(name, steps * self.tokens_a_step, seq_len, self.tokens_a_step // seq_len,
@@ -88,7 +88,7 @@ VARIANTS = {
 
 
 def bytes_a_token(prepared: PreparedDataset) -> float:
-    """Of the held-out text."""
+    """Return the mean number of bytes per token of the held-out text."""
     rows = prepared.rows(SEQ_LEN, held_out=True)
     ids, _, _ = rows.gather(range(len(rows)))
     special = set(prepared.tokenizer.special_ids)
@@ -97,9 +97,9 @@ def bytes_a_token(prepared: PreparedDataset) -> float:
 
 
 def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[str, Any]:
-    """Train a variant; what it came to."""
+    """Train a variant, and return its results."""
     trial = work / "trial"
-    pretrain(variant.recipe(1000), data, trial, part=Slice(TRIAL))
+    pretrain(variant.recipe(1000), data, trial, stop_after=StopAfter(TRIAL))
     seconds = statistics.median(line["seconds"] for line in run_log.read(trial)[2:])
     steps = round(minutes * 60 / seconds)
     run = work / "run"
@@ -111,7 +111,7 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
     size = bytes_a_token(prepared)
     return {
         "variant": vars(variant),
-        "parameters": cost.parameters(model_of(recipe, prepared)),
+        "parameters": cost.parameters(initial_config(recipe, prepared)),
         "steps": steps,
         "tokens": sum(line["tokens"] for line in log),
         "minutes": sum(line["seconds"] for line in log) / 60,
@@ -123,11 +123,11 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
 
 
 def main() -> None:
-    """Run what is missing; the file is written behind every variant."""
+    """Run the variants that are missing; the file is written after each of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; all if not given")
+    parser.add_argument("names", nargs="*", help=f"from {', '.join(VARIANTS)}; all by default")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=DIR", dest="sets")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True)

@@ -106,12 +106,12 @@ def ours(options: argparse.Namespace) -> None:
         """Of the second step."""
         run = options.work / f"run-{micro_tokens}"
 
-        def tick(_: object) -> None:
+        def on_step(_: object) -> None:
             if len(run_log.read(run)) == 2:
                 raise InterruptedError
 
         try:
-            pretrain(recipe(micro_tokens), options.set, run, on_tick=tick)
+            pretrain(recipe(micro_tokens), options.set, run, on_step=on_step)
         except InterruptedError:
             return run_log.read(run)[1]["seconds"]
         raise AssertionError("the run ended")
@@ -126,7 +126,7 @@ def ours(options: argparse.Namespace) -> None:
     keys = ("seconds", "wait", "tokens", "masked", "loss")
     pretrain(
         recipe(best), options.set, run,
-        on_tick=lambda _: turn({key: run_log.read(run)[-1][key] for key in keys}),
+        on_step=lambda _: turn({key: run_log.read(run)[-1][key] for key in keys}),
     )  # fmt: skip
 
 

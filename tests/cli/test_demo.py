@@ -61,29 +61,35 @@ def test_what_it_says_meanwhile(demo):
     assert any(line.startswith("    100%  loss") for line in lines)
     assert f"{report['held_out_loss']:.2f} nats" in said
     assert "Saved in made" in said
-    assert not re.search(r"-\d+\.\d+ nats are read", said)  # less than nothing is nothing
+    assert not re.search(r"gives -\d+\.\d+ nats", said)
     assert not [line for line in lines if "WARNING" in line or "error" in line.lower()[:8]]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, monkeypatch):
+def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, toy, small_tokenizer, monkeypatch):
     """Both together would write into each other."""
+    from motherbird import MaskedLM
     from motherbird.cli import demo as module
-    from motherbird.train.loop import Step
+    from motherbird.data.loader import Cursor
+    from motherbird.train.health import Verdict
+    from motherbird.train.state import Progress
+    from motherbird.train.step import StepReport
 
     said = []
 
-    def pretrain(*arguments, on_step, **options):
+    def train(*arguments, on_step, **options):
         for number in range(1, 31):
-            on_step(Step(number, number / 30, 5.0, 1000.0, 1.0))
+            progress = Progress(Cursor(0), step=number, tokens=number)
+            report = StepReport(progress, 1.0, 5.0, 1.0, 1, 1, Verdict("apply"))
+            on_step(report, number / 30)
         assert [line.split("%")[0].strip() for line in said] == (
             [] if terminal else [str(10 * n) for n in range(1, 11)]
         )
 
-    monkeypatch.setattr("motherbird.train.loop.pretrain", pretrain)
+    monkeypatch.setattr("motherbird.train.loop.train", train)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    train = inspect.unwrap(module._train)  # without the check of types: this pretrain gives None
-    train(None, [], None, 0, 1.0, said.append)
+    # Unwrapped, because types are not checked then: this train returns None.
+    inspect.unwrap(module._train)(MaskedLM(toy), [], small_tokenizer, 0, 1.0, said.append)
 
 
 def test_the_folder(demo):

@@ -127,7 +127,7 @@ def test_a_signal_saves_and_says_so(number, code, smoke, tmp_path):
     assert process.returncode == code, err
     last = err.strip().splitlines()[-1]
     assert last.startswith(f"error: stopped by {number.name}, saved at step {step}: ")
-    assert "the same command goes on" in last
+    assert "the same command resumes" in last
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_mistakes_are_refused_before_work(more, says, smoke, motherbird, tree, t
 def test_the_output_is_checked(smoke, motherbird, data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
-    motherbird(*smoke).refused("holds 'mine.txt' and is no run")
+    motherbird(*smoke).refused("contains 'mine.txt' and is not a run")
     smoke[smoke.index("--out") + 1] = data / "run"
     motherbird(*smoke).refused("inside the input")
     del smoke[smoke.index("--out") : smoke.index("--out") + 2]

@@ -79,7 +79,7 @@ def train_ours(recipe: Recipe, prepared: PreparedDataset, folder: Path) -> Ours:
     lines = run_log.read(run)
     assert [line["step"] for line in lines] == list(range(1, recipe.steps() + 1))
     assert all(line["verdict"] == "apply" for line in lines)
-    init_weights.of_run(run, 0)[0].save(folder / "weights")
+    init_weights.model_of_run(run, 0)[0].save(folder / "weights")
     return Ours(recipe, prepared, folder / "weights", [line["loss"] for line in lines])
 
 

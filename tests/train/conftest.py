@@ -70,13 +70,15 @@ def tiny_bfloat16(tiny):
 @pytest.fixture(scope="session")
 def train() -> Callable[..., Any]:
     """train(recipe, data, out, steps=None, threads=1, ...) is `pretrain` up to its end or steps."""
-    from motherbird.train.pretrain import Slice, pretrain
+    from motherbird.train.pretrain import StopAfter, pretrain
 
     def run(recipe, data, out, steps=None, threads=1, **more):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return pretrain(recipe, Path(data), Path(out), part=Slice(steps=steps), **more)
+            return pretrain(
+                recipe, Path(data), Path(out), stop_after=StopAfter(steps=steps), **more
+            )
         finally:
             torch.set_num_threads(before)
 

@@ -18,7 +18,7 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError, OutputExistsError
-from motherbird.train import run_log, state
+from motherbird.train import run_info, run_log, state
 from motherbird.train.state import TENSORS
 
 pytestmark = [
@@ -86,13 +86,13 @@ def whole(tiny, tiny_bfloat16, smoke_set, train, tmp_path_factory) -> dict[str, 
 def at_step(number: int, act: Any, saved: Path | None = None) -> dict[str, Any]:
     """Arguments of a run in which something happens behind a step, and behind a save of `tiny`."""
 
-    def on_tick(tick):
-        if tick.step.number == number:
+    def on_step(report):
+        if report.number == number:
             while saved and not state.folder(saved, last_save(number)).exists():
                 time.sleep(0.001)  # it goes on in the background
             act()
 
-    return {"on_tick": on_tick}
+    return {"on_step": on_step}
 
 
 # --- R4 (a): killed
@@ -137,7 +137,11 @@ def chain(recipe, data, out, train, forked, chance, kills) -> Killed:
             done.kills += 1
             done.in_a_save += inside
         check_after_a_kill(out, recipe.save.every)
-        if (out / state.RUN).is_file() and (found := state.newest(out)) and found.progress.finished:
+        if (
+            (out / run_info.FILE).is_file()
+            and (found := state.newest(out))
+            and found.progress.finished
+        ):
             break
     forked(lambda talk: train(recipe, data, out) and None).result()
     return done
@@ -529,7 +533,7 @@ def test_a_save_that_fails_changes_nothing(
     assert state.steps(out) == [26, 24, 21, 18, 12, 9, 3, 0]
     assert result(out) == whole["float32"]
     assert events(out).count("save failed") == 2
-    assert "step-00000006" in caplog.text and "was not saved" in caplog.text
+    assert "step-00000006" in caplog.text and "was not written" in caplog.text
 
 
 def test_without_its_first_save_a_run_does_not_begin(

@@ -22,7 +22,7 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError
-from motherbird.train import run_log, state
+from motherbird.train import run_info, run_log, state
 
 fcntl = pytest.importorskip("fcntl", reason="needs Linux")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
@@ -158,7 +158,7 @@ def again_and_again(ext4, tiny, smoke_set, train, forked, tmp_path) -> Callable[
             lost.times, lost.in_a_save = lost.times + at_work, lost.in_a_save + (at_work and inside)
             for step in state.steps(out):
                 state.read(state.folder(out, step))
-            newest = state.newest(out) if (out / state.RUN).is_file() else None
+            newest = state.newest(out) if (out / run_info.FILE).is_file() else None
             assert (newest.progress.step if newest else 0) >= saved, lost
             if tries % 6 == 0 or not at_work or lost.times == LOSSES:
                 forked(lambda talk: train(tiny, smoke_set, out) and None).result()

@@ -16,9 +16,9 @@ import torch
 from motherbird.data import loader
 from motherbird.data.prepare import prepare
 from motherbird.errors import DivergedError, InputError, WorkerError
-from motherbird.train import gradients, run_log, state
+from motherbird.train import gradients, run_info, run_log, state
+from motherbird.train import pretrain as pretraining
 from motherbird.train import step as stepping
-from motherbird.train.evaluation import HeldOut
 from motherbird.train.health import Health
 from motherbird.train.signals import ECHO
 
@@ -127,7 +127,7 @@ def boundaries(recipe):
     for phase in recipe.phases:
         rows, size = 0, None
         while not phase.is_over(rows):
-            now = phase.batch.at(rows, phase.seq_len)
+            now = phase.batch_size.at(rows, phase.seq_len)
             if size is not None and now != size:
                 found.append(step)
             size, rows, step = now, rows + now, step + 1
@@ -195,7 +195,7 @@ def test_a_chain_of_short_slices(seed, tiny, unbroken, smoke_set, train, tmp_pat
 
 @pytest.mark.slow
 def test_a_chain_of_a_hundred_slices(tiny, unbroken, smoke_set, train, tmp_path, reached):
-    recipe = tiny.of_steps(380)
+    recipe = tiny.with_steps(380)
     for seed in (1, 2, 3):
         chance = np.random.default_rng(seed)
         lengths = iter(lambda: chance.integers(1, 8), None)  # noqa: B023
@@ -213,7 +213,7 @@ def test_another_recipe_or_other_data_are_refused(tiny, smoke_set, train, tmp_pa
         train(other, smoke_set, tmp_path / "run")
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256], held_out=0.2)
-    with pytest.raises(InputError, match="prepared text is not the one"):
+    with pytest.raises(InputError, match="prepared dataset is not the one"):
         train(tiny, tmp_path / "set", tmp_path / "run")
 
 
@@ -238,27 +238,27 @@ def test_retention(tiny, smoke_set, train, tmp_path):
 
 def spoil(monkeypatch, at, where, value):
     """Change the loss or the gradient of this rank in some steps, as often as they come by."""
-    real = gradients.of_leaf
+    real = gradients.micro_batch_gradients
 
-    def of_leaf(parameters, leaf):
-        loss, found = real(parameters, leaf)
-        step = leaf.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
+    def spoiled(parameters, function):
+        loss, found = real(parameters, function)
+        step = function.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
         if step in at and where == "loss":
             loss *= value
         elif step in at:
             found[3].view(-1)[0] = value
         return loss, found
 
-    monkeypatch.setattr(gradients, "of_leaf", of_leaf)
+    monkeypatch.setattr(gradients, "micro_batch_gradients", spoiled)
 
 
 @pytest.fixture
 def long(tiny):
     """80 steps, with limits that fit them."""
-    recipe = tiny.of_steps(80)
+    recipe = tiny.with_steps(80)
     limits = replace(
-        tiny.health, window=16, least=8, level=4, level_steps=8, back=4, skip_least=3, skip_most=9,
-        factor=1.3, sigmas=8.0, level_sigmas=8.0,
+        tiny.health, window=16, min_steps=8, min_skip=3, max_skip=9, shift_window=4,
+        shift_steps=8, rollback_steps=4, factor=1.3, sigmas=8.0, shift_sigmas=8.0,
     )  # fmt: skip
     return replace(recipe, health=limits, save=replace(tiny.save, every=5, keep=30))
 
@@ -358,7 +358,7 @@ def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home)
                 )  # fmt: skip
                 step = outcome.progress.step
         assert outcome.progress.finished
-        about = state.read_run(run)
+        about = run_info.read(run)
         [skip] = about.skips
         phase = recipe.phases[skip["phase"]]
         assert skip["last"] - skip["first"] == skip["batches"] * phase.rows
@@ -404,16 +404,19 @@ def test_whatever_rolls_back_is_left_out_for_ever(
         cuts = sorted(chance.choice(range(1, 80), 3, replace=False).tolist())
         home = tmp_path / str(turn)
         skip = left_out_for_ever(fault, cuts, long, smoke_set, train, monkeypatch, home)
-        assert skip["step"] in fault[0] and skip["to"] <= first - long.health.back, (fault, cuts)
+        assert skip["step"] in fault[0] and skip["to"] <= first - long.health.rollback_steps, (
+            fault,
+            cuts,
+        )
         tally[f"{where}, {value}"] += 1
     reached("R9 rollbacks", faults=tally.total(), **tally)
 
 
 def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, monkeypatch, tmp_path):
     spoil(monkeypatch, set(range(31, 50)), "loss", math.nan)
-    with pytest.raises(DivergedError, match="rolled back 2 times and went wrong again"):
+    with pytest.raises(DivergedError, match="rolled back 2 times and diverged again"):
         train(long, smoke_set, tmp_path / "run")
-    assert len(state.read_run(tmp_path / "run").skips) == 2
+    assert len(run_info.read(tmp_path / "run").skips) == 2
     assert state.newest(tmp_path / "run") is not None
 
 
@@ -433,13 +436,13 @@ def test_a_weight_that_is_not_finite_is_never_saved(
 
     monkeypatch.setattr(stepping.Optimizer, "step", step)
     # Left alone, the next loss would tell; judge nothing, so that the check before a save has to.
-    monkeypatch.setattr(Health, "judge", lambda *a: stepping.Judgement("apply"))
+    monkeypatch.setattr(Health, "judge", lambda *a: stepping.Verdict("apply"))
     for at, to in ((38, 35), (9, 5), (31, 30), (55, 50), (63, 60), (80, 75))[:count]:
         run = tmp_path / str(at)
         due.append(at)
         outcome = train(long, smoke_set, run)
         assert outcome.progress.finished and not due
-        assert [s["to"] for s in state.read_run(run).skips] == [to]
+        assert [s["to"] for s in run_info.read(run).skips] == [to]
         for step_ in state.steps(run):
             state.read(state.folder(run, step_)).tensors()
     if count > 1:
@@ -450,7 +453,7 @@ def test_float16_halves_its_scale_and_goes_on(tiny, smoke_set, train, monkeypatc
     recipe = replace(tiny, train=replace(tiny.train, dtype="float16"))
     spoil(monkeypatch, {4, 5}, "gradient", math.inf)
     outcome = train(recipe, smoke_set, tmp_path / "run")
-    assert outcome.progress.scale == stepping.SCALE / 4
+    assert outcome.progress.scale == stepping.FLOAT16_SCALE / 4
     assert outcome.progress.updates == recipe.steps() - 2
     losses = [line["loss"] for line in run_log.read(tmp_path / "run")]
     assert all(loss is None or math.isfinite(loss) for loss in losses)
@@ -465,11 +468,11 @@ def test_a_signal_lets_the_step_finish_and_saves(
     number, tiny, unbroken, smoke_set, train, forked, tmp_path
 ):
     def work(talk):
-        def tick(tick):
-            if tick.step.number == 7:
+        def on_step(report):
+            if report.number == 7:
                 os.kill(os.getpid(), number)
 
-        outcome = train(tiny, smoke_set, tmp_path / "run", on_tick=tick)
+        outcome = train(tiny, smoke_set, tmp_path / "run", on_step=on_step)
         return outcome.signal, outcome.progress.step
 
     assert forked(work).result(30) == (number, 7)
@@ -499,8 +502,8 @@ def test_two_signals_at_once_do_no_damage(seed, tiny, unbroken, smoke_set, train
 
 # Within what a signal comes: a function, and how often an unbroken run of `tiny` calls it.
 WITHIN = {
-    "step": (stepping.Stepper, "take", 26),
-    "evaluation": (HeldOut, "evaluate", 8),
+    "step": (stepping.Stepper, "step", 26),
+    "evaluation": (pretraining, "evaluate", 8),
     "save": (state, "save", 10),
 }
 
@@ -522,7 +525,7 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
             upon(*WITHIN[place][:2], call, act)
         talk.sendall(b"!")
         outcome = train(
-            tiny, smoke_set, run, on_tick=lambda tick: seen.__setitem__(0, tick.step.number)
+            tiny, smoke_set, run, on_step=lambda report: seen.__setitem__(0, report.number)
         )
         return outcome.signal, outcome.progress.step
 
@@ -569,13 +572,13 @@ def lose_workers(at, recipe, smoke_set, train, run):
 
     lost = []
 
-    def tick(tick):
-        if tick.step.number in at:
+    def on_step(report):
+        if report.number in at:
             for child in multiprocessing.active_children():
                 lost.append(child.pid)
-                os.kill(child.pid, at[tick.step.number])
+                os.kill(child.pid, at[report.number])
 
-    train(recipe, smoke_set, run, on_tick=tick)
+    train(recipe, smoke_set, run, on_step=on_step)
     return len(lost)
 
 

@@ -17,9 +17,9 @@ import torch
 
 from motherbird import disk
 from motherbird.errors import InputError, WorkerError
+from motherbird.train import pretrain as pretraining
 from motherbird.train import run_log, state
-from motherbird.train.distributed import World
-from motherbird.train.evaluation import HeldOut
+from motherbird.train.distributed import Distributed
 from motherbird.train.step import Stepper
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -29,11 +29,11 @@ RANK = """
 import json, os, sys, time
 import torch
 from pathlib import Path
-from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.pretrain import StopAfter, pretrain
 from motherbird.train.recipe import from_json
 
-def tick(tick):
-    print("step", tick.step.number, flush=True)
+def on_step(report):
+    print("step", report.number, flush=True)
     time.sleep(wait)
 
 if __name__ == "__main__":  # processes that read ahead import this file
@@ -41,7 +41,7 @@ if __name__ == "__main__":  # processes that read ahead import this file
     run, data, steps, recipe, wait = *sys.argv[1:5], float(sys.argv[5])
     print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
     pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
-             part=Slice(None if steps == "all" else int(steps)), on_tick=tick)
+             stop_after=StopAfter(None if steps == "all" else int(steps)), on_step=on_step)
 """
 
 
@@ -201,7 +201,7 @@ def gone(pid, seconds):
 )
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
     """Row 11: non-zero, nobody left, a good checkpoint, and the same end after it."""
-    recipe = replace(tree, train=replace(tree.train, timeout=4.0)).of_steps(30)
+    recipe = replace(tree, train=replace(tree.train, timeout=4.0)).with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 8)
     os.kill(pids["1"], how)
@@ -220,7 +220,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
 @pytest.mark.slow
 def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, ranks, tmp_path):
     """Row 11: with --max-restarts 1."""
-    recipe = tree.of_steps(30)
+    recipe = tree.with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05, restarts=1)
     os.kill(after_steps(process, 8)["1"], signal.SIGKILL)
     finished(process)
@@ -230,10 +230,10 @@ def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, rank
 
 # Where a rank is lost: a function, and how often each rank of `tree` calls it at least.
 PLACES = {
-    "the weights": (World, "share", 2),
+    "the weights": (Distributed, "broadcast", 2),
     "forward": (Stepper, "_loss", 10),
-    "the sum": (World, "add", 10),
-    "an evaluation": (HeldOut, "evaluate", 3),
+    "the sum": (Distributed, "all_reduce", 10),
+    "an evaluation": (pretraining, "evaluate", 3),
     "a save": (state, "save", 4),  # by rank 0 alone
     "the end": (torch.distributed, "barrier", 1),
 }
@@ -245,7 +245,7 @@ def test_fifty_ranks_that_die_or_hang(
     tree, smoke_set, train, forked_ranks, upon, monkeypatch, tmp_path, reached
 ):
     """Row 11 in full: in each place where one waits for another; the others end by themselves."""
-    monkeypatch.setattr("motherbird.train.distributed.PATIENCE", 5.0)
+    monkeypatch.setattr("motherbird.train.distributed.SLOW_TIMEOUT", 5.0)
     recipe = replace(tree, train=replace(tree.train, timeout=5.0))
     train(recipe, smoke_set, tmp_path / "one")
     chance, slowest, tally = np.random.default_rng(11), 0.0, Counter()
@@ -300,7 +300,7 @@ def test_signals_to_one_rank_or_to_one_behind_the_other(
             os.kill(os.getpid(), signal.SIGTERM)
 
         if rank == first:
-            upon(Stepper, "take", call, send)
+            upon(Stepper, "step", call, send)
         disk.watch = lambda when, name, *_: name == "rename" and time.sleep(0.1)  # large states do
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where it comes behind the end
         outcome = train(tree, smoke_set, run)
@@ -327,7 +327,7 @@ def test_signals_to_one_rank_or_to_one_behind_the_other(
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["a rank", "the launcher"])
 def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path):
-    recipe = tree.of_steps(60)
+    recipe = tree.with_steps(60)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 5)
     if to == "a rank":
@@ -339,13 +339,13 @@ def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path
         assert process.returncode != 0  # torchrun's own
     assert all(gone(pid, 5) for pid in pids.values())
     stopped = state.newest(tmp_path / "run").progress
-    assert 5 <= stopped.step < recipe.steps() and stopped.world == 2
+    assert 5 <= stopped.step < recipe.steps() and stopped.world_size == 2
     train(recipe, smoke_set, tmp_path / "run")
     train(recipe, smoke_set, tmp_path / "one")
     assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tiny, together, tmp_path):
-    with pytest.raises(InputError, match="is no multiple of 2 ranks"):
+    with pytest.raises(InputError, match="is not a multiple of 2 ranks"):
         together(2, tiny, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from motherbird.errors import InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import report, run_log, state
+from motherbird.train import report, run_info, run_log
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -75,7 +75,7 @@ def test_the_page(run):
     assert all(load.startswith("#") for load in page.loads)
     assert "script" not in page.tags and "b" not in page.tags and "svg" in page.tags
     assert "<b> & co" in page.text and "Step 16 of 26" in page.text
-    for words in ("its part was over", "stopped", "loss, nats", "learning rate", "held out",
+    for words in ("by --stop-after", "stopped", "loss, nats", "learning rate", "held out",
                   "norm of the gradient", "tokens a second", "lr = 0.004", "torch 2", "theta",
                   "perplexity", "MB"):  # fmt: skip
         assert words in page.text, words
@@ -83,9 +83,9 @@ def test_the_page(run):
 
 
 def test_the_page_escapes_what_it_tells(run):
-    about = state.read_run(run)
+    about = run_info.read(run)
     about.recipe["phases"][0]["name"] = "<script>alert(1)</script>"
-    state.write_run(run, replace(about, made_with={**about.made_with, "cpu": "<img src=x>"}))
+    run_info.write(run, replace(about, made_with={**about.made_with, "cpu": "<img src=x>"}))
     with (run / run_log.EVENTS).open("a") as file:
         file.write(json.dumps(event("roll back", 9, reason="to 6: <i>loss</i> $x")) + "\n")
     report.report(run, run / "report.html")
@@ -127,7 +127,7 @@ def test_what_is_in_the_way_stays(run, tmp_path):
     for path in (run / "run.json", run):
         with pytest.raises(OutputExistsError):
             report.report(run, path)
-    assert state.read_run(run)
+    assert run_info.read(run)
     with pytest.raises(InputError, match="not the folder of a run"):
         report.report(tmp_path, tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
@@ -153,7 +153,7 @@ def test_marks():
         ("stopped", 12),
     ]  # fmt: skip
     assert "SIGTERM" in found[0].what and "began at step 5" in found[1].what
-    assert "train.lr=1" in found[4].what and "over" in found[5].what
+    assert "train.lr=1" in found[4].what and "finished" in found[5].what
     assert report.marks([event("start", 0)], True) == []
     assert [mark.kind for mark in report.marks([event("start", 0)], False)] == ["killed"]
 

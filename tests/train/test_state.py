@@ -457,7 +457,9 @@ def test_a_folder_that_is_not_as_it_was_written(change, tmp_path):
 def test_a_newer_format_is_left_for_the_version_that_wrote_it(tmp_path):
     run = saved(tmp_path / "run", 1, 2)
     of_another_format(state.folder(run, 2))
-    with pytest.raises(state.OutdatedError, match="has format 99, this motherbird reads 1"):
+    with pytest.raises(
+        state.OutdatedError, match="has format 99, this version of motherbird reads 2"
+    ):
         state.newest(run, quarantine=True)
     assert state.steps(run) == [2, 1] and not (run / "quarantine").exists()
 
@@ -539,7 +541,7 @@ def test_whatever_primitive_of_a_run_fails_it_finishes_alike(
     tiny, smoke_set, train, tmp_path, watch, reached
 ):
     """Row 6 in full: the run goes on or ends with an error; with a sound disk it is the same."""
-    recipe = replace(tiny.of_steps(6), save=replace(tiny.save, every=2, keep=1))
+    recipe = replace(tiny.with_steps(6), save=replace(tiny.save, every=2, keep=1))
     every = Primitives()
     watch(every)
     train(recipe, smoke_set, tmp_path / "whole")

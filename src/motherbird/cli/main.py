@@ -27,7 +27,7 @@ COMMANDS = {
         "Train a tiny encoder on text of this machine, fill masks, search: 3 minutes.",
     ),
     "embed": ("embed", "Turn lines of text into vectors (.npy)."),
-    "evaluate": ("evaluate", "Masked-LM loss and accuracy on held-out text, by source."),
+    "evaluate": ("evaluate", "Measure a model: masked-LM loss and accuracy on held-out text."),
     "export": ("export", "Write a model as a Hugging Face directory, ONNX or OpenVINO."),
     "fill-mask": ("fill_mask", "Guess the words behind [MASK] in a text."),
     "info": ("info", "Describe a model, or this machine and what can run on it."),

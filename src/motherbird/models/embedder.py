@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as normalized
 
 from ..core import hub
@@ -20,7 +17,7 @@ from ..core.config import Pooling
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import read_json
-from ..nn import checkpoint, devices
+from ..nn import checkpoint
 from ..nn.encoder import Encoder
 from ..nn.heads import pool
 from ..nn.memory import batch_budget
@@ -144,43 +141,6 @@ class Embedder:
             path = directory / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    def loss(
-        self,
-        questions: Sequence[str],
-        answers: Sequence[str],
-        *,
-        temperature: float = 0.05,
-        max_length: int | None = None,
-    ) -> tuple[Float[Tensor, ""], int]:
-        """Contrast of pairs: question i belongs to answer i and to none of the others.
-
-        The mean cross entropy over cosine / temperature, both ways (InfoNCE; van den Oord et al.
-        2018, in-batch negatives). Texts longer than ``max_length`` are cut.
-
-        Returns:
-            The loss, and how many tokens it was made of.
-
-        Raises:
-            InputError: not as many answers as questions, or none.
-        """
-        if len(questions) != len(answers) or not questions:
-            raise InputError(f"{len(questions)} questions have {len(answers)} answers")
-        limit = self.max_length if max_length is None else max_length
-        ids = [
-            self.tokenizer.truncate(document, limit)
-            for document in self.tokenizer.encode_batch([*questions, *answers])
-        ]
-        packed = pack(ids)
-        device = self.encoder.device
-        fast = devices.fastest_dtype(device)
-        with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
-            hidden = self.encoder(packed)
-        vectors = normalized(pool(hidden, packed, self.pooling).float())
-        scores = vectors[: len(questions)] @ vectors[len(questions) :].T / temperature
-        right = torch.arange(len(questions), device=scores.device)
-        loss = (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
-        return loss, len(packed.ids)
 
     def embed(
         self,
