@@ -200,7 +200,7 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
 def test_a_folder_made_by_another_command_is_not_replaced_lightly(
     motherbird, sources, tmp_path, tree, model
 ):
-    """A model that somebody saved is no demo's to throw away."""
+    """A demo does not replace a model."""
     shutil.copytree(model, tmp_path / "mine")
     before = tree(tmp_path)
     refused(motherbird, "mine", "--text", sources, "--out", tmp_path / "mine")

@@ -200,7 +200,7 @@ def gone(pid, seconds):
     "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
-    """Row 11: non-zero, nobody left, a good checkpoint, and the same end after it."""
+    """Row 11: non-zero, no process left, a good checkpoint, and the same end after it."""
     recipe = replace(tree, train=replace(tree.train, timeout=4.0)).with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 8)

@@ -76,7 +76,7 @@ def test_the_page(run):
     assert "script" not in page.tags and "b" not in page.tags and "svg" in page.tags
     assert "<b> & co" in page.text and "Step 16 of 26" in page.text
     for words in ("by --stop-after", "stopped", "loss, nats", "learning rate", "held out",
-                  "norm of the gradient", "tokens a second", "lr = 0.004", "torch 2", "theta",
+                  "norm of the gradient", "tokens/s", "lr = 0.004", "torch 2", "theta",
                   "perplexity", "MB"):  # fmt: skip
         assert words in page.text, words
     report.report(run, run / "report.html")  # an earlier one is replaced
@@ -128,7 +128,7 @@ def test_what_is_in_the_way_stays(run, tmp_path):
         with pytest.raises(OutputExistsError):
             report.report(run, path)
     assert run_info.read(run)
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         report.report(tmp_path, tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
 

@@ -266,7 +266,7 @@ def test_a_rewind_waits_for_nobody(run, tmp_path):
     with locked(run / "LOCK"), pytest.raises(InputError, match="another process"):
         runs.rewind(run, 9)
     assert tree(run).keys() == before.keys()
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         runs.rewind(tmp_path, 9)
     assert not (tmp_path / "LOCK").exists()
 
@@ -317,7 +317,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
                   runs.show(whole)["data"], "products in float32", "| held out | licence |",
                   "hours of steps, in 1 process"):  # fmt: skip
         assert words in card, words
-    assert str(smoke_set.parent) not in card  # where things lay is nobody's business
+    assert str(smoke_set.parent) not in card  # paths are private
     (tmp_path / "recipe.toml").write_text(card.split("```toml\n")[1].split("```")[0])
     assert recipe.load(tmp_path / "recipe.toml") == plan
 
@@ -332,7 +332,7 @@ def test_an_export_of_a_step_has_the_configuration_of_its_phase(whole, tmp_path)
 def test_an_export_of_a_run_that_moved(run, smoke_set, tmp_path):
     about = run_info.read(run)
     run_info.write(run, replace(about, data_path=str(tmp_path / "gone")))
-    with pytest.raises(InputError, match="gone: give the set with --data DIR"):
+    with pytest.raises(InputError, match="gone: give its directory with --data"):
         runs.export(run, tmp_path / "out")
     runs.export(run, tmp_path / "out", data=smoke_set)
     run_info.write(run, replace(about, data="0" * 64))
@@ -357,7 +357,7 @@ def test_exports_that_are_refused(whole, tmp_path):
         runs.export(whole, tmp_path / "mine")
     with pytest.raises(InputError, match="no checkpoint of step 7"):
         runs.export(whole, tmp_path / "out", step=7)
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         runs.export(tmp_path, tmp_path / "out")
     assert [p.name for p in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 

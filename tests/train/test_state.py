@@ -109,7 +109,7 @@ def check(run: Path, *allowed: int) -> int:
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
-# NUL and a quote, other scripts, emoji; half of a surrogate pair is no text.
+# NUL and a quote, other scripts, emoji; half of a surrogate pair is not text.
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
     lambda name: name != "__metadata__"
 )

@@ -42,6 +42,13 @@ QUESTIONS = (
     "run another program and capture its output",
     "mean, median and standard deviation of numbers",
 )
+NEXT = """
+Saved in {out} after {seconds:.0f} seconds. Now try:
+  motherbird fill-mask "import [MASK]" --model {out}
+  motherbird fill-mask "import [MASK]"    # with {nano}
+  echo 'compress a file' | motherbird embed - --model {out} --out vectors.npy
+  motherbird info {out}
+  motherbird demo --text YOUR_FOLDER --out other-demo"""
 
 
 @click.command(name="demo")
@@ -87,38 +94,37 @@ def command(
 
     import torch
 
+    from ..data.passages import passages as split
     from ..files import new_directory
     from ..nn import checkpoint
+    from ..nn.heads import MaskedLM
 
     torch.manual_seed(seed)
-    documents = _read(text)
-    megabytes = sum(len(d.text.encode()) for d in documents) / 1e6
-    what = f"from {text}" if text else "of this Python's standard library"
-    say(f"1/5 reading    {len(documents)} documents {what}, {megabytes:.1f} MB")
+    documents = _read(text, say)
     model, figures = _pretrain(documents, seed, minutes * 60 * TRAIN_SHARE, say)
-    fills, nano_fills = _fill_both(model, say)
+    say("4/5 filling masks")
+    fills = _fill(model, say)
+    say(f"    and {NANO}, the model in this package, which was trained for longer:")
+    nano_fills = _fill(MaskedLM.load(NANO, dtype="auto"), say)
     say(f"5/5 searching  (a second encoder, {minutes * 60 * PAIRS_SHARE:.0f} seconds on questions)")
-    passages = _passages(documents)
+    passages = [passage for document in documents for passage in split(document)]
     embedder = _train_search(model, passages, seed, minutes * 60 * PAIRS_SHARE)
     searches = _search(embedder, passages, questions or _questions(text, passages))
-    for search in searches:
-        say(f"    {search['question'][:70]}")
-        for hit in search["hits"]:
+    for each in searches:
+        say(f"    {each['question'][:70]}")
+        for hit in each["hits"]:
             say(f"      {hit['score']:.2f}  {hit['title']}")
     with new_directory(out_path, "demo") as fresh:
         checkpoint.write(model, fresh)
         (fresh / "search").mkdir()
         checkpoint.write(embedder.encoder, fresh / "search")
         embedder.write_modules(fresh, at="search")
-    seconds = time.perf_counter() - start
-    _say_next(out, seconds, say)
+    seconds = round(time.perf_counter() - start, 1)
+    say(NEXT.format(out=out, seconds=seconds, nano=NANO))
     if json_:
         print_json(
-            {
-                "out": out, "seconds": round(seconds, 1), "documents": len(documents),
-                "megabytes": round(megabytes, 2), **figures, "fills": fills,
-                "nano_fills": nano_fills, "searches": searches,
-            }
+            {"out": out, "seconds": seconds, **figures, "fills": fills, "nano_fills": nano_fills,
+             "searches": searches}
         )  # fmt: skip
 
 
@@ -134,15 +140,18 @@ def _check(minutes: float, questions: tuple[str, ...]) -> None:
             raise InputError("a --question is empty", how="leave it out")
 
 
-def _read(text: str | None) -> "list[Document]":
+def _read(text: str | None, say: Say) -> "list[Document]":
     """Read the documents; InputError if they are less than 50 kB."""
     from ..data import readers, stdlib
     from ..errors import InputError
 
     documents = list(stdlib.read() if text is None else readers.read(text))
-    if sum(len(d.text) for d in documents) < 50_000:
-        size = sum(len(d.text) for d in documents) / 1000
-        raise InputError(f"{size:.0f} kB of text is too little to learn from", str(text), "give 50")
+    size = sum(len(d.text.encode()) for d in documents)
+    if size < 50_000:
+        what = f"{size / 1000:.0f} kB of text is too little to learn from"
+        raise InputError(what, str(text), "give 50")
+    source = f"from {text}" if text else "of this Python's standard library"
+    say(f"1/5 reading    {len(documents)} documents {source}, {size / 1e6:.1f} MB")
     return documents
 
 
@@ -154,10 +163,13 @@ def _pretrain(
     from ..train.evaluation import evaluate, unigram_entropy
     from ..train.in_memory import evaluation_batches
 
-    texts = _pieces([d.text for d in documents])
+    texts = [d.text for d in documents]
+    if len(texts) < 50:  # split a few large texts, so that some pieces can be held out
+        texts = [text[i : i + 4000] for text in texts for i in range(0, len(text), 4000)]
     tokenizer = _tokenizer(texts)
     encoded = tokenizer.encode_batch(texts)
-    per_token = sum(len(t.encode()) for t in texts) / sum(map(len, encoded))
+    size = sum(len(text.encode()) for text in texts)
+    per_token = size / sum(map(len, encoded))
     say(f"2/5 tokenizer  {tokenizer.vocab_size:,} entries, {per_token:.2f} bytes per token")
     held_out, train_on = _split(encoded, seed)
     config = _config(tokenizer)
@@ -178,17 +190,11 @@ def _pretrain(
     gained = f"the context gives {gain:.2f} nats"
     say("    " + (gained if gain > 0 else "no gain from the context yet: use more --minutes"))
     return model, {
+        "documents": len(documents), "megabytes": round(size / 1e6, 2),
         "vocabulary": tokenizer.vocab_size, "parameters": parameters, "steps": last.number,
         "tokens_per_second": speed, "held_out_loss": loss, "unigram_entropy": entropy,
         "gain": gain,
     }  # fmt: skip
-
-
-def _pieces(texts: list[str]) -> list[str]:
-    """Split a few large texts, so that some pieces can be held out."""
-    if len(texts) >= 50:
-        return texts
-    return [text[i : i + 4000] for text in texts for i in range(0, len(text), 4000)]
 
 
 def _tokenizer(texts: list[str]) -> "Tokenizer":
@@ -223,20 +229,13 @@ def _config(tokenizer: "Tokenizer") -> "EncoderConfig":
     from ..core.config import EncoderConfig
 
     width = 192
+    cls, sep, pad = map(tokenizer.id_of, ("cls", "sep", "pad"))
     return EncoderConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=width,
-        intermediate_size=288,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        max_position_embeddings=8192,
-        initializer_range=width**-0.5,
-        cls_token_id=tokenizer.id_of("cls"),
-        bos_token_id=tokenizer.id_of("cls"),
-        sep_token_id=tokenizer.id_of("sep"),
-        eos_token_id=tokenizer.id_of("sep"),
-        pad_token_id=tokenizer.id_of("pad"),
-    )
+        vocab_size=tokenizer.vocab_size, hidden_size=width, intermediate_size=288,
+        num_hidden_layers=3, num_attention_heads=3, max_position_embeddings=8192,
+        initializer_range=width**-0.5, cls_token_id=cls, bos_token_id=cls, sep_token_id=sep,
+        eos_token_id=sep, pad_token_id=pad,
+    )  # fmt: skip
 
 
 def _train(
@@ -281,16 +280,6 @@ def _train(
         )
 
 
-def _fill_both(model: "MaskedLM", say: Say) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Fill the masks of some lines with the new model and with the one in the package."""
-    from ..nn.heads import MaskedLM
-
-    say("4/5 filling masks")
-    fills = _fill(model, say)
-    say(f"    and {NANO}, the model in this package, which was trained for longer:")
-    return fills, _fill(MaskedLM.load(NANO, dtype="auto"), say)
-
-
 def _fill(model: "MaskedLM", say: Say) -> list[dict[str, Any]]:
     fills = []
     for sentence in SENTENCES:
@@ -299,13 +288,6 @@ def _fill(model: "MaskedLM", say: Say) -> list[dict[str, Any]]:
         say(f"    {sentence:<44}{best}")
         fills.append({"text": sentence, "candidates": [asdict(c) for c in candidates]})
     return fills
-
-
-def _passages(documents: "list[Document]") -> "list[Passage]":
-    """Return what search can find: public names in code, paragraphs in prose."""
-    from ..data.passages import passages
-
-    return [passage for document in documents for passage in passages(document)]
 
 
 def _train_search(
@@ -385,12 +367,3 @@ def _questions(text: str | None, passages: "list[Passage]") -> Sequence[str]:
     if text is None:
         return QUESTIONS
     return [passages[len(passages) * i // 4].question[:200] for i in (1, 2, 3)]
-
-
-def _say_next(out: str, seconds: float, say: Say) -> None:
-    say(f"\nSaved in {out} after {seconds:.0f} seconds. Now try:")
-    say(f'  motherbird fill-mask "import [MASK]" --model {out}')
-    say(f'  motherbird fill-mask "import [MASK]"    # with {NANO}')
-    say(f"  echo 'compress a file' | motherbird embed - --model {out} --out vectors.npy")
-    say(f"  motherbird info {out}")
-    say("  motherbird demo --text YOUR_FOLDER --out other-demo")

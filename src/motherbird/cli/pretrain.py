@@ -13,6 +13,7 @@ from . import options
 from .output import human, is_terminal, print_json, progress
 
 if TYPE_CHECKING:
+    from ..train.pretrain import Outcome
     from ..train.step import Stepper, StepReport
 
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -36,26 +37,12 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.argument("recipe", metavar="RECIPE")
 @click.option("--data", required=True, metavar="DIR", help="A dataset from motherbird prepare.")
 @click.option("--out", metavar="RUN", help="Directory of the run; an existing run is resumed.")
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="A.B=C",
-    help="Change the recipe: train.lr=1e-3, phases.0.rows=64; repeatable.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Scale every phase so that the run has N steps.",
-)
-@click.option(
-    "--stop-after",
-    "limit",
-    callback=_limit,
-    metavar="N|TIME",
-    help="Save and stop after N steps, or after 90s, 9m, 2h; the same command resumes.",
-)
+@click.option("--set", "changes", multiple=True, metavar="A.B=C",
+              help="Change the recipe: train.lr=1e-3, phases.0.rows=64; repeatable.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), metavar="N",
+              help="Scale every phase so that the run has N steps.")  # fmt: skip
+@click.option("--stop-after", "limit", callback=_limit, metavar="N|TIME",
+              help="Save and stop after N steps, or after 90s, 9m, 2h.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only estimate memory, tokens and time.")
 @click.option("--tensorboard", is_flag=True, help="Also write RUN/tensorboard.")
 @options.device
@@ -100,7 +87,7 @@ def command(
     if out is None:
         raise click.UsageError("--out is needed, the directory of the run.")
     run = options.output(out, [data])
-    from ..errors import StoppedError, require_extra
+    from ..errors import require_extra
     from ..train.pretrain import StopAfter, pretrain
 
     if tensorboard:
@@ -111,23 +98,25 @@ def command(
             read, Path(data), run, device=device, stop_after=StopAfter(*limit),
             on_start=display.start, on_step=display.step, on_event=display.event,
         )  # fmt: skip
-    if not options.first_rank():
-        return
+    if options.first_rank():
+        _finish(run, outcome, time.perf_counter() - began if json_ else None)
+
+
+def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
+    """Print the result, as JSON if ``seconds`` is given; raise StoppedError after a signal."""
+    from ..errors import StoppedError
+
     state = outcome.progress
     if outcome.signal is not None:
-        raise StoppedError(
-            f"stopped by {signal.Signals(outcome.signal).name}, saved at step {state.step}",
-            str(run),
-            "the same command resumes",
-            outcome.signal,
-        )
-    if json_:
+        name = signal.Signals(outcome.signal).name
+        what = f"stopped by {name}, saved at step {state.step}"
+        raise StoppedError(what, str(run), "the same command resumes", outcome.signal)
+    if seconds is not None:
         from ..train import runs
 
         shown = runs.show(run)
         keys = ("run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256")
-        seconds = round(time.perf_counter() - began, 1)
-        print_json({**{key: shown[key] for key in keys}, "seconds": seconds})
+        print_json({**{key: shown[key] for key in keys}, "seconds": round(seconds, 1)})
         return
     how = "finished" if state.finished else "the same command resumes"
     loss = "" if state.loss is None else f", loss {state.loss:.3f}"

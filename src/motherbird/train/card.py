@@ -197,10 +197,10 @@ def _evaluated(run: Path, recipe: Recipe, steps: Sequence[int]) -> str:
     last = {found["phase"]: found for found in evaluations(run) if found["step"] <= steps[-1]}
     if not last:
         return "The run was not evaluated up to here.\n"
-    share = f"{recipe.evaluate.masking:.0%}"
+    rate = f"{recipe.evaluate.masking:.0%}"
     of = "" if len(steps) == 1 else " These are the run's figures, not those of the mean."
     return table(EVALUATION_HEAD, evaluation_rows(last.values())) + (
-        f"\nOn held-out rows, {share} of the tokens masked, in nats.{of}\n"
+        f"\nOn held-out rows, {rate} of the tokens masked, in nats.{of}\n"
     )
 
 

@@ -11,7 +11,7 @@ from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..data.prepared import PreparedDataset
-from ..errors import InputError
+from ..errors import DamagedError, InputError
 from ..nn.heads import MaskedLM
 from ..nn.init import check_tileable, tile
 from . import run_info, state
@@ -52,6 +52,22 @@ def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Ch
     if Path(info.data_path).is_dir():
         model.model.tokenizer = tokenizers.load(Path(info.data_path))
     return model.eval(), found
+
+
+def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tensor]:
+    """Load a checkpoint's weights into a model, and return its optimizer state.
+
+    Raises:
+        DamagedError: the weights are not those of this model.
+    """
+    saved = found.tensors()
+    weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
+    own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
+        raise DamagedError("its tensors are not those of the model", str(found.directory))
+    model.load_state_dict(weights)
+    prefix = "optimizer."
+    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
 
 def load(source: str) -> Pretrained:

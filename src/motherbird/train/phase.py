@@ -5,8 +5,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from ..data.loader import RowFilter
-from ..errors import InputError
-from .schedule import BatchSizeSchedule, LearningRateSchedule
+from .schedule import BatchSizeSchedule, LearningRateSchedule, check
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,14 @@ class Phase:
     min_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise InputError(f"tokens = {self.tokens} has to be at least 1")
-        if not 8 <= self.seq_len <= 1 << 20:
-            raise InputError(f"seq_len = {self.seq_len} is not within 8..1,048,576")
-        if self.masking is not None:
-            check_masking(self.masking)
-        if self.theta is not None and not self.theta > 0:
-            raise InputError(f"theta = {self.theta} has to be more than 0")
-        if self.weight_decay is not None:
-            check_weight_decay(self.weight_decay)
-        if self.micro_tokens is not None and self.micro_tokens < 1:
-            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
+        check(self.tokens >= 1, f"tokens = {self.tokens} has to be at least 1")
+        good = 8 <= self.seq_len <= 1 << 20
+        check(good, f"seq_len = {self.seq_len} is not within 8..1,048,576")
+        good = self.theta is None or self.theta > 0
+        check(good, f"theta = {self.theta} has to be more than 0")
+        good = self.micro_tokens is None or self.micro_tokens >= 1
+        check(good, f"micro_tokens = {self.micro_tokens} has to be at least 1")
+        check_rates(self.masking, self.weight_decay)
         self.lr_schedule(1.0).at(0, self.tokens)
         _ = self.batch_size
 
@@ -100,9 +95,9 @@ class Phase:
 
     def with_steps(self, steps: int) -> "Phase":
         """Scale the phase so that it has ``steps`` steps."""
-        share = steps / self.steps()
+        ratio = steps / self.steps()
         first = self.first_rows
-        warm_up = 0 if first is None else max(1, round(self.rows_warm_up * share))
+        warm_up = 0 if first is None else max(1, round(self.rows_warm_up * ratio))
         batch_size = BatchSizeSchedule(self.rows, first, warm_up)
         rows = 0
         for _ in range(steps):
@@ -114,13 +109,10 @@ class Phase:
         return replace(self, tokens=tokens, rows_warm_up=warm_up, decay=decay, warm_up=rise)
 
 
-def check_masking(rate: float) -> None:
-    """Raise InputError if a masking rate is not within 0..1, or is 0."""
-    if not 0 < rate <= 1:
-        raise InputError(f"masking = {rate} has to be more than 0 and at most 1")
-
-
-def check_weight_decay(decay: float) -> None:
-    """Raise InputError if a weight decay is not within 0..1, or is 1."""
-    if not 0 <= decay < 1:
-        raise InputError(f"weight_decay = {decay} has to be at least 0 and less than 1")
+def check_rates(masking: float | None, weight_decay: float | None = None) -> None:
+    """Raise InputError if a masking rate or a weight decay is impossible."""
+    if masking is not None:
+        check(0 < masking <= 1, f"masking = {masking} has to be more than 0 and at most 1")
+    if weight_decay is not None:
+        good = 0 <= weight_decay < 1
+        check(good, f"weight_decay = {weight_decay} has to be at least 0 and less than 1")

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from .. import machine
-from ..data.loader import Batch, Cursor, Loader, MicroBatch, RowFilter, masking_of
+from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
 from ..data.prepared import PreparedDataset
-from ..errors import DamagedError
 from ..nn.heads import MaskedLM
 from . import preflight, run_info, signals, state
 from .distributed import Distributed, join
 from .evaluation import evaluate, held_out_batches
 from .gradients import in_fixed_order
 from .health import Verdict
-from .init_weights import init_weights
+from .init_weights import init_weights, load_checkpoint
 from .loop import run_steps
 from .objectives.masked_lm import MaskedLMObjective
 from .optimizer import Optimizer
@@ -224,7 +223,7 @@ class _Process:
             model = MaskedLM(self.recipe.config(self.config, progress.cursor.phase))
         optimizer_state: dict[str, Tensor] | None = None
         if found is not None:
-            optimizer_state = _load(model, found)
+            optimizer_state = load_checkpoint(model, found)
         elif self.distributed.is_main:
             init_weights(model, self.recipe, self.prepared)
         model.to(self.distributed.device).train()
@@ -255,10 +254,9 @@ class _Process:
             self.prepared, RowFilter(phase.seq_len, held_out=True), rows,
             self.recipe.micro_rows(phase, rows), settings.masking,
         )  # fmt: skip
-        loader = iter(self._loader(phase, progress.cursor))
-        with contextlib.closing(loader):
+        with contextlib.closing(self._batches(phase, progress.cursor)) as batches:
             for report in run_steps(
-                self.stepper, self._micro_batches(loader, phase, progress.cursor), progress,
+                self.stepper, batches, progress,
                 lambda now: lr.at(now.cursor.rows * phase.seq_len, phase.tokens),
                 lambda now: self._stops(),
             ):  # fmt: skip
@@ -267,23 +265,23 @@ class _Process:
                     return progress, False
         return progress, True
 
-    def _loader(self, phase: Phase, cursor: Cursor) -> Loader:
-        skips = [(s["first"], s["last"]) for s in self.skips if s["phase"] == cursor.phase]
-        return Loader(
+    def _batches(
+        self, phase: Phase, cursor: Cursor
+    ) -> Generator[tuple[list[MicroBatch], Cursor], None, None]:
+        """Yield this rank's micro-batches of every step, and the cursor after it."""
+        loader = Loader(
             self.prepared, phase.row_filter, cursor,
             masking_of(self.prepared, self.recipe.masking(phase)),
             lambda rows: phase.batch_size.at(rows, phase.seq_len),
             rank=self.distributed.rank, world_size=self.distributed.world_size,
-            workers=self.recipe.train.workers, skips=skips,
+            workers=self.recipe.train.workers,
+            skips=[(s["first"], s["last"]) for s in self.skips if s["phase"] == cursor.phase],
         )  # fmt: skip
-
-    def _micro_batches(
-        self, batches: Iterator[Batch], phase: Phase, cursor: Cursor
-    ) -> Iterator[tuple[Sequence[MicroBatch], Cursor]]:
-        for batch in batches:
-            rows = self.recipe.micro_rows(phase, batch.cursor.rows - cursor.rows)
-            cursor = batch.cursor
-            yield list(batch.micro_batches(rows)), cursor
+        with contextlib.closing(iter(loader)) as batches:
+            for batch in batches:
+                rows = self.recipe.micro_rows(phase, batch.cursor.rows - cursor.rows)
+                cursor = batch.cursor
+                yield list(batch.micro_batches(rows)), cursor
 
     def _stops(self) -> bool:
         """Return whether any rank wants to stop before the next step."""
@@ -394,19 +392,3 @@ class _Process:
 
 def _not_finite(step: int) -> Verdict:
     return Verdict("roll back", "weights or optimizer state are not finite", step)
-
-
-def _load(model: MaskedLM, found: Checkpoint) -> dict[str, Tensor]:
-    """Load a checkpoint's weights into a model, and return its optimizer state.
-
-    Raises:
-        DamagedError: the weights are not those of this model.
-    """
-    saved = found.tensors()
-    weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
-    own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
-    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
-        raise DamagedError("its tensors are not those of the model", str(found.directory))
-    model.load_state_dict(weights)
-    prefix = "optimizer."
-    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}

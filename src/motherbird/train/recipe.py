@@ -18,7 +18,8 @@ from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..nn.devices import DTYPES, fastest_dtype
-from .phase import Phase, check_masking, check_weight_decay
+from .phase import Phase, check_rates
+from .schedule import check
 
 PRESETS = {
     "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
@@ -50,8 +51,8 @@ class Geometry:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout = {self.dropout} has to be at least 0 and less than 1")
+        good = 0 <= self.dropout < 1
+        check(good, f"dropout = {self.dropout} has to be at least 0 and less than 1")
 
     def overrides(self) -> dict[str, Any]:
         """Return the keys of `EncoderConfig` that are set here."""
@@ -125,16 +126,12 @@ class Train:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise InputError(f"lr = {self.lr} has to be more than 0")
-        check_weight_decay(self.weight_decay)
-        check_masking(self.masking)
-        if self.micro_tokens < 1:
-            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
-        if not 0 <= self.workers <= 64:
-            raise InputError(f"workers = {self.workers} is not within 0..64")
-        if not self.timeout > 0:
-            raise InputError(f"timeout = {self.timeout} has to be more than 0 seconds")
+        check(self.lr > 0, f"lr = {self.lr} has to be more than 0")
+        check_rates(self.masking, self.weight_decay)
+        good = self.micro_tokens >= 1
+        check(good, f"micro_tokens = {self.micro_tokens} has to be at least 1")
+        check(0 <= self.workers <= 64, f"workers = {self.workers} is not within 0..64")
+        check(self.timeout > 0, f"timeout = {self.timeout} has to be more than 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -153,10 +150,8 @@ class Save:
     keep_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.keep_every < 0:
-            raise InputError("every and keep_every are steps, 0 or more")
-        if self.keep < 1:
-            raise InputError(f"keep = {self.keep} has to be at least 1")
+        check(self.every >= 0 <= self.keep_every, "every and keep_every are steps, 0 or more")
+        check(self.keep >= 1, f"keep = {self.keep} has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -174,9 +169,9 @@ class Evaluate:
     masking: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.tokens < 1:
-            raise InputError("every is steps, 0 or more; tokens are 1 or more")
-        check_masking(self.masking)
+        good = self.every >= 0 and self.tokens >= 1
+        check(good, "every is steps, 0 or more; tokens are 1 or more")
+        check_rates(self.masking)
 
 
 @dataclass(frozen=True)
@@ -230,12 +225,11 @@ class Limits:
         may_be_0 = ("rollback_steps", "min_skip", "rollbacks", "recent_rollbacks")
         for key, value in asdict(self).items():
             minimum = 0 if key in may_be_0 else 1
-            if value < minimum:
-                raise InputError(f"{key} = {value} has to be at least {minimum}")
-        if self.max_skip < self.min_skip:
-            raise InputError(f"max_skip = {self.max_skip} is less than min_skip")
-        if self.min_steps > self.window:
-            raise InputError(f"min_steps = {self.min_steps} is more than window = {self.window}")
+            check(value >= minimum, f"{key} = {value} has to be at least {minimum}")
+        good = self.min_skip <= self.max_skip
+        check(good, f"max_skip = {self.max_skip} is less than min_skip")
+        good = self.min_steps <= self.window
+        check(good, f"min_steps = {self.min_steps} is more than window = {self.window}")
 
 
 @dataclass(frozen=True)
@@ -263,19 +257,17 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.phases:
-            raise InputError("a run needs at least one of [[phases]]")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed = {self.seed} is not within 0..2^63 - 1")
+        check(bool(self.phases), "a run needs at least one of [[phases]]")
+        check(0 <= self.seed < 2**63, f"seed = {self.seed} is not within 0..2^63 - 1")
         names = [phase.name for phase in self.phases]
-        if len(set(names)) < len(names):
-            raise InputError(f"two phases have the same name: {', '.join(names)}")
+        unique = len(set(names)) == len(names)
+        check(unique, f"two phases have the same name: {', '.join(names)}")
         for before, after in zip(self.phases, self.phases[1:], strict=False):
-            if after.seq_len < before.seq_len:
-                raise InputError(
-                    f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
-                    f"{before.name!r} before it ({before.seq_len}); context only grows"
-                )
+            check(
+                after.seq_len >= before.seq_len,
+                f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
+                f"{before.name!r} before it ({before.seq_len}); context only grows",
+            )
         for phase in self.phases:
             phase.lr_schedule(self.train.lr)
 
@@ -344,7 +336,7 @@ class Recipe:
             raise InputError(f"{steps} steps are too few for {len(self.phases)} phases")
         each = [phase.steps() for phase in self.phases]
         shares = [count * steps / sum(each) for count in each]
-        given = [max(1, int(share)) for share in shares]
+        given = [max(1, int(exact)) for exact in shares]
         while sum(given) > steps:  # phases of less than a step took one
             given[given.index(max(given))] -= 1
         by_rest = sorted(range(len(each)), key=lambda i: given[i] - shares[i])

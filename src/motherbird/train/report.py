@@ -254,13 +254,13 @@ def _marks(
     """Plot thin vertical lines, all of one kind as one curve."""
     steps = [line["step"] for line in lines]
     for kind, colour in COLOURS.items():
-        places = []
+        marked = []
         for mark in [mark for mark in found if mark.kind == kind][-POINTS // 4 :]:
             there = bisect_right(steps, mark.step)
-            places.append(ends[there - 1] if there else 0.0)
-        if places:
-            x = [value for place in places for value in (place, place, np.nan)]
-            panel.plot(x, [0.0, 1.0, np.nan] * len(places), color=colour, linewidth=0.7,
+            marked.append(ends[there - 1] if there else 0.0)
+        if marked:
+            x = [value for place in marked for value in (place, place, np.nan)]
+            panel.plot(x, [0.0, 1.0, np.nan] * len(marked), color=colour, linewidth=0.7,
                        linestyle="-" if kind == "killed" else "--", label=kind,
                        transform=panel.get_xaxis_transform())  # fmt: skip
 

@@ -62,7 +62,8 @@ def _summary(run: Path) -> dict[str, Any]:
         found |= {"steps": recipe.steps(), "phase": recipe.phases[0].name}
         for step in state.steps(run)[:1]:
             path = state.folder(run, step) / state.PROGRESS
-            found |= _position(recipe, strict.build(Progress, read_json(path), str(path)))
+            position = _position(recipe, strict.build(Progress, read_json(path), str(path)))
+            found |= {key: value for key, value in position.items() if key in found}
     except MotherbirdError as error:
         found["problem"] = str(error)
     return found
@@ -71,8 +72,8 @@ def _summary(run: Path) -> dict[str, Any]:
 def _position(recipe: Recipe, progress: Progress) -> dict[str, Any]:
     return {
         "step": progress.step, "steps": recipe.steps(), "tokens": progress.tokens,
-        "loss": progress.loss, "phase": recipe.phases[progress.phase].name,
-        "finished": progress.finished,
+        "masked": progress.masked, "loss": progress.loss,
+        "phase": recipe.phases[progress.phase].name, "finished": progress.finished,
     }  # fmt: skip
 
 
@@ -105,7 +106,6 @@ def show(run: Path) -> dict[str, Any]:
     return {
         "run": str(run),
         **_position(info.parsed_recipe(run), progress),
-        "masked": progress.masked,
         "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
         "checkpoints": sorted(state.steps(run)),

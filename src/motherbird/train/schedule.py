@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 
+def check(ok: bool, message: str) -> None:
+    """Raise InputError with a message unless ``ok``."""
+    if not ok:
+        raise InputError(message)
+
+
 @dataclass(frozen=True)
 class LearningRateSchedule:
     """The learning rate of a phase, a trapezoid over its tokens (paper 2.2.2).
@@ -28,12 +34,9 @@ class LearningRateSchedule:
     final: float = 0.001
 
     def __post_init__(self) -> None:
-        if not self.peak > 0:
-            raise InputError(f"peak = {self.peak} has to be more than 0")
-        if self.warm_up < 0 or self.decay < 0:
-            raise InputError("warm_up and decay are tokens, 0 or more")
-        if not 0 <= self.final <= 1:
-            raise InputError(f"final = {self.final} is not within 0..1")
+        check(self.peak > 0, f"peak = {self.peak} has to be more than 0")
+        check(self.warm_up >= 0 <= self.decay, "warm_up and decay are tokens, 0 or more")
+        check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:
         """Return the learning rate after ``tokens`` of a phase of ``total`` tokens.
@@ -51,8 +54,8 @@ class LearningRateSchedule:
         decayed = tokens - (total - self.decay)
         if decayed <= 0:
             return self.peak
-        share = 1 - math.sqrt(min(1.0, decayed / self.decay)) if self.decay else 1.0
-        return self.peak * (self.final + (1 - self.final) * share)
+        left = 1 - math.sqrt(min(1.0, decayed / self.decay)) if self.decay else 1.0
+        return self.peak * (self.final + (1 - self.final) * left)
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,10 @@ class BatchSizeSchedule:
     warm_up: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise InputError(f"rows = {self.rows} has to be at least 1")
-        if self.warm_up < 0:
-            raise InputError(f"warm_up = {self.warm_up} has to be 0 tokens or more")
-        if (self.first is not None) != (self.warm_up > 0):
-            raise InputError("first and warm_up have to be given together")
+        check(self.rows >= 1, f"rows = {self.rows} has to be at least 1")
+        check(self.warm_up >= 0, f"warm_up = {self.warm_up} has to be 0 tokens or more")
+        together = (self.first is not None) == (self.warm_up > 0)
+        check(together, "first and warm_up have to be given together")
         if self.first is not None and (self.first < 1 or self.rows % self.first):
             raise InputError(f"first = {self.first} has to divide rows = {self.rows}")
 

@@ -16,7 +16,7 @@ class Signals:
         self.number: int | None = None  # also set when another rank received one
         self._first: float | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, stack: FrameType | None) -> None:
         """Handle a signal."""
         if self._first is None:
             self.number, self._first = number, time.monotonic()

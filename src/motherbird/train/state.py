@@ -138,10 +138,7 @@ def steps(run: Path) -> list[int]:
 def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint, completely or not at all; an existing one is left unchanged.
 
-    Args:
-        run: directory of the run, whose lock is held.
-        progress: its step names the checkpoint.
-        tensors: on the CPU; they must not change until this returns.
+    The run's lock is held, and the tensors, on the CPU, do not change until this returns.
 
     Raises:
         OSError, NoRoomError: it could not be written; nothing that existed before was changed.
@@ -171,10 +168,9 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
         header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
+            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
             "data_offsets": [offset, end],
-        }
+        }  # fmt: skip
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -313,14 +309,7 @@ def quarantine_after(run: Path, step: int, why: str) -> None:
 
 
 def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
-    """Delete old checkpoints.
-
-    Args:
-        run: directory of the run, whose lock is held.
-        keep: number of the newest checkpoints that are kept.
-        keep_every: keep those whose step is a multiple of it; 0 for none.
-        always: steps that are kept.
-    """
+    """Delete checkpoints, except the newest, multiples of ``keep_every``, and ``always``."""
     for step in steps(run)[keep:]:
         if step in always or (keep_every and step % keep_every == 0):
             continue
@@ -345,9 +334,6 @@ class Saver:
 
     A checkpoint that cannot be written leaves the run unchanged. The third failure in a row, or a
     failure of a checkpoint that is required (the first and the last of a run), is an error.
-
-    Args:
-        run: directory of the run.
     """
 
     TRIES = 3
