@@ -1,14 +1,14 @@
-"""What a small encoder learns in equal time: shapes, vocabularies, rows, optimizers, rates.
+"""Compare small encoders after equal training time: shapes, vocabularies, rows, optimizers, rates.
 
-    python benchmarks/ablations.py --set 32k=SET --set 16k=SET --out FILE.json [NAME ...]
+    python benchmarks/ablations.py --set 32k=DATASET --set 16k=DATASET --out FILE.json [NAME ...]
 
-Every variant is `motherbird pretrain` with a warm-up, a stretch at the peak rate and a decay over
-the last third, all within so many minutes of steps on this machine: how many steps that is, is
-measured over the variant's first ones. What counts is the loss on the same held-out documents in
-rows of 1,024, 15% masked, times tokens, over bytes: nats a byte, so that vocabularies compare.
+Every variant is a run of `motherbird pretrain` with a warm-up, a constant rate and a decay over the
+last third, within a fixed number of minutes on this machine; its number of steps is determined from
+the time of its first steps. The result is the loss on the same held-out documents in rows of 1,024,
+15% masked, in nats per byte, so that vocabularies can be compared.
 
-Variants that stand in FILE.json are not run again, so the work can be cut into slices; names choose
-some. A set has rows of 1,024, and for the variants with short rows of 256 and 512 as well.
+Variants that are in FILE.json are not run again; names select variants. A dataset needs rows of
+1,024, and for the variants with short rows also of 256 and 512.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""The control: a BERT of equal size on the same rows, beside a run of motherbird pretrain.
+"""Control experiment: a BERT of the same size, trained on the same rows as a pretraining run.
 
-    python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
-    python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
+    python benchmarks/control_bert.py RUN DATASET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
+    python benchmarks/control_bert.py RUN DATASET --work WORK --out FILE.json --figure FILE.svg
 
-transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, 15% masked,
-no dropout, since no text comes twice; its depth, width and initial deviation are the run's, its
-feed-forward is chosen so that parameters are equal. It takes the rows of RUN's first phase in its
-order, with its batch sizes and warm-up, padded documents in bfloat16 with AdamW (weight decay
-0.01). Every --every tokens both are evaluated alike: 15% masked on the same held-out rows. RUN's
-evaluations stand in its log. The first command goes on where it was, at most 50 steps back (1,000
-on a GPU); the second only shows what it has done.
+The model is transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases,
+15% masked, and no dropout, because no text is repeated. Depth, width and initial standard deviation
+are those of the run; the feed-forward width is chosen so that the number of parameters is equal. It
+is trained on the rows of RUN's first phase in the same order, with the same batch sizes and
+warm-up, as padded documents, in bfloat16 with AdamW (weight decay 0.01). Every --every tokens both
+are evaluated on the same held-out rows, 15% masked; RUN's evaluations are read from its log. The
+first command resumes, after losing at most 50 steps (1,000 on a GPU); the second writes a report.
 """
 
 import argparse
@@ -232,7 +232,7 @@ def main() -> None:
             ours.append((tokens, line["evaluation"]["loss"]))
     theirs = [(x["tokens"], x["evaluation"]["loss"]) for x in log if "evaluation" in x]
     report = {
-        "command": f"python benchmarks/control_bert.py RUN SET --work WORK --lr {options.lr:g} "
+        "command": f"python benchmarks/control_bert.py RUN DATASET --work WORK --lr {options.lr:g} "
         f"--tokens {log[-1]['tokens']}",
         "machine": machine(),
         "trained on": state_file.get("device", "cpu"),
