@@ -25,7 +25,7 @@ from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_log
 from motherbird.train.init_weights import initial_config
 from motherbird.train.phase import Phase
-from motherbird.train.pretrain import StopAfter, pretrain
+from motherbird.train.pretrain import pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 17
@@ -99,7 +99,7 @@ def bytes_a_token(prepared: PreparedDataset) -> float:
 def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[str, Any]:
     """Train a variant, and return its results."""
     trial = work / "trial"
-    pretrain(variant.recipe(1000), data, trial, stop_after=StopAfter(TRIAL))
+    pretrain(variant.recipe(1000), data, trial, max_steps=TRIAL)
     seconds = statistics.median(line["seconds"] for line in run_log.read(trial)[2:])
     steps = round(minutes * 60 / seconds)
     run = work / "run"

@@ -1,6 +1,6 @@
-"""Control experiment: a BERT of the same size, trained on the same rows as a pretraining run.
+"""Control experiment: a BERT of the same size, trained on the same rows as a run.
 
-    python benchmarks/control_bert.py RUN DATASET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
+    python benchmarks/control_bert.py RUN DATASET --work WORK [--tokens 8e6] [--device cuda]
     python benchmarks/control_bert.py RUN DATASET --work WORK --out FILE.json --figure FILE.svg
 
 The model is transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases,

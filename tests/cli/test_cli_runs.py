@@ -1,4 +1,4 @@
-"""motherbird runs, and export of a run: lines, JSON as documented, refusals in one line."""
+"""motherbird runs, and export of a run: output, JSON as documented, errors in one line."""
 
 import json
 import shutil
@@ -11,10 +11,10 @@ from motherbird.files import locked
 
 @pytest.fixture(scope="module")
 def made(sources, small_tokenizer, tmp_path_factory):
-    """A run of nine steps in three parts, the last of them not over."""
+    """A run of nine steps in three phases, the last of them not finished."""
     from motherbird.data.prepare import prepare
     from motherbird.train.phase import Phase
-    from motherbird.train.pretrain import StopAfter, pretrain
+    from motherbird.train.pretrain import pretrain
     from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
 
     home = tmp_path_factory.mktemp("runs")
@@ -32,7 +32,7 @@ def made(sources, small_tokenizer, tmp_path_factory):
         evaluate=Evaluate(every=2, tokens=128),
     )
     for _ in range(2):
-        pretrain(recipe, home / "set", home / "runs" / "one", stop_after=StopAfter(steps=4))
+        pretrain(recipe, home / "set", home / "runs" / "one", max_steps=4)
     return home / "runs" / "one"
 
 
@@ -83,7 +83,7 @@ def test_average(motherbird, run, tmp_path, documented, has_shape):
 
 
 def made_elsewhere(run: Path, tmp_path: Path) -> Path:
-    """The set under another name; the run looks where nothing is."""
+    """The dataset under another name, so that the run does not find it."""
     about = json.loads((run / "run.json").read_text())
     data = shutil.copytree(about["data_path"], tmp_path / "moved")
     (run / "run.json").write_text(json.dumps({**about, "data_path": str(tmp_path / "gone")}))

@@ -1,4 +1,4 @@
-"""motherbird demo: the whole way, on a little text and in seconds; and what it refuses first."""
+"""motherbird demo: everything, on a little text and in seconds; and what it refuses."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ QUESTION = "parse command line options"
 
 @pytest.fixture(scope="session")
 def demo(sources, tmp_path_factory):
-    """The folder that a demo made, what it said, and its JSON."""
+    """The directory of a demo, its output, and its JSON."""
     home = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [sys.executable, "-m", "motherbird", "demo", "--text", sources, "--out", "made",
@@ -54,7 +54,7 @@ def test_the_json_is_as_documented(demo, documented, has_shape):
 
 
 def test_what_it_says_meanwhile(demo):
-    """With --json all of it is on standard error, and no line is a warning."""
+    """With --json all output is on standard error, without warnings."""
     _, said, report = demo
     lines = said.splitlines()
     assert [line[:4] for line in lines if line[1:4] == "/5 "] == [f"{n}/5 " for n in range(1, 6)]
@@ -67,7 +67,7 @@ def test_what_it_says_meanwhile(demo):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, toy, small_tokenizer, monkeypatch):
-    """Both together would write into each other."""
+    """Both together would overlap."""
     from motherbird import MaskedLM
     from motherbird.cli import demo as module
     from motherbird.data.loader import Cursor
@@ -157,7 +157,7 @@ def test_it_replaces_its_own_folder(demo, sources, motherbird, tmp_path, tree):
     assert set(after) == set(before)
     assert after["model.safetensors"] != before["model.safetensors"]
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
-    # Of one's own text it asks with words from that text, and it says how to go on.
+    # For the user's own text the questions are words from it.
     assert f'motherbird fill-mask "import [MASK]" --model {out}' in said
     assert said.count("\n      0.") >= 9  # three searches of three hits
 
@@ -209,7 +209,7 @@ def test_a_folder_made_by_another_command_is_not_replaced_lightly(
 
 def test_the_output_inside_the_text(motherbird, sources, monkeypatch, tree):
     before = tree(sources)
-    monkeypatch.chdir(sources)  # as a user does: motherbird demo --text .
+    monkeypatch.chdir(sources)  # as with motherbird demo --text .
     refused(motherbird, "inside the input.*--out", "--text", ".")
     refused(motherbird, "inside the input", "--text", sources, "--out", sources)
     assert tree(sources) == before

@@ -1,4 +1,4 @@
-"""The command `evaluate`: a table, JSON, and what it refuses."""
+"""The command `evaluate lm`: a table, JSON, and errors."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from motherbird.data.prepare import prepare
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, small_tokenizer):
-    """A prepared set of which a good part is held out."""
+    """A dataset with a large held-out part."""
     home = tmp_path_factory.mktemp("evaluate")
     (home / "text").mkdir()
     for number in range(40):

@@ -1,4 +1,4 @@
-"""The command: a run in slices, what it prints, and every mistake in one line."""
+"""The command: a run in several processes, its output, and errors in one line."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_a_dry_run_writes_nothing(smoke, motherbird, tree, tmp_path, documented,
     ],
 )
 def test_every_recipe_takes_two_steps(name, changes, data, motherbird, model, tmp_path):
-    """With geometry and batch shrunk; the length stays the recipe's own."""
+    """With a smaller model and batch, and the recipe's row lengths."""
     last = 3 if name in ("large.toml", "nano.toml") else 2
     changes = [
         *SMALL,

@@ -1,4 +1,4 @@
-"""What a run will take, and that one which does not fit is refused before its first step."""
+"""Estimates of runs, and runs that do not fit are refused before their first step."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -60,11 +60,11 @@ def test_what_does_not_fit_on_the_disk_is_refused(recipe, small_tokenizer, monke
 
 def test_more_of_anything_needs_more(recipe, small_tokenizer):
     config = recipe.model.config(small_tokenizer)
-    least = cost.memory(recipe, config, CPU, 1).total
+    least = cost.memory(recipe, config, CPU, 1)["total"]
     more_tokens = replace(recipe, train=replace(recipe.train, micro_tokens=16384))
-    assert cost.memory(recipe, config, CPU, 2).total > least
-    assert cost.memory(more_tokens, config, CPU, 1).total > least
-    assert cost.memory(recipe, replace(config, num_hidden_layers=20), CPU, 1).total > least
+    assert cost.memory(recipe, config, CPU, 2)["total"] > least
+    assert cost.memory(more_tokens, config, CPU, 1)["total"] > least
+    assert cost.memory(recipe, replace(config, num_hidden_layers=20), CPU, 1)["total"] > least
 
 
 def test_a_run_that_does_not_fit_leaves_nothing(tiny, smoke_set, train, monkeypatch, tmp_path):

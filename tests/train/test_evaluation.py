@@ -1,4 +1,4 @@
-"""Evaluation on held-out rows: the model's own loss there, alike every time."""
+"""Evaluation on held-out rows gives the model's loss, the same every time."""
 
 import math
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_evaluate_by_source_counts_what_is_there(model, smoke_set):
     assert every.unigram == pytest.approx(unigram_entropy([text], []))
     assert every.bytes_a_token == len(prepared.tokenizer.decode(text).encode()) / len(text)
     assert every.nats_a_byte == every.loss / every.bytes_a_token
-    # Untrained: about as good as a guess among all entries, and the parts make up the whole.
+    # Untrained, so the loss is about that of a uniform distribution over the vocabulary.
     assert every.loss == pytest.approx(math.log(model.model.config.vocab_size), abs=1.0)
     assert 0.08 < every.masked / len(text) < 0.2
 

@@ -1,4 +1,4 @@
-"""Gradients of micro-batches: the same sum whatever threads there are, in any number of ranks."""
+"""Gradients of micro-batches have the same sum for any number of threads and ranks."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_branches_of_the_tree_are_the_ranks(ranks):
     while len(branches) > 1:
         branches = [a + b for a, b in zip(branches[::2], branches[1::2], strict=True)]
     assert torch.equal(branches[0], whole[0])
-    assert not torch.equal(whole[0], in_order[0])  # another order, other bits: it can fail
+    assert not torch.equal(whole[0], in_order[0])  # so the test can fail
 
 
 def test_an_error_in_a_micro_batch_is_raised():
@@ -85,7 +85,7 @@ def test_an_error_in_a_micro_batch_is_raised():
 
 
 def test_beside_a_gpu_one_thread_and_sums_in_a_fixed_order():
-    """Both only look at the device's name; what a kernel does then is tested where there is one."""
+    """Only the device's name is used here; kernels are tested on machines with a GPU."""
     there = torch.device("cuda")
     torch.set_num_threads(3)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,4 +1,4 @@
-"""What is done about NaN, spikes and shifts; and that healthy runs are left alone."""
+"""What is done about NaN, spikes and shifts; healthy runs are not affected."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Where weights come from: chance, a smaller run, a checkpoint of the family, new tokens."""
+"""Initial weights: random, from a smaller run, from a checkpoint, and for new tokens."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def small_run(tiny, smoke_set, train, tmp_path_factory):
 def test_the_seed_makes_the_weights(tiny, smoke_set, train, tmp_path):
     hashes = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        torch.manual_seed(len(hashes))  # whatever state torch is in
+        torch.manual_seed(len(hashes))  # whatever the state of torch's generator
         before = torch.get_rng_state()
         recipe = replace(tiny, seed=seed, save=replace(tiny.save, every=0))
         train(recipe, smoke_set, tmp_path / name, steps=1)
@@ -69,14 +69,14 @@ def test_a_hugging_face_folder_goes_on(
     recipe = replace(from_(tiny, tmp_path / "hf"), model=Geometry(dropout=0.0))
     train(recipe, smoke_set, tmp_path / "run", steps=1)
     begun = model_of_run(tmp_path / "run", 0)[0]
-    assert begun.model.config.hidden_size == 32  # of the folder: no preset is named
+    assert begun.model.config.hidden_size == 32  # of the directory, because no preset is given
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, begun.state_dict()[name])
 
 
 @pytest.fixture
 def added(small_tokenizer):
-    """The small tokenizer with two tokens more."""
+    """The small tokenizer with two more tokens."""
     more = tokenizers.Tokenizer(
         type(small_tokenizer.backend).from_str(small_tokenizer.backend.to_str()),
         dict(small_tokenizer.special),

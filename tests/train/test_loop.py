@@ -38,7 +38,7 @@ def rows(count=16, length=12, distinct=40) -> list[list[int]]:
 
 @pytest.fixture
 def within_two_seconds():
-    """What would hang fails instead."""
+    """Fail instead of hanging."""
     if not hasattr(signal, "setitimer"):
         pytest.skip("needs a POSIX timer")
 
@@ -57,7 +57,7 @@ def within_two_seconds():
 
 @dataclass
 class Points:
-    """A batch of an objective that reads no text: what `packed` is needed for is its length."""
+    """A batch of an objective without text; `packed` is used for its length only."""
 
     number: int
     packed: object = pack([[1] * 32])
@@ -253,7 +253,7 @@ def test_training_on_nothing_is_refused(documents, small_tokenizer, within_two_s
         )
 
 
-# --- the loss, and what it is compared with
+# --- the loss, and the entropy that it is compared with
 
 
 def test_unigram_entropy_of_a_worked_example():
@@ -269,7 +269,7 @@ def test_unigram_entropy_of_equal_shares(count):
 
 
 def without_context(model, logits):
-    """Make a model answer the same for every token."""
+    """Make a model predict the same for every token."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -287,7 +287,7 @@ def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_vocabulary(model,
 
 
 def test_a_model_that_knows_frequencies_loses_their_entropy(model, small_tokenizer):
-    """So that the two numbers that the demo compares can be compared."""
+    """The two numbers that the demo compares are comparable."""
     generator = np.random.default_rng(0)
     inside = generator.geometric(0.2, size=(300, 40)).clip(max=60)
     documents = [[CLS, *document, SEP] for document in inside.tolist()]

@@ -1,4 +1,4 @@
-"""The page about a run: whole in one file, legible for a parser, safe, and small."""
+"""The HTML report: complete in one file, well-formed, escaped, and small."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ EMPTY = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that tags close, and remembers what is loaded and what is said."""
+    """Checks that tags are closed, and collects loaded resources and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tiny, smoke_set, train, tmp_path_factory):
-    """A run that was stopped once and is not over."""
+    """A run that was stopped once and is not finished."""
     run = tmp_path_factory.mktemp("runs") / "<b> & co"
     train(tiny, smoke_set, run, steps=8)
     train(tiny, smoke_set, run, steps=8)
@@ -79,7 +79,7 @@ def test_the_page(run):
                   "norm of the gradient", "tokens/s", "lr = 0.004", "torch 2", "theta",
                   "perplexity", "MB"):  # fmt: skip
         assert words in page.text, words
-    report.report(run, run / "report.html")  # an earlier one is replaced
+    report.report(run, run / "report.html")  # an existing report is replaced
 
 
 def test_the_page_escapes_what_it_tells(run):

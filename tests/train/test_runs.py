@@ -1,4 +1,4 @@
-"""What is done with a run's folder: list, show, average, rewind, export."""
+"""Runs on disk: list, show, average, rewind, export."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def stopped(plan, smoke_set, train, tmp_path_factory):
 
 @pytest.fixture
 def run(whole, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy that a test may change."""
     return shutil.copytree(whole, tmp_path / "run")
 
 
@@ -76,7 +76,7 @@ def test_show(whole, stopped, plan):
 
 
 def test_show_tells_what_was_skipped_on_the_way(run):
-    """And not what was skipped in steps that a kill, a rollback or a rewind took back."""
+    """Skipped steps that a kill, a rollback or a rewind discarded are not shown."""
     events = run_log.RunLog(run, state.newest(run).progress.step)
     for step, event, more in (
         (1, "start", {}), (3, "skip", {"reason": "a"}), (7, "skip", {"reason": "b"}),
@@ -283,7 +283,7 @@ def test_a_rewind_to_damage_changes_nothing(run):
 
 
 def test_a_rewind_that_fails_between_leaves_the_old_recipe(run, plan, monkeypatch, caplog):
-    """Whichever checkpoint cannot be moved, the run stands at an earlier step of what it was."""
+    """Whichever checkpoint cannot be moved, the run is at one of its earlier steps."""
     about = run_info.read(run)
 
     def full(when, name, path, detail):

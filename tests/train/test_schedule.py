@@ -1,4 +1,4 @@
-"""Schedules against the reference's own numbers, and as functions that nothing else moves."""
+"""Schedules have the reference's numbers, and depend on nothing else."""
 
 import pytest
 from hypothesis import given

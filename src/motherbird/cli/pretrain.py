@@ -88,14 +88,14 @@ def command(
         raise click.UsageError("--out is needed, the directory of the run.")
     run = options.output(out, [data])
     from ..errors import require_extra
-    from ..train.pretrain import StopAfter, pretrain
+    from ..train.pretrain import pretrain
 
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
     with _Display(run if tensorboard else None, quiet=json_) as display:
         outcome = pretrain(
-            read, Path(data), run, device=device, stop_after=StopAfter(*limit),
+            read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
             on_start=display.start, on_step=display.step, on_event=display.event,
         )  # fmt: skip
     if options.first_rank():

@@ -90,22 +90,15 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 def phase_rows(recipe: Recipe) -> list[list[str]]:
     """Return a table of the phases with the columns `PHASE_HEAD`."""
-    train = recipe.train
     return [
         [
-            phase.name,
-            f"{phase.tokens:,}",
-            f"{phase.steps():,}",
-            f"{phase.seq_len:,}",
-            f"{phase.rows:,}",
-            f"{phase.lr_schedule(train.lr).peak:g}",
-            f"{phase.warm_up:,}",
-            f"{phase.decay:,}",
-            f"{recipe.masking(phase):g}",
+            phase.name, f"{phase.tokens:,}", f"{phase.steps():,}", f"{phase.seq_len:,}",
+            f"{phase.rows:,}", f"{phase.lr_schedule(recipe.train.lr).peak:g}",
+            f"{phase.warm_up:,}", f"{phase.decay:,}", f"{recipe.masking(phase):g}",
             "" if phase.theta is None else f"{phase.theta:,.0f}",
         ]
         for phase in recipe.phases
-    ]
+    ]  # fmt: skip
 
 
 def evaluation_rows(found: Iterable[Mapping[str, Any]]) -> list[list[str]]:
@@ -207,16 +200,10 @@ def _evaluated(run: Path, recipe: Recipe, steps: Sequence[int]) -> str:
 def _sources(data: Path, fingerprint: str) -> str:
     sources = read_json(data / prepared.ABOUT)["sources"]
     rows = [
-        [
-            name,
-            f"{s['documents']:,}",
-            f"{s['tokens']:,}",
-            f"{s['copies']:.2f}",
-            f"{s['held_out']:,}",
-            s.get("licence", ""),
-        ]
+        [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['copies']:.2f}",
+         f"{s['held_out']:,}", s.get("licence", "")]
         for name, s in sources.items()
-    ]
+    ]  # fmt: skip
     head = ("source", "documents", "tokens", "copies per epoch", "held out", "licence")
     return table(head, rows) + f"\nFingerprint of the prepared dataset: `{fingerprint}`.\n"
 

@@ -3,7 +3,6 @@
 import logging
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,41 +32,28 @@ FLOAT = 4  # bytes; weights, optimizer state and gradients
 KEPT = {2: 18, 4: 30}
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Memory of a process, in bytes.
-
-    Attributes:
-        state: weights, optimizer state, and the copy that is being saved.
-        gradients: gradients of the micro-batches that run at the same time, and their sum.
-        activations: activations of these micro-batches.
-        checkpoint: size of one checkpoint on disk.
-    """
-
-    state: int
-    gradients: int
-    activations: int
-    checkpoint: int
-
-    @property
-    def total(self) -> int:
-        """All memory, without the disk."""
-        return self.state + self.gradients + self.activations
-
-
 def parameters(config: EncoderConfig) -> int:
     """Return the number of parameters of the model with its masked-LM head."""
     with torch.device("meta"):
         return sum(p.numel() for p in MaskedLM(config).parameters())
 
 
+def checkpoint_size(recipe: Recipe, config: EncoderConfig) -> int:
+    """Return the bytes of a checkpoint: weights and optimizer state."""
+    moments = 1.5 if recipe.train.optimizer == "muon" else 2
+    return int(parameters(config) * FLOAT * (1 + moments))
+
+
 def memory(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int
-) -> MemoryEstimate:
-    """Estimate memory from the sizes of tensors."""
-    weights = parameters(config) * FLOAT
-    moments = 1.5 if recipe.train.optimizer == "muon" else 2
-    state = int(weights * (1 + moments))
+) -> dict[str, int]:
+    """Estimate the memory of a process from the sizes of tensors.
+
+    Returns:
+        Bytes of "state" (weights, optimizer state, and the copy that is being saved), "gradients"
+        and "activations" (of the micro-batches that run at the same time), and the "total".
+    """
+    state = checkpoint_size(recipe, config)
     on_cpu = device.type == "cpu"
     parallel = threads if on_cpu else 1
     tokens = _tokens(recipe, _heaviest(recipe))
@@ -82,12 +68,12 @@ def memory(
     head = 2 * config.vocab_size * config.hidden_size * FLOAT
     head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * element * 2
     extra = parallel + 2 if recipe.train.reduce == "sum" else parallel + 6
-    return MemoryEstimate(
-        state=2 * state if on_cpu else state,
-        gradients=weights * extra,
-        activations=(kept + head) * parallel,
-        checkpoint=state,
-    )
+    found = {
+        "state": 2 * state if on_cpu else state,
+        "gradients": parameters(config) * FLOAT * extra,
+        "activations": (kept + head) * parallel,
+    }
+    return found | {"total": sum(found.values())}
 
 
 def _tokens(recipe: Recipe, phase: Phase) -> int:
@@ -100,9 +86,9 @@ def _heaviest(recipe: Recipe) -> Phase:
     return max(recipe.phases, key=lambda phase: _tokens(recipe, phase))
 
 
-def _advice(recipe: Recipe, found: MemoryEstimate) -> str:
+def _advice(recipe: Recipe, found: dict[str, int]) -> str:
     """Return how to use less memory."""
-    if found.activations <= found.total / 3:
+    if found["activations"] <= found["total"] / 3:
         return "use a smaller model"
     phase = _heaviest(recipe)
     if recipe.micro_rows(phase, phase.rows) == 1:
@@ -113,8 +99,11 @@ def _advice(recipe: Recipe, found: MemoryEstimate) -> str:
 
 def check(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
-) -> MemoryEstimate:
+) -> dict[str, int]:
     """Check that a run fits into memory, and its checkpoints on the disk (if ``run`` is given).
+
+    Returns:
+        See `memory`.
 
     Raises:
         InputError: it does not; with what is needed, what is free, and what to change.
@@ -125,8 +114,8 @@ def check(
     else:
         available = machine.available_mb()
         free = None if available is None else available * 1e6
-    if free is not None and found.total > free:
-        says = f"about {found.total / 1e9:.1f} GB of memory are needed"
+    if free is not None and found["total"] > free:
+        says = f"about {found['total'] / 1e9:.1f} GB of memory are needed"
         has = f"{free / 1e9:.1f} GB are free"
         how = _advice(recipe, found)
         if device.type != "cuda":
@@ -136,7 +125,7 @@ def check(
     if run is not None:
         home = next(p for p in (run, *run.absolute().parents) if p.exists())
         room = shutil.disk_usage(home).free
-        wanted = found.checkpoint * (recipe.save.keep + len(recipe.phases) + 2)
+        wanted = checkpoint_size(recipe, config) * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
             raise InputError(
                 f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
@@ -183,11 +172,8 @@ def estimate(
         "tokens": sum(phase.tokens for phase in recipe.phases),
         "parameters": parameters(config),
         "phases": phases,
-        "memory": {
-            "state": found.state, "gradients": found.gradients,
-            "activations": found.activations, "total": found.total,
-        },
-        "checkpoint": found.checkpoint,
+        "memory": found,
+        "checkpoint": checkpoint_size(recipe, config),
         "hours": None if None in hours else sum(hours),
         "device": str(device),
         "threads": threads,

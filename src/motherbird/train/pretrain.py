@@ -43,19 +43,6 @@ CHECK_EVERY = 100  # steps between checks that weights and optimizer state are f
 
 
 @dataclass(frozen=True)
-class StopAfter:
-    """When a process stops before the end of the run.
-
-    Attributes:
-        steps: number of steps that it takes at most.
-        seconds: time after which it stops.
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a process ended.
 
@@ -74,7 +61,8 @@ def pretrain(
     run: Path,
     *,
     device: str | None = None,
-    stop_after: StopAfter = StopAfter(),  # noqa: B008
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
     on_start: Callable[[Stepper[MicroBatch], int], None] = lambda stepper, steps: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_event: Callable[[str], None] = lambda text: None,
@@ -86,7 +74,8 @@ def pretrain(
         data: directory of a prepared dataset.
         run: directory of the run; a new one, or one of the same recipe and data.
         device: see `distributed.join`.
-        stop_after: when to stop before the end.
+        max_steps: stop after so many steps of this process.
+        max_seconds: stop after this time.
         on_start: called on rank 0 at the start and after a rollback, with the number of steps.
         on_step: called on rank 0 after every step.
         on_event: called on rank 0 with a description of anything unusual.
@@ -111,16 +100,10 @@ def pretrain(
             info = preflight.begin(recipe, prepared, run, distributed.device)
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
+        limits = (math.inf if max_steps is None else max_steps,
+                  math.inf if max_seconds is None else max_seconds)  # fmt: skip
         process = _Process(
-            prepared,
-            run,
-            distributed,
-            received,
-            stop_after,
-            check_lock,
-            on_start,
-            on_step,
-            on_event,
+            prepared, run, distributed, received, *limits, check_lock, on_start, on_step, on_event
         )
         while True:
             try:
@@ -146,7 +129,8 @@ class _Process:
     run: Path
     distributed: Distributed
     signals: signals.Signals
-    stop_after: StopAfter
+    max_steps: float
+    max_seconds: float
     check_lock: Callable[[], None]
     on_start: Callable[[Stepper[MicroBatch], int], None]
     on_step: Callable[[StepReport], None]
@@ -285,11 +269,11 @@ class _Process:
 
     def _stops(self) -> bool:
         """Return whether any rank wants to stop before the next step."""
-        limit, number = self.stop_after, self.signals.number
+        number = self.signals.number
         own = (
             number is not None
-            or (limit.steps is not None and self.steps_taken >= limit.steps)
-            or (limit.seconds is not None and time.monotonic() - self.started >= limit.seconds)
+            or self.steps_taken >= self.max_steps
+            or time.monotonic() - self.started >= self.max_seconds
         )
         gathered = self.distributed.all_gather([float(own), float(number or 0)])
         received = int(max(each[1] for each in gathered))
