@@ -101,19 +101,16 @@ def command(
 
     torch.manual_seed(seed)
     documents = _read(text, say)
-    model, figures = _pretrain(documents, seed, minutes * 60 * TRAIN_SHARE, say)
+    train_seconds, pairs_seconds = minutes * 60 * TRAIN_SHARE, minutes * 60 * PAIRS_SHARE
+    model, figures = _pretrain(documents, seed, train_seconds, say)
     say("4/5 filling masks")
     fills = _fill(model, say)
     say(f"    and {NANO}, the model in this package, which was trained for longer:")
     nano_fills = _fill(MaskedLM.load(NANO, dtype="auto"), say)
-    say(f"5/5 searching  (a second encoder, {minutes * 60 * PAIRS_SHARE:.0f} seconds on questions)")
+    say(f"5/5 searching  (a second encoder, {pairs_seconds:.0f} seconds on questions)")
     passages = [passage for document in documents for passage in split(document)]
-    embedder = _train_search(model, passages, seed, minutes * 60 * PAIRS_SHARE)
-    searches = _search(embedder, passages, questions or _questions(text, passages))
-    for each in searches:
-        say(f"    {each['question'][:70]}")
-        for hit in each["hits"]:
-            say(f"      {hit['score']:.2f}  {hit['title']}")
+    embedder = _train_search(model, passages, seed, pairs_seconds)
+    searches = _search(embedder, passages, questions or _questions(text, passages), say)
     with new_directory(out_path, "demo") as fresh:
         checkpoint.write(model, fresh)
         (fresh / "search").mkdir()
@@ -341,7 +338,7 @@ def _pairs(
 
 
 def _search(
-    embedder: "Embedder", passages: "list[Passage]", questions: Sequence[str]
+    embedder: "Embedder", passages: "list[Passage]", questions: Sequence[str], say: Say
 ) -> list[dict[str, Any]]:
     """Return for each question the three sources with the most similar passages."""
     encoded = embedder.tokenizer.encode_batch([p.text for p in passages])
@@ -359,6 +356,9 @@ def _search(
             if len(hits) == 3:
                 break
         results.append({"question": question, "hits": list(hits.values())})
+        say(f"    {question[:70]}")
+        for hit in hits.values():
+            say(f"      {hit['score']:.2f}  {hit['title']}")
     return results
 
 

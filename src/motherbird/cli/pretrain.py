@@ -93,7 +93,9 @@ def command(
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
-    with _Display(run if tensorboard else None, quiet=json_) as display:
+    with progress("", total=1.0, quiet=json_) as advance, ExitStack() as stack:
+        display = _Display(run if tensorboard else None, json_, advance)
+        stack.callback(display.close)
         outcome = pretrain(
             read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
             on_start=display.start, on_step=display.step, on_event=display.event,
@@ -162,23 +164,19 @@ class _Display:
     Args:
         tensorboard: directory of the run, if its figures are also written for TensorBoard.
         quiet: show nothing.
+        advance: moves the progress bar.
     """
 
-    def __init__(self, tensorboard: Path | None, quiet: bool) -> None:
-        self.tensorboard, self.quiet = tensorboard, quiet
+    def __init__(self, tensorboard: Path | None, quiet: bool, advance: Any) -> None:
+        self.tensorboard, self.quiet, self.advance = tensorboard, quiet, advance
         self.recent: list[StepReport] = []
         self.roofline: float | None = None
         self.shown = -SHOW_EVERY
         self.done = 0
         self.writer: Any = None
 
-    def __enter__(self) -> "_Display":
-        self.stack = ExitStack()
-        self.advance = self.stack.enter_context(progress("", total=1.0, quiet=self.quiet))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
+    def close(self) -> None:
+        """Close TensorBoard's files."""
         if self.writer is not None:
             self.writer.close()
 

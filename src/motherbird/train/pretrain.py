@@ -100,11 +100,10 @@ def pretrain(
             info = preflight.begin(recipe, prepared, run, distributed.device)
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
-        limits = (math.inf if max_steps is None else max_steps,
-                  math.inf if max_seconds is None else max_seconds)  # fmt: skip
         process = _Process(
-            prepared, run, distributed, received, *limits, check_lock, on_start, on_step, on_event
-        )
+            prepared, run, distributed, received, max_steps, max_seconds, check_lock,
+            on_start, on_step, on_event,
+        )  # fmt: skip
         while True:
             try:
                 return process.resume(distributed.broadcast_object(info))
@@ -129,8 +128,8 @@ class _Process:
     run: Path
     distributed: Distributed
     signals: signals.Signals
-    max_steps: float
-    max_seconds: float
+    max_steps: int | None
+    max_seconds: float | None
     check_lock: Callable[[], None]
     on_start: Callable[[Stepper[MicroBatch], int], None]
     on_step: Callable[[StepReport], None]
@@ -269,11 +268,11 @@ class _Process:
 
     def _stops(self) -> bool:
         """Return whether any rank wants to stop before the next step."""
-        number = self.signals.number
+        number, elapsed = self.signals.number, time.monotonic() - self.started
         own = (
             number is not None
-            or self.steps_taken >= self.max_steps
-            or time.monotonic() - self.started >= self.max_seconds
+            or (self.max_steps is not None and self.steps_taken >= self.max_steps)
+            or (self.max_seconds is not None and elapsed >= self.max_seconds)
         )
         gathered = self.distributed.all_gather([float(own), float(number or 0)])
         received = int(max(each[1] for each in gathered))
