@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,7 @@ def command(
     _check(minutes, questions)
     options.set_threads(threads)
 
-    def say(line: str) -> None:
-        click.echo(line, err=json_)
-
+    say = partial(click.echo, err=json_)
     import torch
 
     from ..data.passages import passages as split
