@@ -1,14 +1,14 @@
-"""What a small encoder learns in equal time: shapes, vocabularies, rows, optimizers, rates.
+"""Compare small encoders after equal training time: shapes, vocabularies, rows, optimizers, rates.
 
-    python benchmarks/ablations.py --set 32k=SET --set 16k=SET --out FILE.json [NAME ...]
+    python benchmarks/ablations.py --set 32k=DATASET --set 16k=DATASET --out FILE.json [NAME ...]
 
-Every variant is `motherbird pretrain` with a warm-up, a stretch at the peak rate and a decay over
-the last third, all within so many minutes of steps on this machine: how many steps that is, is
-measured over the variant's first ones. What counts is the loss on the same held-out documents in
-rows of 1,024, 15% masked, times tokens, over bytes: nats a byte, so that vocabularies compare.
+Every variant is a run of `motherbird pretrain` with a warm-up, a constant rate and a decay over the
+last third, within a fixed number of minutes on this machine; its number of steps is determined from
+the time of its first steps. The result is the loss on the same held-out documents in rows of 1,024,
+15% masked, in nats per byte, so that vocabularies can be compared.
 
-Variants that stand in FILE.json are not run again, so the work can be cut into slices; names choose
-some. A set has rows of 1,024, and for the variants with short rows of 256 and 512 as well.
+Variants that are in FILE.json are not run again; names select variants. A dataset needs rows of
+1,024, and for the variants with short rows also of 256 and 512.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from common import finish, machine
 
 from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_log
-from motherbird.train.init_weights import model_of
+from motherbird.train.init_weights import initial_config
 from motherbird.train.phase import Phase
-from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.pretrain import pretrain
 from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Train
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 17
@@ -35,7 +35,7 @@ TRIAL = 6  # steps that are timed; the first two are a warm-up
 
 @dataclass(frozen=True)
 class Variant:
-    """A set by its name, a shape, and how it is trained."""
+    """The name of a dataset, a model shape, and how it is trained."""
 
     set: str = "32k"
     layers: int = 13
@@ -46,7 +46,7 @@ class Variant:
     first_len: int = SEQ_LEN
 
     def recipe(self, steps: int) -> Recipe:
-        """Of a run of so many steps; rows of `first_len` for the first two thirds."""
+        """Return the recipe of a run; rows have `first_len` tokens for the first two thirds."""
 
         def phase(name: str, seq_len: int, steps: int, **more: int) -> Phase:
             return Phase(name, steps * self.tokens_a_step, seq_len, self.tokens_a_step // seq_len,
@@ -88,7 +88,7 @@ VARIANTS = {
 
 
 def bytes_a_token(prepared: PreparedDataset) -> float:
-    """Of the held-out text."""
+    """Return the mean number of bytes per token of the held-out text."""
     rows = prepared.rows(SEQ_LEN, held_out=True)
     ids, _, _ = rows.gather(range(len(rows)))
     special = set(prepared.tokenizer.special_ids)
@@ -97,9 +97,9 @@ def bytes_a_token(prepared: PreparedDataset) -> float:
 
 
 def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[str, Any]:
-    """Train a variant; what it came to."""
+    """Train a variant, and return its results."""
     trial = work / "trial"
-    pretrain(variant.recipe(1000), data, trial, part=Slice(TRIAL))
+    pretrain(variant.recipe(1000), data, trial, max_steps=TRIAL)
     seconds = statistics.median(line["seconds"] for line in run_log.read(trial)[2:])
     steps = round(minutes * 60 / seconds)
     run = work / "run"
@@ -111,7 +111,7 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
     size = bytes_a_token(prepared)
     return {
         "variant": vars(variant),
-        "parameters": cost.parameters(model_of(recipe, prepared)),
+        "parameters": cost.parameters(initial_config(recipe, prepared)),
         "steps": steps,
         "tokens": sum(line["tokens"] for line in log),
         "minutes": sum(line["seconds"] for line in log) / 60,
@@ -123,11 +123,11 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
 
 
 def main() -> None:
-    """Run what is missing; the file is written behind every variant."""
+    """Run the variants that are missing; the file is written after each of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; all if not given")
+    parser.add_argument("names", nargs="*", help=f"from {', '.join(VARIANTS)}; all by default")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=DIR", dest="sets")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True)

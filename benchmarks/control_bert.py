@@ -1,15 +1,15 @@
-"""The control: a BERT of equal size on the same rows, beside a run of motherbird pretrain.
+"""Control experiment: a BERT of the same size, trained on the same rows as a run.
 
-    python benchmarks/control_bert.py RUN SET --tokens 8e6 --work WORK [--lr 5e-4] [--device cuda]
-    python benchmarks/control_bert.py RUN SET --work WORK --out FILE.json --figure FILE.svg
+    python benchmarks/control_bert.py RUN DATASET --work WORK [--tokens 8e6] [--device cuda]
+    python benchmarks/control_bert.py RUN DATASET --work WORK --out FILE.json --figure FILE.svg
 
-transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases, 15% masked,
-no dropout, since no text comes twice; its depth, width and initial deviation are the run's, its
-feed-forward is chosen so that parameters are equal. It takes the rows of RUN's first phase in its
-order, with its batch sizes and warm-up, padded documents in bfloat16 with AdamW (weight decay
-0.01). Every --every tokens both are evaluated alike: 15% masked on the same held-out rows. RUN's
-evaluations stand in its log. The first command goes on where it was, at most 50 steps back (1,000
-on a GPU); the second only shows what it has done.
+The model is transformers' BertForMaskedLM: post-norm, learned positions, GELU feed-forward, biases,
+15% masked, and no dropout, because no text is repeated. Depth, width and initial standard deviation
+are those of the run; the feed-forward width is chosen so that the number of parameters is equal. It
+is trained on the rows of RUN's first phase in the same order, with the same batch sizes and
+warm-up, as padded documents, in bfloat16 with AdamW (weight decay 0.01). Every --every tokens both
+are evaluated on the same held-out rows, 15% masked; RUN's evaluations are read from its log. The
+first command resumes, after losing at most 50 steps (1,000 on a GPU); the second writes a report.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from torch.nn.functional import cross_entropy
 
 from motherbird.data.loader import BatchBuilder, BatchRequest, Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepared import PreparedDataset
-from motherbird.train import cost, run_log, state
-from motherbird.train.distributed import World
+from motherbird.train import cost, run_info, run_log
+from motherbird.train.distributed import Distributed
 from motherbird.train.evaluation import SEED
-from motherbird.train.gradients import Threads, of_step, side_by_side
-from motherbird.train.init_weights import model_of
-from motherbird.train.recipe import Recipe, from_json
-from motherbird.train.schedule import Rate
+from motherbird.train.gradients import executor_for, step_gradients
+from motherbird.train.init_weights import initial_config
+from motherbird.train.recipe import Recipe
+from motherbird.train.schedule import LearningRateSchedule
 
 MASKING = 0.15
 BUDGET = {"cpu": 1024, "cuda": 65_536}  # tokens of a micro-batch, padding counted
@@ -42,10 +42,10 @@ SAVE = {"cpu": 50, "cuda": 1000}  # steps
 
 
 def model_like(recipe: Recipe, prepared: PreparedDataset) -> torch.nn.Module:
-    """As large as the run's, of the same depth and width."""
+    """Create a BERT with as many parameters as the run's model, of the same depth and width."""
     import transformers
 
-    ours = model_of(recipe, prepared)
+    ours = initial_config(recipe, prepared)
     wanted = cost.parameters(ours)
 
     def config(inner: int) -> transformers.BertConfig:
@@ -71,7 +71,7 @@ def model_like(recipe: Recipe, prepared: PreparedDataset) -> torch.nn.Module:
 
 
 def loss_of(model: torch.nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
-    """Summed loss of the masked tokens, and how many were right; the head sees no other token."""
+    """Return the summed loss of the masked tokens, and the number of correct predictions."""
     device = next(model.parameters()).device
     ids, mask, labels = (None if part is None else part.to(device) for part in micro)
     wanted = labels != -100
@@ -83,13 +83,13 @@ def loss_of(model: torch.nn.Module, micro: Micro) -> tuple[Tensor, Tensor]:
 
 
 def share_of(model: torch.nn.Module, micro: Micro, masked: int) -> Tensor:
-    """Of the loss of a step."""
+    """Return a micro-batch's part of the mean loss of a step."""
     return loss_of(model, micro)[0] / masked
 
 
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
-    """Loss and accuracy."""
+    """Return loss and accuracy."""
     model.eval()
     loss = right = count = 0
     for each in micro:
@@ -101,11 +101,10 @@ def evaluate(model: torch.nn.Module, micro: list[Micro]) -> dict[str, float]:
     return {"loss": loss / count, "accuracy": right / count, "masked": count}
 
 
-def train(
-    options: argparse.Namespace, recipe: Recipe, prepared: PreparedDataset, threads: Threads
-) -> None:
-    """Go on until --tokens, or until the time is over."""
-    world = World(0, 1, torch.device(options.device))
+def train(options: argparse.Namespace, recipe: Recipe, prepared: PreparedDataset) -> None:
+    """Train or resume until --tokens, or until the time is over."""
+    alone = Distributed(0, 1, torch.device(options.device))
+    threads = executor_for(alone.device)
     work, budget = options.work, BUDGET[options.device]
     phase = recipe.phases[0]
     work.mkdir(parents=True, exist_ok=True)
@@ -129,16 +128,16 @@ def train(
             }
     rows = log[-1]["rows"] if log else 0
     tokens = log[-1]["tokens"] if log else 0
-    rate = Rate(options.lr, phase.warm_up, 0, 0.0)
+    rate = LearningRateSchedule(options.lr, phase.warm_up, 0, 0.0)
     loader = Loader(
-        prepared, phase.choice, Cursor(recipe.seed, 0, rows), masking_of(prepared, MASKING),
-        lambda at: phase.batch.at(at, phase.seq_len),
+        prepared, phase.row_filter, Cursor(recipe.seed, 0, rows), masking_of(prepared, MASKING),
+        lambda at: phase.batch_size.at(at, phase.seq_len),
     )  # fmt: skip
-    maker = BatchBuilder(
-        prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING)
+    builder = BatchBuilder(
+        (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
     )
-    count = min(len(maker.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
-    held_out = padded(maker(BatchRequest(0, count, Cursor(SEED))), budget)
+    count = min(len(builder.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
+    held_out = padded(builder(BatchRequest(0, count, Cursor(SEED))), budget)
     deadline = time.monotonic() + options.minutes * 60
     for batch in loader:
         if tokens >= options.tokens or time.monotonic() > deadline:
@@ -146,8 +145,8 @@ def train(
         start = time.perf_counter()
         masked = len(batch.positions)
         lr = rate.at(rows * phase.seq_len, phase.tokens)
-        leaves = [partial(share_of, model, micro, masked) for micro in padded(batch, budget)]
-        losses, gradients = of_step(list(named.values()), leaves, threads, world)
+        parts = [partial(share_of, model, micro, masked) for micro in padded(batch, budget)]
+        losses, gradients = step_gradients(list(named.values()), parts, threads, alone)
         for parameter, gradient in zip(named.values(), gradients, strict=True):
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -159,8 +158,7 @@ def train(
         line = {"rows": rows, "tokens": tokens, "loss": sum(losses), "lr": lr,
                 "seconds": time.perf_counter() - start}  # fmt: skip
         if tokens // options.every > before // options.every:
-            with threads.together():
-                line["evaluation"] = evaluate(model, held_out)
+            line["evaluation"] = evaluate(model, held_out)
             print(json.dumps(line), flush=True)
         log.append(line)
         if len(log) % SAVE[options.device] == 0:
@@ -171,7 +169,7 @@ def train(
 def save(
     work: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: list[dict[str, Any]]
 ) -> None:
-    """Tensors first, then the file that names them."""
+    """Write the tensors first, then the file that names them."""
     tensors = {f"model.{n}": t.clone() for n, t in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"{key}.{name}": t for key, t in optimizer.state[parameter].items()}
@@ -187,7 +185,7 @@ def save(
 
 
 def draw(figure: Path, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> None:
-    """Held-out loss over tokens."""
+    """Plot held-out loss over tokens."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -197,7 +195,7 @@ def draw(figure: Path, ours: list[tuple[float, float]], theirs: list[tuple[float
     for points, label in ((ours, "motherbird"), (theirs, "BERT")):
         axes.plot(*zip(*[(t / 1e6, loss) for t, loss in points], strict=True), marker=".",
                   label=label)  # fmt: skip
-    axes.set(xlabel="million tokens", ylabel="held-out loss, nats a token (15% masked)")
+    axes.set(xlabel="million tokens", ylabel="held-out loss, nats per token (15% masked)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     pyplot.tight_layout()
@@ -205,7 +203,7 @@ def draw(figure: Path, ours: list[tuple[float, float]], theirs: list[tuple[float
 
 
 def main() -> None:
-    """Train, or show."""
+    """Train, or write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -216,15 +214,14 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5e5, help="tokens between evaluations")
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--device", choices=list(BUDGET), default="cpu")
-    parser.add_argument("--minutes", type=float, default=1e6, help="of this slice")
+    parser.add_argument("--minutes", type=float, default=1e6, help="duration of this process")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    recipe = from_json(state.read_run(options.run).recipe, str(options.run))
+    recipe = run_info.read(options.run).parsed_recipe(options.run)
     prepared = PreparedDataset(options.set)
     if options.out is None:
-        with side_by_side(torch.device(options.device)) as threads:
-            train(options, recipe, prepared, threads)
+        train(options, recipe, prepared)
         return
     state_file = json.loads((options.work / "state.json").read_text())
     log = state_file["log"]
@@ -235,12 +232,12 @@ def main() -> None:
             ours.append((tokens, line["evaluation"]["loss"]))
     theirs = [(x["tokens"], x["evaluation"]["loss"]) for x in log if "evaluation" in x]
     report = {
-        "command": f"python benchmarks/control_bert.py RUN SET --work WORK --lr {options.lr:g} "
+        "command": f"python benchmarks/control_bert.py RUN DATASET --work WORK --lr {options.lr:g} "
         f"--tokens {log[-1]['tokens']}",
         "machine": machine(),
         "trained on": state_file.get("device", "cpu"),
         "parameters": {
-            "motherbird": cost.parameters(model_of(recipe, prepared)),
+            "motherbird": cost.parameters(initial_config(recipe, prepared)),
             "BERT": sum(p.numel() for p in model_like(recipe, prepared).parameters()),
         },
         "motherbird": [{"tokens": t, "loss": loss} for t, loss in ours],

@@ -1,9 +1,9 @@
-"""What a model puts behind [MASK]: a dozen sentences, a dozen lines of code.
+"""Fill the masks of a dozen sentences and a dozen lines of code.
 
     python benchmarks/fills.py MODEL [--out FILE.json]
 
-Each has one answer that most readers would give. It is found where it is the first candidate, or
-among the first five; white space and case do not count.
+Each has one answer that most readers would give. The report counts how often it is the first
+candidate or among the first five; white space and case are ignored.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import finish, machine
 
-from motherbird.nn import MaskedLM
+from motherbird import MaskedLM
 
 SENTENCES = (
     ("The capital of France is [MASK].", "Paris"),
@@ -44,7 +44,7 @@ CODE = (
 
 
 def main() -> None:
-    """Fill, print, and write where asked for."""
+    """Fill the masks; print and write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

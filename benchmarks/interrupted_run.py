@@ -1,9 +1,9 @@
-"""A run that is stopped and killed on purpose, and goes on each time, until it is over.
+"""Stop and kill a run on purpose several times, and resume it each time, until it is finished.
 
-    python benchmarks/interrupted_run.py recipes/nano.toml SET RUN --steps 300 [--out FILE]
+    python benchmarks/interrupted_run.py recipes/nano.toml DATASET RUN --steps 300 [--out FILE]
 
-How often, how and when: `PLAN`. Afterwards it says what share of all processes' time went into
-waiting for data and into saves, and how the loss lies before and behind each stop.
+`PLAN` says how and when. The report contains the time spent waiting for data and on checkpoints,
+and the loss before and after each stop.
 """
 
 import argparse
@@ -18,22 +18,22 @@ from common import finish, machine
 
 from motherbird.train import run_log
 
-# (how, at which share of the run)
+# (how, at which fraction of the run)
 PLAN = [
     ("stop-after", 0.133), ("SIGTERM", 0.277), ("SIGKILL", 0.413), ("SIGKILL in a save", 0.533),
     ("SIGINT", 0.68), ("SIGKILL", 0.817), ("SIGTERM", 0.883),
 ]  # fmt: skip
-SAVES = 20  # steps between them, in the recipe
+SAVES = 20  # steps between checkpoints, in the recipe
 
 
 def taken(run: Path) -> int:
-    """The last step in the log."""
+    """Return the last step in the log."""
     lines = run_log.read(run)
     return int(lines[-1]["step"]) if lines else 0
 
 
 def go(command: list[str], run: Path, how: str, at: int) -> int:
-    """One process, up to a step at the latest; its exit code."""
+    """Run one process until a step at most, and return its exit code."""
     if how == "stop-after":
         return subprocess.call([*command, "--stop-after", str(at - taken(run))])
     process = subprocess.Popen(command)
@@ -48,7 +48,7 @@ def go(command: list[str], run: Path, how: str, at: int) -> int:
 
 
 def summary(run: Path, codes: list[dict[str, object]]) -> dict[str, object]:
-    """What the run's own log says."""
+    """Summarize the run's logs."""
     lines = run_log.read(run)
     seconds = sum(line["seconds"] for line in lines)
     events = run_log.read(run, run_log.EVENTS)
@@ -78,10 +78,10 @@ def summary(run: Path, codes: list[dict[str, object]]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run, stop, go on; print, and write where asked for."""
+    """Run, stop and resume; print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("set", type=Path, help="what motherbird prepare has made")
+    parser.add_argument("set", type=Path, help="a dataset from motherbird prepare")
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path)
@@ -98,7 +98,7 @@ def main() -> None:
             codes.append({"how": how, "step": taken(arguments.run), "exit_code": code})
     codes.append({"how": "to the end", "exit_code": subprocess.call(command)})
     report = {
-        "command": "python benchmarks/interrupted_run.py recipes/nano.toml SET RUN --steps "
+        "command": "python benchmarks/interrupted_run.py recipes/nano.toml DATASET RUN --steps "
         f"{arguments.steps}",
         "machine": machine(),
         **summary(arguments.run, codes),

@@ -1,11 +1,11 @@
-"""Peak memory of one document of 8,192 tokens, and what a local layer costs a token.
+"""Peak memory of one document of 8,192 tokens, and the time of a local layer per token.
 
     python benchmarks/memory_and_cost.py [--out benchmarks/memory_and_cost-CPU.json]
 
-Memory: base, bfloat16, in a process of its own; peak resident memory during the forward pass above
-what is resident with the weights loaded and read once, and the copies of them that a first, short
-forward prepares, stated apart. Cost: one local attention (base's 12 heads
-of 64, window 64) and one whole local layer, median of 15 interleaved runs. Linux only.
+Memory: base, bfloat16, in its own process; peak resident memory of the forward pass, without the
+weights, and separately the packed copies of the weights that a first, short forward pass creates.
+Time: one local attention (base's 12 heads of 64, window 64) and one whole local layer, median of 15
+interleaved runs. Linux only.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from common import finish, machine
 
 from motherbird import presets
 from motherbird.nn import Encoder, pack
-from motherbird.nn.attention import Plan, choose
+from motherbird.nn.attention import AttentionPlan, choose
 
 MEMORY = """
 import sys, torch, motherbird
 encoder = motherbird.nn.Encoder.load(sys.argv[1], dtype="bfloat16")
-sum(float(p.detach().sum()) for p in encoder.parameters())  # now every page is resident
+sum(float(p.detach().sum()) for p in encoder.parameters())  # so that every page is resident
 packed = motherbird.nn.pack([torch.randint(0, 50280, (8192,)).tolist()])
 def status(key):
     line = next(l for l in open("/proc/self/status") if l.startswith(key))
@@ -36,14 +36,14 @@ loaded = status("VmRSS")
 with torch.inference_mode():
     encoder(motherbird.nn.pack([[100] * 8]))
     prepared = status("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    open("/proc/self/clear_refs", "w").write("5")  # resets the peak
     encoder(packed)
 print(loaded, prepared, status("VmHWM"))
 """
 
 
 def memory(tokens: int = 8192) -> dict[str, object]:
-    """MB above the weights, median of three processes."""
+    """Return the MB above the weights, median of three processes."""
     with tempfile.TemporaryDirectory() as folder:
         Encoder(presets.base()).to(torch.bfloat16).save(Path(folder) / "base")
         above, copies = [], []
@@ -61,7 +61,7 @@ def memory(tokens: int = 8192) -> dict[str, object]:
 
 
 def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
-    """Microseconds a token of local attention and of a whole local layer, by length and dtype."""
+    """Return the microseconds per token of local attention and of a local layer, by dtype."""
     lengths = (1024, 8192)
     encoder = Encoder(presets.base()).eval()
     results: dict[str, dict[str, float]] = {}
@@ -70,7 +70,7 @@ def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
         backend = choose("auto", torch.device("cpu"), dtype)
         work = {}
         for length in lengths:
-            plan = Plan(pack([[1] * length]))
+            plan = AttentionPlan(pack([[1] * length]))
             x = torch.randn(length, 768, dtype=dtype)
             qkv = [torch.randn(length, 12, 64, dtype=dtype) for _ in range(3)]
             work["attention", length] = partial(backend.attend, *qkv, plan, 64)
@@ -95,7 +95,7 @@ def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure, print, and write where asked for."""
+    """Measure; print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

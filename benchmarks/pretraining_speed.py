@@ -1,28 +1,28 @@
-"""Pretraining on a CPU: `motherbird pretrain` beside two loops over transformers, taking turns.
+"""Pretraining speed on a CPU: `motherbird pretrain` and two loops over transformers, in turns.
 
-    python benchmarks/pretraining_speed.py SET [--model nano|base] [--out FILE.json]
+    python benchmarks/pretraining_speed.py DATASET [--model nano|base] [--out FILE.json]
 
-SET is prepared text with rows of 1,024 tokens. A turn is a step with so many of its rows, and the
-next turn has the next rows: forward, backward and optimizer, bfloat16 by autocast over float32
-weights, two threads, 30% masked, no dropout, the same initial weights. Every variant is a process
-of its own that waits while the others work; the first turn is a warm-up; medians. Tokens are those
-of the text, padding not counted.
+DATASET is prepared for rows of 1,024 tokens. A turn is one step with --rows rows; the next turn has
+the next rows. A step is forward, backward and optimizer in bfloat16 (autocast over float32
+weights), with two threads, 30% masked, no dropout, and the same initial weights. Every variant is a
+process that waits while the others compute; the first turn is a warm-up; results are medians.
+Tokens are those of the text, without padding.
 
-- motherbird: `pretrain` itself with the micro-batch that is best for it, and the seconds that it
-  wrote into log.jsonl; reading rows from the set, masking and logging are among them.
-- transformers, padded: ModernBertForMaskedLM, the rows' documents each by itself, sorted by length
-  and padded.
-- transformers, joined: the rows end to end, cut into full rows of 1,024 tokens that know of no
-  document: no padding, another loss.
+- motherbird: `pretrain` with its best micro-batch size, and the seconds in its log.jsonl, which
+  include reading rows, masking and logging.
+- transformers, padded: ModernBertForMaskedLM on the documents of the rows, sorted by length and
+  padded.
+- transformers, joined: the text of the rows, joined and split into full rows of 1,024 tokens
+  without document boundaries, so there is no padding, but the loss is another one.
 
-Both loops use sdpa, sparse_prediction, and what a short search finds best for them: tokens of a
-micro-batch, and the optimizer's implementation (torch-optimi's StableAdamW with foreach or without,
-or torch's fused AdamW). Their batches are made before the clock starts. torch.compile is not used,
-by anyone.
+Both loops use sdpa, sparse_prediction, and the fastest settings found by a short search: tokens of
+a micro-batch, and the optimizer's implementation (torch-optimi's StableAdamW with or without
+foreach, or torch's fused AdamW). Their batches are created before the clock starts. torch.compile
+is not used.
 
-Shares of the ceiling are those of motherbird bench: `flops.flops`, three times for forward and
-backward, over `roofline.roofline`, the best of two measured in this run. The head on the masked tokens
-(dense, and the decoder over the vocabulary) is in the second share only.
+Shares of the roofline are those of motherbird bench: `flops.flops`, three times for forward and
+backward, over `roofline.roofline`, the better of two measurements in this run. The head on the
+masked tokens (dense, and the decoder over the vocabulary) is in the second share only.
 """
 
 import argparse
@@ -58,24 +58,24 @@ from motherbird.train.recipe import Evaluate, Geometry, Init, Recipe, Save, Trai
 
 SEQ_LEN, MASKING, SEED = 1024, 0.3, 0
 LR, DECAY = 1e-4, 1e-5
-ROWS = {"nano": 32, "base": 4}  # of a turn; three processes at base with 8 need over 24 GiB
-SECONDS = 0.3  # for each product of the ceiling
+ROWS = {"nano": 32, "base": 4}  # per turn; three processes at base with 8 need over 24 GiB
+SECONDS = 0.3  # per measured matrix product
 OURS, PADDED, JOINED = "motherbird", "transformers, padded", "transformers, joined"
 Micro = tuple[Tensor, Tensor | None, Tensor]  # ids, attention mask, labels
 
 
-# --- what all have in common
+# --- shared
 
 
 def batches(data: Path, rows: int) -> Iterator[Batch]:
-    """The rows of turn after turn, as `pretrain` with this seed takes them."""
+    """Yield the rows of every turn, in the order of `pretrain` with this seed."""
     prepared = PreparedDataset(data, verify=False)
     masking = masking_of(prepared, MASKING)
     return iter(Loader(prepared, RowFilter(SEQ_LEN), Cursor(SEED), masking, lambda _: rows))
 
 
 def turn(answer: dict[str, Any] | None = None) -> None:
-    """In a worker: give an answer, and wait for the next turn."""
+    """In a worker: print an answer, and wait for the next turn."""
     if answer is not None:
         print(json.dumps(answer), flush=True)
     if not sys.stdin.readline():
@@ -86,7 +86,7 @@ def turn(answer: dict[str, Any] | None = None) -> None:
 
 
 def ours(options: argparse.Namespace) -> None:
-    """A worker: `pretrain`."""
+    """Run as a worker with `pretrain`."""
 
     def recipe(micro_tokens: int) -> Recipe:
         return Recipe(
@@ -103,20 +103,20 @@ def ours(options: argparse.Namespace) -> None:
         )  # fmt: skip
 
     def seconds(micro_tokens: int) -> float:
-        """Of the second step."""
+        """Return the time of the second step."""
         run = options.work / f"run-{micro_tokens}"
 
-        def tick(_: object) -> None:
+        def on_step(_: object) -> None:
             if len(run_log.read(run)) == 2:
                 raise InterruptedError
 
         try:
-            pretrain(recipe(micro_tokens), options.set, run, on_tick=tick)
+            pretrain(recipe(micro_tokens), options.set, run, on_step=on_step)
         except InterruptedError:
             return run_log.read(run)[1]["seconds"]
         raise AssertionError("the run ended")
 
-    this_machine.available_mb = lambda: None  # the peers' processes hold memory beside this one
+    this_machine.available_mb = lambda: None  # the other processes use memory too
     turn()
     most = options.rows * SEQ_LEN // options.threads
     searched = {n: seconds(n) for n in (1024, 2048, 4096, 8192) if n <= most}
@@ -126,7 +126,7 @@ def ours(options: argparse.Namespace) -> None:
     keys = ("seconds", "wait", "tokens", "masked", "loss")
     pretrain(
         recipe(best), options.set, run,
-        on_tick=lambda _: turn({key: run_log.read(run)[-1][key] for key in keys}),
+        on_step=lambda _: turn({key: run_log.read(run)[-1][key] for key in keys}),
     )  # fmt: skip
 
 
@@ -134,8 +134,8 @@ def ours(options: argparse.Namespace) -> None:
 
 
 def padded(batch: Batch, budget: int) -> list[Micro]:
-    """Documents of like length together, at most so many tokens with their padding."""
-    ids, labels = fed_and_wanted(batch)
+    """Group documents of similar length, at most ``budget`` tokens with their padding."""
+    ids, labels = ids_and_labels(batch)
     lengths = batch.lengths.tolist()
     pairs = zip(ids.split(lengths), labels.split(lengths), strict=True)
     groups: list[list[tuple[Tensor, Tensor]]] = []
@@ -158,15 +158,15 @@ def padded(batch: Batch, budget: int) -> list[Micro]:
 
 
 def joined(batch: Batch, budget: int) -> list[Micro]:
-    """Full rows of the text as it comes; what is left of the last is dropped."""
+    """Split the text into full rows; an incomplete last row is dropped."""
     rows = len(batch.ids) // SEQ_LEN
-    ids, labels = (x[: rows * SEQ_LEN].view(rows, -1) for x in fed_and_wanted(batch))
+    ids, labels = (x[: rows * SEQ_LEN].view(rows, -1) for x in ids_and_labels(batch))
     size = max(1, budget // SEQ_LEN)
     return [(i, None, w) for i, w in zip(ids.split(size), labels.split(size), strict=True)]
 
 
-def fed_and_wanted(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Ids, and labels with -100 where nothing is asked."""
+def ids_and_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return ids, and labels with -100 for tokens that are not masked."""
     ids = torch.from_numpy(batch.ids)
     labels = torch.full_like(ids, -100)
     labels[torch.from_numpy(batch.positions)] = torch.from_numpy(batch.targets)
@@ -174,7 +174,7 @@ def fed_and_wanted(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def model_of(weights: Path) -> torch.nn.Module:
-    """As transformers loads it, with the head on masked tokens only."""
+    """Load the model in transformers, with the head on masked tokens only."""
     import transformers
 
     config = transformers.ModernBertConfig.from_pretrained(weights)
@@ -186,7 +186,7 @@ def model_of(weights: Path) -> torch.nn.Module:
 
 
 def gradients(model: torch.nn.Module, micro: list[Micro], fast: bool = True) -> float:
-    """Forward and backward of a step; its loss."""
+    """Compute forward and backward of a step, and return its loss."""
     masked = sum(int((labels != -100).sum()) for _, _, labels in micro)
     loss = 0.0
     for ids, mask, labels in micro:
@@ -200,7 +200,7 @@ def gradients(model: torch.nn.Module, micro: list[Micro], fast: bool = True) -> 
 
 
 def optimizers(model: torch.nn.Module) -> dict[str, Callable[[float], torch.optim.Optimizer]]:
-    """By name; each for a learning rate."""
+    """Return constructors by name; each takes a learning rate."""
     import optimi
 
     def groups(decay: float) -> list[dict[str, Any]]:
@@ -229,14 +229,14 @@ def optimizers(model: torch.nn.Module) -> dict[str, Callable[[float], torch.opti
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the time in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def theirs(options: argparse.Namespace, cut: Callable[[Batch, int], list[Micro]]) -> None:
-    """A worker: a plain loop."""
+    """Run as a worker with a plain loop over transformers."""
     turn()
     model = model_of(options.work / "weights")
     first = next(batches(options.set, options.rows))
@@ -248,19 +248,19 @@ def theirs(options: argparse.Namespace, cut: Callable[[Batch, int], list[Micro]]
         if not searched or budget <= options.rows * SEQ_LEN:
             searched[budget] = timed(lambda some=micro: gradients(model, some))
     best = min(searched, key=searched.__getitem__)
-    ways = optimizers(model)
+    available = optimizers(model)
     steps = {}
-    for name, make in ways.items():
-        optimizer = make(0.0)  # which changes nothing
+    for name, make in available.items():
+        optimizer = make(0.0)  # a rate of 0 changes nothing
         optimizer.step()
         steps[name] = min(timed(optimizer.step) for _ in range(3))
-    way = min(steps, key=steps.__getitem__)
-    optimizer = ways[way](LR)
+    fastest = min(steps, key=steps.__getitem__)
+    optimizer = available[fastest](LR)
     optimizer.zero_grad()
     del first, micro
     turn(
         {
-            "micro_tokens": best, "searched": searched, "optimizer": way,
+            "micro_tokens": best, "searched": searched, "optimizer": fastest,
             "optimizers_searched": steps, **check,
         }
     )  # fmt: skip
@@ -284,7 +284,7 @@ def theirs(options: argparse.Namespace, cut: Callable[[Batch, int], list[Micro]]
 
 
 def agreement(options: argparse.Namespace, model: torch.nn.Module, batch: Batch) -> dict[str, Any]:
-    """The losses of two rows in float32, of both: the same number, or nothing is measured."""
+    """Check that both models have the same loss for two rows in float32."""
     if options.worker != PADDED:
         return {}
     few = next(batches(options.set, 2))
@@ -295,7 +295,7 @@ def agreement(options: argparse.Namespace, model: torch.nn.Module, batch: Batch)
     other = gradients(model, padded(few, 4096), fast=False)
     model.zero_grad()
     if not abs(loss - other) <= 1e-4 * other:
-        raise AssertionError(f"{loss} and {other} are two functions")
+        raise AssertionError(f"the losses differ: {loss} and {other}")
     return {"float32_losses": {OURS: loss, PADDED: other}}
 
 
@@ -303,7 +303,7 @@ def agreement(options: argparse.Namespace, model: torch.nn.Module, batch: Batch)
 
 
 class Worker:
-    """A variant in a process of its own."""
+    """A variant in its own process."""
 
     def __init__(self, name: str, work: Path) -> None:
         self.process = subprocess.Popen(
@@ -314,7 +314,7 @@ class Worker:
         )
 
     def take(self) -> dict[str, Any]:
-        """One turn."""
+        """Run one turn."""
         assert self.process.stdin and self.process.stdout
         print(file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline() or '"a worker failed"')
@@ -326,7 +326,7 @@ def summary(
     lengths: list[list[int]],
     ceiling: float,
 ) -> dict[str, Any]:
-    """What the turns of a variant behind the first came to."""
+    """Summarize the turns of a variant, without the first."""
     rates, shares, with_head = [], [], []
     for each, of_text in zip(turns[1:], lengths[1:], strict=True):
         seconds = each["seconds"]
@@ -344,11 +344,11 @@ def summary(
 
 
 def main() -> None:
-    """Measure, print, and write where asked for; or be one of the workers."""
+    """Measure, print and write the report; or run as a worker."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("set", type=Path, help="prepared text with rows of 1,024 tokens")
+    parser.add_argument("set", type=Path, help="a dataset with rows of 1,024 tokens")
     parser.add_argument("--model", default="nano", choices=list(ROWS))
-    parser.add_argument("--rows", type=int, help="of a turn; 32 for nano, 4 for base")
+    parser.add_argument("--rows", type=int, help="rows per turn; 32 for nano, 4 for base")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -367,7 +367,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """All turns of all variants."""
+    """Run all turns of all variants."""
     prepared = PreparedDataset(options.set)
     config = Geometry(options.model, dropout=0.0).config(prepared.tokenizer)
     torch.manual_seed(SEED)
@@ -395,7 +395,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     rate = {name: each["tokens_per_s"] for name, each in variants.items()}
     return {
         "command": shlex.join(
-            ["python", *("SET" if each == str(options.set) else each for each in sys.argv)]
+            ["python", *("DATASET" if each == str(options.set) else each for each in sys.argv)]
         ),
         "machine": machine(),
         "model": options.model,

@@ -1,12 +1,12 @@
-"""Forward and backward of two versions of motherbird, taking turns.
+"""Time of forward and backward in two versions of motherbird, in turns.
 
     git worktree add ../before 198bd82
     python benchmarks/training_speed.py ../before/src src [--dtype bfloat16] [--out FILE]
 
 Base geometry with 6 of its 22 layers (two global), random weights in float32, autocast to bfloat16
 or none, one batch of real lengths: N(256, 64) and N(1024, 256), about 4,096 tokens each. Every
-version is a process of its own that waits while the other works; the first turn is a warm-up;
-medians. The losses of both are given beside the times: they are the same function.
+version is a process that waits while the other computes; the first turn is a warm-up; results are
+medians. The losses of both are reported too, and have to be equal.
 """
 
 import argparse
@@ -31,9 +31,9 @@ from motherbird import Encoder, EncoderConfig, pack
 torch.manual_seed(0)
 lengths, dtype = json.loads(sys.argv[1]), getattr(torch, sys.argv[2])
 encoder = Encoder(EncoderConfig(num_hidden_layers=6)).train()
-chance = torch.Generator().manual_seed(0)
+generator = torch.Generator().manual_seed(0)
 batches = {
-    name: pack([torch.randint(100, 50000, (n,), generator=chance).tolist() for n in each])
+    name: pack([torch.randint(100, 50000, (n,), generator=generator).tolist() for n in each])
     for name, each in lengths.items()
 }
 for line in sys.stdin:
@@ -50,10 +50,10 @@ for line in sys.stdin:
 
 
 def main() -> None:
-    """Measure, print, and write where asked for."""
+    """Measure; print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("before", type=Path, help="folder that holds the older package")
-    parser.add_argument("after", type=Path, help="folder that holds the newer one")
+    parser.add_argument("before", type=Path, help="directory with the older package")
+    parser.add_argument("after", type=Path, help="directory with the newer one")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path)

@@ -1,11 +1,11 @@
-"""What length is good for: the same masked tokens in whole documents, and in documents cut up.
+"""Measure the use of long context: the same masked tokens in whole and in split documents.
 
-    python benchmarks/use_of_length.py MODEL SET [--cut 512] [--out FILE.json]
+    python benchmarks/use_of_length.py MODEL DATASET [--cut 512] [--out FILE.json]
 
-SET is prepared for rows of 8,192 tokens. Its held-out documents of 4,096 tokens and more are taken
-(as the set has cut them: none beyond 8,192), 15% of their tokens masked. Once every document is
-whole, once it is in pieces of --cut tokens, each framed by [CLS] and [SEP] as a document is. Loss
-and accuracy are over the very same tokens.
+DATASET is prepared for rows of 8,192 tokens. Its held-out documents of at least 4,096 tokens (at
+most 8,192, because longer ones were split) are used, with 15% of their tokens masked. The model
+predicts them once in whole documents, and once in pieces of --cut tokens, each with [CLS] and
+[SEP]. Loss and accuracy are over the same tokens.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from motherbird.data.prepared import PreparedDataset
 from motherbird.nn import MaskedLM
 from motherbird.nn.packed import pack
 
-LONG, LEAST, MASKING, SEED = 8192, 4096, 0.15, 15
-FRAME = 2  # [CLS] and [SEP]
+LONG, MIN_TOKENS, MASKING, SEED = 8192, 4096, 0.15, 15
+SPECIAL = 2  # [CLS] and [SEP]
 
 
 @torch.inference_mode()
 def figures(model: MaskedLM, batch: MicroBatch) -> np.ndarray:
-    """Loss, right answers and number of the masked tokens."""
+    """Return the loss, and the numbers of correct and of all masked tokens."""
     logits = model(batch.packed, batch.positions).float()
     loss = cross_entropy(logits, batch.targets, reduction="sum")
     right = (logits.argmax(-1) == batch.targets).sum()
@@ -43,27 +43,27 @@ def figures(model: MaskedLM, batch: MicroBatch) -> np.ndarray:
 
 
 def long_documents(batch: MicroBatch) -> Iterator[MicroBatch]:
-    """Each by itself; rows are filled up with the ends of others, which say nothing of length."""
+    """Yield the long documents of a row, without the parts of other documents."""
     start = 0
     for size in batch.packed.lengths:
         inside = (batch.positions >= start) & (batch.positions < start + size)
-        if size >= LEAST:
+        if size >= MIN_TOKENS:
             ids = batch.packed.ids[start : start + size].tolist()
             yield MicroBatch(pack([ids]), batch.positions[inside] - start, batch.targets[inside])
         start += size
 
 
 def cut(document: MicroBatch, length: int) -> MicroBatch:
-    """In pieces of so many tokens, with what frames them."""
+    """Split a document into pieces of at most ``length`` tokens."""
     first, *inner, last = document.packed.ids.tolist()
-    room = length - FRAME
+    room = length - SPECIAL
     pieces = [[first, *inner[i : i + room], last] for i in range(0, len(inner), room)]
-    within = document.positions - 1  # behind the first token
-    return MicroBatch(pack(pieces), within + within // room * FRAME + 1, document.targets)
+    within = document.positions - 1  # without the first token
+    return MicroBatch(pack(pieces), within + within // room * SPECIAL + 1, document.targets)
 
 
 def main() -> None:
-    """Evaluate both ways."""
+    """Evaluate both, and write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -75,11 +75,11 @@ def main() -> None:
     options = parser.parse_args()
     model = MaskedLM.load(options.model, dtype="auto").eval()
     prepared = PreparedDataset(options.set)
-    choice = RowFilter(LONG, held_out=True, min_tokens=LEAST)
-    maker = BatchBuilder(prepared.directory, choice, masking_of(prepared, MASKING))
-    rows = min(options.rows, len(maker.rows))
+    choice = RowFilter(LONG, held_out=True, min_tokens=MIN_TOKENS)
+    builder = BatchBuilder(prepared.directory, choice, masking_of(prepared, MASKING))
+    rows = min(options.rows, len(builder.rows))
     whole, parts, documents = np.zeros(3), np.zeros(3), 0
-    for batch in maker(BatchRequest(0, rows, Cursor(SEED))).micro_batches(1):
+    for batch in builder(BatchRequest(0, rows, Cursor(SEED))).micro_batches(1):
         for document in long_documents(batch):
             documents += 1
             whole += figures(model, document)
@@ -95,7 +95,7 @@ def main() -> None:
 
     finish(
         {
-            "command": f"python benchmarks/use_of_length.py MODEL SET --cut {options.cut}",
+            "command": f"python benchmarks/use_of_length.py MODEL DATASET --cut {options.cut}",
             "machine": machine(),
             "documents": documents,
             "masked": int(whole[2]),

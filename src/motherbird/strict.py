@@ -175,7 +175,9 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     for key in sorted(given.keys() - known.keys()):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}" if near else f"known are {', '.join(known)}"
-        mistakes.append(f"{_join(at, key)} is unknown ({hint})")
+        new = getattr(kind, "RENAMED", {}).get(key)
+        what = f"was renamed to {_join(at, new)}" if new else f"is unknown ({hint})"
+        mistakes.append(f"{_join(at, key)} {what}")
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[field.name])})")

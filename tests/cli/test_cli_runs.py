@@ -1,4 +1,4 @@
-"""motherbird runs, and export of a run: lines, JSON as documented, refusals in one line."""
+"""motherbird runs, and export of a run: output, JSON as documented, errors in one line."""
 
 import json
 import shutil
@@ -11,10 +11,10 @@ from motherbird.files import locked
 
 @pytest.fixture(scope="module")
 def made(sources, small_tokenizer, tmp_path_factory):
-    """A run of nine steps in three parts, the last of them not over."""
+    """A run of nine steps in three phases, the last of them not finished."""
     from motherbird.data.prepare import prepare
     from motherbird.train.phase import Phase
-    from motherbird.train.pretrain import Slice, pretrain
+    from motherbird.train.pretrain import pretrain
     from motherbird.train.recipe import Evaluate, Geometry, Recipe, Save, Train
 
     home = tmp_path_factory.mktemp("runs")
@@ -32,7 +32,7 @@ def made(sources, small_tokenizer, tmp_path_factory):
         evaluate=Evaluate(every=2, tokens=128),
     )
     for _ in range(2):
-        pretrain(recipe, home / "set", home / "runs" / "one", part=Slice(steps=4))
+        pretrain(recipe, home / "set", home / "runs" / "one", max_steps=4)
     return home / "runs" / "one"
 
 
@@ -78,12 +78,12 @@ def test_average(motherbird, run, tmp_path, documented, has_shape):
     assert has_shape(found, shape) and found["steps"] == [8]
     assert motherbird("info", tmp_path / "out").done().out
     data = made_elsewhere(run, tmp_path)
-    motherbird(*call, "--best", "1").refused("give the set with --data DIR")
+    motherbird(*call, "--best", "1").refused("give its directory with --data")
     motherbird(*call, "--best", "1", "--data", data).done()
 
 
 def made_elsewhere(run: Path, tmp_path: Path) -> Path:
-    """The set under another name; the run looks where nothing is."""
+    """The dataset under another name, so that the run does not find it."""
     about = json.loads((run / "run.json").read_text())
     data = shutil.copytree(about["data_path"], tmp_path / "moved")
     (run / "run.json").write_text(json.dumps({**about, "data_path": str(tmp_path / "gone")}))
@@ -101,7 +101,7 @@ def test_rewind(motherbird, run, documented, has_shape):
     motherbird(*call, "4").refused("at step 4 already, and nothing is set")
     motherbird(*call, "5").refused("no checkpoint of step 5.*there are 0, 2, 4")
     motherbird(*call, "2", "--set", "seed=1").refused("seed cannot change within a run")
-    motherbird(*call, "2", "--set", "train.masking=2").refused("masking = 2.0 is impossible")
+    motherbird(*call, "2", "--set", "train.masking=2").refused("masking = 2.0 has to be")
     motherbird(*call, "x").refused("--to-step")
     motherbird("runs", "rewind", run).refused("--to-step")
     with locked(run / "LOCK"):
@@ -115,7 +115,7 @@ def test_report(motherbird, run, tmp_path, documented, has_shape):
     found = motherbird("runs", "report", run, "--out", out, "--json").done().json
     (shape,) = documented("runs", "report")
     assert has_shape(found, shape) and Path(found["out"]).read_text().startswith("<!doctype html>")
-    motherbird("runs", "report", run, "--out", run / "run.json").refused("no report of motherbird")
+    motherbird("runs", "report", run, "--out", run / "run.json").refused("not a motherbird report")
     motherbird("runs", "report", run, "--out", tmp_path / "no" / "x").refused("does not exist")
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_run(name, motherbird, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "gone"):
         call = ("runs", name, folder, *more.get(name, []))
-        motherbird(*call).refused("not the folder of a run")
+        motherbird(*call).refused("not the directory of a run")
         assert motherbird(*call, "--json").refused().json["error"]["code"] == "input"
     assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
 
@@ -154,7 +154,7 @@ def test_export_of_a_run(motherbird, run, tmp_path):
     about = motherbird("info", tmp_path / "out", "--json").done().json
     assert about["tensors"]["dtypes"] == ["bfloat16"]
     data = made_elsewhere(run, tmp_path)
-    motherbird(*call).refused("give the set with --data DIR")
+    motherbird(*call).refused("give its directory with --data")
     motherbird(*call, "--data", data).done()
 
 

@@ -1,4 +1,4 @@
-"""motherbird demo: the whole way, on a little text and in seconds; and what it refuses first."""
+"""motherbird demo: everything, on a little text and in seconds; and what it refuses."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ QUESTION = "parse command line options"
 
 @pytest.fixture(scope="session")
 def demo(sources, tmp_path_factory):
-    """The folder that a demo made, what it said, and its JSON."""
+    """The directory of a demo, its output, and its JSON."""
     home = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [sys.executable, "-m", "motherbird", "demo", "--text", sources, "--out", "made",
@@ -54,36 +54,42 @@ def test_the_json_is_as_documented(demo, documented, has_shape):
 
 
 def test_what_it_says_meanwhile(demo):
-    """With --json all of it is on standard error, and no line is a warning."""
+    """With --json all output is on standard error, without warnings."""
     _, said, report = demo
     lines = said.splitlines()
     assert [line[:4] for line in lines if line[1:4] == "/5 "] == [f"{n}/5 " for n in range(1, 6)]
     assert any(line.startswith("    100%  loss") for line in lines)
     assert f"{report['held_out_loss']:.2f} nats" in said
     assert "Saved in made" in said
-    assert not re.search(r"-\d+\.\d+ nats are read", said)  # less than nothing is nothing
+    assert not re.search(r"gives -\d+\.\d+ nats", said)
     assert not [line for line in lines if "WARNING" in line or "error" in line.lower()[:8]]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, monkeypatch):
-    """Both together would write into each other."""
+def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, toy, small_tokenizer, monkeypatch):
+    """Both together would overlap."""
     from motherbird.cli import demo as module
-    from motherbird.train.loop import Step
+    from motherbird.data.loader import Cursor
+    from motherbird.nn import MaskedLM
+    from motherbird.train.health import Verdict
+    from motherbird.train.state import Progress
+    from motherbird.train.step import StepReport
 
     said = []
 
-    def pretrain(*arguments, on_step, **options):
+    def train(*arguments, on_step, **options):
         for number in range(1, 31):
-            on_step(Step(number, number / 30, 5.0, 1000.0, 1.0))
+            progress = Progress(Cursor(0), step=number, tokens=number)
+            report = StepReport(progress, 1.0, 5.0, 1.0, 1, 1, Verdict("apply"))
+            on_step(report, number / 30)
         assert [line.split("%")[0].strip() for line in said] == (
             [] if terminal else [str(10 * n) for n in range(1, 11)]
         )
 
-    monkeypatch.setattr("motherbird.train.loop.pretrain", pretrain)
+    monkeypatch.setattr("motherbird.train.loop.train", train)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    train = inspect.unwrap(module._train)  # without the check of types: this pretrain gives None
-    train(None, [], None, 0, 1.0, said.append)
+    # Unwrapped, because types are not checked then: this train returns None.
+    inspect.unwrap(module._train)(MaskedLM(toy), [], small_tokenizer, 0, 1.0, said.append)
 
 
 def test_the_folder(demo):
@@ -115,8 +121,8 @@ def test_the_other_commands_work_on_it(demo, motherbird, tmp_path):
 
 def test_the_masked_lm_is_the_same_in_transformers(demo):
     transformers = pytest.importorskip("transformers")
+    from motherbird import MaskedLM as FillMask
     from motherbird import tokenizer
-    from motherbird.nn import MaskedLM
 
     folder, _, _ = demo
     text = "def __init__([MASK], name):"
@@ -127,7 +133,7 @@ def test_the_masked_lm_is_the_same_in_transformers(demo):
     place = inputs["input_ids"][0].tolist().index(words.mask_token_id)
     wanted = theirs(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     best = wanted.logits[0, place].softmax(-1).topk(5)
-    (ours,) = MaskedLM.load(folder).fill(text, 5)
+    (ours,) = FillMask.load(folder).fill(text, 5)
     assert [c.token_id for c in ours] == best.indices.tolist()
     assert [c.probability for c in ours] == pytest.approx(best.values.tolist(), rel=1e-3)
 
@@ -152,7 +158,7 @@ def test_it_replaces_its_own_folder(demo, sources, motherbird, tmp_path, tree):
     assert set(after) == set(before)
     assert after["model.safetensors"] != before["model.safetensors"]
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
-    # Of one's own text it asks with words from that text, and it says how to go on.
+    # For the user's own text the questions are words from it.
     assert f'motherbird fill-mask "import [MASK]" --model {out}' in said
     assert said.count("\n      0.") >= 9  # three searches of three hits
 
@@ -195,7 +201,7 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
 def test_a_folder_made_by_another_command_is_not_replaced_lightly(
     motherbird, sources, tmp_path, tree, model
 ):
-    """A model that somebody saved is no demo's to throw away."""
+    """A demo does not replace a model."""
     shutil.copytree(model, tmp_path / "mine")
     before = tree(tmp_path)
     refused(motherbird, "mine", "--text", sources, "--out", tmp_path / "mine")
@@ -204,7 +210,7 @@ def test_a_folder_made_by_another_command_is_not_replaced_lightly(
 
 def test_the_output_inside_the_text(motherbird, sources, monkeypatch, tree):
     before = tree(sources)
-    monkeypatch.chdir(sources)  # as a user does: motherbird demo --text .
+    monkeypatch.chdir(sources)  # as with motherbird demo --text .
     refused(motherbird, "inside the input.*--out", "--text", ".")
     refused(motherbird, "inside the input", "--text", sources, "--out", sources)
     assert tree(sources) == before

@@ -1,4 +1,4 @@
-"""The demo as it is installed: three minutes, and what they must bring."""
+"""The demo with its defaults: what three minutes have to achieve."""
 
 import json
 import subprocess

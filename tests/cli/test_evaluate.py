@@ -1,4 +1,4 @@
-"""The command `evaluate`: a table, JSON, and what it refuses."""
+"""The command `evaluate lm`: a table, JSON, and errors."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from motherbird.data.prepare import prepare
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, small_tokenizer):
-    """A prepared set of which a good part is held out."""
+    """A dataset with a large held-out part."""
     home = tmp_path_factory.mktemp("evaluate")
     (home / "text").mkdir()
     for number in range(40):
@@ -19,7 +19,7 @@ def data(tmp_path_factory, small_tokenizer):
 
 
 def test_a_table_with_a_line_for_each_source(motherbird, data, model):
-    found = motherbird("evaluate", "--model", model, "--data", data, "--seq-len", 64)
+    found = motherbird("evaluate", "lm", "--model", model, "--data", data, "--seq-len", 64)
     lines = found.done().out.splitlines()
     assert lines[0].split() == ["source", "loss", "gain", "accuracy", "masked"]
     assert len(lines) == 3 and lines[-1].startswith("all ")
@@ -27,7 +27,7 @@ def test_a_table_with_a_line_for_each_source(motherbird, data, model):
 
 def test_json(motherbird, data, model):
     report = motherbird(
-        "evaluate", "--model", model, "--data", data, "--seq-len", 128,
+        "evaluate", "lm", "--model", model, "--data", data, "--seq-len", 128,
         "--masking", 0.3, "--json",
     ).done().json  # fmt: skip
     assert report["masking"] == 0.3 and report["seq_len"] == 128
@@ -48,4 +48,9 @@ def test_json(motherbird, data, model):
 )
 def test_refused(motherbird, data, model, options, says):
     given = ["--model", model, "--data", data, "--seq-len", 64, *options]
-    motherbird("evaluate", *given).refused(says)
+    motherbird("evaluate", "lm", *given).refused(says)
+
+
+def test_the_command_of_version_0_1_gets_a_hint(motherbird, data, model):
+    says = "No such option.*--model.*use motherbird evaluate lm"
+    motherbird("evaluate", "--model", model, "--data", data).refused(says)

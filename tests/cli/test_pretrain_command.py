@@ -1,4 +1,4 @@
-"""The command: a run in slices, what it prints, and every mistake in one line."""
+"""The command: a run in several processes, its output, and errors in one line."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_a_dry_run_writes_nothing(smoke, motherbird, tree, tmp_path, documented,
     ],
 )
 def test_every_recipe_takes_two_steps(name, changes, data, motherbird, model, tmp_path):
-    """With geometry and batch shrunk; the length stays the recipe's own."""
+    """With a smaller model and batch, and the recipe's row lengths."""
     last = 3 if name in ("large.toml", "nano.toml") else 2
     changes = [
         *SMALL,
@@ -127,7 +127,7 @@ def test_a_signal_saves_and_says_so(number, code, smoke, tmp_path):
     assert process.returncode == code, err
     last = err.strip().splitlines()[-1]
     assert last.startswith(f"error: stopped by {number.name}, saved at step {step}: ")
-    assert "the same command goes on" in last
+    assert "the same command resumes" in last
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_mistakes_are_refused_before_work(more, says, smoke, motherbird, tree, t
 def test_the_output_is_checked(smoke, motherbird, data, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
-    motherbird(*smoke).refused("holds 'mine.txt' and is no run")
+    motherbird(*smoke).refused("contains 'mine.txt' and is not a run")
     smoke[smoke.index("--out") + 1] = data / "run"
     motherbird(*smoke).refused("inside the input")
     del smoke[smoke.index("--out") : smoke.index("--out") + 2]

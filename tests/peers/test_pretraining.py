@@ -1,9 +1,9 @@
-"""The same learning as transformers: two loss curves, equal at every step.
+"""Parity with transformers: two loss curves, equal at every step.
 
 One side is `pretrain` itself and its log.jsonl. The other is a plain loop over transformers: the
-same rows and masks, every document a row of a padded batch, torch-optimi's StableAdamW by itself,
-and the learning rate from a formula of its own. Weights of a large scale and a high rate make
-mistakes visible: the controls make one each.
+same rows and masks, every document a row of a padded batch, torch-optimi's StableAdamW, and a
+separate formula for the learning rate. Large initial weights and a high rate make mistakes visible;
+each control makes one.
 """
 
 import json
@@ -34,7 +34,7 @@ REPORT = Path(__file__).parents[2] / "benchmarks" / "parity_pretraining.json"
 
 
 def recipe_of(geometry: Geometry, steps: int, seq_len: int, rows: int, lr: float) -> Recipe:
-    """A run of one phase with a rise, a plateau and a fall; float32, all dropout 0."""
+    """A run of one phase with warm-up, constant rate and decay; float32, without dropout."""
     tokens = steps * rows * seq_len
     phase = Phase(
         "only", tokens, seq_len, rows, warm_up=tokens // 10, decay=tokens // 2, final=0.01
@@ -50,7 +50,7 @@ def recipe_of(geometry: Geometry, steps: int, seq_len: int, rows: int, lr: float
 
 
 def write_documents(texts: list[str], path: Path) -> None:
-    """One paragraph of a text, then two, up to eight: documents of all lengths."""
+    """Write documents of one to eight paragraphs."""
     with path.open("w", encoding="utf-8") as file:
         for text in texts:
             paragraphs = iter(text.split("\n\n"))
@@ -63,7 +63,7 @@ def write_documents(texts: list[str], path: Path) -> None:
 
 @dataclass
 class Ours:
-    """What `pretrain` did, and what its peer needs to do the same."""
+    """The result of `pretrain`, and what the other loop needs to do the same."""
 
     recipe: Recipe
     prepared: PreparedDataset
@@ -72,20 +72,20 @@ class Ours:
 
 
 def train_ours(recipe: Recipe, prepared: PreparedDataset, folder: Path) -> Ours:
-    """A whole run; its log, and the weights that it began with as transformers reads them."""
+    """Train a whole run, and save its initial weights for transformers."""
     torch.set_num_threads(1)
     run = folder / "run"
     pretrain(recipe, prepared.directory, run)
     lines = run_log.read(run)
     assert [line["step"] for line in lines] == list(range(1, recipe.steps() + 1))
     assert all(line["verdict"] == "apply" for line in lines)
-    init_weights.of_run(run, 0)[0].save(folder / "weights")
+    init_weights.model_of_run(run, 0)[0].save(folder / "weights")
     return Ours(recipe, prepared, folder / "weights", [line["loss"] for line in lines])
 
 
 @dataclass
 class Mistake:
-    """What the peer's loop does otherwise; nothing as it stands."""
+    """What the other loop does differently; nothing by default."""
 
     theta: float | None = None
     window: int = 0
@@ -96,7 +96,7 @@ class Mistake:
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """The trapezoid, by itself: a linear rise, the peak, and a fall by 1 - sqrt."""
+    """The trapezoid again: a linear warm-up, the peak, and a 1 - sqrt decay."""
     [phase] = recipe.phases
     tokens = step * phase.rows * phase.seq_len
     fallen = max(0.0, (tokens - phase.tokens + phase.decay) / phase.decay)
@@ -118,7 +118,7 @@ def model_of(ours: Ours, mistake: Mistake) -> torch.nn.Module:
 
 
 def train_theirs(ours: Ours, mistake: Mistake = Mistake(), steps: int | None = None) -> list[float]:  # noqa: B008
-    """Losses of the plain loop."""
+    """Return the losses of the plain loop."""
     torch.set_num_threads(1)
     [phase], train = ours.recipe.phases, ours.recipe.train
     model = model_of(ours, mistake)
@@ -166,7 +166,7 @@ def train_theirs(ours: Ours, mistake: Mistake = Mistake(), steps: int | None = N
 
 
 def apart(one: list[float], other: list[float]) -> float:
-    """The largest relative difference of two curves, as far as the shorter goes."""
+    """Return the largest relative difference of two curves, up to the end of the shorter."""
     return max(abs(a - b) / b for a, b in zip(one, other, strict=False))
 
 
@@ -187,7 +187,7 @@ def test_the_same_curve(small):
     theirs = train_theirs(small)
     assert len(theirs) == len(small.losses) == 30
     assert apart(small.losses, theirs) <= SAME
-    assert small.losses[-1] < small.losses[0] - 0.5  # it learns: a curve of no change proves little
+    assert small.losses[-1] < small.losses[0] - 0.5  # it learns, so the comparison means something
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run of seconds that has all that a long one has, and children that may be killed."""
+"""Fixtures: a run of a few seconds with all features, and child processes that may be killed."""
 
 import itertools
 import json as json_module
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/reliability_state.js
 
 @pytest.fixture(scope="session")
 def smoke_set(small_tokenizer, tmp_path_factory) -> Path:
-    """Some 20 modules of the standard library for rows of 64 and 256 tokens, a tenth held out."""
+    """About 20 modules of the standard library, for rows of 64 and 256 tokens, a tenth held out."""
     from motherbird.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("smoke")
@@ -63,20 +63,20 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def tiny_bfloat16(tiny):
-    """`tiny` with products in bfloat16."""
+    """`tiny` with matrix products in bfloat16."""
     return replace(tiny, train=replace(tiny.train, dtype="bfloat16"))
 
 
 @pytest.fixture(scope="session")
 def train() -> Callable[..., Any]:
-    """train(recipe, data, out, steps=None, threads=1, ...) is `pretrain` up to its end or steps."""
-    from motherbird.train.pretrain import Slice, pretrain
+    """train(recipe, data, out, steps=None, threads=1, ...) calls `pretrain`."""
+    from motherbird.train.pretrain import pretrain
 
     def run(recipe, data, out, steps=None, threads=1, **more):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return pretrain(recipe, Path(data), Path(out), part=Slice(steps=steps), **more)
+            return pretrain(recipe, Path(data), Path(out), max_steps=steps, **more)
         finally:
             torch.set_num_threads(before)
 
@@ -84,14 +84,14 @@ def train() -> Callable[..., Any]:
 
 
 class Child:
-    """A process of its own that calls function(talk); what it returns or raises is the `result`.
+    """A child process that calls function(talk); `result` returns its result or raises its error.
 
     `talk` and the parent's `ours` are two ends of a socket.
     """
 
     def __init__(self, function: Callable[[socket.socket], Any]) -> None:
         self.ours, theirs = socket.socketpair()
-        with warnings.catch_warnings():  # threads of torch are not used in the child
+        with warnings.catch_warnings():  # the child does not use torch's threads
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid:
@@ -115,7 +115,7 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float = 60.0) -> int:
-        """The exit status as `subprocess` has it."""
+        """Return the exit status as `subprocess` does."""
         end = time.monotonic() + seconds
         while self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -131,7 +131,7 @@ class Child:
         return self.code
 
     def result(self, seconds: float = 60.0) -> Any:
-        """What the function returned; what it raised is raised."""
+        """Return the function's result, or raise its error."""
         code = self.wait(seconds)
         assert code == 0, f"the child ended with {code}"
         data = b""
@@ -145,7 +145,7 @@ class Child:
 
 @pytest.fixture
 def forked():
-    """forked(function) is a `Child` at work; whichever is left at the end of the test is killed."""
+    """forked(function) starts a `Child`; those still running at the end of the test are killed."""
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
     children = []
@@ -164,9 +164,9 @@ def forked():
 
 @pytest.fixture
 def forked_ranks(forked):
-    """forked_ranks(size, function) are children that meet as ranks, each with function(rank, talk).
+    """forked_ranks(size, function) starts ranks as children; each calls function(rank, talk).
 
-    They start in no time, nothing but they themselves ends them, and each may be changed alone.
+    They start fast, no launcher ends them, and each can be patched separately.
     """
 
     def start(size: int, function: Callable[[int, socket.socket], Any]) -> list[Child]:
@@ -190,7 +190,7 @@ def forked_ranks(forked):
 
 @pytest.fixture
 def upon():
-    """upon(owner, name, number, act): in a child, act() where a function is called so often."""
+    """upon(owner, name, number, act): in a child, call act() at a certain call of a function."""
 
     def arm(owner: Any, name: str, number: int, act: Callable[[], None]) -> None:
         real, calls = getattr(owner, name), itertools.count(1)
@@ -207,13 +207,13 @@ def upon():
 
 @pytest.fixture
 def watch(monkeypatch):
-    """watch(function) sets `disk.watch` until the end of the test; None takes it away."""
+    """watch(function) sets `disk.watch` until the end of the test; None removes it."""
     return lambda function: monkeypatch.setattr("motherbird.disk.watch", function)
 
 
 @pytest.fixture
 def reached():
-    """reached(row, **counts) writes what a slow test has done to benchmarks/; others do not."""
+    """reached(row, **counts) records the counts of a slow test in benchmarks/."""
 
     def write(row: str, **counts: Any) -> None:
         known = json_module.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -225,10 +225,7 @@ def reached():
 
 @pytest.fixture
 def unchecked():
-    """No shapes and types are checked while a test repeats what others have run with checks.
-
-    The checks take four fifths of a toy's step.
-    """
+    """Disable the checks of shapes and types, which take four fifths of a toy model's step."""
     import jaxtyping
 
     jaxtyping.config.update("jaxtyping_disable", True)

@@ -1,4 +1,4 @@
-"""What a run will take, and that one which does not fit is refused before its first step."""
+"""Estimates of runs, and runs that do not fit are refused before their first step."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ def recipe():
 
 
 def test_a_plan(tiny, smoke_set):
-    found = cost.plan(tiny, smoke_set, None)
+    found = cost.estimate(tiny, smoke_set, None)
     assert found["steps"] == tiny.steps() == sum(p["steps"] for p in found["phases"])
     assert found["tokens"] == sum(p.tokens for p in tiny.phases)
     assert all(p["tokens_per_s"] > 0 and p["epochs"] > 0 for p in found["phases"])
@@ -33,7 +33,7 @@ def test_the_checkpoint_is_as_large_as_was_said(tiny, smoke_set, train, tmp_path
     train(tiny, smoke_set, tmp_path / "run", steps=2)
     size = (state.newest(tmp_path / "run").directory / state.TENSORS).stat().st_size
     assert size == pytest.approx(
-        cost.plan(tiny, smoke_set, None, measure=False)["checkpoint"], rel=0.05
+        cost.estimate(tiny, smoke_set, None, measure=False)["checkpoint"], rel=0.05
     )
 
 
@@ -60,11 +60,11 @@ def test_what_does_not_fit_on_the_disk_is_refused(recipe, small_tokenizer, monke
 
 def test_more_of_anything_needs_more(recipe, small_tokenizer):
     config = recipe.model.config(small_tokenizer)
-    least = cost.needs(recipe, config, CPU, 1).memory
+    least = cost.memory(recipe, config, CPU, 1)["total"]
     more_tokens = replace(recipe, train=replace(recipe.train, micro_tokens=16384))
-    assert cost.needs(recipe, config, CPU, 2).memory > least
-    assert cost.needs(more_tokens, config, CPU, 1).memory > least
-    assert cost.needs(recipe, replace(config, num_hidden_layers=20), CPU, 1).memory > least
+    assert cost.memory(recipe, config, CPU, 2)["total"] > least
+    assert cost.memory(more_tokens, config, CPU, 1)["total"] > least
+    assert cost.memory(recipe, replace(config, num_hidden_layers=20), CPU, 1)["total"] > least
 
 
 def test_a_run_that_does_not_fit_leaves_nothing(tiny, smoke_set, train, monkeypatch, tmp_path):

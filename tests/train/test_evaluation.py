@@ -1,4 +1,4 @@
-"""Evaluation on held-out rows: the model's own loss there, alike every time."""
+"""Evaluation on held-out rows gives the model's loss, the same every time."""
 
 import math
 from dataclasses import replace
@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird import MaskedLM
 from motherbird.core import tokenizer
 from motherbird.data.loader import RowFilter
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
 from motherbird.errors import InputError
+from motherbird.nn import MaskedLM
 from motherbird.train import run_log
-from motherbird.train.distributed import World
-from motherbird.train.evaluation import HeldOut, by_source
-from motherbird.train.gradients import side_by_side
-from motherbird.train.loop import unigram_entropy
+from motherbird.train.evaluation import (
+    evaluate,
+    evaluate_by_source,
+    held_out_batches,
+    unigram_entropy,
+)
 
-CPU = torch.device("cpu")
 HELD_OUT = RowFilter(64, held_out=True)
 
 
@@ -29,21 +30,20 @@ def model(tiny, smoke_set):
     return MaskedLM(tiny.model.config(PreparedDataset(smoke_set).tokenizer))
 
 
-def figures(held_out, model, threads=1):
+def figures(batches, model, threads=1):
     torch.set_num_threads(threads)
-    with side_by_side(CPU) as pool:
-        return held_out.evaluate(model, torch.float32, pool, World(0, 1, CPU))
+    return evaluate(model, batches)
 
 
 def test_loss_and_accuracy_are_the_models(model, smoke_set):
-    held_out = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 6, 2, 0.15)
-    assert len(held_out.batches) == 3
+    held_out = held_out_batches(PreparedDataset(smoke_set), HELD_OUT, 6, 2, 0.15)
+    assert len(held_out) == 3
     model.train()
     found = figures(held_out, model)
     assert model.training
     model.eval()
     loss = right = masked = 0.0
-    for batch in held_out.batches:
+    for batch in held_out:
         with torch.no_grad():
             logits = model(batch.packed, batch.positions)
             loss += float(model.loss(batch.packed, batch.positions, batch.targets))
@@ -51,29 +51,29 @@ def test_loss_and_accuracy_are_the_models(model, smoke_set):
         masked += len(batch.positions)
     assert found.masked == masked and found.accuracy == pytest.approx(right / masked)
     assert found.loss == pytest.approx(loss / masked, rel=1e-6)
-    tokens = sum(len(batch.packed.ids) for batch in held_out.batches)
+    tokens = sum(len(batch.packed.ids) for batch in held_out)
     assert 0.08 < masked / tokens < 0.2
 
 
 def test_threads_and_repetition_change_nothing(model, smoke_set):
-    held_out = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
-    again = HeldOut(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
+    held_out = held_out_batches(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
+    again = held_out_batches(PreparedDataset(smoke_set), HELD_OUT, 7, 2, 0.15)
     assert figures(held_out, model) == figures(again, model) == figures(held_out, model, 2)
 
 
 def test_nothing_held_out_is_no_evaluation(tiny, smoke_set, train, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
-    assert not HeldOut(PreparedDataset(tmp_path / "set"), HELD_OUT, 6, 2, 0.15)
+    assert not held_out_batches(PreparedDataset(tmp_path / "set"), HELD_OUT, 6, 2, 0.15)
     train(replace(tiny, evaluate=replace(tiny.evaluate, every=1)), tmp_path / "set",
           tmp_path / "run", steps=2)  # fmt: skip
     assert all("evaluation" not in line for line in run_log.read(tmp_path / "run"))
 
 
-def test_by_source_counts_what_is_there(model, smoke_set):
+def test_evaluate_by_source_counts_what_is_there(model, smoke_set):
     prepared = PreparedDataset(smoke_set)
     model.model.tokenizer = prepared.tokenizer
-    found = dict(by_source(model, prepared, 64, tokens=10**6, rate=0.15))
+    found = dict(evaluate_by_source(model, prepared, 64, tokens=10**6, rate=0.15))
     names = [name for name, about in prepared.about.sources.items() if about.held_out]
     assert list(found) == [*names, "all"]
     ids, _, _ = prepared.rows(64, held_out=True).gather(
@@ -84,19 +84,21 @@ def test_by_source_counts_what_is_there(model, smoke_set):
     assert every.unigram == pytest.approx(unigram_entropy([text], []))
     assert every.bytes_a_token == len(prepared.tokenizer.decode(text).encode()) / len(text)
     assert every.nats_a_byte == every.loss / every.bytes_a_token
-    # Untrained: about as good as a guess among all entries, and the parts make up the whole.
+    # Untrained, so the loss is about that of a uniform distribution over the vocabulary.
     assert every.loss == pytest.approx(math.log(model.model.config.vocab_size), abs=1.0)
     assert 0.08 < every.masked / len(text) < 0.2
 
 
 def test_another_tokenizer_is_refused(model, smoke_set):
     model.model.tokenizer = tokenizer.train([" ".join(map(str, range(5000)))], 384)
-    with pytest.raises(InputError, match="tokenizer is not the set's"):
-        list(by_source(model, PreparedDataset(smoke_set), 64, tokens=100, rate=0.15))
+    with pytest.raises(InputError, match="tokenizer is not the dataset's"):
+        list(evaluate_by_source(model, PreparedDataset(smoke_set), 64, tokens=100, rate=0.15))
 
 
 def test_nothing_held_out_is_refused(model, smoke_set, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
     with pytest.raises(InputError, match="nothing is held out"):
-        list(by_source(model, PreparedDataset(tmp_path / "set"), 64, tokens=100, rate=0.15))
+        list(
+            evaluate_by_source(model, PreparedDataset(tmp_path / "set"), 64, tokens=100, rate=0.15)
+        )

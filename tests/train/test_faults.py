@@ -1,4 +1,4 @@
-"""Whole runs under faults: killed, refused, without a disk; what comes of it is always the same."""
+"""Whole runs with faults (kills, refused writes, a lost disk) give the same result."""
 
 import ctypes
 import errno
@@ -18,7 +18,7 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError, OutputExistsError
-from motherbird.train import run_log, state
+from motherbird.train import run_info, run_log, state
 from motherbird.train.state import TENSORS
 
 pytestmark = [
@@ -26,17 +26,17 @@ pytestmark = [
     pytest.mark.usefixtures("unchecked"),
 ]
 
-COUNTS = {  # of each row of reliability.md: in the default suite, and behind slow
+COUNTS = {  # by row of reliability.md: in the default suite, and in the slow one
     "R4 kills": (10, 1000),
     "R12 pairs": (5, 200),
-    "R13": (1, 5),  # of each of six faults
+    "R13": (1, 5),  # for each of six faults
 }
-# Behind which the output of row 13 is lost: between saves, and with three saves still to come.
+# After these the output of row 13 is lost: between checkpoints, with three still to come.
 STEPS = (4, 5, 8, 11, 14)
 
 
 def both(name: str) -> Any:
-    """A test for either count of a row."""
+    """Parametrize a test with both counts of a row."""
     few, many = COUNTS[name]
     return pytest.mark.parametrize(
         "count", [few, pytest.param(many, marks=pytest.mark.slow)], ids=str
@@ -45,7 +45,7 @@ def both(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run comes to: the digest of its last state, and its log without times."""
+    """The result of a run: the digest of its last checkpoint, and its log without times."""
 
     sha256: str
     log: list[dict[str, Any]]
@@ -72,7 +72,7 @@ def tree(home: Path) -> set[str]:
 
 @pytest.fixture(scope="session")
 def whole(tiny, tiny_bfloat16, smoke_set, train, tmp_path_factory) -> dict[str, Result]:
-    """Results of runs that were never stopped, by the type of their products."""
+    """Results of runs that were never stopped, by dtype."""
     found = {}
     for recipe in (tiny, tiny_bfloat16):
         out = tmp_path_factory.mktemp("whole") / "run"
@@ -84,15 +84,15 @@ def whole(tiny, tiny_bfloat16, smoke_set, train, tmp_path_factory) -> dict[str, 
 
 
 def at_step(number: int, act: Any, saved: Path | None = None) -> dict[str, Any]:
-    """Arguments of a run in which something happens behind a step, and behind a save of `tiny`."""
+    """Arguments of a run that calls `act` after a step, and after a checkpoint of `tiny`."""
 
-    def on_tick(tick):
-        if tick.step.number == number:
+    def on_step(report):
+        if report.number == number:
             while saved and not state.folder(saved, last_save(number)).exists():
-                time.sleep(0.001)  # it goes on in the background
+                time.sleep(0.001)  # written in the background
             act()
 
-    return {"on_tick": on_tick}
+    return {"on_step": on_step}
 
 
 # --- R4 (a): killed
@@ -100,14 +100,14 @@ def at_step(number: int, act: Any, saved: Path | None = None) -> dict[str, Any]:
 
 @dataclass
 class Killed:
-    """A chain of processes of one run, each killed somewhere."""
+    """Processes of one run, each killed at some point."""
 
     kills: int = 0
     in_a_save: int = 0
 
 
 def chain(recipe, data, out, train, forked, chance, kills) -> Killed:
-    """Start a run, kill it, go on with it, and so on; in the end it is left to finish."""
+    """Start a run, kill and resume it several times, and let it finish."""
     done, tries = Killed(), 0
     while done.kills < kills and tries < 3 * kills:
         tries += 1
@@ -137,18 +137,22 @@ def chain(recipe, data, out, train, forked, chance, kills) -> Killed:
             done.kills += 1
             done.in_a_save += inside
         check_after_a_kill(out, recipe.save.every)
-        if (out / state.RUN).is_file() and (found := state.newest(out)) and found.progress.finished:
+        if (
+            (out / run_info.FILE).is_file()
+            and (found := state.newest(out))
+            and found.progress.finished
+        ):
             break
     forked(lambda talk: train(recipe, data, out) and None).result()
     return done
 
 
 def check_after_a_kill(out: Path, every: int) -> None:
-    """Nothing torn is listed, and no more is lost than since the last save that was reported."""
+    """No incomplete checkpoint is listed, and no reported checkpoint is lost."""
     for step in state.steps(out):
         state.read(state.folder(out, step))
     lines, found = run_log.read(out), state.newest(out)
-    if lines:  # the save behind the last but one has been waited for
+    if lines:  # the run waited for the checkpoint before the last one
         last = lines[-1]["step"]
         assert found is not None or last < 2 * every
         assert found is None or found.progress.step >= last - 2 * every
@@ -176,7 +180,7 @@ def test_killed_and_gone_on_with_it_is_the_same(
 def test_killed_right_behind_a_save_the_log_has_its_line(
     tiny, smoke_set, train, forked, tmp_path, whole
 ):
-    """However slow the log is: a state that is saved is of steps that were written down."""
+    """The steps of a checkpoint are in the log, however slow it is."""
     out, step = tmp_path / "run", 12
 
     def process(talk):
@@ -234,7 +238,7 @@ def test_a_second_writer_is_refused(tiny, smoke_set, train, forked, tmp_path, wh
     assert tree(out) == before
     child.ours.sendall(b"?")
     child.result()
-    assert result(out) == whole["float32"]  # who was first has not noticed
+    assert result(out) == whole["float32"]  # the first one has not noticed
 
 
 def test_behind_a_killed_writer_the_next_one_works(tiny, smoke_set, train, forked, tmp_path, whole):
@@ -256,7 +260,7 @@ def test_behind_a_killed_writer_the_next_one_works(tiny, smoke_set, train, forke
 
 
 @both("R12 pairs")
-@pytest.mark.usefixtures("whole")  # has imported all that a run needs
+@pytest.mark.usefixtures("whole")  # has imported everything that a run needs
 def test_of_two_that_start_together_one_is_refused(
     count, tiny, smoke_set, train, forked, tmp_path, reached
 ):
@@ -351,7 +355,7 @@ def test_an_empty_output_will_do(tiny, smoke_set, train, tmp_path):
 
 
 def without_rights() -> None:
-    """In a child: give up what lets root write where no one may."""
+    """In a child: drop the privileges that let root write everywhere."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     if ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()):
         raise OSError("capset failed")
@@ -403,7 +407,7 @@ def test_an_output_that_may_not_be_written_any_more(
 
 
 def last_save(step: int) -> int:
-    """Of `tiny`, up to a step between two."""
+    """Steps of `tiny` until a step between two checkpoints."""
     return step // 3 * 3
 
 
@@ -413,7 +417,7 @@ def reached_13(what: str, count: int, reached: Any) -> None:
 
 
 def mount_over(home: Path, inside: Path) -> None:
-    """Show a folder at the place of another."""
+    """Mount a directory over another one."""
     inside.mkdir()
     if os.name == "nt" or os.geteuid() or not shutil.which("mount"):
         pytest.skip("needs to be root, to mount a folder")
@@ -464,7 +468,7 @@ def test_an_output_that_vanishes(
 def test_another_folder_to_work_in(
     count, tiny, smoke_set, train, tmp_path, monkeypatch, whole, reached
 ):
-    """A relative path is meant from where the run began."""
+    """A relative path is resolved where the run began."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     for step in STEPS[:count]:
@@ -503,11 +507,11 @@ def test_nothing_is_written_beside_the_output(tiny, smoke_set, train, forked, tm
     assert [p for p in opened if not Path(p).is_relative_to(out)] == []
 
 
-# --- saves that fail in a run
+# --- checkpoints that cannot be written
 
 
 def failing(*steps: int, name: str = "", code: int = errno.ENOSPC) -> Any:
-    """A disk that fails while some steps are saved."""
+    """A disk that fails while the checkpoints of some steps are written."""
 
     def watch(when, primitive, path, detail):
         about = str(path) + (str(detail) if primitive == "rename" else "")
@@ -529,13 +533,13 @@ def test_a_save_that_fails_changes_nothing(
     assert state.steps(out) == [26, 24, 21, 18, 12, 9, 3, 0]
     assert result(out) == whole["float32"]
     assert events(out).count("save failed") == 2
-    assert "step-00000006" in caplog.text and "was not saved" in caplog.text
+    assert "step-00000006" in caplog.text and "was not written" in caplog.text
 
 
 def test_without_its_first_save_a_run_does_not_begin(
     tiny, smoke_set, train, watch, tmp_path, whole
 ):
-    """With steps logged and nothing saved, it could never go on."""
+    """Without its first checkpoint a run could not resume."""
     out = tmp_path / "run"
     watch(failing(0))
     with pytest.raises(OSError, match="step-00000000"):
@@ -576,7 +580,7 @@ def test_a_last_save_that_fails_is_an_error(name, tiny, smoke_set, train, watch,
 
 
 def test_the_last_save_of_a_part_that_fails_is_an_error(tiny, smoke_set, train, watch, tmp_path):
-    """Also where it is the one that a step has begun."""
+    """Also if the last step has started to write it."""
     out = tmp_path / "run"
     for steps, step, left in ((3, 3, 0), (4, 4, 3)):
         watch(failing(step))
@@ -612,7 +616,7 @@ def test_retention_that_fails_does_not_stop_a_run(tiny, smoke_set, train, watch,
 
 
 def test_retention_keeps_the_last_state_that_lasts(tiny, smoke_set, train, watch, tmp_path):
-    """Where the newest could not be synced, the one before it is all there is."""
+    """If the newest could not be synced, only the one before it exists."""
     out = tmp_path / "run"
     recipe = replace(tiny, save=replace(tiny.save, keep=1))
 

@@ -1,18 +1,18 @@
-"""Where weights come from: chance, a smaller run, a checkpoint of the family, new tokens."""
+"""Initial weights: random, from a smaller run, from a checkpoint, and for new tokens."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from motherbird import MaskedLM
 from motherbird.core import tokenizer as tokenizers
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
 from motherbird.errors import InputError
+from motherbird.nn import MaskedLM
 from motherbird.nn.init import tile
 from motherbird.train import run_log, state
-from motherbird.train.init_weights import added_ids, grown, load, of_run
+from motherbird.train.init_weights import added_ids, extended_weights, load, model_of_run
 from motherbird.train.recipe import Geometry, Init
 
 
@@ -31,7 +31,7 @@ def small_run(tiny, smoke_set, train, tmp_path_factory):
 def test_the_seed_makes_the_weights(tiny, smoke_set, train, tmp_path):
     hashes = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        torch.manual_seed(len(hashes))  # whatever state torch is in
+        torch.manual_seed(len(hashes))  # whatever the state of torch's generator
         before = torch.get_rng_state()
         recipe = replace(tiny, seed=seed, save=replace(tiny.save, every=0))
         train(recipe, smoke_set, tmp_path / name, steps=1)
@@ -46,8 +46,8 @@ def test_a_larger_model_is_tiled_from_a_run(tiny, small_run, smoke_set, train, t
         intermediate_size=64,
     )  # fmt: skip
     train(recipe, smoke_set, tmp_path / "large", steps=1)
-    large = of_run(tmp_path / "large", 0)[0]
-    smaller = of_run(small_run)[0]
+    large = model_of_run(tmp_path / "large", 0)[0]
+    smaller = model_of_run(small_run)[0]
     wanted = MaskedLM(large.model.config)
     tile(smaller, wanted, smaller.model.config, large.model.config)
     for name, tensor in wanted.state_dict().items():
@@ -56,7 +56,7 @@ def test_a_larger_model_is_tiled_from_a_run(tiny, small_run, smoke_set, train, t
 
 def test_a_run_goes_on_from_another_with_its_weights(tiny, small_run, smoke_set, train, tmp_path):
     train(from_(tiny, small_run), smoke_set, tmp_path / "next", steps=1)
-    before, after = of_run(small_run)[0], of_run(tmp_path / "next", 0)[0]
+    before, after = model_of_run(small_run)[0], model_of_run(tmp_path / "next", 0)[0]
     for name, tensor in before.state_dict().items():
         assert torch.equal(tensor, after.state_dict()[name])
 
@@ -64,19 +64,19 @@ def test_a_run_goes_on_from_another_with_its_weights(tiny, small_run, smoke_set,
 def test_a_hugging_face_folder_goes_on(
     tiny, small_run, small_tokenizer, smoke_set, train, tmp_path
 ):
-    model = of_run(small_run)[0]
+    model = model_of_run(small_run)[0]
     model.save(tmp_path / "hf", tokenizer=small_tokenizer)
     recipe = replace(from_(tiny, tmp_path / "hf"), model=Geometry(dropout=0.0))
     train(recipe, smoke_set, tmp_path / "run", steps=1)
-    begun = of_run(tmp_path / "run", 0)[0]
-    assert begun.model.config.hidden_size == 32  # of the folder: no preset is named
+    begun = model_of_run(tmp_path / "run", 0)[0]
+    assert begun.model.config.hidden_size == 32  # of the directory, because no preset is given
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, begun.state_dict()[name])
 
 
 @pytest.fixture
 def added(small_tokenizer):
-    """The small tokenizer with two tokens more."""
+    """The small tokenizer with two more tokens."""
     more = tokenizers.Tokenizer(
         type(small_tokenizer.backend).from_str(small_tokenizer.backend.to_str()),
         dict(small_tokenizer.special),
@@ -88,13 +88,13 @@ def added(small_tokenizer):
 def test_new_tokens_begin_as_the_mean_of_their_pieces(
     tiny, small_run, small_tokenizer, added, smoke_set, train, tmp_path
 ):
-    model = of_run(small_run)[0]
+    model = model_of_run(small_run)[0]
     model.save(tmp_path / "hf", tokenizer=small_tokenizer)
     added.save(tmp_path / "tokenizer")
     prepare(smoke_set.parent / "library", tmp_path / "tokenizer", tmp_path / "set", [64, 256])
     recipe = replace(from_(tiny, tmp_path / "hf"), model=Geometry(dropout=0.0))
     train(recipe, tmp_path / "set", tmp_path / "run", steps=2)
-    begun = of_run(tmp_path / "run", 0)[0]
+    begun = model_of_run(tmp_path / "run", 0)[0]
     assert begun.model.config.vocab_size == 1088  # the next multiple of 64
     old = model.model.embeddings.tok_embeddings.weight
     new = begun.model.embeddings.tok_embeddings.weight
@@ -106,12 +106,12 @@ def test_new_tokens_begin_as_the_mean_of_their_pieces(
 
 
 def test_what_an_id_means_must_not_change(small_run, small_tokenizer, added, tmp_path, prose):
-    model = of_run(small_run)[0]
+    model = model_of_run(small_run)[0]
     model.save(tmp_path / "hf", tokenizer=small_tokenizer)
     trained = load(str(tmp_path / "hf"))
     assert added_ids(trained, small_tokenizer) == []
     assert added_ids(trained, added) == [1024, 1025]
-    assert set(grown(trained, small_tokenizer, 1024)) == set(model.state_dict())
+    assert set(extended_weights(trained, small_tokenizer, 1024)) == set(model.state_dict())
     other = tokenizers.train(prose[1:], 1024)
     with pytest.raises(InputError, match=r"id \d+ is .* in the data and .* in the model"):
         added_ids(trained, other)

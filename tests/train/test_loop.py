@@ -4,7 +4,7 @@ import itertools
 import math
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,27 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from motherbird import InputError, MaskedLM, pack, unpack
+from motherbird import InputError
+from motherbird.data.loader import Cursor, MicroBatch
 from motherbird.data.packing import best_fit
-from motherbird.train.loop import (
-    DECAY_FROM,
-    WARM_UP,
-    batches,
-    cut,
-    evaluate,
-    learning_rate,
-    masked_lm_loss,
-    pretrain,
-    train,
-    unigram_entropy,
-)
+from motherbird.nn import MaskedLM, pack, unpack
+from motherbird.train.evaluation import evaluate, unigram_entropy
+from motherbird.train.in_memory import evaluation_batches, split, training_batches
+from motherbird.train.loop import train
+from motherbird.train.objectives.masked_lm import MaskedLMObjective
 
 CLS, SEP = 937, 938
 
 
 @pytest.fixture
 def model(toy):
-    """At this width the paper's initial scale of 0.02 would stay on a plateau for long."""
+    """At this width the paper's initial scale of 0.02 would hardly learn for long."""
     torch.manual_seed(0)
     return MaskedLM(replace(toy, initializer_range=32**-0.5))
 
@@ -45,7 +39,7 @@ def rows(count=16, length=12, distinct=40) -> list[list[int]]:
 
 @pytest.fixture
 def within_two_seconds():
-    """What would hang fails instead."""
+    """Fail instead of hanging."""
     if not hasattr(signal, "setitimer"):
         pytest.skip("needs a POSIX timer")
 
@@ -59,94 +53,90 @@ def within_two_seconds():
     signal.signal(signal.SIGALRM, before)
 
 
-# --- the schedule
-
-
-@pytest.mark.parametrize(
-    ("share", "wanted"),
-    [
-        (0.0, 0.0),
-        (0.015, 0.5),
-        (0.03, 1.0),
-        (0.3, 1.0),
-        (0.5, 1.0),
-        (0.625, 0.5),  # a quarter of the decay is over: 1 - sqrt(1/4)
-        (0.75, 1 - math.sqrt(0.5)),
-        (0.82, 0.2),  # 1 - sqrt(0.64)
-        (1.0, 0.0),
-        (1.5, 0.0),
-    ],
-)
-def test_learning_rate(share, wanted):
-    assert (WARM_UP, DECAY_FROM) == (0.03, 0.5)
-    assert learning_rate(share, 1.0) == pytest.approx(wanted)
-    assert learning_rate(share, 2e-3) == pytest.approx(2e-3 * wanted)
-
-
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_the_learning_rate_rises_rests_and_falls(first, second):
-    first, second = sorted((first, second))
-    a, b = learning_rate(first, 1.0), learning_rate(second, 1.0)
-    assert 0 <= a <= 1
-    assert a <= b or first >= DECAY_FROM or second > DECAY_FROM
-    assert a >= b or first < WARM_UP
-
-
 # --- train
 
 
-class Line(nn.Module):
-    """Fits y = w x + b; remembers the learning rate of every step."""
+@dataclass
+class Points:
+    """A batch of an objective without text; `packed` is used for its length only."""
 
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-        self.training_when_asked = []
+    number: int
+    packed: object = pack([[1] * 32])
 
-    def loss_of(self, number):
-        self.training_when_asked.append(self.training)
-        x = torch.randn(32, 3, generator=torch.Generator().manual_seed(number))
+
+class Line:
+    """Fits y = w x + b."""
+
+    def __init__(self, factors=None):
+        self.model = nn.Sequential(nn.Linear(3, 1))
+        self.training, self.factors = [], factors or {}
+
+    def weight(self, batch):
+        return 32
+
+    def loss(self, batch):
+        self.training.append(self.model.training)
+        x = torch.randn(32, 3, generator=torch.Generator().manual_seed(batch.number))
         y = x @ torch.tensor([1.0, -2.0, 0.5]) + 3
-        return (self.linear(x)[:, 0] - y).square().mean(), 32
+        with torch.autocast("cpu", enabled=False):
+            loss = (self.model(x)[:, 0] - y).square().sum()
+        return loss * self.factors.get(batch.number, 1)
+
+
+def points():
+    for number in itertools.count():
+        yield [Points(number)], Cursor(0, consumed=number)
 
 
 def test_train_fits_a_line():
     line = Line()
-    last = train(line, line.loss_of, lr=0.1, steps=300)
+    last = train(line, points(), lr=0.1, steps=300)
     assert last.loss < 1e-3
-    torch.testing.assert_close(
-        line.linear.weight[0], torch.tensor([1.0, -2.0, 0.5]), atol=0.05, rtol=0
+    weight, bias = line.model[0].weight[0], line.model[0].bias
+    torch.testing.assert_close(weight, torch.tensor([1.0, -2.0, 0.5]), atol=0.05, rtol=0)
+    assert bias.item() == pytest.approx(3, abs=0.05)
+    assert all(line.training) and not line.model.training
+
+
+def test_every_step_is_reported():
+    found = []
+    last = train(Line(), points(), lr=0.1, steps=5, on_step=lambda *given: found.append(given))
+    reports, done = zip(*found, strict=True)
+    assert reports[-1] is last
+    assert [report.number for report in reports] == [1, 2, 3, 4, 5]
+    assert done == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(math.isfinite(report.loss) and report.tokens == 32 for report in reports)
+    assert last.progress.tokens == 5 * 32 and last.progress.updates == 5
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    rates = []
+    train(
+        Line(), points(), lr=1e-3, steps=100, on_step=lambda report, done: rates.append(report.lr)
     )
-    assert line.linear.bias.item() == pytest.approx(3, abs=0.05)
-    assert all(line.training_when_asked) and not line.training
-
-
-def test_every_step_is_told():
-    line, steps = Line(), []
-    last = train(line, line.loss_of, lr=0.1, steps=5, on_step=steps.append)
-    assert steps[-1] is last
-    assert [step.number for step in steps] == [1, 2, 3, 4, 5]
-    assert [step.share for step in steps] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(math.isfinite(step.loss) and step.tokens_per_second > 0 for step in steps)
-    assert last.seconds_left == 0
+    assert rates[0] == pytest.approx(1e-3 * 1e-3 / 0.03)
+    assert rates[1] == pytest.approx(1e-3 / 3) and rates[3:51] == [1e-3] * 48
+    assert rates[75] == pytest.approx(1e-3 * (1 - math.sqrt(0.5)))
+    assert all(a > b for a, b in itertools.pairwise(rates[50:])) and rates[99] < 2e-5
 
 
 def test_train_by_the_clock():
-    line, steps = Line(), []
-    start = time.monotonic()
-    last = train(line, line.loss_of, lr=0.1, seconds=0.3, on_step=steps.append)
+    done, start = [], time.monotonic()
+    last = train(
+        Line(), points(), lr=0.1, seconds=0.3, on_step=lambda report, part: done.append(part)
+    )
     assert time.monotonic() - start >= 0.3
-    assert last.share == 1.0 and last.number == len(steps) > 1
-    shares = [step.share for step in steps]
-    assert shares == sorted(shares) and shares[0] < 1
+    assert last.number == len(done) > 1
+    assert done == sorted(done) and done[0] < 1
 
 
 def test_weights_decay_and_biases_do_not():
-    line = Line()
-    before = line.linear.weight.detach().clone(), line.linear.bias.detach().clone()
-    train(line, lambda number: (0 * line.linear(torch.ones(3)).sum(), 1), lr=0.1, steps=20)
-    assert (line.linear.weight.abs() < before[0].abs()).all()
-    assert torch.equal(line.linear.bias, before[1])
+    line = Line(dict.fromkeys(range(20), 0))
+    linear = line.model[0]
+    before = linear.weight.detach().clone(), linear.bias.detach().clone()
+    train(line, points(), lr=0.1, steps=20)
+    assert (linear.weight.abs() < before[0].abs()).all()
+    assert torch.equal(linear.bias, before[1])
 
 
 @pytest.mark.parametrize(
@@ -166,21 +156,16 @@ def test_weights_decay_and_biases_do_not():
 def test_a_run_has_one_length(length):
     line = Line()
     with pytest.raises(InputError, match="either seconds or steps"):
-        train(line, line.loss_of, lr=0.1, **length)
-    assert line.training_when_asked == []
+        train(line, points(), lr=0.1, **length)
+    assert line.training == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value):
-    line = Line()
-
-    def loss_of(number):
-        loss, size = line.loss_of(number)
-        return loss * (value if number == 3 else 1), size
-
-    with pytest.raises(FloatingPointError, match="at step 3"):
-        train(line, loss_of, lr=0.1, steps=10)
-    assert all(parameter.isfinite().all() for parameter in line.parameters())
+    line = Line({3: value})
+    with pytest.raises(FloatingPointError, match="at step 4"):
+        train(line, points(), lr=0.1, steps=10)
+    assert all(parameter.isfinite().all() for parameter in line.model.parameters())
 
 
 # --- pieces and batches
@@ -188,69 +173,88 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value):
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 900), max_size=50), max_size=6), st.integers(3, 20))
-def test_cut_frames_pieces_and_loses_nothing(small_tokenizer, insides, length):
-    pieces = cut([[CLS, *inside, SEP] for inside in insides], small_tokenizer, length)
+def test_split_adds_special_tokens_and_loses_nothing(small_tokenizer, insides, length):
+    pieces = split([[CLS, *inside, SEP] for inside in insides], small_tokenizer, length)
     assert all(3 <= len(piece) <= length for piece in pieces)
     assert all((piece[0], piece[-1]) == (CLS, SEP) for piece in pieces)
     assert [i for piece in pieces for i in piece[1:-1]] == [i for d in insides for i in d]
     assert len(pieces) == sum(math.ceil(len(inside) / (length - 2)) for inside in insides)
 
 
-def test_cut_leaves_what_fits_as_it_is(small_tokenizer):
+def test_split_leaves_what_fits_as_it_is(small_tokenizer):
     document = small_tokenizer.encode("What fits into a piece is the piece.")
-    assert cut([document], small_tokenizer, len(document)) == [document]
+    assert split([document], small_tokenizer, len(document)) == [document]
 
 
 @pytest.mark.parametrize("length", [2, 1, 0, -1])
 def test_pieces_of_nothing_but_a_frame_are_refused(length, small_tokenizer):
     with pytest.raises(InputError):
-        cut([[CLS, 1, 2, 3, SEP]], small_tokenizer, length)
+        split([[CLS, 1, 2, 3, SEP]], small_tokenizer, length)
 
 
 def numbered(lengths) -> list[list[int]]:
-    """Documents that can be told apart: the first token is the number."""
-    return [[number, *[0] * (length - 1)] for number, length in enumerate(lengths)]
+    """Documents that can be told apart: the first ordinary token is the number."""
+    return [[CLS, number, *[0] * (length - 3), SEP] for number, length in enumerate(lengths)]
+
+
+def original(batch: MicroBatch) -> list[list[int]]:
+    """The documents of a micro-batch before masking."""
+    ids = batch.packed.ids.clone()
+    ids[batch.positions] = batch.targets
+    return [document.tolist() for document in unpack(ids, batch.packed)]
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 16), min_size=1, max_size=30), st.integers(1, 5), st.integers(0, 99))
-def test_every_epoch_uses_every_piece_once(lengths, per_batch, seed):
+@given(
+    st.lists(st.integers(3, 16), min_size=1, max_size=30), st.integers(1, 5), st.integers(0, 99),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_every_epoch_uses_every_piece_once(small_tokenizer, lengths, per_step, seed, most):
     documents = numbered(lengths)
     full_rows = best_fit(lengths, 16)
-    per_epoch = math.ceil(len(full_rows) / per_batch)
-    source = batches(documents, 16, per_batch, seed)
-    for _ in range(3):
-        got = []
-        for packed in itertools.islice(source, per_epoch):
-            assert len(packed.ids) <= 16 * per_batch
-            got += [ids.tolist() for ids in unpack(packed.ids, packed)]
-        assert sorted(got) == documents
+    per_epoch = math.ceil(len(full_rows) / per_step)
+    source = training_batches(
+        documents, small_tokenizer, length=16, rows=per_step, micro_batches=most, seed=seed
+    )
+    for epoch in range(1, 4):
+        found = []
+        for batches, cursor in itertools.islice(source, per_epoch):  # noqa: B007
+            assert 1 <= len(batches) <= most
+            assert sum(len(batch.packed.ids) for batch in batches) <= 16 * per_step
+            found += [document for batch in batches for document in original(batch)]
+        assert sorted(found) == documents and cursor.consumed == epoch * len(full_rows)
 
 
-def test_the_seed_decides_the_order():
-    documents = numbered([3, 9, 16, 5, 8, 16, 12, 2, 7, 16, 1, 6])
+def test_the_seed_decides_order_and_masks(small_tokenizer):
+    documents = numbered([3, 9, 16, 5, 8, 16, 12, 3, 7, 16, 3, 6])
 
-    def order(seed, skip=0):
-        source = batches(documents, 16, 1, seed)
-        return [packed.ids.tolist() for packed in itertools.islice(source, skip, skip + 7)]
+    def batches(seed, skip=0):
+        source = training_batches(
+            documents, small_tokenizer, length=16, rows=1, micro_batches=1, seed=seed
+        )
+        return [batch for [batch], _ in itertools.islice(source, skip, skip + 7)]
+
+    def order(*given):
+        return [original(batch) for batch in batches(*given)]
+
+    def masks(*given):
+        return [batch.positions.tolist() for batch in batches(*given)]
 
     assert len(best_fit([len(d) for d in documents], 16)) == 7
-    assert order(0) == order(0)
-    assert order(0) != order(1)
-    assert order(0) != order(0, skip=7)  # the second epoch
+    assert order(0) == order(0) and masks(0) == masks(0)
+    assert order(0) != order(1) and masks(0) != masks(1)
+    assert order(0) != order(0, 7)  # the second epoch
 
 
-def test_batches_of_nothing_are_refused(within_two_seconds):
-    with pytest.raises(InputError):
-        next(batches([], 16, 1, 0))
+@pytest.mark.parametrize("documents", [[], [[CLS, SEP]]])
+def test_training_on_nothing_is_refused(documents, small_tokenizer, within_two_seconds):
+    with pytest.raises(InputError, match="no text to train on"):
+        next(
+            training_batches(documents, small_tokenizer, length=16, rows=1, micro_batches=1, seed=0)
+        )
 
 
-def test_training_on_nothing_is_refused(model, small_tokenizer, within_two_seconds):
-    with pytest.raises(InputError):
-        pretrain(model, [[CLS, SEP]], small_tokenizer, steps=1)
-
-
-# --- the loss, and what it is compared with
+# --- the loss, and the entropy that it is compared with
 
 
 def test_unigram_entropy_of_a_worked_example():
@@ -266,7 +270,7 @@ def test_unigram_entropy_of_equal_shares(count):
 
 
 def without_context(model, logits):
-    """Make a model answer the same for every token."""
+    """Make a model predict the same for every token."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -274,26 +278,32 @@ def without_context(model, logits):
     return model
 
 
+def loss_of(model, documents, tokenizer):
+    return evaluate(model, evaluation_batches(documents, tokenizer, 256)).loss
+
+
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_vocabulary(model, small_tokenizer):
-    loss = evaluate(without_context(model, torch.zeros(1024)), rows(50), small_tokenizer)
+    loss = loss_of(without_context(model, torch.zeros(1024)), rows(50), small_tokenizer)
     assert loss == pytest.approx(math.log(1024), rel=0.01)
 
 
 def test_a_model_that_knows_frequencies_loses_their_entropy(model, small_tokenizer):
-    """So that the two numbers that the demo compares can be compared."""
+    """The two numbers that the demo compares are comparable."""
     generator = np.random.default_rng(0)
     inside = generator.geometric(0.2, size=(300, 40)).clip(max=60)
     documents = [[CLS, *document, SEP] for document in inside.tolist()]
     shares = torch.tensor(np.bincount(inside.ravel(), minlength=1024) / inside.size)
     known = without_context(model, shares.clamp(min=1e-6).log())
-    loss = evaluate(known, documents, small_tokenizer)
+    loss = loss_of(known, documents, small_tokenizer)
     assert loss == pytest.approx(unigram_entropy(documents, [CLS, SEP]), abs=0.05)
 
 
-def test_a_batch_in_which_nothing_is_masked_has_a_loss(model, small_tokenizer):
-    packed = pack([[CLS, 5, SEP]])
-    loss, count = masked_lm_loss(model, packed, small_tokenizer, 1e-9, (0, 0))
-    assert count == 0 and loss == 0
+def test_a_batch_in_which_nothing_is_masked_has_a_loss(model):
+    nothing = torch.empty(0, dtype=torch.int64)
+    batch = MicroBatch(pack([[CLS, 5, SEP]]), nothing, nothing)
+    objective = MaskedLMObjective(model)
+    loss = objective.loss(batch)
+    assert objective.weight(batch) == 0 and loss == 0
     loss.backward()
 
 
@@ -301,26 +311,36 @@ def test_evaluation_is_deterministic(toy, small_tokenizer):
     torch.manual_seed(1)
     model = MaskedLM(replace(toy, mlp_dropout=0.5, embedding_dropout=0.5)).train()
     documents = rows(40)
-    first = evaluate(model, documents, small_tokenizer)
+    first = loss_of(model, documents, small_tokenizer)
     torch.manual_seed(2)
-    assert evaluate(model.train(), documents, small_tokenizer) == first
-    assert not model.training
-    assert evaluate(model, rows(39), small_tokenizer) != first
+    assert loss_of(model, documents, small_tokenizer) == first
+    assert model.training
+    assert loss_of(model, rows(39), small_tokenizer) != first
 
 
-# --- pretraining
+def test_evaluation_of_nothing_is_refused(model):
+    with pytest.raises(InputError, match="too little text"):
+        evaluate(model, [])
+
+
+# --- masked-LM training
+
+
+def train_on(model, documents, tokenizer, *, length, rows, seed=0, micro_batches=2, **more):
+    batches = training_batches(
+        documents, tokenizer, length=length, rows=rows, micro_batches=micro_batches, seed=seed
+    )
+    return train(MaskedLMObjective(model), batches, seed=seed, **more)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_toy_model_learns_sixteen_rows_by_heart(model, small_tokenizer):
     documents = rows()
     entropy = unigram_entropy(documents, small_tokenizer.special_ids)
-    before = evaluate(model, documents, small_tokenizer)
-    last = pretrain(
-        model, documents, small_tokenizer, lr=1e-2, batch_tokens=224, length=14, steps=300
-    )
+    before = loss_of(model, documents, small_tokenizer)
+    last = train_on(model, documents, small_tokenizer, lr=1e-2, rows=16, length=14, steps=300)
     assert last.number == 300
-    after = evaluate(model, documents, small_tokenizer)
+    after = loss_of(model, documents, small_tokenizer)
     assert before > entropy > 3
     assert after < entropy / 3
 
@@ -329,15 +349,16 @@ def weights_after_training(toy, tokenizer, seed):
     torch.manual_seed(seed)
     model = MaskedLM(toy)
     losses = []
-    pretrain(
-        model, rows(30), tokenizer, batch_tokens=128, length=32, seed=seed, steps=8,
-        on_step=lambda step: losses.append(step.loss),
+    train_on(
+        model, rows(30), tokenizer, rows=4, length=32, seed=seed, steps=8, lr=2e-3,
+        on_step=lambda report, done: losses.append(report.loss),
     )  # fmt: skip
     return model.state_dict(), losses
 
 
-def test_the_same_seed_gives_the_same_weights(toy, small_tokenizer):
-    torch.set_num_threads(1)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_seed_gives_the_same_weights(threads, toy, small_tokenizer):
+    torch.set_num_threads(threads)
     first, losses = weights_after_training(toy, small_tokenizer, 3)
     again, same_losses = weights_after_training(toy, small_tokenizer, 3)
     assert losses == same_losses and len(set(losses)) == 8

@@ -1,4 +1,4 @@
-"""StableAdamW as the paper's library has it, and a state that goes out and in by name."""
+"""The optimizers equal their references, and their state is saved and restored by name."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def gradients(model, number):
 
 @torch.no_grad()
 def by_hand(model, steps, peak, decay, rates):
-    """The spec's own words (3.5), in float64."""
+    """StableAdamW as specified (3.5), in float64."""
     weights = {n: p.detach().double().clone() for n, p in model.named_parameters()}
     m = {n: torch.zeros_like(w) for n, w in weights.items()}
     v = {n: torch.zeros_like(w) for n, w in weights.items()}
@@ -87,7 +87,7 @@ def test_out_and_in_is_as_if_nothing_had_been(kind):
 
 
 def test_a_step_that_the_count_forgets_gives_other_weights():
-    """The count stands in the groups: a state without it would look whole and be wrong."""
+    """The step count is in the groups; a state restored without it would be wrong."""
     right, wrong = Outer(), Outer()
     first, second = Optimizer(right, "stableadamw"), Optimizer(wrong, "stableadamw")
     for optimizer, steps in ((first, 5), (second, 3)):

@@ -1,9 +1,9 @@
-"""Row 4 (d) of reliability.md: power is lost under a whole run, on a real file system.
+"""Row 4 (d) of reliability.md: power failures during a whole run, on a real file system.
 
 A loop device holds ext4, and the shutdown request that file system tests use (xfstests' `godown`)
-cuts it off from its disk in mid-work: what no fsync has written is gone, and mounting it again
-replays the journal. This needs root, a loop device and mkfs.ext4; elsewhere the enumerated states
-of test_state.py stand alone.
+disconnects it from its disk: everything that was not fsynced is lost, and mounting it again replays
+the journal. This needs root, a loop device and mkfs.ext4; elsewhere only the enumerated states of
+test_state.py are tested.
 """
 
 import os
@@ -22,19 +22,19 @@ import pytest
 
 from motherbird import disk
 from motherbird.errors import DamagedError, InputError
-from motherbird.train import run_log, state
+from motherbird.train import run_info, run_log, state
 
 fcntl = pytest.importorskip("fcntl", reason="needs Linux")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
-LOSSES = 50  # of power, as the row asks
+LOSSES = 50  # power failures, as the row requires
 SIZE = 256 << 20  # bytes of the file system
 SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32): EXT4_IOC_SHUTDOWN
 NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH: not even the journal is written
 
 
 class Disk:
-    """A file system of its own, whose power can be lost."""
+    """A file system whose power can fail."""
 
     def __init__(self, home: Path):
         self.image, self.mounted = home / "image", home / "mounted"
@@ -63,7 +63,7 @@ def command(*words: str | Path) -> None:
 
 
 def result(run: Path) -> tuple[str, list[dict[str, Any]]]:
-    """What a finished run comes to: the digest of its last state, and its log without times."""
+    """The result of a finished run: the digest of its last checkpoint, and its log."""
     found = state.newest(run)
     assert found is not None and found.progress.finished
     return found.sha256, [
@@ -87,10 +87,10 @@ def ext4(tmp_path: Path) -> Iterator[Disk]:
 def lose_power(
     ext4: Disk, run: Callable[[], object], forked: Callable, chance: random.Random, inside: bool
 ) -> tuple[int, bool]:
-    """A process at the run, and power lost at some time, or at some step of a save.
+    """Start the run, and let the power fail at some time, or at some step of a checkpoint.
 
     Returns:
-        The last save that was reported before, and whether the run was still at work.
+        The last checkpoint that was reported before, and whether the run was still running.
     """
     point = chance.randrange(2, 600)
 
@@ -102,7 +102,7 @@ def lose_power(
             if name == "rename" and when == "after" and detail.name.startswith("step-"):
                 newest = int(detail.name.removeprefix("step-"))
             if name == "sync" and when == "after" and path.name == "checkpoints":
-                talk.sendall(bytes([newest]))  # the state has its name, and the disk has that name
+                talk.sendall(bytes([newest]))  # the checkpoint has its name, also on the disk
             if "checkpoints" in path.parts:
                 seen += 1
                 if inside and seen == point:
@@ -122,7 +122,7 @@ def lose_power(
     child.wait()
     while more := child.ours.recv(1 << 16):
         said += more
-    saves, _, answer = said.partition(b"R")  # behind which a child tells how it ended
+    saves, _, answer = said.partition(b"R")  # a child sends its result after it
     done = b"returned" in answer
     if inside and done:  # the point was never reached
         ext4.lose_power()
@@ -133,7 +133,7 @@ def lose_power(
 
 @dataclass
 class Lost:
-    """How often power was lost so far."""
+    """Number of power failures so far."""
 
     times: int = 0
     in_a_save: int = 0
@@ -142,7 +142,7 @@ class Lost:
 
 @pytest.fixture
 def again_and_again(ext4, tiny, smoke_set, train, forked, tmp_path) -> Callable[[], Lost]:
-    """Lose power under runs, up to six times under each, and check what is found each time."""
+    """Let the power fail up to six times during each run, and check the result each time."""
 
     def lose() -> Lost:
         train(tiny, smoke_set, tmp_path / "whole")
@@ -158,7 +158,7 @@ def again_and_again(ext4, tiny, smoke_set, train, forked, tmp_path) -> Callable[
             lost.times, lost.in_a_save = lost.times + at_work, lost.in_a_save + (at_work and inside)
             for step in state.steps(out):
                 state.read(state.folder(out, step))
-            newest = state.newest(out) if (out / state.RUN).is_file() else None
+            newest = state.newest(out) if (out / run_info.FILE).is_file() else None
             assert (newest.progress.step if newest else 0) >= saved, lost
             if tries % 6 == 0 or not at_work or lost.times == LOSSES:
                 forked(lambda talk: train(tiny, smoke_set, out) and None).result()

@@ -1,10 +1,9 @@
-"""A run is the same however often it stops; and what it does about NaN, spikes and signals."""
+"""A run gives the same result however often it stops; NaN, spikes and signals."""
 
 import math
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -17,9 +16,9 @@ import torch
 from motherbird.data import loader
 from motherbird.data.prepare import prepare
 from motherbird.errors import DivergedError, InputError, WorkerError
-from motherbird.train import gradients, run_log, state
+from motherbird.train import gradients, run_info, run_log, state
+from motherbird.train import pretrain as pretraining
 from motherbird.train import step as stepping
-from motherbird.train.evaluation import HeldOut
 from motherbird.train.health import Health
 from motherbird.train.signals import ECHO
 
@@ -28,7 +27,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 
 def figures(run):
-    """What the log says, without times."""
+    """The lines of the log without times."""
     return [{k: v for k, v in line.items() if k not in run_log.TIMES} for line in run_log.read(run)]
 
 
@@ -38,7 +37,7 @@ def hash_of(run):
 
 @pytest.fixture(scope="module")
 def unbroken(tiny, smoke_set, train, tmp_path_factory):
-    """unbroken(recipe) is a run that never stopped: its folder; made once each."""
+    """unbroken(recipe) is the directory of a run that never stopped, created once per recipe."""
     made = {}
 
     def make(recipe=tiny):
@@ -89,7 +88,7 @@ def stop_and_go_on(count, seed, recipe, unbroken, smoke_set, train, tmp_path):
 
 
 def test_stops_change_nothing(tiny, unbroken, smoke_set, train, tmp_path):
-    """Row 1: at random steps, in every variant; every step's loss, norm and rate, to the bit."""
+    """Row 1: at random steps, in every variant; loss, norm and rate of every step, bit for bit."""
     stop_and_go_on(6, 7, tiny, unbroken, smoke_set, train, tmp_path)
 
 
@@ -128,7 +127,7 @@ def boundaries(recipe):
     for phase in recipe.phases:
         rows, size = 0, None
         while not phase.is_over(rows):
-            now = phase.batch.at(rows, phase.seq_len)
+            now = phase.batch_size.at(rows, phase.seq_len)
             if size is not None and now != size:
                 found.append(step)
             size, rows, step = now, rows + now, step + 1
@@ -196,7 +195,7 @@ def test_a_chain_of_short_slices(seed, tiny, unbroken, smoke_set, train, tmp_pat
 
 @pytest.mark.slow
 def test_a_chain_of_a_hundred_slices(tiny, unbroken, smoke_set, train, tmp_path, reached):
-    recipe = tiny.of_steps(380)
+    recipe = tiny.with_steps(380)
     for seed in (1, 2, 3):
         chance = np.random.default_rng(seed)
         lengths = iter(lambda: chance.integers(1, 8), None)  # noqa: B023
@@ -204,7 +203,7 @@ def test_a_chain_of_a_hundred_slices(tiny, unbroken, smoke_set, train, tmp_path,
     reached("R14", chains=3, slices_about=95)
 
 
-# --- the run's folder
+# --- the directory of the run
 
 
 def test_another_recipe_or_other_data_are_refused(tiny, smoke_set, train, tmp_path):
@@ -214,7 +213,7 @@ def test_another_recipe_or_other_data_are_refused(tiny, smoke_set, train, tmp_pa
         train(other, smoke_set, tmp_path / "run")
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256], held_out=0.2)
-    with pytest.raises(InputError, match="prepared text is not the one"):
+    with pytest.raises(InputError, match="prepared dataset is not the one"):
         train(tiny, tmp_path / "set", tmp_path / "run")
 
 
@@ -238,28 +237,28 @@ def test_retention(tiny, smoke_set, train, tmp_path):
 
 
 def spoil(monkeypatch, at, where, value):
-    """Change the loss or the gradient of this rank in some steps, as often as they come by."""
-    real = gradients.of_leaf
+    """Change the loss or the gradient of this rank in some steps, also when they are repeated."""
+    real = gradients.micro_batch_gradients
 
-    def of_leaf(parameters, leaf):
-        loss, found = real(parameters, leaf)
-        step = leaf.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
+    def spoiled(parameters, function):
+        loss, found = real(parameters, function)
+        step = function.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
         if step in at and where == "loss":
             loss *= value
         elif step in at:
             found[3].view(-1)[0] = value
         return loss, found
 
-    monkeypatch.setattr(gradients, "of_leaf", of_leaf)
+    monkeypatch.setattr(gradients, "micro_batch_gradients", spoiled)
 
 
 @pytest.fixture
 def long(tiny):
     """80 steps, with limits that fit them."""
-    recipe = tiny.of_steps(80)
+    recipe = tiny.with_steps(80)
     limits = replace(
-        tiny.health, window=16, least=8, level=4, level_steps=8, back=4, skip_least=3, skip_most=9,
-        factor=1.3, sigmas=8.0, level_sigmas=8.0,
+        tiny.health, window=16, min_steps=8, min_skip=3, max_skip=9, shift_window=4,
+        shift_steps=8, rollback_steps=4, factor=1.3, sigmas=8.0, shift_sigmas=8.0,
     )  # fmt: skip
     return replace(recipe, health=limits, save=replace(tiny.save, every=5, keep=30))
 
@@ -270,7 +269,7 @@ def events(run, name):
 
 BAD = [("loss", math.nan), ("gradient", math.inf), ("loss", 10.0), ("loss", 1000.0)]
 MORE_BAD = [("loss", math.inf), ("gradient", math.nan), ("gradient", 1000.0)]
-# Steps of `long` in which a spike can be told: not the first of a phase.
+# Steps of `long` in which a spike can be detected: not the first ones of a phase.
 JUDGED = [*range(10, 38), *range(47, 56), *range(65, 81)]
 
 
@@ -311,7 +310,7 @@ def test_one_bad_step_is_skipped_wherever_it_is(
 def test_one_bad_step_of_one_rank_is_skipped_by_all(
     long, smoke_set, train, monkeypatch, forked_ranks, tmp_path, reached
 ):
-    """Row 9 in full, second part: what a rank alone has is as if all had it."""
+    """Row 9 in full, second part: a problem of one rank is treated as one of all ranks."""
     recipe = replace(long, train=replace(long.train, micro_tokens=64, reduce="tree"))
     chance, tally = np.random.default_rng(9), Counter()
     for turn in range(14):
@@ -336,9 +335,9 @@ def test_one_bad_step_of_one_rank_is_skipped_by_all(
 
 
 def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home):
-    """Back to a checkpoint before, past the rows; stopped and resumed behind it: the same bits.
+    """A rollback skips the rows, and stops after it do not change the result.
 
-    Gives what run.json says of the stretch, in the run that did not stop.
+    Returns the skipped range in run.json, from the run that did not stop.
     """
     hashes = []
     for name, cuts in (("parts", stops), ("whole", [])):
@@ -347,7 +346,7 @@ def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home)
             at = set(fault[0])
             spoil(patch, at, *fault[1:])
 
-            def heal(text, at=at):  # what was wrong with those rows is left out with them
+            def heal(text, at=at):  # the cause is skipped with the rows
                 if "back from" in text:
                     at.clear()
 
@@ -359,7 +358,7 @@ def left_out_for_ever(fault, stops, recipe, smoke_set, train, monkeypatch, home)
                 )  # fmt: skip
                 step = outcome.progress.step
         assert outcome.progress.finished
-        about = state.read_run(run)
+        about = run_info.read(run)
         [skip] = about.skips
         phase = recipe.phases[skip["phase"]]
         assert skip["last"] - skip["first"] == skip["batches"] * phase.rows
@@ -381,14 +380,14 @@ def test_bad_steps_in_a_row_roll_back_and_are_left_out_for_ever(
     assert skip["step"] == 33 and skip["to"] == 25
 
 
-# What goes wrong, in how many steps in a row, and the first of them at the earliest and the latest:
-# such that the phase's batch is full, and the phase not over before the run rolls back.
+# The problem, its number of consecutive steps, and its first step at the earliest and the latest:
+# the batch has its full size then, and the phase does not end before the rollback.
 ROLLS_BACK = [
     ("loss", math.nan, 3, 25, 34),
     ("gradient", math.inf, 3, 25, 34),
     ("loss", 10.0, 5, 25, 32),
     ("gradient", 1000.0, 5, 25, 32),
-    ("loss", 1.25, 12, 66, 69),  # no spike, but the level
+    ("loss", 1.25, 12, 66, 69),  # not a spike, but a shift
 ]
 
 
@@ -405,16 +404,19 @@ def test_whatever_rolls_back_is_left_out_for_ever(
         cuts = sorted(chance.choice(range(1, 80), 3, replace=False).tolist())
         home = tmp_path / str(turn)
         skip = left_out_for_ever(fault, cuts, long, smoke_set, train, monkeypatch, home)
-        assert skip["step"] in fault[0] and skip["to"] <= first - long.health.back, (fault, cuts)
+        assert skip["step"] in fault[0] and skip["to"] <= first - long.health.rollback_steps, (
+            fault,
+            cuts,
+        )
         tally[f"{where}, {value}"] += 1
     reached("R9 rollbacks", faults=tally.total(), **tally)
 
 
 def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, monkeypatch, tmp_path):
     spoil(monkeypatch, set(range(31, 50)), "loss", math.nan)
-    with pytest.raises(DivergedError, match="rolled back 2 times and went wrong again"):
+    with pytest.raises(DivergedError, match="rolled back 2 times and diverged again"):
         train(long, smoke_set, tmp_path / "run")
-    assert len(state.read_run(tmp_path / "run").skips) == 2
+    assert len(run_info.read(tmp_path / "run").skips) == 2
     assert state.newest(tmp_path / "run") is not None
 
 
@@ -422,7 +424,7 @@ def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, mon
 def test_a_weight_that_is_not_finite_is_never_saved(
     count, long, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 9, and its fourth part in full: what no loss tells."""
+    """Row 9, fourth part: a problem that the loss does not show."""
     real, due = stepping.Optimizer.step, []
 
     def step(self, lr, gradients):
@@ -433,14 +435,14 @@ def test_a_weight_that_is_not_finite_is_never_saved(
                 next(iter(self.named.values())).view(-1)[0] = math.nan
 
     monkeypatch.setattr(stepping.Optimizer, "step", step)
-    # Left alone, the next loss would tell; judge nothing, so that the check before a save has to.
-    monkeypatch.setattr(Health, "judge", lambda *a: stepping.Judgement("apply"))
+    # The next loss would show it, so losses are not judged: the check before a checkpoint has to.
+    monkeypatch.setattr(Health, "judge", lambda *a: stepping.Verdict("apply"))
     for at, to in ((38, 35), (9, 5), (31, 30), (55, 50), (63, 60), (80, 75))[:count]:
         run = tmp_path / str(at)
         due.append(at)
         outcome = train(long, smoke_set, run)
         assert outcome.progress.finished and not due
-        assert [s["to"] for s in state.read_run(run).skips] == [to]
+        assert [s["to"] for s in run_info.read(run).skips] == [to]
         for step_ in state.steps(run):
             state.read(state.folder(run, step_)).tensors()
     if count > 1:
@@ -451,7 +453,7 @@ def test_float16_halves_its_scale_and_goes_on(tiny, smoke_set, train, monkeypatc
     recipe = replace(tiny, train=replace(tiny.train, dtype="float16"))
     spoil(monkeypatch, {4, 5}, "gradient", math.inf)
     outcome = train(recipe, smoke_set, tmp_path / "run")
-    assert outcome.progress.scale == stepping.SCALE / 4
+    assert outcome.progress.scale == stepping.FLOAT16_SCALE / 4
     assert outcome.progress.updates == recipe.steps() - 2
     losses = [line["loss"] for line in run_log.read(tmp_path / "run")]
     assert all(loss is None or math.isfinite(loss) for loss in losses)
@@ -466,11 +468,11 @@ def test_a_signal_lets_the_step_finish_and_saves(
     number, tiny, unbroken, smoke_set, train, forked, tmp_path
 ):
     def work(talk):
-        def tick(tick):
-            if tick.step.number == 7:
+        def on_step(report):
+            if report.number == 7:
                 os.kill(os.getpid(), number)
 
-        outcome = train(tiny, smoke_set, tmp_path / "run", on_tick=tick)
+        outcome = train(tiny, smoke_set, tmp_path / "run", on_step=on_step)
         return outcome.signal, outcome.progress.step
 
     assert forked(work).result(30) == (number, 7)
@@ -498,10 +500,10 @@ def test_two_signals_at_once_do_no_damage(seed, tiny, unbroken, smoke_set, train
     assert hash_of(tmp_path / "run") == hash_of(unbroken())
 
 
-# Within what a signal comes: a function, and how often an unbroken run of `tiny` calls it.
+# Where a signal arrives: a function, and how often an unbroken run of `tiny` calls it.
 WITHIN = {
-    "step": (stepping.Stepper, "take", 26),
-    "evaluation": (HeldOut, "evaluate", 8),
+    "step": (stepping.Stepper, "step", 26),
+    "evaluation": (pretraining, "evaluate", 8),
     "save": (state, "save", 10),
 }
 
@@ -509,7 +511,7 @@ WITHIN = {
 @posix
 @pytest.mark.slow
 def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_path, reached):
-    """Row 5 in full: one, or a second one behind the echo of the first; and at any time."""
+    """Row 5 in full: one signal, or a second one later than an echo; and at any time."""
     chance, tally = np.random.default_rng(5), Counter()
 
     def work(talk, place, call, send, run):
@@ -523,7 +525,7 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
             upon(*WITHIN[place][:2], call, act)
         talk.sendall(b"!")
         outcome = train(
-            tiny, smoke_set, run, on_tick=lambda tick: seen.__setitem__(0, tick.step.number)
+            tiny, smoke_set, run, on_step=lambda report: seen.__setitem__(0, report.number)
         )
         return outcome.signal, outcome.progress.step
 
@@ -564,26 +566,19 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
 # --- workers (row 10)
 
 
-def worker_pids():
-    """The worker processes of this process."""
-    lines = subprocess.run(
-        ["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True
-    ).stdout
-    found = [line.split(None, 2) for line in lines.splitlines() if "workers import serve" in line]
-    return [int(pid) for pid, parent, _ in found if int(parent) == os.getpid()]
-
-
 def lose_workers(at, recipe, smoke_set, train, run):
-    """A run that loses all its data workers, by a signal each, behind some steps; how many."""
+    """Send signals to all data workers of a run after some steps, and return their number."""
+    import multiprocessing
+
     lost = []
 
-    def tick(tick):
-        if tick.step.number in at:
-            for pid in worker_pids():
-                lost.append(pid)
-                os.kill(pid, at[tick.step.number])
+    def on_step(report):
+        if report.number in at:
+            for child in multiprocessing.active_children():
+                lost.append(child.pid)
+                os.kill(child.pid, at[report.number])
 
-    train(recipe, smoke_set, run, on_tick=tick)
+    train(recipe, smoke_set, run, on_step=on_step)
     return len(lost)
 
 
@@ -600,7 +595,7 @@ def test_a_data_worker_that_is_killed_changes_nothing(tiny, unbroken, smoke_set,
 def test_data_workers_that_die_or_hang_change_nothing(
     tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, caplog, reached
 ):
-    """Row 10 in full, first part: in each phase, early enough for the loss to be noticed."""
+    """Row 10 in full, first part: in each phase, early enough to be noticed."""
     monkeypatch.setattr("motherbird.train.pretrain.Loader", partial(loader.Loader, limit=2.0))
     chance, lost, runs = np.random.default_rng(10), 0, 0
     while lost < 40:
@@ -615,15 +610,15 @@ def test_data_workers_that_die_or_hang_change_nothing(
         runs += 1
     said = [record.getMessage() for record in caplog.records]
     killed, hung = (sum(what in text for text in said) for what in ("SIGKILL", "within 2 seconds"))
-    assert killed and hung  # not each: who had answered all that a phase needs, was not missed
+    assert killed and hung  # not each: a worker that had finished the phase is not missed
     reached("R10 lost", workers=lost, killed=killed, hung=hung, runs=runs)
 
 
 class Raising(loader.BatchBuilder):
-    """Fails over every request from some row on."""
+    """Raises for every request from some row on."""
 
-    def __init__(self, *arguments, first):
-        super().__init__(*arguments)
+    def __init__(self, argument, first):
+        super().__init__(argument)
         self.first = first
 
     def __call__(self, request):
@@ -637,7 +632,7 @@ class Raising(loader.BatchBuilder):
 def test_a_worker_that_always_fails_ends_the_run_with_its_state_saved(
     count, tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 10, and its second part in full: in this process, and in one of its own."""
+    """Row 10, and its second part in full: in this process, and in a worker process."""
     chance = np.random.default_rng(10)
     starts = [0, *(line["consumed"] for line in figures(unbroken()) if line["phase"] == "a")]
     for turn in range(count):

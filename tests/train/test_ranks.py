@@ -1,4 +1,4 @@
-"""Several ranks by torchrun and gloo: the same run; and none of them dies or hangs alone."""
+"""Several ranks with torchrun and gloo give the same run, and end together if one is lost."""
 
 import os
 import re
@@ -17,9 +17,9 @@ import torch
 
 from motherbird import disk
 from motherbird.errors import InputError, WorkerError
+from motherbird.train import pretrain as pretraining
 from motherbird.train import run_log, state
-from motherbird.train.distributed import World
-from motherbird.train.evaluation import HeldOut
+from motherbird.train.distributed import Distributed
 from motherbird.train.step import Stepper
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -29,29 +29,29 @@ RANK = """
 import json, os, sys, time
 import torch
 from pathlib import Path
-from motherbird.train.pretrain import Slice, pretrain
+from motherbird.train.pretrain import pretrain
 from motherbird.train.recipe import from_json
 
-def tick(tick):
-    print("step", tick.step.number, flush=True)
+def on_step(report):
+    print("step", report.number, flush=True)
     time.sleep(wait)
 
-if __name__ == "__main__":  # processes that read ahead import this file
+if __name__ == "__main__":  # data workers import this file
     torch.set_num_threads(1)
     run, data, steps, recipe, wait = *sys.argv[1:5], float(sys.argv[5])
     print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
     pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
-             part=Slice(None if steps == "all" else int(steps)), on_tick=tick)
+             max_steps=None if steps == "all" else int(steps), on_step=on_step)
 """
 
 
-# Else ranks that torchrun starts again read where those before them listened (pytorch #135712).
+# Without it restarted ranks connect to the address of the old ones (pytorch #135712).
 UNSHARED = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 @pytest.fixture
 def ranks(smoke_set, tmp_path):
-    """Start some ranks; whatever is left at the end of the test is killed."""
+    """Start ranks; those still running at the end of the test are killed."""
     started = []
 
     def start(world, recipe, run, steps="all", wait=0.0, restarts=0):
@@ -102,7 +102,7 @@ def losses(run):
 
 @pytest.fixture
 def tree(tiny):
-    """8 micro-batches a step, so that 4 ranks have two each."""
+    """8 micro-batches per step, two for each of 4 ranks."""
     phases = (
         replace(tiny.phases[0], rows=8, first_rows=4, tokens=64 * 40),
         replace(tiny.phases[1], rows=4, tokens=1024 * 3),
@@ -114,7 +114,7 @@ def tree(tiny):
 
 @pytest.fixture
 def together(forked_ranks, unchecked, smoke_set, train):
-    """together(world, recipe, run, steps) goes on with a run as so many ranks, without torchrun."""
+    """together(ranks, recipe, run, steps) resumes a run with several ranks, without torchrun."""
 
     def go_on(world, recipe, run, steps=None):
         def work(rank, talk):
@@ -127,7 +127,7 @@ def together(forked_ranks, unchecked, smoke_set, train):
 
 
 def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, together, tmp_path):
-    """Row 2: saved by one, gone on with by 2, then 4, then 1; and what each rank is told."""
+    """Row 2: saved by one rank, resumed by 2, then 4, then 1."""
     train(tree, smoke_set, tmp_path / "one")
     train(tree, smoke_set, tmp_path / "mixed", steps=3)
     together(2, tree, tmp_path / "mixed", 4)
@@ -141,7 +141,7 @@ def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, togethe
 
 @pytest.mark.slow
 def test_a_hundred_changes_of_ranks(tree, smoke_set, train, ranks, tmp_path, reached):
-    """Row 2 in full: stops at random steps, gone on with by another number of ranks."""
+    """Row 2 in full: stopped at random steps, resumed by another number of ranks."""
     chance = np.random.default_rng(2)
     changes, runs, workers = 0, 0, (0, 1, 4)
     while changes < 100:
@@ -173,7 +173,7 @@ def test_the_default_sum_is_near(tree, smoke_set, train, together, tmp_path):
 
 
 def after_steps(process, steps):
-    """The processes of the ranks, when so many steps were taken."""
+    """Return the processes of the ranks after some steps."""
     pids, seen = {}, 0
     for line in process.stdout:
         pids |= {rank: int(pid) for rank, pid in re.findall(r"rank (\d) (\d+)", line)}
@@ -184,7 +184,7 @@ def after_steps(process, steps):
 
 
 def gone(pid, seconds):
-    """Whether a process ends (its parent may not have waited for it) in so many seconds."""
+    """Return whether a process ends within some seconds; zombies count as ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -200,12 +200,12 @@ def gone(pid, seconds):
     "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
-    """Row 11: non-zero, nobody left, a good checkpoint, and the same end after it."""
-    recipe = replace(tree, train=replace(tree.train, timeout=4.0)).of_steps(30)
+    """Row 11: non-zero, no process left, a good checkpoint, and the same end after it."""
+    recipe = replace(tree, train=replace(tree.train, timeout=4.0)).with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 8)
     os.kill(pids["1"], how)
-    assert gone(pids["0"], 15)  # it does not wait for ever
+    assert gone(pids["0"], 15)  # it does not wait forever
     if how == signal.SIGSTOP:  # torchrun would kill it 30 seconds later
         os.kill(pids["1"], signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
@@ -220,7 +220,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
 @pytest.mark.slow
 def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, ranks, tmp_path):
     """Row 11: with --max-restarts 1."""
-    recipe = tree.of_steps(30)
+    recipe = tree.with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05, restarts=1)
     os.kill(after_steps(process, 8)["1"], signal.SIGKILL)
     finished(process)
@@ -228,13 +228,13 @@ def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, rank
     assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
 
 
-# Where a rank is lost: a function, and how often each rank of `tree` calls it at least.
+# Where a rank is lost: a function, and the least number of its calls on each rank of `tree`.
 PLACES = {
-    "the weights": (World, "share", 2),
+    "the weights": (Distributed, "broadcast", 2),
     "forward": (Stepper, "_loss", 10),
-    "the sum": (World, "add", 10),
-    "an evaluation": (HeldOut, "evaluate", 3),
-    "a save": (state, "save", 4),  # by rank 0 alone
+    "the sum": (Distributed, "all_reduce", 10),
+    "an evaluation": (pretraining, "evaluate", 3),
+    "a save": (state, "save", 4),  # by rank 0 only
     "the end": (torch.distributed, "barrier", 1),
 }
 
@@ -244,8 +244,8 @@ PLACES = {
 def test_fifty_ranks_that_die_or_hang(
     tree, smoke_set, train, forked_ranks, upon, monkeypatch, tmp_path, reached
 ):
-    """Row 11 in full: in each place where one waits for another; the others end by themselves."""
-    monkeypatch.setattr("motherbird.train.distributed.PATIENCE", 5.0)
+    """Row 11 in full: wherever one rank waits for another; the other ranks end by themselves."""
+    monkeypatch.setattr("motherbird.train.distributed.SLOW_TIMEOUT", 5.0)
     recipe = replace(tree, train=replace(tree.train, timeout=5.0))
     train(recipe, smoke_set, tmp_path / "one")
     chance, slowest, tally = np.random.default_rng(11), 0.0, Counter()
@@ -300,9 +300,9 @@ def test_signals_to_one_rank_or_to_one_behind_the_other(
             os.kill(os.getpid(), signal.SIGTERM)
 
         if rank == first:
-            upon(Stepper, "take", call, send)
-        disk.watch = lambda when, name, *_: name == "rename" and time.sleep(0.1)  # large states do
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where it comes behind the end
+            upon(Stepper, "step", call, send)
+        disk.watch = lambda when, name, *_: name == "rename" and time.sleep(0.1)  # a large one
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # if it arrives after the end
         outcome = train(tree, smoke_set, run)
         return outcome.signal, outcome.progress.step
 
@@ -327,7 +327,7 @@ def test_signals_to_one_rank_or_to_one_behind_the_other(
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["a rank", "the launcher"])
 def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path):
-    recipe = tree.of_steps(60)
+    recipe = tree.with_steps(60)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 5)
     if to == "a rank":
@@ -339,13 +339,13 @@ def test_a_signal_saves_on_all_ranks(to, tree, smoke_set, train, ranks, tmp_path
         assert process.returncode != 0  # torchrun's own
     assert all(gone(pid, 5) for pid in pids.values())
     stopped = state.newest(tmp_path / "run").progress
-    assert 5 <= stopped.step < recipe.steps() and stopped.world == 2
+    assert 5 <= stopped.step < recipe.steps() and stopped.world_size == 2
     train(recipe, smoke_set, tmp_path / "run")
     train(recipe, smoke_set, tmp_path / "one")
     assert state.newest(tmp_path / "run").sha256 == state.newest(tmp_path / "one").sha256
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tiny, together, tmp_path):
-    with pytest.raises(InputError, match="is no multiple of 2 ranks"):
+    with pytest.raises(InputError, match="is not a multiple of 2 ranks"):
         together(2, tiny, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()

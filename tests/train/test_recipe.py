@@ -36,12 +36,12 @@ def test_base_is_the_papers():
     assert [(p.seq_len, p.rows, p.theta) for p in recipe.phases] == [
         (1024, 4608, 10_000), (8192, 576, 160_000), (8192, 576, 160_000)
     ]  # fmt: skip
-    peaks = [p.rate(recipe.train.lr).peak for p in recipe.phases]
+    peaks = [p.lr_schedule(recipe.train.lr).peak for p in recipe.phases]
     assert peaks == [8e-4, 3e-4, 3e-4] and recipe.train.weight_decay == 1e-5
     assert recipe.phases[0].steps() == 21_194 + 353_707
-    assert recipe.phases[2].rate(0.1).at(50 * B, 50 * B) == pytest.approx(3e-7)
-    for world in (1, 2, 4, 8):
-        recipe.check_world(world)
+    assert recipe.phases[2].lr_schedule(0.1).at(50 * B, 50 * B) == pytest.approx(3e-7)
+    for ranks in (1, 2, 4, 8):
+        recipe.check_world_size(ranks)
     assert recipe.micro_rows(recipe.phases[0], 768) == 96
     assert recipe.train.masking == 0.3 and recipe.evaluate.masking == 0.15
     assert recipe.model.dropout == 0.1 and recipe.seed == 17
@@ -51,16 +51,16 @@ def test_large_is_the_papers():
     recipe = load(HOME / "large.toml")
     assert sum(p.tokens for p in recipe.phases) == 2019 * B
     assert [p.rows for p in recipe.phases] == [4928, 4928, 616, 624]
-    assert [p.rate(recipe.train.lr).peak for p in recipe.phases] == [5e-4, 5e-5, 5e-5, 5e-5]
+    assert [p.lr_schedule(recipe.train.lr).peak for p in recipe.phases] == [5e-4, 5e-5, 5e-5, 5e-5]
     assert [recipe.micro_rows(p, p.rows) for p in recipe.phases] == [56, 56, 7, 6]
-    recipe.check_world(8)
+    recipe.check_world_size(8)
 
 
 @settings(max_examples=60)
 @given(st.integers(4, 400), st.sampled_from(["smoke.toml", "nano.toml", "nano-gpu.toml"]))
 def test_a_length_in_steps_is_exact(steps, name):
     recipe = load(HOME / name)
-    scaled = recipe.of_steps(steps)
+    scaled = recipe.with_steps(steps)
     assert scaled.steps() == steps
     each = [p.steps() for p in scaled.phases]
     whole = [p.steps() for p in recipe.phases]
@@ -77,7 +77,7 @@ def test_steps_are_what_counting_gives(first, times, warm_up, tokens):
     )
     rows = steps = 0
     while not phase.is_over(rows):
-        rows += phase.batch.at(rows, 16)
+        rows += phase.batch_size.at(rows, 16)
         steps += 1
     assert phase.steps() == steps
 
@@ -112,11 +112,11 @@ def test_differences_are_named():
         ("train.lr=nan", "lr"),
         ('train.lr="8e-4"', "train.lr = '8e-4' is not a number"),
         ("train.lr=true", "is not a number"),
-        ("train.masking=0", "masking = 0.0 is impossible"),
+        ("train.masking=0", "masking = 0.0 has to be more than 0"),
         ("train.masking=1.5", "masking = 1.5"),
         ("phases.0.masking=-0.1", "masking"),
         ("model.dropout=1", "dropout = 1.0"),
-        ("train.optimizer=sgd", "one of stableadamw, muon"),
+        ("train.optimizer=sgd", "one of adamw, stableadamw, muon"),
         ("train.micro_tokens=0", "micro_tokens = 0"),
         ("phases.0.tokens=0", "tokens = 0"),
         ("phases.0.seq_len=4", "seq_len = 4"),
@@ -124,7 +124,7 @@ def test_differences_are_named():
         ("phases.0.rows=33", "first = 16 has to divide rows = 33"),
         ("phases.0.warm_up=10000000", "warm-up and decay take"),
         ("phases.1.seq_len=64", "shorter rows"),
-        ("phases.1.name=stable", "two phases have one name"),
+        ("phases.1.name=stable", "two phases have the same name"),
         ("phases.7.rows=4", "there is no phases.7"),
         ("phases=[]", "at least one of"),
         ("seed=-1", "seed = -1"),
@@ -135,13 +135,26 @@ def test_differences_are_named():
         ("train.workers=1000", "workers = 1000"),
         ("train.timeout=0", "timeout"),
         ("model.preset=huge", "one of base, large, mini, nano"),
-        ("phases.0.final=2", "final = 2.0 is a share"),
+        ("phases.0.final=2", "final = 2.0 is not within"),
         ("phases.0.theta=0", "theta = 0.0"),
     ],
 )
 def test_what_is_refused(change, says):
     with pytest.raises(InputError, match=says):
         load(HOME / "smoke.toml", [change])
+
+
+RENAMED = [
+    *((f"phases.0.{old}", f"phases.0.{new}") for old, new in Phase.RENAMED.items()),
+    *((f"health.{old}", f"health.{new}") for old, new in recipes.Limits.RENAMED.items()),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED)
+def test_a_renamed_key_is_refused_with_its_new_name(old, new):
+    with pytest.raises(InputError, match=f"{old} was renamed to {new}"):
+        load(HOME / "smoke.toml", [f"{old}=100"])
+    load(HOME / "smoke.toml", ["health.min_skip=0", f"{new}=100"])
 
 
 def test_all_mistakes_are_told_at_once():
@@ -152,23 +165,23 @@ def test_all_mistakes_are_told_at_once():
 
 
 @pytest.mark.parametrize(
-    ("world", "changes", "says", "do"),
+    ("ranks", "changes", "says", "do"),
     [
-        (3, ['train.reduce="tree"'], "3 ranks cannot share a tree", "1, 2, 4, 8"),
+        (3, ['train.reduce="tree"'], "3 ranks cannot use", "1, 2, 4, 8"),
         (
             2,
             ["train.micro_tokens=8192"],
-            "16 rows is no multiple of 2 ranks",
+            "16 rows is not a multiple of 2 ranks",
             "micro_tokens to .*2048",
         ),
-        (32, [], "16 rows is no multiple of 32 ranks", "multiple of 32"),
-        (1, ["phases.1.rows=7", "train.micro_tokens=4096"], "7 rows is no multiple", "7168"),
+        (32, [], "16 rows is not a multiple of 32 ranks", "multiple of 32"),
+        (1, ["phases.1.rows=7", "train.micro_tokens=4096"], "7 rows is not a multiple", "7168"),
     ],
 )
-def test_worlds_that_do_not_fit(world, changes, says, do):
+def test_ranks_that_do_not_fit(ranks, changes, says, do):
     recipe = load(HOME / "smoke.toml", changes)
     with pytest.raises(InputError, match=says) as error:
-        recipe.check_world(world)
+        recipe.check_world_size(ranks)
     import re
 
     assert re.search(do, error.value.how)

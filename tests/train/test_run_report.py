@@ -1,4 +1,4 @@
-"""The page about a run: whole in one file, legible for a parser, safe, and small."""
+"""The HTML report: complete in one file, well-formed, escaped, and small."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from motherbird.errors import InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import report, run_log, state
+from motherbird.train import report, run_info, run_log
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -20,7 +20,7 @@ EMPTY = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that tags close, and remembers what is loaded and what is said."""
+    """Checks that tags are closed, and collects loaded resources and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tiny, smoke_set, train, tmp_path_factory):
-    """A run that was stopped once and is not over."""
+    """A run that was stopped once and is not finished."""
     run = tmp_path_factory.mktemp("runs") / "<b> & co"
     train(tiny, smoke_set, run, steps=8)
     train(tiny, smoke_set, run, steps=8)
@@ -75,17 +75,17 @@ def test_the_page(run):
     assert all(load.startswith("#") for load in page.loads)
     assert "script" not in page.tags and "b" not in page.tags and "svg" in page.tags
     assert "<b> & co" in page.text and "Step 16 of 26" in page.text
-    for words in ("its part was over", "stopped", "loss, nats", "learning rate", "held out",
-                  "norm of the gradient", "tokens a second", "lr = 0.004", "torch 2", "theta",
+    for words in ("by --stop-after", "stopped", "loss, nats", "learning rate", "held out",
+                  "norm of the gradient", "tokens/s", "lr = 0.004", "torch 2", "theta",
                   "perplexity", "MB"):  # fmt: skip
         assert words in page.text, words
-    report.report(run, run / "report.html")  # an earlier one is replaced
+    report.report(run, run / "report.html")  # an existing report is replaced
 
 
 def test_the_page_escapes_what_it_tells(run):
-    about = state.read_run(run)
+    about = run_info.read(run)
     about.recipe["phases"][0]["name"] = "<script>alert(1)</script>"
-    state.write_run(run, replace(about, made_with={**about.made_with, "cpu": "<img src=x>"}))
+    run_info.write(run, replace(about, made_with={**about.made_with, "cpu": "<img src=x>"}))
     with (run / run_log.EVENTS).open("a") as file:
         file.write(json.dumps(event("roll back", 9, reason="to 6: <i>loss</i> $x")) + "\n")
     report.report(run, run / "report.html")
@@ -127,8 +127,8 @@ def test_what_is_in_the_way_stays(run, tmp_path):
     for path in (run / "run.json", run):
         with pytest.raises(OutputExistsError):
             report.report(run, path)
-    assert state.read_run(run)
-    with pytest.raises(InputError, match="not the folder of a run"):
+    assert run_info.read(run)
+    with pytest.raises(InputError, match="not the directory of a run"):
         report.report(tmp_path, tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
 
@@ -153,7 +153,7 @@ def test_marks():
         ("stopped", 12),
     ]  # fmt: skip
     assert "SIGTERM" in found[0].what and "began at step 5" in found[1].what
-    assert "train.lr=1" in found[4].what and "over" in found[5].what
+    assert "train.lr=1" in found[4].what and "finished" in found[5].what
     assert report.marks([event("start", 0)], True) == []
     assert [mark.kind for mark in report.marks([event("start", 0)], False)] == ["killed"]
 

@@ -1,23 +1,23 @@
-"""What is done with a run's folder: list, show, average, rewind, export."""
+"""Runs on disk: list, show, average, rewind, export."""
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from motherbird import MaskedLM
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import locked
-from motherbird.train import init_weights, recipe, run_log, runs, state
+from motherbird.nn import MaskedLM
+from motherbird.train import init_weights, recipe, run_info, run_log, runs, state
 from motherbird.train.recipe import Save
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 KEYS = ["run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
-        "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world"]  # fmt: skip
+        "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world_size"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def stopped(plan, smoke_set, train, tmp_path_factory):
 
 @pytest.fixture
 def run(whole, tmp_path):
-    """A copy of it that a test may change."""
+    """A copy that a test may change."""
     return shutil.copytree(whole, tmp_path / "run")
 
 
@@ -76,18 +76,17 @@ def test_show(whole, stopped, plan):
 
 
 def test_show_tells_what_was_skipped_on_the_way(run):
-    """And not what was skipped in steps that a kill, a rollback or a rewind took back."""
+    """Skipped steps that a kill, a rollback or a rewind discarded are not shown."""
     events = run_log.RunLog(run, state.newest(run).progress.step)
     for step, event, more in (
         (1, "start", {}), (3, "skip", {"reason": "a"}), (7, "skip", {"reason": "b"}),
-        (5, "start", {}), (6, "plateau", {"reason": "c"}), (8, "skip", {"reason": "d"}),
+        (5, "start", {}), (8, "skip", {"reason": "d"}),
         (8, "rewound", {"to": 7}), (7, "start", {}), (10**6, "skip", {"reason": "e"}),
     ):  # fmt: skip
         events.event(event, step, **more)
     events.close()
     assert runs.show(run)["noted"] == [
         {"step": 3, "event": "skip", "why": "a"},
-        {"step": 6, "event": "plateau", "why": "c"},
     ]
 
 
@@ -109,20 +108,22 @@ def test_list(run, tmp_path, plan):
     (tmp_path / "fresh").mkdir()
     shutil.copy(run / "run.json", tmp_path / "fresh")
     before = tree(tmp_path)
-    broken, fresh, found = runs.listed(tmp_path)
+    broken, fresh, found = runs.list_runs(tmp_path)
     assert tree(tmp_path) == before
-    assert [Path(s.run).name for s in (broken, fresh, found)] == ["broken", "fresh", "run"]
-    assert "not valid JSON" in broken.problem and found.problem is None
-    assert (fresh.step, fresh.steps, fresh.phase) == (None, plan.steps(), "a")
-    assert (found.step, found.phase, found.finished) == (plan.steps(), "c", True)
-    assert found.loss == runs.show(run)["loss"] and found.tokens == runs.show(run)["tokens"]
-    assert not found.working and found.written > 1e9
-    assert [replace(s, written=0.0) for s in runs.listed(run)] == [replace(found, written=0.0)]
+    assert [Path(s["run"]).name for s in (broken, fresh, found)] == ["broken", "fresh", "run"]
+    assert "not valid JSON" in broken["problem"] and found["problem"] is None
+    assert (fresh["step"], fresh["steps"], fresh["phase"]) == (None, plan.steps(), "a")
+    assert (found["step"], found["phase"], found["finished"]) == (plan.steps(), "c", True)
+    shown = runs.show(run)
+    assert found["loss"] == shown["loss"] and found["tokens"] == shown["tokens"]
+    assert not found["working"] and found["written"] > 1e9
+    [again] = runs.list_runs(run)
+    assert {**again, "written": 0} == {**found, "written": 0}
     with locked(run / "LOCK"):
-        assert runs.listed(run)[0].working
+        assert runs.list_runs(run)[0]["working"]
     assert not runs.is_busy(run) and not (tmp_path / "fresh" / "LOCK").exists()
     with pytest.raises(InputError, match="no such folder"):
-        runs.listed(tmp_path / "gone")
+        runs.list_runs(tmp_path / "gone")
 
 
 # --- average
@@ -132,7 +133,7 @@ def test_the_average_is_the_mean(whole, tmp_path):
     steps = sorted(state.steps(whole))[-3:]
     assert runs.average(whole, tmp_path / "out", last=2, steps=[steps[0], steps[2]]) == steps
     found = MaskedLM.load(tmp_path / "out")
-    each = [init_weights.of_run(whole, step)[0].state_dict() for step in steps]
+    each = [init_weights.model_of_run(whole, step)[0].state_dict() for step in steps]
     for name, tensor in found.state_dict().items():
         mean = sum(weights[name].double() for weights in each) / 3
         assert tensor.dtype == torch.float32 and torch.equal(tensor, mean.float())
@@ -141,7 +142,7 @@ def test_the_average_is_the_mean(whole, tmp_path):
     assert f"The mean of steps {steps[0]}, {steps[1]}, {steps[2]} of a run" in card
     assert "not those of the mean" in card and "| device | cpu |" in card
     assert runs.average(whole, tmp_path / "out", last=1) == steps[2:]  # replaces the first
-    one = init_weights.of_run(whole, steps[2])[0].state_dict()
+    one = init_weights.model_of_run(whole, steps[2])[0].state_dict()
     assert all(
         torch.equal(t, one[n]) for n, t in MaskedLM.load(tmp_path / "out").state_dict().items()
     )
@@ -164,12 +165,12 @@ def test_the_best_are_those_of_the_lowest_loss(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "no checkpoint is named"),
-        ({"last": 1000}, r"last = 1000, and \d+ checkpoints are there"),
-        ({"best": 1000}, r"best = 1000, and \d+ checkpoints were evaluated"),
+        ({}, "no checkpoint is chosen"),
+        ({"last": 1000}, r"last = 1000, but \d+ checkpoints exist"),
+        ({"best": 1000}, r"best = 1000, but \d+ checkpoints were evaluated"),
         ({"steps": [1]}, "no checkpoint of step 1: .*: there are 0, 3, 6"),
-        ({"steps": [3, 24]}, "steps 3 and 24 are of phases with other lengths"),
-        ({"last": 2, "data": "gone"}, "the prepared text of the run is not there"),
+        ({"steps": [3, 24]}, "steps 3 and 24 belong to phases with other lengths"),
+        ({"last": 2, "data": "gone"}, "prepared dataset is missing"),
     ],
 )
 def test_averages_that_are_refused(options, says, whole, tmp_path):
@@ -193,8 +194,8 @@ def test_a_run_goes_on_with_what_was_set(run, whole, plan, smoke_set, train):
     aside = sorted(p.name for p in (run / "quarantine").iterdir())
     assert len(aside) == len([s for s in state.steps(whole) if s > 15]) and "rewound" in aside[0]
     assert found["changes"] == [{"step": 15, "set": changes, "from": plan.steps()}]
-    about = state.read_run(run)
-    assert about.given == state.read_run(whole).given != about.recipe
+    about = run_info.read(run)
+    assert about.given == run_info.read(whole).given != about.recipe
     train(plan, smoke_set, run)  # the recipe that it began with
     old, new = log_of(whole), log_of(run)
     assert new[:15] == old[:15] and len(new) == plan.steps() - 4
@@ -215,18 +216,18 @@ def test_a_rewind_without_changes_leads_to_the_same_weights(run, plan, smoke_set
 def test_a_setting_may_change_where_the_run_stands(run, plan):
     runs.rewind(run, 15)
     assert runs.rewind(run, 15, ["save.every=2"]) == 15
-    assert state.read_run(run).recipe["save"]["every"] == 2
+    assert run_info.read(run).recipe["save"]["every"] == 2
     with pytest.raises(InputError, match="at step 15 already"):
         runs.rewind(run, 15, ["save.every=2"])
 
 
 def test_what_was_left_out_later_is_forgotten(run):
-    about = state.read_run(run)
+    about = run_info.read(run)
     skips = [{"phase": 0, "first": 0, "last": 2, "batches": 1, "step": step, "to": to, "why": "x"}
              for step, to in ((6, 3), (18, 9), (21, 18))]  # fmt: skip
-    state.write_run(run, replace(about, skips=skips))
+    run_info.write(run, replace(about, skips=skips))
     runs.rewind(run, 9)
-    assert state.read_run(run).skips == skips[:2]
+    assert run_info.read(run).skips == skips[:2]
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_rewind_waits_for_nobody(run, tmp_path):
     with locked(run / "LOCK"), pytest.raises(InputError, match="another process"):
         runs.rewind(run, 9)
     assert tree(run).keys() == before.keys()
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         runs.rewind(tmp_path, 9)
     assert not (tmp_path / "LOCK").exists()
 
@@ -282,8 +283,8 @@ def test_a_rewind_to_damage_changes_nothing(run):
 
 
 def test_a_rewind_that_fails_between_leaves_the_old_recipe(run, plan, monkeypatch, caplog):
-    """Whichever checkpoint cannot be moved, the run stands at an earlier step of what it was."""
-    about = state.read_run(run)
+    """Whichever checkpoint cannot be moved, the run is at one of its earlier steps."""
+    about = run_info.read(run)
 
     def full(when, name, path, detail):
         if name == "rename" and path.name == "step-00000018":
@@ -292,7 +293,7 @@ def test_a_rewind_that_fails_between_leaves_the_old_recipe(run, plan, monkeypatc
     monkeypatch.setattr("motherbird.disk.watch", full)
     with pytest.raises(DamagedError, match="step-00000018|cannot be moved"):
         runs.rewind(run, 9, ["train.lr=1e-3"])
-    assert state.read_run(run) == about
+    assert run_info.read(run) == about
     monkeypatch.undo()
     assert runs.rewind(run, 9, ["train.lr=1e-3"]) == 18
     assert state.steps(run)[0] == 9
@@ -306,7 +307,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
     assert found.progress.step == plan.steps()
     model = MaskedLM.load(tmp_path / "out")
     assert model.model.config.max_position_embeddings == 256
-    ours = init_weights.of_run(whole)[0].state_dict()
+    ours = init_weights.model_of_run(whole)[0].state_dict()
     assert all(torch.equal(t, ours[n]) for n, t in model.state_dict().items())
     assert model.model.tokenizer.encode("import os")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -316,7 +317,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
                   runs.show(whole)["data"], "products in float32", "| held out | licence |",
                   "hours of steps, in 1 process"):  # fmt: skip
         assert words in card, words
-    assert str(smoke_set.parent) not in card  # where things lay is nobody's business
+    assert str(smoke_set.parent) not in card  # paths are private
     (tmp_path / "recipe.toml").write_text(card.split("```toml\n")[1].split("```")[0])
     assert recipe.load(tmp_path / "recipe.toml") == plan
 
@@ -329,23 +330,23 @@ def test_an_export_of_a_step_has_the_configuration_of_its_phase(whole, tmp_path)
 
 
 def test_an_export_of_a_run_that_moved(run, smoke_set, tmp_path):
-    about = state.read_run(run)
-    state.write_run(run, replace(about, data_path=str(tmp_path / "gone")))
-    with pytest.raises(InputError, match="gone: give the set with --data DIR"):
+    about = run_info.read(run)
+    run_info.write(run, replace(about, data_path=str(tmp_path / "gone")))
+    with pytest.raises(InputError, match="gone: give its directory with --data"):
         runs.export(run, tmp_path / "out")
     runs.export(run, tmp_path / "out", data=smoke_set)
-    state.write_run(run, replace(about, data="0" * 64))
-    with pytest.raises(InputError, match="not the prepared text that the run was trained on"):
+    run_info.write(run, replace(about, data="0" * 64))
+    with pytest.raises(InputError, match="not the dataset that the run was trained on"):
         runs.export(run, tmp_path / "out")
 
 
 def test_the_card_tells_of_rewinds_and_of_what_was_left_out(run, tmp_path):
     skip = {"phase": 0, "first": 0, "last": 9, "batches": 4, "step": 8, "to": 6, "why": "a | b"}
-    state.write_run(run, replace(state.read_run(run), skips=[skip]))
+    run_info.write(run, replace(run_info.read(run), skips=[skip]))
     runs.rewind(run, 15, ["train.lr=1e-3"])
     runs.export(run, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "At step 8 the run went back to step 6 and left out 4 batches: a / b." in card
+    assert "At step 8 the run was rolled back to step 6 and skipped 4 batches: a / b." in card
     assert "From step 26 it was rewound to step 15; changed: `train.lr=1e-3`." in card
 
 
@@ -356,10 +357,10 @@ def test_exports_that_are_refused(whole, tmp_path):
         runs.export(whole, tmp_path / "mine")
     with pytest.raises(InputError, match="no checkpoint of step 7"):
         runs.export(whole, tmp_path / "out", step=7)
-    with pytest.raises(InputError, match="not the folder of a run"):
+    with pytest.raises(InputError, match="not the directory of a run"):
         runs.export(tmp_path, tmp_path / "out")
     assert [p.name for p in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
 def test_a_summary_is_plain(whole):
-    assert json.loads(json.dumps(asdict(runs.listed(whole)[0])))["problem"] is None
+    assert json.loads(json.dumps(runs.list_runs(whole)[0]))["problem"] is None

@@ -1,11 +1,11 @@
-"""Schedules against the reference's own numbers, and as functions that nothing else moves."""
+"""Schedules have the reference's numbers, and depend on nothing else."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.errors import InputError
-from motherbird.train.schedule import Batch, Rate
+from motherbird.train.schedule import BatchSizeSchedule, LearningRateSchedule
 
 B = 10**9
 
@@ -14,7 +14,9 @@ B = 10**9
     ("tokens", "rate"), [(0, 0.0), (1.5 * B, 4e-4), (3 * B, 8e-4), (1000 * B, 8e-4)]
 )
 def test_rate_of_base(tokens, rate):
-    assert Rate(8e-4, warm_up=3 * B).at(int(tokens), 1719 * B) == pytest.approx(rate, rel=1e-12)
+    assert LearningRateSchedule(8e-4, warm_up=3 * B).at(int(tokens), 1719 * B) == pytest.approx(
+        rate, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,12 +33,12 @@ def test_rate_of_base(tokens, rate):
 )
 def test_decay_of_base_and_large(tokens, base, large):
     for peak, wanted in ((3e-4, base), (5e-5, large)):
-        rate = Rate(peak, decay=50 * B).at(int(tokens), 50 * B)
+        rate = LearningRateSchedule(peak, decay=50 * B).at(int(tokens), 50 * B)
         assert rate == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_whole_trapezoid():
-    rate = Rate(1.0, warm_up=10, decay=20, final=0.0)
+    rate = LearningRateSchedule(1.0, warm_up=10, decay=20, final=0.0)
     for tokens, wanted in (
         (5, 0.5), (10, 1), (80, 1), (81, 0.776393), (85, 0.5), (90, 0.292893), (95, 0.133975),
         (99, 0.025321), (100, 0),
@@ -46,7 +48,7 @@ def test_a_whole_trapezoid():
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(100, 200), st.integers(0, 300))
 def test_the_rate_stays_within_its_bounds(warm_up, decay, total, tokens):
-    rate = Rate(1e-3, warm_up, decay, 0.01)
+    rate = LearningRateSchedule(1e-3, warm_up, decay, 0.01)
     assert 0 <= rate.at(tokens, total) <= 1e-3
     assert rate.at(total, total) == pytest.approx(1e-5 if decay else 1e-3)
 
@@ -54,8 +56,8 @@ def test_the_rate_stays_within_its_bounds(warm_up, decay, total, tokens):
 @pytest.mark.parametrize(
     ("batch", "steps"),
     [
-        (Batch(4608, 768, 50 * B), [4239, 4239, 4239, 4238, 4239]),
-        (Batch(4928, 448, 10 * B), [396, 397]),
+        (BatchSizeSchedule(4608, 768, 50 * B), [4239, 4239, 4239, 4238, 4239]),
+        (BatchSizeSchedule(4928, 448, 10 * B), [396, 397]),
     ],
 )
 def test_batch_warm_up_of_base_and_large(batch, steps):
@@ -74,7 +76,7 @@ def test_batch_warm_up_of_base_and_large(batch, steps):
 
 
 def test_batch_sizes_begin_where_the_reference_says():
-    base = Batch(4608, 768, 50 * B)
+    base = BatchSizeSchedule(4608, 768, 50 * B)
     for start, size in ((0, 768), (10 * B // 3, 1536), (10 * B, 2304), (20 * B, 3072),
                         (100 * B // 3, 3840), (50 * B, 4608)):  # fmt: skip
         rows = -(-start // 1024)
@@ -84,20 +86,20 @@ def test_batch_sizes_begin_where_the_reference_says():
 
 
 def test_without_a_warm_up():
-    assert Batch(576).at(0, 8192) == 576
+    assert BatchSizeSchedule(576).at(0, 8192) == 576
 
 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Rate(0.0), "peak = 0.0"),
-        (lambda: Rate(1.0, warm_up=-1), "0 or more"),
-        (lambda: Rate(1.0, final=2.0), "final = 2.0"),
-        (lambda: Rate(1.0, 60, 60).at(0, 100), "take 120 tokens of 100"),
-        (lambda: Batch(0), "rows = 0"),
-        (lambda: Batch(10, 3, 100), "3 has to divide rows = 10"),
-        (lambda: Batch(10, 5), "belong together"),
-        (lambda: Batch(10, None, 5), "belong together"),
+        (lambda: LearningRateSchedule(0.0), "peak = 0.0"),
+        (lambda: LearningRateSchedule(1.0, warm_up=-1), "0 or more"),
+        (lambda: LearningRateSchedule(1.0, final=2.0), "final = 2.0"),
+        (lambda: LearningRateSchedule(1.0, 60, 60).at(0, 100), "take 120 tokens of 100"),
+        (lambda: BatchSizeSchedule(0), "rows = 0"),
+        (lambda: BatchSizeSchedule(10, 3, 100), "3 has to divide rows = 10"),
+        (lambda: BatchSizeSchedule(10, 5), "given together"),
+        (lambda: BatchSizeSchedule(10, None, 5), "given together"),
     ],
 )
 def test_what_makes_no_sense(make, says):

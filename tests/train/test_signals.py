@@ -1,4 +1,4 @@
-"""What a signal does: the first is noted, the second to the same process ends it."""
+"""The first signal is stored, the second one to the same process ends it."""
 
 import signal
 
@@ -9,7 +9,7 @@ from motherbird.train import signals
 
 @pytest.fixture
 def raised(monkeypatch):
-    """What would have ended the process."""
+    """Collects the signals that would have ended the process."""
     found = []
     monkeypatch.setattr(signal, "raise_signal", found.append)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
@@ -35,7 +35,7 @@ def test_the_second_ends_it_and_an_echo_does_not(raised, clock):
 
 
 def test_the_first_of_this_process_is_no_second(raised, clock):
-    """Another rank had one before: a scheduler signals machine after machine."""
+    """Another rank received one before, as with a scheduler that signals one machine at a time."""
     noted = signals.Signals()
     noted.number = 15
     clock[0] += 10 * signals.ECHO

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or not there, damage is found, and no fault takes the older one away."""
+"""Checkpoints are complete or absent, damage is detected, and no fault loses the older one."""
 
 import errno
 import itertools
@@ -35,14 +35,14 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX links and signals")
 
-COUNTS = {  # of each row of reliability.md: in the default suite, and behind slow
+COUNTS = {  # by row of reliability.md: in the default suite, and in the slow one
     "R4 crash states": (320, 5000),
     "R7 damages": (300, 10_000),
     "R8 random forms": (40, 500),
     "R6 tmpfs": (5, 20),
 }
 FILES = (TENSORS, PROGRESS, MANIFEST)
-MEMORY = Path("/dev/shm")  # where a sync costs nothing; thousands of them are made here
+MEMORY = Path("/dev/shm")  # a sync is fast there, and thousands are made here
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def quick_folder() -> Iterator[Path]:
 
 
 def both(name: str) -> Any:
-    """A test for either count of a row."""
+    """Parametrize a test with both counts of a row."""
     few, many = COUNTS[name]
     return pytest.mark.parametrize(
         "count", [few, pytest.param(many, marks=pytest.mark.slow)], ids=str
@@ -92,7 +92,7 @@ def tree(home: Path) -> dict[str, bytes | None]:
 
 
 def check(run: Path, *allowed: int) -> int:
-    """The newest step; every name that is there verifies, and what a kill left can be removed."""
+    """Check all checkpoints and the removal of temporary files; return the newest step."""
     found = state.newest(run)
     step = -1 if found is None else found.progress.step
     for other in state.steps(run):
@@ -109,7 +109,7 @@ def check(run: Path, *allowed: int) -> int:
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
-# NUL and a quote, other scripts, emoji; half of a surrogate pair is no text.
+# NUL and a quote, other scripts, emoji; half of a surrogate pair is not text.
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
     lambda name: name != "__metadata__"
 )
@@ -192,11 +192,11 @@ def test_what_is_not_finite_is_not_used(tmp_path):
     assert state.newest(run).progress.step == 1
 
 
-# --- R7: damage is found before anything is used
+# --- R7: damage is detected before anything is used
 
 
 def damage(data: bytes, chance: random.Random) -> tuple[str, bytes]:
-    """One bit, 512 bytes of zeros, or two pages of 4 KiB that changed places."""
+    """Flip one bit, write 512 zero bytes, or swap two pages of 4 KiB."""
     kinds = ["flip", "zeros"] + (["pages"] if len(data) >= 3 * 4096 else [])
     kind = chance.choice(kinds)
     new = bytearray(data)
@@ -237,7 +237,7 @@ def test_damage_is_found_named_and_put_aside(count, tmp_path, caplog, reached):
 
 
 def test_without_the_digests_most_flips_would_pass(tmp_path):
-    """So that the test above can fail: safetensors itself looks at no byte of data."""
+    """The test above can fail: safetensors itself does not check the data."""
     path = state.folder(saved(tmp_path / "run", 1, size=1500), 1) / TENSORS
     whole = path.read_bytes()
     begin = 8 + int.from_bytes(whole[:8], "little")
@@ -292,14 +292,14 @@ def test_what_cannot_be_put_aside_is_passed_over(tmp_path, watch):
     assert state.newest(run, quarantine=True).progress.step == 1
 
 
-# --- R8: what is not as it was written
+# --- R8: changed files
 
 FORMS = ("empty", "half", "one byte less", "one byte more", "missing", "of another step", "linked",
          "linked to nothing", "an empty folder", "a full folder", "swapped")  # fmt: skip
 
 
 def deform(form: str, run: Path, name: str, outside: Path) -> None:
-    """Change a file of step 2, of which `outside` is a copy."""
+    """Change a file of step 2; `outside` is a copy of it."""
     path = state.folder(run, 2) / name
     data = path.read_bytes()
     other = FILES[(FILES.index(name) + 1) % 3]
@@ -329,7 +329,7 @@ def deform(form: str, run: Path, name: str, outside: Path) -> None:
 
 
 def fall_back(run: Path) -> None:
-    """Step 2 is not used, and is put aside as it is."""
+    """Step 2 is not used, and is moved to quarantine unchanged."""
     assert state.newest(run).progress.step == 1
     assert state.newest(run, quarantine=True).progress.step == 1
     assert state.steps(run) == [1]
@@ -457,7 +457,9 @@ def test_a_folder_that_is_not_as_it_was_written(change, tmp_path):
 def test_a_newer_format_is_left_for_the_version_that_wrote_it(tmp_path):
     run = saved(tmp_path / "run", 1, 2)
     of_another_format(state.folder(run, 2))
-    with pytest.raises(state.OutdatedError, match="has format 99, this motherbird reads 1"):
+    with pytest.raises(
+        state.OutdatedError, match="has format 99, this version of motherbird reads 2"
+    ):
         state.newest(run, quarantine=True)
     assert state.steps(run) == [2, 1] and not (run / "quarantine").exists()
 
@@ -469,7 +471,7 @@ def test_names_that_are_no_checkpoints(name, tmp_path):
     assert state.newest(run, quarantine=True).progress.step == 1
     assert state.steps(run) == [1]
     saved(run, 3)
-    state.retain(run, 1, 0, set())  # and they are in no one's way
+    state.retain(run, 1, 0, set())  # other names are ignored
     assert state.steps(run) == [3]
 
 
@@ -480,7 +482,7 @@ CODES = ("ENOSPC", "EDQUOT", "EIO", "EFBIG")
 
 
 class Primitives:
-    """Counts the primitives of the disk; the N-th fails, or all from there on."""
+    """Counts the disk primitives; the N-th fails, or all from the N-th on."""
 
     def __init__(self, number: int = -1, code: int = errno.EIO, sticky: bool = False) -> None:
         self.number, self.code, self.sticky = number, code, sticky
@@ -497,7 +499,7 @@ class Primitives:
 
 
 def primitives_of_a_save(home: Path, watch: Any) -> int:
-    """How many there are in the first save of a run, which makes the folder too."""
+    """Their number in the first save of a run, which also creates the directory."""
     count = Primitives()
     watch(count)
     saved(home, 2, count=1)
@@ -513,7 +515,7 @@ def primitives_of_a_save(home: Path, watch: Any) -> int:
 def test_whatever_primitive_fails_what_was_there_is_left(code, sticky, tmp_path, watch):
     number, kind = getattr(errno, code), CODES.index(code) + sticky
     for n in range(primitives_of_a_save(tmp_path / "count", watch)):
-        before = (1,) if (n + kind) % 2 else ()  # the first save of a run makes a folder too
+        before = (1,) if (n + kind) % 2 else ()  # the first save of a run also creates a directory
         run = saved(tmp_path / f"run-{n}", *before, count=1)
         fails = Primitives(n, number, sticky)
         watch(fails)
@@ -538,8 +540,8 @@ def test_whatever_primitive_fails_what_was_there_is_left(code, sticky, tmp_path,
 def test_whatever_primitive_of_a_run_fails_it_finishes_alike(
     tiny, smoke_set, train, tmp_path, watch, reached
 ):
-    """Row 6 in full: the run goes on or ends with an error; with a sound disk it is the same."""
-    recipe = replace(tiny.of_steps(6), save=replace(tiny.save, every=2, keep=1))
+    """Row 6 in full: the run continues or ends with an error, and resumes with the same result."""
+    recipe = replace(tiny.with_steps(6), save=replace(tiny.save, every=2, keep=1))
     every = Primitives()
     watch(every)
     train(recipe, smoke_set, tmp_path / "whole")
@@ -566,7 +568,7 @@ def test_whatever_primitive_of_a_run_fails_it_finishes_alike(
 
 
 def test_a_save_that_failed_has_no_name(tmp_path, watch):
-    """Also where its last sync failed: who sees it would trust in what may be gone tomorrow."""
+    """Also if its last sync failed, because the checkpoint may be lost later."""
     for n in range(primitives_of_a_save(tmp_path / "count", watch)):
         run = saved(tmp_path / f"run-{n}", 1)
         fails = Primitives(n)
@@ -605,7 +607,7 @@ def small_disk(tmp_path):
 
 @both("R6 tmpfs")
 def test_a_disk_that_is_really_full(count, small_disk, monkeypatch, reached):
-    """With the check of free space, and where others fill the disk behind it."""
+    """With the check of free space, and if others fill the disk after it."""
     chance, full = random.Random(6), 0
     for number in range(count):
         run = saved(small_disk / "run", 1, size=50_000)  # 0.6 MB
@@ -672,7 +674,7 @@ def test_a_kill_at_every_primitive_of_a_save(tmp_path, watch, forked):
     points = 2 * primitives_of_a_save(tmp_path / "count", watch)
     killed, newer = 0, 0
     for point in range(points):
-        first = (point // 2) % 2 == 0  # save of a run, which makes a folder too
+        first = (point // 2) % 2 == 0  # save of a run, which also creates a directory
         run = saved(tmp_path / f"run-{point}", *(() if first else (1,)))
 
         def save(talk, run=run, point=point):
@@ -691,7 +693,7 @@ def test_a_kill_at_every_primitive_of_a_save(tmp_path, watch, forked):
         newer += check(run, -1 if first else 1, 2) == 2
         saved(run, 2, count=1)
         assert check(run, 2) == 2
-    assert killed >= points - 4 and 2 <= newer < 10  # two primitives less where a folder is there
+    assert killed >= points - 4 and 2 <= newer < 10  # two primitives fewer if the directory exists
 
 
 # --- R4 (c): power loss, in every state that a file system may leave
@@ -709,7 +711,7 @@ class Folder:
 
 @dataclass(eq=False)
 class Effect:
-    """A change that lasts only when `node` was synced; until then it may be there, or not.
+    """A change that is durable after `node` was synced; before, it may be lost.
 
     Attributes:
         node: the file whose bytes, or the folder whose names are changed.
@@ -730,10 +732,10 @@ class Effect:
 
 
 class Power:
-    """What is on a disk, and what is only in memory: a model of files, folders and syncs.
+    """A model of files, directories and syncs: what is on disk, and what is only in memory.
 
-    Whether a name, a size or the bytes of one write reach the disk is decided for each by itself,
-    in any order, unless the file or folder was synced; a rename does or does not.
+    Each name, size and write reaches the disk independently and in any order, unless the file or
+    directory was synced; a rename is atomic.
     """
 
     def __init__(self, base: dict[str, bytes | None]) -> None:
@@ -756,7 +758,7 @@ class Power:
         return home
 
     def do(self, name: str, path: str, detail: Any) -> None:
-        """One primitive, as it was done."""
+        """Apply one primitive."""
         last = Path(path).name
         if name in ("mkdir", "create"):
             node: File | Folder = Folder() if name == "mkdir" else File()
@@ -785,7 +787,7 @@ class Power:
         self.effects.append(effect)
 
     def losses(self) -> Iterator[dict[str, bytes | None]]:
-        """Every tree that may be found after power is lost now."""
+        """Yield every tree that may exist after a power failure now."""
         for chosen in itertools.product(*(effect.variants for effect in self.effects)):
             nodes: dict[int, File | Folder] = {}
             root = _thawed(self.base, nodes)
@@ -819,7 +821,7 @@ def _apply(effect: Effect, node: Any, how: str) -> None:
 
 
 def _frozen(node: File | Folder) -> Any:
-    """A copy that remembers which nodes it is of."""
+    """Return a copy with a mapping to the original nodes."""
     if isinstance(node, File):
         return id(node), node.data
     return id(node), {name: _frozen(inner) for name, inner in node.names.items()}
@@ -849,7 +851,7 @@ Operation = tuple[str, str, Any]
 
 
 class Trace:
-    """Takes notes of what is done below a folder."""
+    """Records the operations below a directory."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -877,7 +879,7 @@ class Trace:
 
 @dataclass
 class Story:
-    """What was done to a run, and which step was reported as saved after how much of it."""
+    """The operations on a run, and the reported checkpoint after each number of operations."""
 
     base: dict[str, bytes | None]
     operations: list[Operation]
@@ -885,7 +887,7 @@ class Story:
     older: int
 
     def allowed(self, done: int) -> tuple[int, ...]:
-        """Steps that may be the newest after so many operations."""
+        """Return the steps that may be the newest after some operations."""
         steps = [self.older, *(step for at, step in self.reported if at <= done)]
         later = [step for at, step in self.reported if at > done]
         return (max(steps), *later)
@@ -934,7 +936,7 @@ def told(story: Any, home: Path, watch: Any, older: int = 1, count: int = 2) -> 
 
 
 def put(lost: dict[str, bytes | None], run: Path) -> Path:
-    """A tree as power loss left it."""
+    """Create a tree as a power failure left it."""
     run.mkdir(parents=True)
     for name, data in sorted(lost.items()):
         if data is None:
@@ -945,7 +947,7 @@ def put(lost: dict[str, bytes | None], run: Path) -> Path:
 
 
 def losses(story: Story) -> Iterator[tuple[int, dict[str, bytes | None]]]:
-    """Every state that a loss of power may leave, the latest first, and what was done before."""
+    """Yield every state that a power failure may leave, latest first, with its operations."""
     seen = set()
     for done in range(len(story.operations), -1, -1):
         power = Power(story.base)
@@ -961,7 +963,7 @@ def losses(story: Story) -> Iterator[tuple[int, dict[str, bytes | None]]]:
 def wrongs(
     story: Story, states: Iterable[tuple[int, dict[str, bytes | None]]], folder: Path
 ) -> Iterator[str]:
-    """What goes wrong in some states."""
+    """Return the problems in some states."""
     for done, lost in states:
         run = put(lost, folder)
         try:
@@ -996,13 +998,13 @@ def test_power_may_be_lost_at_any_time(count, tmp_path, watch, reached):
 
 @pytest.mark.parametrize("older", [-1, 1], ids=["first", "later"])
 def test_power_may_be_lost_behind_a_second_try(older, tmp_path, watch):
-    """A save that could not be finished is followed by one that is reported: it has to last."""
+    """A reported checkpoint is durable, also after one that could not be written."""
     wrong = []
     for point in range(primitives_of_a_save(tmp_path / "count", watch)):
         story = a_save_that_failed_at(point)
         one = told(story, tmp_path / f"run-{point}", watch, older, 1)
         end = len(one.operations)
-        visible = {}  # what is left of the first try is hidden, and differs without an end
+        visible = {}  # files of the first try are hidden, and never the same
         for done, lost in itertools.takewhile(lambda one, end=end: one[0] == end, losses(one)):
             seen = frozenset((k, v) for k, v in lost.items() if "/." not in k)
             visible[seen] = (done, dict(seen))
@@ -1031,7 +1033,7 @@ def test_power_may_be_lost_behind_a_second_try(older, tmp_path, watch):
     ids=["files", "manifest", "folder", "parent", "run", "retention"],
 )
 def test_without_a_sync_the_loss_of_power_would_hurt(story, what, wrong, tmp_path, watch):
-    """So that the tests above can fail: each sync is needed, and leaving it out is found."""
+    """The tests above can fail: each sync is needed, and leaving it out is detected."""
     make, older = STORIES[story]
     one = told(make, tmp_path / "run", watch, older, 1)
     kept = [

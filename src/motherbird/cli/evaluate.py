@@ -1,4 +1,4 @@
-"""``motherbird evaluate``."""
+"""``motherbird evaluate``: measure a model on a task."""
 
 from dataclasses import asdict
 
@@ -8,20 +8,35 @@ from . import options
 from .output import print_json, progress
 
 
-@click.command(name="evaluate")
+class _Group(click.Group):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; `motherbird evaluate --model ...` was a command of version 0.1."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            what = f"{error.format_message().rstrip('.')}; use motherbird evaluate lm"
+            raise click.UsageError(what, ctx) from error
+
+
+@click.group(name="evaluate", cls=_Group)
+def command() -> None:
+    """Measure a model: lm, loss and accuracy on held-out text."""
+
+
+@command.command(name="lm")
 @options.model
-@click.option("--data", required=True, metavar="DIR", help="What motherbird prepare has made.")
+@click.option("--data", required=True, metavar="DIR", help="A dataset from motherbird prepare.")
 @click.option("--seq-len", type=click.IntRange(8), default=1024, show_default=True, metavar="N",
-              help="Tokens of a row; the set has to be prepared for it.")  # fmt: skip
+              help="Tokens per row; the dataset has to be prepared for it.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(1), default=200_000, show_default=True, metavar="N",
-              help="Of each source at most.")  # fmt: skip
+              help="Tokens of each source at most.")  # fmt: skip
 @click.option("--masking", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.15,
-              show_default=True, metavar="SHARE", help="Tokens that are masked.")  # fmt: skip
+              show_default=True, metavar="SHARE", help="Fraction of masked tokens.")  # fmt: skip
 @options.attention
 @options.revision
 @options.compute
 @options.as_json
-def command(
+def lm(
     model: str,
     data: str,
     seq_len: int,
@@ -34,38 +49,39 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Masked-LM loss and accuracy of a model on held-out text, by source.
+    """Measure masked-LM loss and accuracy on held-out text, by source.
 
     \b
-    motherbird evaluate --model model --data set
+    motherbird evaluate lm --model model --data dataset
 
-    The text is what motherbird prepare --eval set aside, the masks are always the same. "unigram"
-    is the loss of guessing by the tokens' own frequencies; "gain" what is read from the context.
+    The text is what motherbird prepare --eval held out; the masks are always the same. "unigram" is
+    the loss of predicting by the text's token frequencies; "gain" is the difference to it.
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
-    "masked", "unigram", "bytes_a_token", "nats_a_byte"}}}; losses in nats a token, "all" last.
+    "masked", "unigram", "bytes_a_token", "nats_a_byte"}}}; losses in nats per token, "all" last.
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset
     from ..nn.heads import MaskedLM
-    from ..train.evaluation import by_source
+    from ..train.evaluation import evaluate_by_source
 
     prepared = PreparedDataset(data)
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )
     sources: dict[str, dict[str, float]] = {}
+    found = evaluate_by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking)
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:
-        for name, found in by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking):
+        for name, each in found:
             advance(1, name)
             if not json_ and not sources:
                 click.echo(f"{'source':<22}{'loss':>8}{'gain':>8}{'accuracy':>10}{'masked':>9}")
-            sources[name] = {**asdict(found), "nats_a_byte": found.nats_a_byte}
+            sources[name] = {**asdict(each), "nats_a_byte": each.nats_a_byte}
             if not json_:
-                gain = found.unigram - found.loss
+                gain = each.unigram - each.loss
                 click.echo(
-                    f"{name:<22}{found.loss:>8.3f}{gain:>8.3f}{found.accuracy:>10.1%}"
-                    f"{found.masked:>9,}"
+                    f"{name:<22}{each.loss:>8.3f}{gain:>8.3f}{each.accuracy:>10.1%}"
+                    f"{each.masked:>9,}"
                 )
     if json_:
         print_json(

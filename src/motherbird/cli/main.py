@@ -27,7 +27,7 @@ COMMANDS = {
         "Train a tiny encoder on local text, fill masks and search (3 minutes).",
     ),
     "embed": ("embed", "Compute a vector for each text of a file."),
-    "evaluate": ("evaluate", "Masked-LM loss and accuracy on held-out text, by source."),
+    "evaluate": ("evaluate", "Evaluate a model on held-out text."),
     "export": ("export", "Export a model to Hugging Face, ONNX or OpenVINO."),
     "fill-mask": ("fill_mask", "Predict the masked words of a text."),
     "info": ("info", "Describe a model, or this machine."),

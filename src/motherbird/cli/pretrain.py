@@ -3,10 +3,9 @@
 import re
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -14,15 +13,16 @@ from . import options
 from .output import human, is_terminal, print_json, progress
 
 if TYPE_CHECKING:
-    from ..train.pretrain import Tick
+    from ..train.pretrain import Outcome
+    from ..train.step import Stepper, StepReport
 
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
-CEILING_SECONDS = 0.05  # that every way to compute a product is tried
+ROOFLINE_SECONDS = 0.05  # to measure each implementation of the matrix product
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    """'200' steps, or '9m', '90s', '2h' of time: (steps, seconds)."""
+def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """Parse '200' (steps) or '90s', '9m', '2h' (time) to (steps, seconds)."""
     if value is None:
         return None, None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
@@ -35,29 +35,15 @@ def _part(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 @click.command(name="pretrain")
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--data", required=True, metavar="DIR", help="What motherbird prepare has made.")
-@click.option("--out", metavar="RUN", help="The run's folder; given again, the run goes on.")
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="A.B=C",
-    help="Change the recipe: train.lr=1e-3, phases.0.rows=64; several times.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Length of the whole run, every phase in proportion.",
-)
-@click.option(
-    "--stop-after",
-    "part",
-    callback=_part,
-    metavar="N|TIME",
-    help="Save and stop after so many steps, or 90s, 9m, 2h, though the run may not be over.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what it takes: memory, tokens, time.")
+@click.option("--data", required=True, metavar="DIR", help="A dataset from motherbird prepare.")
+@click.option("--out", metavar="RUN", help="Directory of the run; an existing run is resumed.")
+@click.option("--set", "changes", multiple=True, metavar="A.B=C",
+              help="Change the recipe: train.lr=1e-3, phases.0.rows=64; repeatable.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), metavar="N",
+              help="Scale every phase so that the run has N steps.")  # fmt: skip
+@click.option("--stop-after", "limit", callback=_limit, metavar="N|TIME",
+              help="Save and stop after N steps, or after 90s, 9m, 2h.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only estimate memory, tokens and time.")
 @click.option("--tensorboard", is_flag=True, help="Also write RUN/tensorboard.")
 @options.device
 @options.threads
@@ -68,21 +54,21 @@ def command(
     out: str | None,
     changes: tuple[str, ...],
     steps: int | None,
-    part: tuple[int | None, float | None],
+    limit: tuple[int | None, float | None],
     dry_run: bool,
     tensorboard: bool,
     device: str,
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Pretrain an encoder by masked language modelling, as the TOML file RECIPE says.
+    """Pretrain an encoder with masked language modelling, as defined by the TOML file RECIPE.
 
     \b
-    motherbird prepare TEXT --tokenizer DIR --seq-len 256,1024 --eval 0.05 --out set
-    motherbird pretrain recipes/smoke.toml --data set --out run
+    motherbird prepare TEXT --tokenizer DIR --seq-len 256,1024 --eval 0.05 --out dataset
+    motherbird pretrain recipes/smoke.toml --data dataset --out run
 
-    The same command goes on with a run that was stopped or killed, bit for bit as if it had not
-    been. SIGTERM and Ctrl-C let the step finish, save, and exit with 143 and 130. On several GPUs
+    The same command resumes a run that was stopped or killed, and gives the same bits as without a
+    stop. SIGTERM and Ctrl-C let the step finish, save, and exit with 143 and 130. On several GPUs
     or machines: torchrun --nproc-per-node 8 -m motherbird pretrain ... --device cuda.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
@@ -99,46 +85,50 @@ def command(
         _dry_run(read, Path(data), device, json_)
         return
     if out is None:
-        raise click.UsageError("--out is needed, the folder of the run.")
+        raise click.UsageError("--out is needed, the directory of the run.")
     run = options.output(out, [data])
-    from ..errors import StoppedError, require_extra
-    from ..train.pretrain import Slice, pretrain
+    from ..errors import require_extra
+    from ..train.pretrain import pretrain
 
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
-    with _shown(run if tensorboard else None, read.steps(), quiet=json_) as (on_tick, on_event):
+    with progress("", total=1.0, quiet=json_) as advance, ExitStack() as stack:
+        display = _Display(run if tensorboard else None, json_, advance)
+        stack.callback(display.close)
         outcome = pretrain(
-            read, Path(data), run, device=device, part=Slice(*part),
-            on_tick=on_tick, on_event=on_event,
+            read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
+            on_start=display.start, on_step=display.step, on_event=display.event,
         )  # fmt: skip
+    if options.is_main_process():
+        _finish(run, outcome, time.perf_counter() - began if json_ else None)
+
+
+def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
+    """Print the result, as JSON if ``seconds`` is given; raise StoppedError after a signal."""
+    from ..errors import StoppedError
+
     state = outcome.progress
-    if not options.first_rank():
-        return
     if outcome.signal is not None:
-        raise StoppedError(
-            f"stopped by {signal.Signals(outcome.signal).name}, saved at step {state.step}",
-            str(run),
-            "the same command goes on",
-            outcome.signal,
-        )
-    if json_:
+        name = signal.Signals(outcome.signal).name
+        what = f"stopped by {name}, saved at step {state.step}"
+        raise StoppedError(what, str(run), "the same command resumes", outcome.signal)
+    if seconds is not None:
         from ..train import runs
 
         shown = runs.show(run)
         keys = ("run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256")
-        seconds = round(time.perf_counter() - began, 1)
-        print_json({**{key: shown[key] for key in keys}, "seconds": seconds})
+        print_json({**{key: shown[key] for key in keys}, "seconds": round(seconds, 1)})
         return
-    how = "finished" if state.finished else "to be continued by the same command"
+    how = "finished" if state.finished else "the same command resumes"
     loss = "" if state.loss is None else f", loss {state.loss:.3f}"
     click.echo(f"{run}: step {state.step:,}, {human(state.tokens)} tokens{loss}; {how}")
 
 
 def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
-    from ..train.cost import plan
+    from ..train.cost import estimate
 
-    found = plan(recipe, data, device)
+    found = estimate(recipe, data, device)
     if json_:
         print_json(found)
         return
@@ -150,8 +140,8 @@ def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
     for phase in found["phases"]:
         click.echo(
             f"  {phase['name']}: {phase['steps']:,} steps of {phase['rows']:,} x "
-            f"{phase['seq_len']:,}, {human(phase['tokens'])} tokens ({phase['epochs']:.3g} times "
-            f"the data), {phase['tokens_per_s']:,.0f} tokens/s, {_duration(phase['hours'] * 3600)}"
+            f"{phase['seq_len']:,}, {human(phase['tokens'])} tokens ({phase['epochs']:.3g} "
+            f"epochs), {phase['tokens_per_s']:,.0f} tokens/s, {_duration(phase['hours'] * 3600)}"
         )
     memory = found["memory"]
     click.echo(
@@ -168,66 +158,116 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-class _Line:
-    """The live line: figures over the last seconds."""
+class _Display:
+    """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds.
 
-    def __init__(self) -> None:
-        self.recent: list[tuple[float, Tick]] = []
-        self.ceiling: float | None = None
+    Args:
+        tensorboard: directory of the run, if its figures are also written for TensorBoard.
+        quiet: show nothing.
+        advance: moves the progress bar.
+    """
 
-    def add(self, tick: "Tick") -> None:
-        """A step."""
+    def __init__(self, tensorboard: Path | None, quiet: bool, advance: Any) -> None:
+        self.tensorboard, self.quiet, self.advance = tensorboard, quiet, advance
+        self.recent: list[StepReport] = []
+        self.roofline: float | None = None
+        self.shown = -SHOW_EVERY
+        self.done = 0
+        self.writer: Any = None
+
+    def close(self) -> None:
+        """Close TensorBoard's files."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def start(self, stepper: "Stepper[Any]", steps: int) -> None:
+        """Remember what the run computes with, and its number of steps."""
+        self.stepper, self.steps = stepper, steps
+
+    def step(self, report: "StepReport") -> None:
+        """Show a step."""
         now = time.perf_counter()
-        self.recent.append((now, tick))
-        self.recent = [(at, each) for at, each in self.recent if at > now - 60] or self.recent[-1:]
+        self.recent = [r for r in self.recent if r.started > now - 60] + [report]
+        if self.tensorboard is not None:
+            self._write(self.tensorboard, report)
+        if self.quiet:
+            return
+        if is_terminal():
+            self.advance((report.number - self.done) / self.steps, self.text())
+            self.done = report.number
+        elif now - self.shown >= SHOW_EVERY:
+            self.shown = now
+            click.echo(self.text(), err=True)
+
+    def event(self, text: str) -> None:
+        """Show anything unusual."""
+        if not self.quiet:
+            click.echo(text, err=True)
 
     def text(self) -> str:
-        """Step 10/200 stable  loss 3.21  lr 0.001  4,012 tokens/s  41% of ceiling  data 0.1% ..."""
-        ticks = [tick for _, tick in self.recent]
-        seconds = sum(tick.seconds for tick in ticks)
-        loss = sum(tick.step.loss for tick in ticks) / len(ticks)
-        tokens = sum(tick.step.tokens for tick in ticks)
-        waited = sum(tick.wait for tick in ticks) / seconds
-        saved = sum(tick.save for tick in ticks) / seconds
-        last = ticks[-1]
-        left = (last.steps - last.step.number) * seconds / len(ticks)
+        """Return a line with the means of the last minute: "step 10/200 stable  loss 3.21 ..."."""
+        count, last = len(self.recent), self.recent[-1]
+        seconds = sum(r.seconds for r in self.recent)
         parts = [
-            f"step {last.step.number:,}/{last.steps:,} {last.phase}",
-            f"loss {loss:.3f}",
-            f"lr {last.step.lr:.2g}",
-            f"{tokens / seconds:,.0f} tokens/s",
-            f"data {waited:.1%}",
-            f"save {saved:.1%}",
+            f"step {last.number:,}/{self.steps:,} {last.phase}",
+            f"loss {sum(r.loss for r in self.recent) / count:.3f}",
+            f"lr {last.lr:.2g}",
+            f"{sum(r.tokens for r in self.recent) / seconds:,.0f} tokens/s",
+            f"data {sum(r.wait for r in self.recent) / seconds:.1%}",
+            f"save {sum(r.save for r in self.recent) / seconds:.1%}",
             f"{_memory():.1f} GB",
-            f"{_duration(left)} left",
+            f"{_duration((self.steps - last.number) * seconds / count)} left",
         ]
-        share = self._share(last)
-        if share is not None:
-            parts.insert(4, f"{share:.0%} of ceiling")
+        utilization = self._utilization(last)
+        if utilization is not None:
+            parts.insert(4, f"{utilization:.0%} of roofline")
         if last.evaluation is not None:
             parts.append(f"held out {last.evaluation.loss:.3f}, {last.evaluation.accuracy:.1%}")
         return "  ".join(parts)
 
-    def _share(self, tick: "Tick") -> float | None:
-        """Of what this CPU's products reach, forward, backward and head counted; None on a GPU."""
+    def _utilization(self, report: "StepReport") -> float | None:
+        """Return the share of the CPU's peak matrix product speed; None on a GPU.
+
+        Forward, backward and head are counted.
+        """
         from ..core import flops
         from ..nn import roofline
+        from ..nn.heads import MaskedLM
 
-        if tick.device != "cpu" or str(tick.dtype) == "torch.float16":
+        stepper = self.stepper
+        dtype = str(stepper.dtype).removeprefix("torch.")
+        if stepper.distributed.device.type != "cpu" or dtype == "float16":
             return None
-        if self.ceiling is None:
-            name = str(tick.dtype).removeprefix("torch.")
-            found = roofline.rooflines(tick.config, tick.threads, CEILING_SECONDS, [name])
-            self.ceiling = found[name] or 0.0
-        if not self.ceiling:
+        config = cast(MaskedLM, stepper.objective.model).model.config
+        if self.roofline is None:
+            found = roofline.rooflines(config, stepper.threads.count, ROOFLINE_SECONDS, [dtype])
+            self.roofline = found[dtype] or 0.0
+        if not self.roofline:
             return None
-        head = flops.head_flops(tick.config, tick.masked)
-        total = 3 * (flops.flops(tick.config, tick.lengths) + head)
-        return total / tick.seconds / self.ceiling / 1e12
+        head = flops.head_flops(config, report.weight // stepper.distributed.world_size)
+        total = 3 * (flops.flops(config, report.lengths) + head)
+        return total / report.seconds / self.roofline / 1e12
+
+    def _write(self, run: Path, report: "StepReport") -> None:
+        """Write the figures of a step for TensorBoard."""
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run / "tensorboard"))
+        figures = {
+            "train/loss": report.loss, "train/lr": report.lr, "train/norm": report.norm,
+            "speed/tokens_per_s": report.tokens / report.seconds,
+            "speed/data_wait": report.wait / report.seconds,
+        }  # fmt: skip
+        if report.evaluation is not None:
+            figures["held_out/loss"] = report.evaluation.loss
+            figures["held_out/accuracy"] = report.evaluation.accuracy
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, report.number)
 
 
 def _memory() -> float:
-    """GB that this process has, on the GPU if it computes there."""
+    """Return the memory of this process in GB, on the GPU if it computes there."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
@@ -235,57 +275,3 @@ def _memory() -> float:
     from .. import machine
 
     return machine.own_memory_mb("VmRSS") / 1e3
-
-
-@contextmanager
-def _shown(tensorboard: Path | None, steps: int, quiet: bool) -> Iterator[Any]:
-    """What is called for every step and every event: a bar on a terminal, else lines."""
-    line, shown = _Line(), -SHOW_EVERY
-    writer: Any = None
-
-    with progress("", total=steps, quiet=quiet) as advance:
-        done = 0
-
-        def on_tick(tick: "Tick") -> None:
-            nonlocal shown, done, writer
-            line.add(tick)
-            if tensorboard is not None:
-                writer = writer or _writer(tensorboard)
-                _write(writer, tick)
-            if is_terminal() and not quiet:
-                advance(tick.step.number - done, line.text())
-                done = tick.step.number
-            elif not quiet and time.perf_counter() - shown >= SHOW_EVERY:
-                shown = time.perf_counter()
-                click.echo(line.text(), err=True)
-
-        def on_event(text: str) -> None:
-            if not quiet:
-                click.echo(text, err=True)
-
-        try:
-            yield on_tick, on_event
-        finally:
-            if writer is not None:
-                writer.close()
-
-
-def _writer(run: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / "tensorboard"))
-
-
-def _write(writer: Any, tick: "Tick") -> None:
-    """A step's figures, for TensorBoard."""
-    step = tick.step
-    figures = {
-        "train/loss": step.loss, "train/lr": step.lr, "train/norm": step.norm,
-        "speed/tokens_per_s": step.tokens / tick.seconds,
-        "speed/data_wait": tick.wait / tick.seconds,
-    }  # fmt: skip
-    if tick.evaluation is not None:
-        figures["held_out/loss"] = tick.evaluation.loss
-        figures["held_out/accuracy"] = tick.evaluation.accuracy
-    for name, value in figures.items():
-        writer.add_scalar(name, value, step.number)

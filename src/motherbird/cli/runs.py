@@ -1,7 +1,6 @@
-"""``motherbird runs``: look at pretraining runs, average their checkpoints, go back in one."""
+"""``motherbird runs``: look at pretraining runs, average their checkpoints, rewind them."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -10,13 +9,9 @@ from . import options
 from .output import human, print_json
 
 run_argument = click.argument("run", metavar="RUN")
-out_option = click.option(
-    "--out", required=True, metavar="DIR", help="Where it goes; a folder of its own."
-)
+out_option = click.option("--out", required=True, metavar="DIR", help="Directory of the model.")
 data_option = click.option(
-    "--data",
-    metavar="DIR",
-    help="The prepared text, if it is no longer where the run found it.",
+    "--data", metavar="DIR", help="Directory of the run's dataset, if it was moved."
 )
 
 
@@ -29,31 +24,31 @@ def command() -> None:
 @click.argument("folder", metavar="FOLDER", default=".")
 @options.as_json
 def list_(folder: str, json_: bool) -> None:
-    """List the runs directly below FOLDER (the current one if not given); nothing is verified.
+    """List the runs directly below FOLDER (by default the current one), without verifying them.
 
     With --json: [{"run", "step", "steps", "phase", "tokens", "loss", "finished", "working",
     "written", "problem"}]; "written" is in seconds since 1970, "working" says whether a process
-    is at it now.
+    is training the run now.
     """
     from ..train import runs
 
-    found = runs.listed(Path(folder))
+    found = runs.list_runs(Path(folder))
     if json_:
-        print_json([asdict(summary) for summary in found])
+        print_json(found)
         return
     if not found:
         click.echo(f"no runs in {folder}")
-    for summary in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.written))
-        if summary.problem is not None:
-            click.echo(f"{summary.run}: {summary.problem}")
+    for run in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["written"]))
+        if run["problem"] is not None:
+            click.echo(f"{run['run']}: {run['problem']}")
             continue
-        step = "nothing saved" if summary.step is None else f"step {summary.step:,}"
-        loss = "" if summary.loss is None else f", loss {summary.loss:.4f}"
-        now = "finished" if summary.finished else "working" if summary.working else "stopped"
+        step = "no checkpoint" if run["step"] is None else f"step {run['step']:,}"
+        loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
+        now = "finished" if run["finished"] else "working" if run["working"] else "stopped"
         click.echo(
-            f"{summary.run}: {step} of {summary.steps:,} ({summary.phase}), "
-            f"{human(summary.tokens)} tokens{loss}, {now}, {when}"
+            f"{run['run']}: {step} of {run['steps']:,} ({run['phase']}), "
+            f"{human(run['tokens'])} tokens{loss}, {now}, {when}"
         )
 
 
@@ -61,13 +56,12 @@ def list_(folder: str, json_: bool) -> None:
 @run_argument
 @options.as_json
 def show(run: str, json_: bool) -> None:
-    """Verify the newest checkpoint of RUN, and say where the run stands.
+    """Verify the newest checkpoint of RUN, and describe the run.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
-    "sha256", "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world"};
+    "sha256", "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world_size"};
     "evaluation" is null before the first, then {"step", "phase", "loss", "accuracy", "masked"};
-    "noted" [{"step", "event", "why"}] of skipped steps and plateaus; equal runs have equal
-    "sha256".
+    "noted" [{"step", "event", "why"}] of skipped steps; equal runs have equal "sha256".
     """
     from ..train import runs
 
@@ -78,7 +72,7 @@ def show(run: str, json_: bool) -> None:
     over = ", finished" if found["finished"] else ""
     click.echo(f"{run}: step {found['step']:,} of {found['steps']:,}, {found['phase']}{over}")
     loss = "none" if found["loss"] is None else f"{found['loss']:.4f}"
-    click.echo(f"  tokens       {found['tokens']:,}, of which {found['masked']:,} were predicted")
+    click.echo(f"  tokens       {found['tokens']:,}, of which {found['masked']:,} were masked")
     click.echo(f"  loss         {loss}")
     if (held := found["evaluation"]) is not None:
         click.echo(
@@ -91,7 +85,7 @@ def show(run: str, json_: bool) -> None:
         click.echo(f"  {each['event']:<12} at step {each['step']:,}: {each['why']}")
     for skip in found["skips"]:
         click.echo(
-            f"  rolled back  at step {skip['step']:,} to {skip['to']:,}, leaving out "
+            f"  rolled back  at step {skip['step']:,} to {skip['to']:,}, skipping "
             f"{skip['batches']:,} batches: {skip['why']}"
         )
     for change in found["changes"]:
@@ -101,19 +95,12 @@ def show(run: str, json_: bool) -> None:
 
 @command.command(name="average")
 @run_argument
-@click.option(
-    "--last", default=0, metavar="N", type=click.IntRange(0), help="The newest N checkpoints."
-)
-@click.option(
-    "--best",
-    default=0,
-    metavar="N",
-    type=click.IntRange(0),
-    help="The N with the lowest loss on held-out rows.",
-)
-@click.option(
-    "--step", "steps", multiple=True, metavar="N", type=int, help="That of a step; repeatable."
-)
+@click.option("--last", default=0, metavar="N", type=click.IntRange(0),
+              help="The newest N checkpoints.")  # fmt: skip
+@click.option("--best", default=0, metavar="N", type=click.IntRange(0),
+              help="The N with the lowest held-out loss.")  # fmt: skip
+@click.option("--step", "steps", multiple=True, metavar="N", type=int,
+              help="The checkpoint of a step; repeatable.")  # fmt: skip
 @options.stored
 @out_option
 @data_option
@@ -128,10 +115,10 @@ def average(
     data: str | None,
     json_: bool,
 ) -> None:
-    """Write the mean of some checkpoints' weights in RUN as a model's folder.
+    """Write the mean of several checkpoints' weights in RUN as a model directory.
 
-    What --last, --best and --step name is averaged together, each checkpoint once. An earlier
-    model of motherbird at --out is replaced.
+    The checkpoints chosen by --last, --best and --step are averaged together, each once. An --out
+    that motherbird wrote is replaced.
 
     With --json: {"run", "steps", "out"}.
     """
@@ -139,14 +126,9 @@ def average(
     from ..train import runs
 
     averaged = runs.average(
-        Path(run),
-        path,
-        last=last,
-        best=best,
-        steps=steps,
-        data=None if data is None else Path(data),
-        dtype=dtype,
-    )
+        Path(run), path, last=last, best=best, steps=steps,
+        data=None if data is None else Path(data), dtype=dtype,
+    )  # fmt: skip
     if json_:
         print_json({"run": run, "steps": averaged, "out": out})
         return
@@ -155,22 +137,16 @@ def average(
 
 @command.command(name="rewind")
 @run_argument
-@click.option(
-    "--to-step", "step", required=True, metavar="N", type=int, help="A step with a checkpoint."
-)
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="a.b=c",
-    help="Change the recipe from there on, such as train.lr=1e-4; repeatable.",
-)
+@click.option("--to-step", "step", required=True, metavar="N", type=int,
+              help="The step of a checkpoint.")  # fmt: skip
+@click.option("--set", "changes", multiple=True, metavar="a.b=c",
+              help="Change the recipe from there on: train.lr=1e-4; repeatable.")  # fmt: skip
 @options.as_json
 def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
-    """Let RUN stand at an earlier step again; `motherbird pretrain` then goes on from there.
+    """Set RUN back to an earlier checkpoint; `motherbird pretrain` then resumes from there.
 
-    May be set: rates, weight decay, masking and tokens of phases that are not over, save, evaluate
-    and health. Later checkpoints are kept in RUN/quarantine, and what was done in run.json.
+    These may be set: rates, weight decay, masking and tokens of phases that are not over, save,
+    evaluate and health. Later checkpoints are kept in RUN/quarantine.
 
     With --json: {"run", "step", "from", "set"}.
     """
@@ -186,10 +162,10 @@ def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
 
 @command.command(name="report")
 @run_argument
-@click.option("--out", metavar="FILE", help="Where it goes; RUN/report.html if not set.")
+@click.option("--out", metavar="FILE", help="The report; RUN/report.html by default.")
 @options.as_json
 def report(run: str, out: str | None, json_: bool) -> None:
-    """Write a page about RUN: curves, stops, recipe, machine, evaluation; one file, no scripts.
+    """Write an HTML report of RUN: curves, stops, recipe, machine and evaluation, in one file.
 
     With --json: {"run", "out"}.
     """

@@ -1,10 +1,8 @@
-"""What a run will take, before its first step: memory, disk, tokens, time."""
+"""Estimates of the memory, disk space, tokens and time of a run, before its first step."""
 
 import logging
 import shutil
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 
 from .. import machine
 from ..core.config import EncoderConfig
-from ..data.loader import Cursor, Loader, chosen_rows, masking_of
+from ..data.loader import Cursor, Loader, MicroBatch, chosen_rows, masking_of
 from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.attention import tiled
@@ -20,89 +18,78 @@ from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
 from ..nn.devices import resolve_device
 from ..nn.heads import MaskedLM
-from .gradients import in_fixed_order, of_leaf, side_by_side, threads_beside
-from .init_weights import model_of
+from .gradients import executor_for, in_fixed_order, micro_batch_gradients, run_in_order
+from .init_weights import initial_config
+from .objectives.masked_lm import MaskedLMObjective
 from .phase import Phase
 from .recipe import Recipe
-from .step import dtype_of
 
 log = logging.getLogger(__name__)
 
-FLOAT = 4  # bytes; weights, moments and gradients
-# Bytes that a layer keeps for the backward pass of a token, in units of D + F, by the bytes of the
-# products' dtype; measured, docs/log.md.
+FLOAT = 4  # bytes; weights, optimizer state and gradients
+# Bytes per token that a layer keeps for the backward pass, in units of D + F, by the size of the
+# compute dtype in bytes; measured, docs/log.md.
 KEPT = {2: 18, 4: 30}
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Bytes of a process.
-
-    Attributes:
-        state: weights, moments, and the copy that is being saved.
-        gradients: of the micro-batches that are at work, and their sum.
-        activations: of these micro-batches.
-        checkpoint: on disk, of each state that is kept.
-    """
-
-    state: int
-    gradients: int
-    activations: int
-    checkpoint: int
-
-    @property
-    def memory(self) -> int:
-        """All but what is on disk."""
-        return self.state + self.gradients + self.activations
-
-
 def parameters(config: EncoderConfig) -> int:
-    """Of the model with its masked-LM head."""
+    """Return the number of parameters of the model with its masked-LM head."""
     with torch.device("meta"):
         return sum(p.numel() for p in MaskedLM(config).parameters())
 
 
-def needs(recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int) -> Needs:
-    """An estimate from tensor sizes."""
-    weights = parameters(config) * FLOAT
-    moments = 2 if recipe.train.optimizer == "stableadamw" else 1.5
-    state = int(weights * (1 + moments))
+def checkpoint_size(recipe: Recipe, config: EncoderConfig) -> int:
+    """Return the bytes of a checkpoint: weights and optimizer state."""
+    moments = 1.5 if recipe.train.optimizer == "muon" else 2
+    return int(parameters(config) * FLOAT * (1 + moments))
+
+
+def memory(
+    recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int
+) -> dict[str, int]:
+    """Estimate the memory of a process from the sizes of tensors.
+
+    Returns:
+        Bytes of "state" (weights, optimizer state, and the copy that is being saved), "gradients"
+        and "activations" (of the micro-batches that run at the same time), and the "total".
+    """
+    state = checkpoint_size(recipe, config)
     on_cpu = device.type == "cpu"
-    leaves = threads if on_cpu else 1
+    parallel = threads if on_cpu else 1
     tokens = _tokens(recipe, _heaviest(recipe))
-    element = torch.empty(0, dtype=dtype_of(recipe, device)).element_size()
+    element = torch.empty(0, dtype=recipe.dtype_on(device)).element_size()
     width = config.hidden_size + config.intermediate_size
     kept = KEPT[element] * width * config.num_hidden_layers * tokens
-    if on_cpu:  # and attention's probabilities
+    if on_cpu:  # attention probabilities are kept too
         most = min(tiled.KEPT, max(phase.seq_len for phase in recipe.phases))
         band = min(most, BLOCK + 2 * config.half_window)
         keys = sum(most if kind == "full_attention" else band for kind in config.layers)
         kept += tokens * keys * config.num_attention_heads * element
     head = 2 * config.vocab_size * config.hidden_size * FLOAT
     head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * element * 2
-    extra = leaves + 2 if recipe.train.reduce == "sum" else leaves + 6
-    return Needs(
-        state=2 * state if on_cpu else state,
-        gradients=weights * extra,
-        activations=(kept + head) * leaves,
-        checkpoint=state,
-    )
+    extra = parallel + 2 if recipe.train.reduce == "sum" else parallel + 6
+    found = {
+        "state": 2 * state if on_cpu else state,
+        "gradients": parameters(config) * FLOAT * extra,
+        "activations": (kept + head) * parallel,
+    }
+    return found | {"total": sum(found.values())}
 
 
 def _tokens(recipe: Recipe, phase: Phase) -> int:
-    """Of a micro-batch."""
+    """Return the tokens of a micro-batch."""
     return recipe.micro_rows(phase, phase.rows) * phase.seq_len
 
 
 def _heaviest(recipe: Recipe) -> Phase:
-    """The phase with the largest micro-batches."""
+    """Return the phase with the largest micro-batches."""
     return max(recipe.phases, key=lambda phase: _tokens(recipe, phase))
 
 
-def _smaller(recipe: Recipe, found: Needs) -> str:
-    """What to do about too much."""
-    if found.activations <= found.memory / 3:
-        return "a smaller model needs less"
+def _advice(recipe: Recipe, found: dict[str, int]) -> str:
+    """Return how to use less memory."""
+    if found["activations"] <= found["total"] / 3:
+        return "use a smaller model"
     phase = _heaviest(recipe)
     if recipe.micro_rows(phase, phase.rows) == 1:
         return "use fewer threads, shorter rows, or a smaller model"
@@ -112,62 +99,65 @@ def _smaller(recipe: Recipe, found: Needs) -> str:
 
 def check(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
-) -> Needs:
-    """Refuse a run that will not fit into memory, or whose checkpoints will not fit on the disk.
+) -> dict[str, int]:
+    """Check that a run fits into memory, and its checkpoints on the disk (if ``run`` is given).
+
+    Returns:
+        See `memory`.
 
     Raises:
-        InputError: what is needed, what there is, and what to change.
+        InputError: it does not; with what is needed, what is free, and what to change.
     """
-    found = needs(recipe, config, device, threads)
+    found = memory(recipe, config, device, threads)
     if device.type == "cuda":
         free: float | None = torch.cuda.mem_get_info(device)[0]
     else:
         available = machine.available_mb()
         free = None if available is None else available * 1e6
-    if free is not None and found.memory > free:
-        says = f"about {found.memory / 1e9:.1f} GB of memory are needed"
+    if free is not None and found["total"] > free:
+        says = f"about {found['total'] / 1e9:.1f} GB of memory are needed"
         has = f"{free / 1e9:.1f} GB are free"
-        how = _smaller(recipe, found)
+        how = _advice(recipe, found)
         if device.type != "cuda":
             raise InputError(f"{says} and {has}", str(device), how)
-        # The estimate was measured on CPUs only: the card has the last word.
+        # The estimate was measured on CPUs only, so it may be wrong on a GPU.
         log.warning("%s, and %s on %s: if it does not fit, %s", says, has, device, how)
     if run is not None:
         home = next(p for p in (run, *run.absolute().parents) if p.exists())
         room = shutil.disk_usage(home).free
-        wanted = found.checkpoint * (recipe.save.keep + len(recipe.phases) + 2)
+        wanted = checkpoint_size(recipe, config) * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
             raise InputError(
                 f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
                 str(run),
-                "free space, or lower save.keep",
+                "free some space, or lower save.keep",
             )
     return found
 
 
-def plan(
+def estimate(
     recipe: Recipe, data: Path, device_name: str | None, *, measure: bool = True
 ) -> dict[str, Any]:
-    """What a run comes to, and how long it takes here, from one micro-batch a core.
+    """Estimate what a run takes on this machine.
 
     Args:
-        recipe: of the run.
-        data: a prepared set.
-        device_name: where to compute.
-        measure: the time as well.
+        recipe: that of the run.
+        data: directory of a prepared dataset.
+        device_name: "cpu", "cuda" or another device name; None is the CPU.
+        measure: measure the time too, with one micro-batch on each core.
 
     Raises:
-        InputError: as `pretrain` would.
+        InputError: as in `pretrain`.
     """
     device = resolve_device(device_name)
-    recipe.check_world(1)
+    recipe.check_world_size(1)
     prepared = PreparedDataset(data)
-    config = model_of(recipe, prepared)
-    threads = threads_beside(device)
+    config = initial_config(recipe, prepared)
+    threads = executor_for(device).count
     found = check(recipe, config, device, threads, None)
     phases = []
     for number, phase in enumerate(recipe.phases):
-        rows = len(chosen_rows(prepared, phase.choice))
+        rows = len(chosen_rows(prepared, phase.row_filter))
         speed = _speed(recipe, prepared, config, number, device) if measure else None
         phases.append({
             "name": phase.name, "steps": phase.steps(), "tokens": phase.tokens,
@@ -182,11 +172,8 @@ def plan(
         "tokens": sum(phase.tokens for phase in recipe.phases),
         "parameters": parameters(config),
         "phases": phases,
-        "memory": {
-            "state": found.state, "gradients": found.gradients,
-            "activations": found.activations, "total": found.memory,
-        },
-        "checkpoint": found.checkpoint,
+        "memory": found,
+        "checkpoint": checkpoint_size(recipe, config),
         "hours": None if None in hours else sum(hours),
         "device": str(device),
         "threads": threads,
@@ -200,32 +187,31 @@ def _speed(
     number: int,
     device: torch.device,
 ) -> float:
-    """Tokens a second of forward and backward, one micro-batch on each core."""
+    """Measure the tokens per second of forward and backward, with a micro-batch on each core."""
     phase = recipe.phases[number]
     model = MaskedLM(recipe.config(config, number)).to(device).train()
-    weights = list(model.parameters())
+    objective, weights = MaskedLMObjective(model), list(model.parameters())
     micro = recipe.micro_rows(phase, phase.rows)
-    dtype = dtype_of(recipe, device)
-    with in_fixed_order(device), side_by_side(device) as threads:
-        at_once = threads.count if threads.pool else 1
+    dtype = recipe.dtype_on(device)
+
+    def compute(batch: MicroBatch) -> None:
+        with torch.autocast(
+            device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False
+        ):
+            micro_batch_gradients(weights, lambda: objective.loss(batch))
+
+    with in_fixed_order(device):
+        threads = executor_for(device)
         loader = Loader(
-            prepared, phase.choice, Cursor(recipe.seed, number),
-            masking_of(prepared, recipe.masking(phase)), lambda rows: micro * at_once,
+            prepared, phase.row_filter, Cursor(recipe.seed, number),
+            masking_of(prepared, recipe.masking(phase)), lambda rows: micro * threads.count,
         )  # fmt: skip
         batch = next(iter(loader))
-
-        def loss(item: Any) -> torch.Tensor:
-            with torch.autocast(
-                device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False
-            ):
-                return model.loss(item.packed, item.positions, item.targets)
-
-        leaves = [partial(loss, item) for item in batch.micro_batches(micro)]
-        run = threads.pool.map if threads.pool else map
+        micro_batches = list(batch.micro_batches(micro))
         best = float("inf")
         for _ in range(2):  # the first is a warm-up
             start = time.perf_counter()
-            for _result in run(partial(of_leaf, weights), leaves):
-                del _result  # gradients, as large as the model
+            for _result in run_in_order(compute, micro_batches, threads):
+                pass
             best = min(best, time.perf_counter() - start)
     return len(batch.ids) / best

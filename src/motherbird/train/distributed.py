@@ -1,8 +1,8 @@
-"""The processes that share a step: one, or those that torchrun started.
+"""The processes that share a step: a single process, or those started by torchrun.
 
-Replicas are whole on every rank, and their gradients are added up once a step, behind the last
-micro-batch: at these sizes that costs thousandths of a step (docs/cluster.md), and nothing has to
-be hidden behind the backward pass.
+Every rank holds a whole replica, and gradients are summed once per step, after the last
+micro-batch. At these model sizes this takes thousandths of a step (docs/cluster.md), so nothing is
+overlapped with the backward pass.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,71 +20,73 @@ from torch import Tensor
 from ..errors import InputError, WorkerError
 from ..nn.devices import resolve_device
 
-PATIENCE = 1800.0  # seconds for what rank 0 does alone: verify and read a checkpoint, save the last
+T = TypeVar("T")
+# Seconds for what rank 0 does alone: verify and read a checkpoint, write the last one.
+SLOW_TIMEOUT = 1800.0
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
-    """Say in our words that another rank is gone: torch's speak of sockets and bugs."""
+def _rank_errors() -> Iterator[None]:
+    """Replace torch's messages about a lost rank, which name sockets and internal errors."""
     try:
         yield
-    except torch.OutOfMemoryError:  # is one too, and this rank's own
+    except torch.OutOfMemoryError:  # a RuntimeError too, but of this rank
         raise
-    except RuntimeError as error:  # gloo's, and those of torch.distributed
+    except RuntimeError as error:  # from gloo or torch.distributed
         raise WorkerError(
             "another rank ended or did not answer in time",
             f"rank {dist.get_rank()}",
-            "its own message says why; the same command goes on from the last save",
+            "its own message gives the reason; the same command resumes from the last checkpoint",
         ) from error
 
 
 @dataclass(frozen=True)
-class World:
-    """Who takes part.
+class Distributed:
+    """This process among all ranks, and the collective operations.
 
     Attributes:
-        rank: of this process; 0 writes and speaks.
-        size: processes.
-        device: where this one computes.
-        patient: a group that waits longer, while rank 0 reads, verifies and writes.
+        rank: number of this process; rank 0 writes files and output.
+        world_size: number of processes.
+        device: device of this rank.
+        slow_group: process group with a long timeout, for while rank 0 reads, verifies and writes.
     """
 
     rank: int
-    size: int
+    world_size: int
     device: torch.device
-    patient: Any = None
+    slow_group: Any = None
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and output."""
         return self.rank == 0
 
-    @_answered()
-    def gather(self, values: Sequence[int | float]) -> list[list[float]]:
-        """Equally many numbers of every rank, in the order of ranks."""
-        if self.size == 1:
+    @_rank_errors()
+    def all_gather(self, values: Sequence[int | float]) -> list[list[float]]:
+        """Return the values of every rank, in rank order; each rank gives equally many."""
+        if self.world_size == 1:
             return [[float(value) for value in values]]
-        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine)
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        parts = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(parts, own)
         return [part.tolist() for part in parts]
 
-    @_answered()
-    def add(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
+    @_rank_errors()
+    def all_reduce(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
         """Replace tensors by their sum over all ranks.
 
         Args:
-            tensors: alike on every rank.
-            tree: add neighbours, then neighbouring pairs, and so on, instead of as the backend
-                likes; for powers of two.
+            tensors: of the same shapes on every rank.
+            tree: add pairs of ranks, then pairs of pairs, and so on, instead of in the backend's
+                order; for a power of two of ranks.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         if tree:
             other = torch.empty_like(flat)
             distance = 1
-            while distance < self.size:
+            while distance < self.world_size:
                 partner = self.rank ^ distance
                 calls = [
                     dist.P2POp(dist.isend, flat, partner),
@@ -92,56 +94,53 @@ class World:
                 ]
                 for work in dist.batch_isend_irecv(calls):
                     work.wait()
-                flat = flat + other  # a new tensor: what was sent may still be read
+                flat = flat + other  # a new tensor, because the old one may still be read
                 distance *= 2
         else:
             dist.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    @_answered()
-    def tell(self, text: str) -> str:
-        """What rank 0 says, on every rank."""
-        if self.size == 1:
-            return text
-        data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
-        length = torch.tensor([len(data)])
-        dist.broadcast(length, 0, group=self.patient)
-        if self.rank:
-            data = torch.zeros(int(length), dtype=torch.uint8)
-        dist.broadcast(data, 0, group=self.patient)
-        return bytes(data.tolist()).decode()
+    @_rank_errors()
+    def broadcast_object(self, value: T) -> T:
+        """Return rank 0's value, which is pickled, on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0, group=self.slow_group)
+        return values[0]
 
-    @_answered()
-    def share(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
-        """Give every rank what rank 0 has."""
-        if self.size > 1:
+    @_rank_errors()
+    def broadcast(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
+        """Replace tensors by those of rank 0."""
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
 
 @contextmanager
-def join(device: str | None, timeout: float) -> Iterator[World]:
-    """Meet the other ranks, where torchrun has started some.
+def join(device: str | None, timeout: float) -> Iterator[Distributed]:
+    """Join the process group, if torchrun started this process.
 
     Args:
-        device: "cpu", "cuda" or the like; None the CPU. Each rank of a node takes a GPU.
-        timeout: seconds after which a rank that does not answer is given up.
+        device: "cpu", "cuda" or another device name; None is the CPU. With "cuda" each rank of a
+            node uses its own GPU.
+        timeout: seconds after which a rank that does not answer is considered lost.
 
     Raises:
-        InputError: the device is not there, or torchrun's variables make no sense.
-        WorkerError: where another rank ends or hangs, by this and all that ranks do together.
+        InputError: the device is not available, or torchrun's variables are incomplete.
+        WorkerError: another rank ended or hung, here or in any collective operation.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
-        yield World(0, 1, resolve_device(device))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        yield Distributed(0, 1, resolve_device(device))
         return
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = resolve_device(f"cuda:{local}" if device == "cuda" else device)
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = resolve_device(f"cuda:{local_rank}" if device == "cuda" else device)
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise InputError(
             "WORLD_SIZE is set without RANK and MASTER_ADDR",
-            how="start it by torchrun -m motherbird pretrain ...",
+            how="start it with torchrun -m motherbird pretrain ...",
         )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -149,10 +148,11 @@ def join(device: str | None, timeout: float) -> Iterator[World]:
         "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
     )
     try:
-        patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=max(timeout, PATIENCE)))
-        yield World(dist.get_rank(), dist.get_world_size(), chosen, patient)
-        # Who leaves first would take connections away from the others; rank 0 may still be saving.
-        with _answered():
-            dist.barrier(patient)
+        slow = timedelta(seconds=max(timeout, SLOW_TIMEOUT))
+        slow_group = dist.new_group(backend="gloo", timeout=slow)
+        yield Distributed(dist.get_rank(), dist.get_world_size(), chosen, slow_group)
+        # A rank that leaves early closes the connections of those that still need them.
+        with _rank_errors():
+            dist.barrier(slow_group)
     finally:
         dist.destroy_process_group()

@@ -1,6 +1,6 @@
-"""Loss and accuracy on held-out rows: always the same rows, with the same tokens masked."""
+"""Masked-LM loss and accuracy on held-out text, always with the same masks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,21 +12,20 @@ from ..data.loader import BatchBuilder, BatchRequest, Cursor, MicroBatch, RowFil
 from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.heads import MaskedLM
-from .distributed import World
-from .gradients import Threads, side_by_side
-from .loop import unigram_entropy
+from .distributed import Distributed
+from .gradients import executor_for, run_in_order
 
-SEED = 15  # of the order and the masks, whatever the run's
+SEED = 15  # of row order and masks, whatever the run's seed
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one state of a model.
+    """The result of an evaluation.
 
     Attributes:
-        loss: nats a masked token.
-        accuracy: share of the masked tokens that were the likeliest.
-        masked: how many these were.
+        loss: mean cross entropy of the masked tokens, in nats.
+        accuracy: fraction of the masked tokens that got the highest probability.
+        masked: number of masked tokens.
     """
 
     loss: float
@@ -34,67 +33,76 @@ class Evaluation:
     masked: int
 
 
-class HeldOut:
-    """The rows that are evaluated on, cut into micro-batches.
+def evaluate(
+    model: MaskedLM,
+    batches: Sequence[MicroBatch],
+    dtype: torch.dtype = torch.float32,
+    distributed: Distributed | None = None,
+) -> Evaluation:
+    """Evaluate a model; the result is the same for any number of threads and ranks.
 
     Args:
-        prepared: the set.
-        choice: which of its rows.
-        rows: how many at most.
-        micro_rows: of a micro-batch.
-        rate: share that is masked.
+        model: on its device; its training mode is restored.
+        batches: all micro-batches; every rank computes its part of them.
+        dtype: of matrix products under autocast.
+        distributed: all ranks; this process alone if not given.
+
+    Raises:
+        InputError: there is no masked token.
     """
+    ranks = distributed or Distributed(0, 1, model.model.device)
 
-    def __init__(
-        self, prepared: PreparedDataset, choice: RowFilter, rows: int, micro_rows: int, rate: float
-    ) -> None:
-        maker = BatchBuilder(prepared.directory, choice, masking_of(prepared, rate))
-        count = min(rows, len(maker.rows))
-        self.batches: list[MicroBatch] = []
-        if count:
-            self.batches += maker(BatchRequest(0, count, Cursor(SEED))).micro_batches(micro_rows)
+    @torch.inference_mode()
+    def compute(batch: MicroBatch) -> tuple[float, float, float]:
+        with torch.autocast(ranks.device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(batch.packed, batch.positions)
+        targets = batch.targets.to(logits.device)
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
+        right = (logits.argmax(-1) == targets).sum()
+        return loss.item(), float(right), float(len(targets))
 
-    def __bool__(self) -> bool:
-        return bool(self.batches)
+    training = model.training
+    model.eval()
+    own = batches[ranks.rank :: ranks.world_size]
+    found = list(run_in_order(compute, own, executor_for(ranks.device)))
+    model.train(training)
+    most = -(-len(batches) // ranks.world_size)
+    found += [(0.0, 0.0, 0.0)] * (most - len(found))
+    gathered = ranks.all_gather([value for each in found for value in each])
+    # Sum in the order of the micro-batches: rank 0's first, rank 1's first, ..., rank 0's second.
+    ordered = [each[3 * i : 3 * i + 3] for i in range(most) for each in gathered]
+    loss, right, masked = (sum(each[i] for each in ordered) for i in range(3))
+    if not masked:
+        raise InputError("there is too little text to evaluate on")
+    return Evaluation(loss / masked, right / masked, int(masked))
 
-    def evaluate(
-        self, model: MaskedLM, dtype: torch.dtype, threads: Threads, world: World
-    ) -> Evaluation:
-        """Every rank takes its share; all get the same figures, whatever their number."""
 
-        @torch.inference_mode()
-        def figures(batch: MicroBatch) -> tuple[float, float, float]:
-            device = world.device.type
-            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-                logits = model(batch.packed, batch.positions)
-            targets = batch.targets.to(logits.device)
-            loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
-            right = (logits.argmax(-1) == targets).sum()
-            return loss.item(), float(right), float(len(targets))
+def held_out_batches(
+    prepared: PreparedDataset, row_filter: RowFilter, rows: int, micro_rows: int, rate: float
+) -> list[MicroBatch]:
+    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none.
 
-        training = model.training
-        model.eval()
-        mine = self.batches[world.rank :: world.size]
-        found = list(threads.pool.map(figures, mine) if threads.pool else map(figures, mine))
-        model.train(training)
-        most = -(-len(self.batches) // world.size)
-        found += [(0.0, 0.0, 0.0)] * (most - len(found))
-        gathered = world.gather([value for each in found for value in each])
-        # In the order of micro-batches: rank 0's first, rank 1's first, ..., rank 0's second.
-        ordered = [
-            each[3 * i : 3 * i + 3] for i in range(most) for each in gathered
-        ]  # three figures each
-        loss, right, masked = (sum(column) for column in zip(*ordered, strict=True))
-        return Evaluation(loss / max(1.0, masked), right / max(1.0, masked), int(masked))
+    Args:
+        prepared: the dataset.
+        row_filter: which of its rows.
+        rows: number of rows at most.
+        micro_rows: rows of a micro-batch.
+        rate: fraction of the tokens that is masked.
+    """
+    builder = BatchBuilder(prepared.directory, row_filter, masking_of(prepared, rate))
+    count = min(rows, len(builder.rows))
+    if not count:
+        return []
+    return list(builder(BatchRequest(0, count, Cursor(SEED))).micro_batches(micro_rows))
 
 
 @dataclass(frozen=True)
 class TextEvaluation(Evaluation):
-    """`Evaluation` on one source's held-out text, or on all, and how hard that text is.
+    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics.
 
     Attributes:
-        unigram: nats a token from the text's own frequencies, the best without any context.
-        bytes_a_token: of the text.
+        unigram: loss in nats of predicting by the text's own token frequencies.
+        bytes_a_token: mean number of UTF-8 bytes per token.
     """
 
     unigram: float
@@ -102,11 +110,11 @@ class TextEvaluation(Evaluation):
 
     @property
     def nats_a_byte(self) -> float:
-        """The loss of masked tokens over their bytes: what vocabularies can be compared by."""
+        """The loss per byte, which makes models with different vocabularies comparable."""
         return self.loss / self.bytes_a_token
 
 
-def by_source(
+def evaluate_by_source(
     model: MaskedLM,
     prepared: PreparedDataset,
     seq_len: int,
@@ -118,52 +126,59 @@ def by_source(
     """Evaluate on the held-out text of each source, and last on that of all ("all").
 
     Args:
-        model: on its device, computing in its own dtype; its tokenizer is the set's.
-        prepared: the set.
-        seq_len: tokens of a row; the set was prepared for it.
-        tokens: of each source at most, in rows.
-        rate: share that is masked.
-        micro_tokens: of a micro-batch.
+        model: on its device, in its own dtype; its tokenizer is the dataset's.
+        prepared: the dataset.
+        seq_len: tokens per row; the dataset was prepared for this length.
+        tokens: tokens of each source at most, in whole rows.
+        rate: fraction of the tokens that is masked.
+        micro_tokens: tokens of a micro-batch.
 
     Raises:
-        InputError: nothing is held out in the set, or the vocabularies differ.
+        InputError: the dataset has no held-out text, or the tokenizers differ.
     """
     own = model.model.tokenizer
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
         raise InputError(
-            "the model's tokenizer is not the set's",
+            "the model's tokenizer is not the dataset's",
             str(prepared.directory),
-            "prepare the text with --tokenizer and the model's folder",
+            "prepare the text with --tokenizer and the model's directory",
         )
-    world = World(0, 1, model.model.device)
-    names = [name for name, about in prepared.about.sources.items() if about.held_out]
+    names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:
         raise InputError(
             "nothing is held out", str(prepared.directory), "run prepare again with --eval 0.01"
         )
-    with side_by_side(world.device) as threads:
-        for sources in [*((name,) for name in names), None]:
-            choice = RowFilter(seq_len, held_out=True, sources=sources)
-            held_out = HeldOut(
-                prepared, choice, max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate
-            )
-            found = held_out.evaluate(model, torch.float32, threads, world)  # no autocast
-            text = _text_of(held_out, prepared.tokenizer.special_ids)
-            size = len(prepared.tokenizer.decode(text.tolist()).encode())
-            every = TextEvaluation(
-                **asdict(found),
+    for sources in [*((name,) for name in names), None]:
+        batches = held_out_batches(
+            prepared, RowFilter(seq_len, held_out=True, sources=sources),
+            max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate,
+        )  # fmt: skip
+        text = _original_text(batches, prepared.tokenizer.special_ids)
+        size = len(prepared.tokenizer.decode(text.tolist()).encode())
+        yield (
+            sources[0] if sources else "all",
+            TextEvaluation(
+                **asdict(evaluate(model, batches)),
                 unigram=unigram_entropy([text.tolist()], []),
                 bytes_a_token=size / len(text),
-            )
-            yield sources[0] if sources else "all", every
+            ),
+        )
 
 
-def _text_of(held_out: HeldOut, special: list[int]) -> Int[np.ndarray, " T"]:
-    """What was there before it was masked, without special tokens."""
+def _original_text(batches: Sequence[MicroBatch], special: Sequence[int]) -> Int[np.ndarray, " T"]:
+    """Return the ids before masking, without special tokens."""
     parts = []
-    for batch in held_out.batches:
+    for batch in batches:
         ids = batch.packed.ids.clone()
         ids[batch.positions] = batch.targets
         parts.append(ids.numpy())
     text = np.concatenate(parts)
     return text[~np.isin(text, special)]
+
+
+def unigram_entropy(documents: Sequence[Sequence[int]], special_ids: Sequence[int]) -> float:
+    """Return the entropy in nats of the token frequencies: the best loss without any context."""
+    counts = np.bincount(np.concatenate([np.asarray(d, dtype=np.int64) for d in documents]))
+    counts[[i for i in special_ids if i < len(counts)]] = 0
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

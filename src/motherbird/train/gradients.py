@@ -1,161 +1,153 @@
-"""Gradients of a step: of every micro-batch by itself, added up in an order that never changes.
+"""Gradients of a step: computed for each micro-batch, and summed in a fixed order.
 
-On a CPU micro-batches run side by side, one a core (`core.parallel` says why). Their gradients are
-added in the order of their numbers, or in a tree: halves of halves, so that the share of each of
-1, 2, 4 ... ranks is a branch of it, and any number of ranks gives the same bits.
+On a CPU, micro-batches run at the same time, one on each core (`nn.threads` explains why). Their
+gradients are summed in the order of the micro-batches, or as a binary tree. In the tree, the part
+of each of 1, 2, 4 ... ranks is a branch, so that any such number of ranks gives the same bits.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .distributed import World
+from ..nn.threads import Executor, executor
+from .distributed import Distributed
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Gradients = list[Float[Tensor, "..."]]
-Leaf = Callable[[], Tensor]  # the loss of a micro-batch, with its graph
-Result = tuple[float, Gradients]
+Loss = Callable[[], Tensor]  # computes the loss of a micro-batch, with its graph
 
 
-class Threads:
-    """A thread for each core; see `side_by_side`."""
-
-    def __init__(self, pool: ThreadPoolExecutor | None, count: int) -> None:
-        self.pool, self.count = pool, count
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """All threads inside each operation of the caller, while no micro-batch is at work."""
-        torch.set_num_threads(self.count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(1 if self.pool else self.count)
-
-
-def threads_beside(device: torch.device) -> int:
-    """Torch's threads that are at work in `side_by_side`."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-@contextmanager
-def side_by_side(device: torch.device) -> Iterator[Threads]:
-    """Threads for micro-batches, while the block lasts: on a CPU as many as torch has.
-
-    Inside, torch has one thread in every one of them, and in the caller. Some kernels add up what
-    each of their threads had, so that bits depend on the number; and a thread takes over the
-    process' number now and then, so that the number must not change while they work. Beside a GPU
-    one is left: the little that the CPU does is done before others wake up.
-    """
-    before, count = torch.get_num_threads(), threads_beside(device)
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(count) if count > 1 else None
-    try:
-        yield Threads(pool, count)
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+def executor_for(device: torch.device) -> Executor:
+    """Return the threads for micro-batches: one per core on a CPU, none beside a GPU."""
+    return executor() if device.type == "cpu" else executor(1)
 
 
 @contextmanager
 def in_fixed_order(device: torch.device) -> Iterator[None]:
-    """While the block lasts, a GPU's kernels add up in an order that never changes.
+    """Make a GPU's kernels deterministic while the block lasts; on a CPU they are.
+
+    torch gets one CPU thread beside a GPU: waking up others would take longer than the little work
+    that is done there.
 
     Raises:
-        RuntimeError: in the block, by a kernel that has no such order; and by the first product, if
-            the process used cuBLAS before without CUBLAS_WORKSPACE_CONFIG=:4096:8.
+        RuntimeError: in the block, if a kernel has no deterministic version; or at the first matrix
+            product, if the process used cuBLAS before without CUBLAS_WORKSPACE_CONFIG=:4096:8.
     """
     if device.type != "cuda":
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     settings: Any = torch.utils.deterministic
-    mode, fills = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    threads = torch.get_num_threads()
     torch.set_deterministic_debug_mode("error")
-    settings.fill_uninitialized_memory = False  # a pass over memory that nobody reads
+    settings.fill_uninitialized_memory = False  # needs time, and the memory is never read
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        settings.fill_uninitialized_memory = fills
+        settings.fill_uninitialized_memory = fill
+        torch.set_num_threads(threads)
 
 
-def of_leaf(parameters: Sequence[Tensor], leaf: Leaf) -> Result:
-    """Loss and gradients of one micro-batch; zeros for a parameter that it does not reach."""
-    loss = leaf()
-    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return loss.item(), [
+def run_in_order(
+    work: Callable[[Item], Result], items: Sequence[Item], threads: Executor
+) -> Iterator[Result]:
+    """Yield ``work(item)`` of every item in order, computed by several threads.
+
+    At most one more result than there are threads is kept in memory.
+    """
+    if threads.count == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > threads.count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[float, Gradients]:
+    """Return a micro-batch's loss and gradients; zeros for parameters that it does not use."""
+    value = loss()
+    grads = torch.autograd.grad(value, parameters, allow_unused=True)
+    return value.item(), [
         torch.zeros_like(parameter) if grad is None else grad
         for parameter, grad in zip(parameters, grads, strict=True)
     ]
 
 
-def of_step(
+def step_gradients(
     parameters: Sequence[Tensor],
-    leaves: Sequence[Leaf],
-    threads: Threads,
-    world: World,
+    losses: Sequence[Loss],
+    threads: Executor,
+    distributed: Distributed,
     *,
     tree: bool = False,
 ) -> tuple[list[float], Gradients]:
-    """The losses of all micro-batches of a step, and the sum of their gradients.
+    """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
     Args:
-        parameters: of the model, alike on every rank.
-        leaves: micro-batches of this rank, as many as on every other; those of rank r come behind
-            those of rank r - 1.
-        threads: of `side_by_side`.
-        world: all ranks.
-        tree: see this file.
+        parameters: those of the model, the same on every rank.
+        losses: one for each micro-batch of this rank, equally many on every rank. Micro-batches are
+            numbered rank by rank.
+        threads: see `executor_for`.
+        distributed: all ranks.
+        tree: sum as a binary tree; see the module's docstring.
 
     Returns:
-        A loss for each micro-batch of all ranks, in order, and a gradient for each parameter.
+        The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.
     """
-    results = _in_order(parameters, leaves, threads)
-    losses: list[float] = []
 
-    def take() -> Gradients:
-        loss, grads = next(results)
-        losses.append(loss)
+    def compute(loss: Loss) -> tuple[float, Gradients]:
+        return micro_batch_gradients(parameters, loss)
+
+    results = run_in_order(compute, losses, threads)
+    values: list[float] = []
+
+    def next_gradients() -> Gradients:
+        value, grads = next(results)
+        values.append(value)
         return grads
 
-    def add(count: int) -> Gradients:
-        """The next so many leaves, halves of halves."""
+    def tree_sum(count: int) -> Gradients:
+        """Return the sum over the next ``count`` micro-batches."""
         if count == 1:
-            return take()
-        left = add(count // 2)
-        torch._foreach_add_(left, add(count - count // 2))
+            return next_gradients()
+        left = tree_sum(count // 2)
+        _add(left, tree_sum(count - count // 2))
         return left
 
     if tree:
-        total = add(len(leaves))
+        total = tree_sum(len(losses))
     else:
-        total = take()
-        for _ in leaves[1:]:
-            torch._foreach_add_(total, take())
-    world.add(total, tree)
-    return [loss for each in world.gather(losses) for loss in each], total
+        total = next_gradients()
+        for _ in losses[1:]:
+            _add(total, next_gradients())
+    distributed.all_reduce(total, tree)
+    return [value for each in distributed.all_gather(values) for value in each], total
 
 
-def _in_order(
-    parameters: Sequence[Tensor], leaves: Sequence[Leaf], threads: Threads
-) -> Iterator[Result]:
-    """Results in the order of the leaves; a few more than there are threads wait at most."""
-    if threads.pool is None:
-        for leaf in leaves:
-            yield of_leaf(parameters, leaf)
+def _add(total: Gradients, more: Gradients) -> None:
+    """Add in place. NumPy uses one thread, and the other cores are busy with micro-batches."""
+    if total[0].device.type != "cpu":
+        torch._foreach_add_(total, more)
         return
-    waiting: deque[Future[Result]] = deque()
-    for leaf in leaves:
-        waiting.append(threads.pool.submit(of_leaf, parameters, leaf))
-        if len(waiting) > threads.count:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    for one, other in zip(total, more, strict=True):
+        np.add(one.numpy(), other.numpy(), out=one.numpy())

@@ -1,4 +1,4 @@
-"""Where a run's weights come from: chance, another run, or a checkpoint of the family."""
+"""Initial weights: random, from another run, or from a published checkpoint."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,23 +7,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import strict
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..data.prepared import PreparedDataset
-from ..errors import InputError
+from ..errors import DamagedError, InputError
 from ..nn.heads import MaskedLM
 from ..nn.init import check_tileable, tile
-from . import state
-from .recipe import Recipe, from_json
+from . import run_info, state
+from .recipe import Recipe
 
-GROWING = ("decoder.bias", "decoder.weight", "model.embeddings.tok_embeddings.weight")
+# Tensors with a row for each token.
+VOCABULARY = ("decoder.bias", "decoder.weight", "model.embeddings.tok_embeddings.weight")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model that was trained before, in float32."""
+class Pretrained:
+    """A model to start from, in float32, and its directory or name."""
 
     model: MaskedLM
     where: str
@@ -34,74 +34,66 @@ class Trained:
         return self.model.model.config
 
 
-def config_of_run(about: state.Run, where: Path) -> EncoderConfig:
-    """The configuration that a run.json holds."""
-    return strict.build(EncoderConfig, about.config, str(where / state.RUN))
-
-
-def of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoint]:
-    """The model of a run's newest checkpoint, or of a step's, with the configuration of its phase.
+def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoint]:
+    """Load the model of a run's newest checkpoint, or of a step's, as configured in its phase.
 
     Raises:
         InputError: there is no such run or step.
         DamagedError: the checkpoint does not verify.
     """
-    about = state.read_run(run)
-    if step is None:
-        found = state.newest(run)
-        if found is None:
-            raise InputError("the run has saved nothing yet", str(run))
-    else:
-        have = state.steps(run)
-        if step not in have:
-            raise InputError(
-                f"there is no checkpoint of step {step}",
-                str(run),
-                f"there are {', '.join(map(str, sorted(have)))}",
-            )
-        found = state.read(state.folder(run, step))
-    recipe = from_json(about.recipe, str(run / state.RUN))
-    config = recipe.config(config_of_run(about, run), phase_of(found.progress))
-    config = replace(config, attention_dropout=0.0)  # as in published checkpoints: for use
+    info = run_info.read(run)
+    found = state.find(run, step)
+    config = info.parsed_recipe(run).config(info.parsed_config(run), found.progress.phase)
+    config = replace(config, attention_dropout=0.0)  # as published checkpoints have it
     with torch.device("meta"):
         model = MaskedLM(config)
     weights = {n[6:]: t for n, t in found.tensors().items() if n.startswith("model.")}
     model.load_state_dict(weights, assign=True)
-    if Path(about.data_path).is_dir():
-        model.model.tokenizer = tokenizers.load(Path(about.data_path))
+    if Path(info.data_path).is_dir():
+        model.model.tokenizer = tokenizers.load(Path(info.data_path))
     return model.eval(), found
 
 
-def phase_of(progress: state.Progress) -> int:
-    """The phase that a state was trained in last: at a phase's end the cursor is at the next."""
-    phase = progress.cursor.phase
-    return phase - 1 if phase and progress.cursor.consumed == 0 else phase
+def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tensor]:
+    """Load a checkpoint's weights into a model, and return its optimizer state.
+
+    Raises:
+        DamagedError: the weights are not those of this model.
+    """
+    saved = found.tensors()
+    weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
+    own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
+        raise DamagedError("its tensors are not those of the model", str(found.directory))
+    model.load_state_dict(weights)
+    prefix = "optimizer."
+    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
 
-def load(source: str) -> Trained:
-    """A run's newest model, or a checkpoint of the family.
+def load(source: str) -> Pretrained:
+    """Load a run's newest model, or a Hugging Face checkpoint.
 
     Raises:
         InputError, DamagedError: it cannot be read.
     """
-    if (Path(source) / state.RUN).is_file():
-        return Trained(of_run(Path(source))[0], source)
-    return Trained(MaskedLM.load(source, dtype="float32"), source)
+    if (Path(source) / run_info.FILE).is_file():
+        return Pretrained(model_of_run(Path(source))[0], source)
+    return Pretrained(MaskedLM.load(source, dtype="float32"), source)
 
 
-def model_of(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:
-    """The configuration of a new run, after everything it starts from was checked.
+def initial_config(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:
+    """Return the configuration of a new run, after checking the model that it starts from.
 
     Raises:
-        InputError: the geometry is impossible, or cannot start from what it is to start from.
+        InputError: the shape is impossible, or cannot be initialized from that model.
     """
     source = recipe.init.from_
     if source is None:
         return recipe.model.config(prepared.tokenizer)
-    trained = load(source)
-    config = recipe.model.config(prepared.tokenizer, trained.config)
-    added_ids(trained, prepared.tokenizer)
-    check_tileable(_with_vocabulary(trained.config, config.vocab_size), config)
+    pretrained = load(source)
+    config = recipe.model.config(prepared.tokenizer, pretrained.config)
+    added_ids(pretrained, prepared.tokenizer)
+    check_tileable(_with_vocabulary(pretrained.config, config.vocab_size), config)
     return config
 
 
@@ -109,21 +101,21 @@ def _with_vocabulary(config: EncoderConfig, size: int) -> EncoderConfig:
     return replace(config, vocab_size=max(size, config.vocab_size))
 
 
-def added_ids(trained: Trained, tokenizer: Tokenizer) -> list[int]:
-    """Ids of the data's tokenizer that the model has not learned.
+def added_ids(pretrained: Pretrained, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of the data's tokenizer that the model was not trained on.
 
     Raises:
-        InputError: an id means another token than it did.
+        InputError: an id stands for another token than before.
     """
-    size = trained.config.vocab_size
-    old = trained.model.model.tokenizer
+    size = pretrained.config.vocab_size
+    old = pretrained.model.model.tokenizer
     if old is None:
         if tokenizer.vocab_size > size:
             raise InputError(
-                f"the data has {tokenizer.vocab_size} tokens, the model {size}, and no tokenizer "
-                "to compare",
-                trained.where,
-                "put its tokenizer.json into its folder; a run's is in the data that it had",
+                f"the data has {tokenizer.vocab_size} tokens, the model {size}, and there is no "
+                "tokenizer to compare",
+                pretrained.where,
+                "copy its tokenizer.json into its directory; a run's is in its dataset",
             )
         return []
     known = {i: token for token, i in old.backend.get_vocab(with_added_tokens=True).items()}
@@ -135,41 +127,42 @@ def added_ids(trained: Trained, tokenizer: Tokenizer) -> list[int]:
         elif before != token:
             raise InputError(
                 f"id {i} is {token!r} in the data and {before!r} in the model",
-                trained.where,
-                "prepare the data with the model's own tokenizer, or one that only adds to it",
+                pretrained.where,
+                "prepare the data with the model's tokenizer, or with one that only adds to it",
             )
     return sorted(added)
 
 
 @torch.no_grad()
-def first_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> None:
-    """Fill a fresh model from what the recipe names; from nothing, it stays as it is."""
+def init_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> None:
+    """Initialize a new model from the one that the recipe names; without one, do nothing."""
     if recipe.init.from_ is None:
         return
-    trained = load(recipe.init.from_)
+    pretrained = load(recipe.init.from_)
     config = model.model.config
-    weights = grown(trained, prepared.tokenizer, config.vocab_size)
-    old = _with_vocabulary(trained.config, config.vocab_size)
+    weights = extended_weights(pretrained, prepared.tokenizer, config.vocab_size)
+    old = _with_vocabulary(pretrained.config, config.vocab_size)
     with torch.device("meta"):
         smaller = MaskedLM(old)
     smaller.load_state_dict(weights, assign=True)
     tile(smaller, model, old, config)
 
 
-def grown(trained: Trained, tokenizer: Tokenizer, size: int) -> dict[str, Float[Tensor, "..."]]:
-    """A model's weights with rows for new tokens: each the mean of the pieces that it was before.
+def extended_weights(
+    pretrained: Pretrained, tokenizer: Tokenizer, size: int
+) -> dict[str, Float[Tensor, "..."]]:
+    """Return a model's weights with rows for new tokens.
 
-    The old tokenizer cuts the text of a new token into pieces; a mean of their embeddings is near
-    to what the model expects there.
+    The old tokenizer splits the text of a new token into several tokens. The new row is the mean of
+    their rows, which is close to what the model expects at this place.
     """
-    weights = dict(trained.model.state_dict())
-    added = added_ids(trained, tokenizer)
-    old = trained.model.model.tokenizer
+    weights = dict(pretrained.model.state_dict())
+    old = pretrained.model.model.tokenizer
     pieces = {}
-    for i in added:
+    for i in added_ids(pretrained, tokenizer):
         assert old is not None
         pieces[i] = old.backend.encode(tokenizer.decode([i]), add_special_tokens=False).ids
-    for name in GROWING:
+    for name in VOCABULARY:
         if name not in weights:
             continue
         before = weights[name]

@@ -1,202 +1,109 @@
-"""Short training of what lies in memory, by the clock or by steps: the demo's. Runs: `pretrain`."""
+"""The training loop. Pretraining, the demo and everything else that trains uses it."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeVar
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from ..core.masking import Masking
-from ..core.tokenizer import Tokenizer
-from ..data.packing import best_fit
-from ..errors import DivergedError, InputError
+from .. import machine
+from ..data.loader import Cursor
+from ..errors import InputError
 from ..nn.devices import fastest_dtype
-from ..nn.heads import MaskedLM
-from ..nn.packed import Packed, pack
+from .distributed import Distributed
+from .objectives import Objective, PackedBatch
+from .optimizer import Optimizer
+from .schedule import LearningRateSchedule
+from .state import Progress
+from .step import Stepper, StepReport
 
-TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1; validation is always at 15%
-ORDER, MASKS = 1, 2  # what a keyed draw is for: equal keys would draw alike
-WARM_UP, DECAY_FROM = 0.03, 0.5  # shares of a run
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a progress bar wants to know after each step."""
-
-    number: int
-    share: float  # of the whole run, 0 to 1
-    loss: float
-    tokens_per_second: float
-    seconds_left: float
+Batch = TypeVar("Batch", bound=PackedBatch)
+# Every so many steps freed memory is returned to the system: documents of ever new lengths
+# fragment it, by some 50 MB per step at nano size (docs/log.md).
+TRIM_EVERY = 10
+WHOLE = 1_000_000  # `train` measures its schedule in millionths of the run
+WARM_UP, DECAY = 30_000, 500_000
+WEIGHT_DECAY = 2e-5
 
 
-def learning_rate(share: float, peak: float) -> float:
-    """Trapezoid over the share of a run that is done: linear warm-up, stable, 1 - sqrt decay."""
-    if share < WARM_UP:
-        return peak * share / WARM_UP
-    if share < DECAY_FROM:
-        return peak
-    return peak * (1 - math.sqrt(min(1.0, (share - DECAY_FROM) / (1 - DECAY_FROM))))
+def run_steps(
+    stepper: Stepper[Batch],
+    batches: Iterator[tuple[Sequence[Batch], Cursor]],
+    progress: Progress,
+    lr: Callable[[Progress], float],
+    stop: Callable[[Progress], bool],
+) -> Iterator[StepReport]:
+    """Take steps, and yield the report of each.
+
+    Args:
+        stepper: the model and its optimizer.
+        batches: for each step the micro-batches of this rank, and the cursor after it.
+        progress: the state before the first step.
+        lr: returns the learning rate of the step that follows a state.
+        stop: called with the state before every step; returns whether to end.
+    """
+    while not stop(progress):
+        started = time.perf_counter()
+        micro_batches, cursor = next(batches)
+        wait = time.perf_counter() - started
+        rate = lr(progress)
+        report = stepper.step(micro_batches, replace(progress, cursor=cursor), rate)
+        progress = report.progress
+        yield replace(report, wait=wait, started=started)
+        if progress.step % TRIM_EVERY == 0:
+            machine.release_memory()
 
 
 def train(
-    model: nn.Module,
-    loss_of: Callable[[int], tuple[Float[Tensor, ""], int]],
+    objective: Objective[Batch],
+    batches: Iterator[tuple[Sequence[Batch], Cursor]],
     *,
     lr: float,
     seconds: float | None = None,
     steps: int | None = None,
-    on_step: Callable[[Step], None] = lambda step: None,
-) -> Step:
-    """Run until the time is over or the steps are done; learning rate by `learning_rate`.
+    seed: int = 0,
+    on_step: Callable[[StepReport, float], None] = lambda report, done: None,
+) -> StepReport:
+    """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
+
+    AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half.
 
     Args:
-        model: what is trained, in place; AdamW, no weight decay on norms and biases.
-        loss_of: gives, for the number of a step, the loss and how many tokens it was made of.
+        objective: the model, on its device, and its loss.
+        batches: see `run_steps`.
         lr: peak learning rate.
-        seconds: length of the run; the schedule follows the clock.
-        steps: length of the run; the schedule follows the steps, and the run can be repeated.
-        on_step: called after every step.
+        seconds: length of the run; the learning rate follows the clock.
+        steps: length of the run; the learning rate follows the steps, and the run is repeatable.
+        seed: of dropout.
+        on_step: called after every step, with its report and the share of the run that is done.
 
     Returns:
-        The last step.
+        The report of the last step.
 
     Raises:
-        InputError: neither or both of seconds and steps are given, or none is positive.
+        InputError: not exactly one of seconds and steps is given and positive.
         DivergedError: the loss is not finite.
     """
     if (seconds is None) == (steps is None) or not (seconds or steps or 0) > 0:
-        raise InputError("a run needs either seconds or steps, more than 0")
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 1e-2}, {"params": vectors, "weight_decay": 0.0}],
-        lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True,
-    )  # fmt: skip
-    model.train()
+        raise InputError("training needs either seconds or steps, more than 0")
+    model = objective.model.train()
+    optimizer = Optimizer(model, "adamw")
+    optimizer.begin_phase(lr, WEIGHT_DECAY)
+    device = next(model.parameters()).device
+    alone = Distributed(0, 1, device)
+    stepper = Stepper(objective, optimizer, alone, fastest_dtype(device), seed=seed)
+    schedule = LearningRateSchedule(lr, WARM_UP, DECAY, final=0.0)
     start = time.perf_counter()
-    tokens = number = 0
-    share, step = 0.0, Step(0, 0.0, math.nan, 0.0, seconds or 0.0)
-    while share < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(max(share, 1e-3), lr)
-        loss, size = loss_of(number)
-        if not torch.isfinite(loss):
-            raise DivergedError(f"the loss is {loss.item()} at step {number}", how="lower lr")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        number, tokens = number + 1, tokens + size
-        elapsed = time.perf_counter() - start
-        share = number / steps if steps else elapsed / (seconds or 1)
-        left = max(0.0, elapsed / share - elapsed)
-        step = Step(number, min(share, 1.0), loss.item(), tokens / elapsed, left)
-        on_step(step)
+
+    def done(progress: Progress) -> float:
+        part = progress.step / steps if steps else (time.perf_counter() - start) / (seconds or 1)
+        return min(1.0, part)
+
+    def rate(progress: Progress) -> float:
+        return schedule.at(int(WHOLE * max(1e-3, done(progress))), WHOLE)
+
+    for report in run_steps(
+        stepper, batches, Progress(Cursor(seed)), rate, lambda now: done(now) >= 1
+    ):
+        on_step(report, done(report.progress))
     model.eval()
-    return step
-
-
-def cut(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int) -> list[list[int]]:
-    """Cut encoded documents into pieces of at most ``length``, each framed as a document."""
-    prefix, suffix = tokenizer.template_ids()
-    room = length - len(prefix) - len(suffix)
-    if room < 1:
-        raise InputError(f"nothing of a document fits into {length} tokens")
-    return [
-        [*prefix, *inside[i : i + room], *suffix]
-        for inside in (d[len(prefix) : len(d) - len(suffix)] for d in documents)
-        for i in range(0, len(inside), room)
-    ]
-
-
-def batches(
-    documents: Sequence[Sequence[int]], length: int, rows: int, seed: int
-) -> Iterator[Packed]:
-    """Batches of ``rows`` full rows, epoch after epoch without end, in an order keyed by seed."""
-    packed_rows = best_fit([len(d) for d in documents], length)
-    if not packed_rows:
-        raise InputError("there is no document to train on")
-    epoch = 0
-    while True:
-        order = np.random.default_rng([seed, ORDER, epoch]).permutation(len(packed_rows))
-        for i in range(0, len(order), rows):
-            yield pack([documents[d] for row in order[i : i + rows] for d in packed_rows[row]])
-        epoch += 1
-
-
-def masked_lm_loss(
-    model: MaskedLM, packed: Packed, tokenizer: Tokenizer, rate: float, key: Sequence[int]
-) -> tuple[Float[Tensor, ""], int]:
-    """Mean cross entropy in nats over the masked tokens, and how many they are.
-
-    The head runs on those alone. Where chance masks none, the loss is 0, not NaN.
-    """
-    masking = Masking(
-        rate, tokenizer.mask_id, tuple(tokenizer.special_ids), model.model.config.vocab_size
-    )
-    fed, positions = map(torch.from_numpy, masking.mask(packed.ids.numpy(), key))
-    device = model.model.device
-    fast = fastest_dtype(device)
-    with torch.autocast(device.type, fast, enabled=fast is not torch.float32):
-        total = model.loss(replace(packed, ids=fed), positions, packed.ids[positions])
-    return total / max(1, len(positions)), len(positions)
-
-
-def pretrain(
-    model: MaskedLM,
-    documents: Sequence[Sequence[int]],
-    tokenizer: Tokenizer,
-    *,
-    lr: float = 2e-3,
-    batch_tokens: int = 2048,
-    length: int = 256,
-    seed: int = 0,
-    seconds: float | None = None,
-    steps: int | None = None,
-    on_step: Callable[[Step], None] = lambda step: None,
-) -> Step:
-    """Masked-LM training at 30% over encoded documents of any length, by `train`.
-
-    They are cut to ``length`` and packed into rows of it; ``batch_tokens`` make a step; ``seed``
-    determines order and masks.
-    """
-    source = batches(
-        cut(documents, tokenizer, length), length, max(1, batch_tokens // length), seed
-    )
-
-    def loss_of(number: int) -> tuple[Tensor, int]:
-        packed = next(source)
-        key = (seed, MASKS, number)
-        loss, _ = masked_lm_loss(model, packed, tokenizer, TRAINING_RATE, key)
-        return loss, len(packed.ids)
-
-    return train(model, loss_of, lr=lr, seconds=seconds, steps=steps, on_step=on_step)
-
-
-@torch.inference_mode()
-def evaluate(
-    model: MaskedLM, documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int = 256
-) -> float:
-    """Mean loss in nats a masked token at 15%, always with the same masks."""
-    model.eval()
-    pieces = cut(documents, tokenizer, length)
-    total, masked = 0.0, 0
-    for i in range(0, len(pieces), 16):
-        packed = pack(pieces[i : i + 16])
-        loss, count = masked_lm_loss(model, packed, tokenizer, EVALUATION_RATE, (0, MASKS, i))
-        total, masked = total + loss.item() * count, masked + count
-    if not masked:
-        raise InputError("there is too little text to evaluate on")
-    return total / masked
-
-
-def unigram_entropy(documents: Sequence[Sequence[int]], special_ids: Sequence[int]) -> float:
-    """Entropy in nats of the tokens' own frequencies: the best loss without any context."""
-    counts = np.bincount(np.concatenate([np.asarray(d, dtype=np.int64) for d in documents]))
-    counts[[i for i in special_ids if i < len(counts)]] = 0
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return report

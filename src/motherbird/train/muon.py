@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024), for all matrices of one shape together.
 
-torch.optim.Muon takes one matrix after another, some 25 kernels each, which for a narrow model on a
-GPU takes longer than forward and backward (docs/log.md). The arithmetic is the same; its rate is
-made to fit AdamW's: updates of the same size (Moonlight, 2502.16982).
+torch.optim.Muon updates one matrix after another with about 25 kernels each. For a narrow model on
+a GPU this takes longer than forward and backward (docs/log.md). The arithmetic is the same. Updates
+are scaled to the size of AdamW's, so that both use one learning rate (Moonlight, 2502.16982).
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ TINY = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal updates; a group for every shape.
+    """Muon with one parameter group for every matrix shape.
 
     Args:
-        matrices: the parameters, all with a gradient at every step.
-        lr: rate.
+        matrices: the parameters; all need a gradient at every step.
+        lr: learning rate.
         weight_decay: decoupled; multiplied by the rate.
     """
 
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: Float[Tensor, "B rows columns"]) -> Float[Tensor, "B rows columns"]:
-    """Each matrix with all its singular values moved near 1, in bfloat16 (Newton-Schulz)."""
+    """Return the matrices with singular values moved close to 1, in bfloat16 (Newton-Schulz)."""
     a, b, c = COEFFICIENTS
     tall = x.shape[1] > x.shape[2]
     x = x.bfloat16()

@@ -1,11 +1,11 @@
-"""StableAdamW (paper 2.2.2; torch-optimi), or Muon for the layers' matrices beside it.
+"""The optimizers: StableAdamW (paper 2.2.2; torch-optimi), AdamW, or Muon for the layers' matrices.
 
-State goes in and out by parameters' names, so that files say what they hold, and by its own dtypes:
-torch's own ``load_state_dict`` would cast it to that of the parameter.
+State is read and written by parameter name, so that files say what they contain, and in its own
+dtype: torch's own ``load_state_dict`` would cast it to that of the parameter.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,51 +15,60 @@ from .muon import Muon
 
 BETAS, EPS = (0.9, 0.98), 1e-6
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+Name = Literal["adamw", "stableadamw", "muon"]
 
 
 class Optimizer:
-    """One or two optimizers, with what a phase sets and what a checkpoint holds.
+    """One or two optimizers behind one interface, with named state.
 
     Args:
-        model: its parameters; matrices decay, norms and biases do not.
-        kind: "stableadamw" or "muon".
+        model: its parameters are updated; matrices decay, norms and biases do not.
+        name: "adamw", "stableadamw", or "muon" (Muon for the matrices of the layers, StableAdamW
+            for everything else).
 
     Raises:
-        MissingExtraError: torch-optimi is not installed.
+        MissingExtraError: torch-optimi is not installed, and the optimizer needs it.
     """
 
-    def __init__(self, model: nn.Module, kind: Literal["stableadamw", "muon"]) -> None:
-        optimi = require_extra("optimi", "train")
+    def __init__(self, model: nn.Module, name: Name) -> None:
         self.named = dict(model.named_parameters())
-        self.kind = kind
         self.steps = 0
         muon = [
             parameter
-            for name, parameter in self.named.items()
-            if kind == "muon" and parameter.ndim == 2 and ".layers." in name
+            for key, parameter in self.named.items()
+            if name == "muon" and parameter.ndim == 2 and ".layers." in key
         ]
-        others = [p for p in self.named.values() if all(p is not m for m in muon)]
-        self._stable = optimi.StableAdamW(
-            [
-                {"params": [p for p in others if p.ndim > 1]},
-                {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True, max_lr=1.0,
-            foreach=others[0].device.type != "cpu", triton=False,
-        )  # fmt: skip
+        rest = [p for p in self.named.values() if all(p is not m for m in muon)]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in rest if p.ndim > 1]},
+            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self._adam: torch.optim.Optimizer
+        if name == "adamw":
+            self._adam = torch.optim.AdamW(
+                groups, lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, fused=True
+            )
+        else:
+            self._adam = require_extra("optimi", "train").StableAdamW(
+                groups, lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True,
+                max_lr=1.0, foreach=rest[0].device.type != "cpu", triton=False,
+            )  # fmt: skip
         self._muon = Muon(muon, lr=1.0, weight_decay=0.0) if muon else None
 
     def begin_phase(self, peak: float, weight_decay: float) -> None:
-        """Set what a phase has its own of; weights decay at full strength at the peak rate."""
-        for number, group in enumerate(self._stable.param_groups):
-            group["max_lr"] = peak
-            group["weight_decay"] = 0.0 if number else weight_decay
+        """Set a phase's peak learning rate and its weight decay, which is that of a peak step."""
+        matrices, vectors = self._adam.param_groups
+        if "max_lr" in matrices:  # StableAdamW multiplies the decay by lr / max_lr
+            matrices["max_lr"] = vectors["max_lr"] = peak
+            matrices["weight_decay"] = weight_decay
+        else:  # AdamW and Muon multiply it by lr
+            matrices["weight_decay"] = weight_decay / peak
         if self._muon is not None:
             for group in self._muon.param_groups:
-                group["weight_decay"] = weight_decay / peak  # it multiplies by the rate
+                group["weight_decay"] = weight_decay / peak
 
     def step(self, lr: float, gradients: list[Tensor]) -> None:
-        """Update the parameters at a rate, by gradients in the order of `named`."""
+        """Update the parameters with a learning rate and gradients in the order of `named`."""
         for parameter, gradient in zip(self.named.values(), gradients, strict=True):
             parameter.grad = gradient
         for optimizer in self._all:
@@ -72,37 +81,36 @@ class Optimizer:
 
     @property
     def _all(self) -> list[torch.optim.Optimizer]:
-        return [self._stable] if self._muon is None else [self._stable, self._muon]
+        return [self._adam] if self._muon is None else [self._adam, self._muon]
 
     def state(self) -> dict[str, Tensor]:
-        """Its moments: "<moment>.<parameter>" to tensor, not copied; none before the first step."""
+        """Return the state as "<moment>.<parameter>" to tensor, not copied; empty at first."""
         found: dict[str, Tensor] = {}
         for name, parameter in self.named.items():
             for optimizer in self._all:
-                held = optimizer.state.get(parameter, {})
-                found |= {f"{key}.{name}": held[key] for key in MOMENTS if key in held}
+                moments = optimizer.state.get(parameter, {})
+                found |= {f"{key}.{name}": moments[key] for key in MOMENTS if key in moments}
         return found
 
     def restore(self, tensors: Mapping[str, Tensor] | None, steps: int) -> None:
-        """Put back what `state` gave after so many steps; without tensors only make room for it.
+        """Restore what `state` returned after some steps; without tensors only allocate it.
 
         Raises:
-            DamagedError: a moment is missing, too much, or of another shape or dtype.
+            DamagedError: a tensor is missing, unexpected, or of another shape or dtype.
         """
-        self.steps = steps
         if steps:
-            # A step that changes nothing sets up what a step sets up.
-            zeros = [torch.zeros_like(parameter) for parameter in self.named.values()]
-            self.step(0.0, zeros)
-            self.steps = steps
-            for group in self._stable.param_groups:  # its count is there, not in the state
-                group["step"].fill_(steps)
+            # A step with zero gradients and rate 0 changes nothing, and allocates all state.
+            self.step(0.0, [torch.zeros_like(parameter) for parameter in self.named.values()])
+            for holder in (*self._adam.param_groups, *self._adam.state.values()):
+                if "step" in holder:  # StableAdamW counts per group, AdamW per parameter
+                    holder["step"].fill_(steps)
+        self.steps = steps
         if tensors is None:
             return
         fresh = self.state()
         if fresh.keys() != tensors.keys():
             odd = sorted(fresh.keys() ^ tensors.keys())
-            raise DamagedError(f"moments do not fit the model: {', '.join(odd[:5])}")
+            raise DamagedError(f"the optimizer state does not fit the model: {', '.join(odd[:5])}")
         for name, moment in fresh.items():
             saved = tensors[name]
             if saved.shape != moment.shape or saved.dtype != moment.dtype:

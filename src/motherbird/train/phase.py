@@ -1,35 +1,37 @@
-"""A stretch of a run with one row length, and what holds for its values wherever they stand."""
+"""A phase of a run, and the checks that its values share with those of the whole run."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 from ..data.loader import RowFilter
-from ..errors import InputError
-from .schedule import Batch, Rate
+from .schedule import BatchSizeSchedule, LearningRateSchedule, check
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a run with one row length.
+    """A part of a run with one row length.
 
     Attributes:
-        name: what logs call it.
-        tokens: how long it is, in tokens of full rows.
-        seq_len: tokens of a row; the data has to be prepared for it.
+        name: its name in logs.
+        tokens: its length in tokens of full rows.
+        seq_len: tokens per row; the data has to be prepared for this length.
         rows: rows of a global step.
-        first_rows: of the first steps, where the batch grows; see `schedule.Batch`.
-        rows_warm_up: tokens until the batch is full.
+        first_rows: rows of the first steps, if the batch grows; see `BatchSizeSchedule`.
+        rows_warm_up: tokens until the batch has its full size.
         lr: peak learning rate; that of the run if not set.
-        warm_up: tokens of the rate's linear rise.
-        decay: tokens of its fall at the end, by 1 - sqrt.
-        final: what is left of the peak then, as a share.
+        warm_up: tokens of the linear rise of the learning rate.
+        decay: tokens of its 1 - sqrt decay at the end of the phase.
+        final: final learning rate as a fraction of the peak.
         weight_decay: that of the run if not set.
-        masking: share of the tokens that are masked; that of the run if not set.
-        theta: of RoPE in global layers; that of the model if not set.
-        micro_tokens: of a micro-batch; that of the run if not set.
-        sources: only these of the data; all if not set.
-        min_tokens: only documents of so many tokens.
+        masking: fraction of the tokens that is masked; that of the run if not set.
+        theta: RoPE base of the global layers; that of the model if not set.
+        micro_tokens: tokens of a micro-batch; that of the run if not set.
+        sources: train on these sources only; on all if not set.
+        min_tokens: train on documents of at least so many tokens only.
     """
+
+    RENAMED: ClassVar = {"least_tokens": "min_tokens"}
 
     name: str
     tokens: int
@@ -49,85 +51,68 @@ class Phase:
     min_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise InputError(f"tokens = {self.tokens} has to be at least 1")
-        if not 8 <= self.seq_len <= 1 << 20:
-            raise InputError(f"seq_len = {self.seq_len} is not within 8..1,048,576")
-        if self.masking is not None:
-            check_masking(self.masking)
-        if self.theta is not None and not self.theta > 0:
-            raise InputError(f"theta = {self.theta} has to be more than 0")
-        if self.weight_decay is not None:
-            check_weight_decay(self.weight_decay)
-        if self.micro_tokens is not None and self.micro_tokens < 1:
-            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
-        self.rate(1.0).at(0, self.tokens)
-        _ = self.batch
+        check(self.tokens >= 1, f"tokens = {self.tokens} has to be at least 1")
+        good = 8 <= self.seq_len <= 1 << 20
+        check(good, f"seq_len = {self.seq_len} is not within 8..1,048,576")
+        good = self.theta is None or self.theta > 0
+        check(good, f"theta = {self.theta} has to be more than 0")
+        good = self.micro_tokens is None or self.micro_tokens >= 1
+        check(good, f"micro_tokens = {self.micro_tokens} has to be at least 1")
+        check_rates(self.masking, self.weight_decay)
+        self.lr_schedule(1.0).at(0, self.tokens)
+        _ = self.batch_size
 
     @cached_property
-    def batch(self) -> Batch:
-        """Rows of its steps."""
-        return Batch(self.rows, self.first_rows, self.rows_warm_up)
+    def batch_size(self) -> BatchSizeSchedule:
+        """The rows of its steps."""
+        return BatchSizeSchedule(self.rows, self.first_rows, self.rows_warm_up)
 
-    def rate(self, lr: float) -> Rate:
-        """Its learning rate; ``lr`` is the run's."""
+    def lr_schedule(self, lr: float) -> LearningRateSchedule:
+        """Return its learning rate schedule; ``lr`` is the peak of the run."""
         peak = lr if self.lr is None else self.lr
-        return Rate(peak, self.warm_up, self.decay, self.final)
+        return LearningRateSchedule(peak, self.warm_up, self.decay, self.final)
 
     @property
-    def choice(self) -> RowFilter:
-        """Which rows of the data it trains on."""
+    def row_filter(self) -> RowFilter:
+        """The rows of the dataset that it trains on."""
         return RowFilter(self.seq_len, sources=self.sources, min_tokens=self.min_tokens)
 
     def is_over(self, rows: int) -> bool:
-        """Whether it ends after so many rows."""
+        """Return whether the phase ends after ``rows`` rows."""
         return rows * self.seq_len >= self.tokens
 
     def steps(self) -> int:
-        """Steps from its begin to its end."""
+        """Return the number of its steps."""
         steps = rows = 0
         while not self.is_over(rows):
-            size = self.batch.at(rows, self.seq_len)
-            if size == self.rows:  # from here on all are alike
+            size = self.batch_size.at(rows, self.seq_len)
+            if size == self.rows:  # all following steps have this size
                 left = -(-(self.tokens - rows * self.seq_len) // (size * self.seq_len))
                 return steps + left
             rows += size
             steps += 1
         return steps
 
-    def of_steps(self, steps: int) -> "Phase":
-        """The same phase, everything in it in proportion, with so many steps."""
-        share = steps / self.steps()
+    def with_steps(self, steps: int) -> "Phase":
+        """Scale the phase so that it has ``steps`` steps."""
+        ratio = steps / self.steps()
         first = self.first_rows
-        warm_up = round(self.rows_warm_up * share)
-        if first is not None and warm_up < 1:
-            warm_up = 1
-        batch = Batch(self.rows, first, warm_up if first is not None else 0)
+        warm_up = 0 if first is None else max(1, round(self.rows_warm_up * ratio))
+        batch_size = BatchSizeSchedule(self.rows, first, warm_up)
         rows = 0
         for _ in range(steps):
-            rows += batch.at(rows, self.seq_len)
+            rows += batch_size.at(rows, self.seq_len)
         tokens = rows * self.seq_len
         scale = tokens / self.tokens
         decay = tokens if self.decay == self.tokens else int(self.decay * scale)
         rise = min(int(self.warm_up * scale), tokens - decay)
-        return replace(self, tokens=tokens, rows_warm_up=batch.warm_up, decay=decay, warm_up=rise)
+        return replace(self, tokens=tokens, rows_warm_up=warm_up, decay=decay, warm_up=rise)
 
 
-def check_masking(share: float) -> None:
-    """Refuse a share of masked tokens that is impossible.
-
-    Raises:
-        InputError: it is not within 0..1, or 0.
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"masking = {share} is impossible; give more than 0, up to 1")
-
-
-def check_weight_decay(decay: float) -> None:
-    """Refuse a weight decay that is impossible.
-
-    Raises:
-        InputError: it is not within 0..1, or 1.
-    """
-    if not 0 <= decay < 1:
-        raise InputError(f"weight_decay = {decay} is not within 0..1")
+def check_rates(masking: float | None, weight_decay: float | None = None) -> None:
+    """Raise InputError if a masking rate or a weight decay is impossible."""
+    if masking is not None:
+        check(0 < masking <= 1, f"masking = {masking} has to be more than 0 and at most 1")
+    if weight_decay is not None:
+        good = 0 <= weight_decay < 1
+        check(good, f"weight_decay = {weight_decay} has to be at least 0 and less than 1")

@@ -1,4 +1,4 @@
-"""Before a run begins or goes on: its folder, its recipe and its data are what they should be."""
+"""Checks before a run starts or resumes: its directory, its recipe and its data."""
 
 import logging
 import os
@@ -14,110 +14,105 @@ from ..data.loader import chosen_rows
 from ..data.prepared import PreparedDataset
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
-from . import cost, run_log, state
-from .gradients import threads_beside
-from .init_weights import config_of_run, model_of
+from . import cost, run_info, run_log, state
+from .gradients import executor_for
+from .init_weights import initial_config
 from .recipe import Recipe, differences, from_json
-from .state import Checkpoint, Run
+from .run_info import RunInfo
+from .state import Checkpoint
 
 log = logging.getLogger(__name__)
 
-MACHINE = ("device", "cpu", "threads", "python", "versions")  # what a run's bits depend on
+MACHINE = ("device", "cpu", "threads", "python", "versions")  # results depend on these, bit for bit
 
 
 def check_data(recipe: Recipe, prepared: PreparedDataset) -> None:
-    """Refuse data that a recipe cannot be run on.
-
-    Raises:
-        InputError: a row length or a source is missing, or no document is left; what to do.
-    """
+    """Raise InputError if a phase has no rows: a length, a source or all documents are missing."""
     for phase in recipe.phases:
-        chosen_rows(prepared, phase.choice)
+        chosen_rows(prepared, phase.row_filter)
 
 
 @contextmanager
-def own(run: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run's folder, which may be new.
+def lock_run(run: Path) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a run's directory, which may be new.
 
-    Yields what fails if the lock is not held any more.
+    Yields a function that raises InputError if the lock was lost.
 
     Raises:
-        OutputExistsError: it is not a folder, or holds something else than a run.
-        InputError: another process is at it.
+        OutputExistsError: it is not a directory, or contains something other than a run.
+        InputError: another process is using it, or it cannot be written.
     """
     if run.is_symlink() or (run.exists() and not run.is_dir()):
         raise OutputExistsError("the output exists and is not a folder", str(run), "name another")
-    if run.exists() and not (run / state.RUN).exists():
-        foreign = [p.name for p in run.iterdir() if p.name != state.LOCK]
-        if any(not name.startswith(f".{state.RUN}.") for name in foreign):
+    if run.exists() and not (run / run_info.FILE).exists():
+        foreign = [p.name for p in run.iterdir() if p.name != run_info.LOCK]
+        if any(not name.startswith(f".{run_info.FILE}.") for name in foreign):
             raise OutputExistsError(
-                f"the output folder holds {sorted(foreign)[0]!r} and is no run",
+                f"the output folder contains {sorted(foreign)[0]!r} and is not a run",
                 str(run),
                 "name a new folder",
             )
     home = next(p for p in (run, *run.parents) if p.exists())
     if not os.access(home, os.W_OK | os.X_OK):
-        raise InputError("the output cannot be written", str(run), "check rights, or name another")
-    with locked(run / state.LOCK) as check:
+        raise InputError(
+            "the output cannot be written", str(run), "check permissions, or name another"
+        )
+    with locked(run / run_info.LOCK) as check:
         yield check
 
 
-def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> Run:
-    """What run.json says, compared with what was asked for; written if the run is new.
+def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> RunInfo:
+    """Write run.json of a new run, or compare that of an existing run with recipe and data.
 
     Raises:
         InputError: recipe or data are not those that the run began with, with all differences; or
-            memory or disk will not do.
+            there is not enough memory or disk space.
     """
     given = strict.plain(recipe)
-    threads = threads_beside(device)
-    made_with = machine.describe(threads) | {"device": _name_of(device)}
-    if not (run / state.RUN).exists():
-        config = model_of(recipe, prepared)
+    threads = executor_for(device).count
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    made_with = machine.describe(threads) | {"device": device_name}
+    if not (run / run_info.FILE).exists():
+        config = initial_config(recipe, prepared)
         cost.check(recipe, config, device, threads, run)
-        about = Run(
+        info = RunInfo(
             given=given, recipe=given, config=asdict(config),
             data=prepared.fingerprint, skips=[], changes=[], made_with=made_with,
             data_path=str(prepared.directory.absolute()),
         )  # fmt: skip
-        state.write_run(run, about)
-        return about
-    about = state.read_run(run)
-    # Read and written anew, so that a key which a later version has added is no difference.
-    before = strict.plain(from_json(about.given, str(run / state.RUN)))
+        run_info.write(run, info)
+        return info
+    info = run_info.read(run)
+    # Parsed and written again, so that a key added by a later version is not a difference.
+    before = strict.plain(from_json(info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
         raise InputError(
             f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}",
             str(run),
-            "give the same, or another --out; motherbird runs rewind changes a run on purpose",
+            "give the same recipe, or another --out; motherbird runs rewind can change a run",
         )
-    if about.data != prepared.fingerprint:
+    if info.data != prepared.fingerprint:
         raise InputError(
-            "the prepared text is not the one that this run began with",
+            "the prepared dataset is not the one that this run began with",
             str(prepared.directory),
-            "give the same folder, or another --out",
+            "give the same dataset, or another --out",
         )
-    cost.check(recipe, config_of_run(about, run), device, threads, None)
+    cost.check(recipe, info.parsed_config(run), device, threads, None)
     for key in MACHINE:
-        if made_with[key] != about.made_with[key]:
+        if made_with[key] != info.made_with[key]:
             log.warning(
-                "%s: %s when the run began, %s now: it goes on, but not bit for bit",
-                key, about.made_with[key], made_with[key],
+                "%s: %s when the run began, %s now; it resumes, but not bit for bit",
+                key, info.made_with[key], made_with[key],
             )  # fmt: skip
-    return about
-
-
-def _name_of(device: torch.device) -> str:
-    """What a run's bits depend on: a card's name, not its place."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return info
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """Where a run goes on, after what a kill left was removed; None where it has not begun.
+    """Remove files of killed writes, and return the newest checkpoint; None for a new run.
 
     Raises:
-        DamagedError: it has begun, and no checkpoint verifies.
+        DamagedError: the run has started, and no checkpoint verifies.
     """
     state.clean(run)
     found = state.newest(run, quarantine=True)
@@ -126,6 +121,6 @@ def newest(run: Path) -> Checkpoint | None:
         raise DamagedError(
             "the run has no checkpoint left",
             str(run),
-            "copy one back from elsewhere, or begin a new run in another folder",
+            "restore one from a backup, or start a new run in another directory",
         )
     return found

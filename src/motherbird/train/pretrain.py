@@ -1,17 +1,16 @@
-"""A pretraining run: from a recipe and prepared text to weights, exact over any number of stops.
+"""A pretraining run: from a recipe and a prepared dataset to weights, exact over any stops.
 
 What a step does depends on (recipe, data, step) alone: rows, masks and dropout are keyed, batch
-size and learning rate are functions of rows, gradients are added in a fixed order. So the state
-that is saved is small (`state.Progress`) beside weights and moments, and going on from it is the
-same as never having stopped, bit for bit, on the same machine and software.
+size and learning rate are functions of rows, and gradients are summed in a fixed order. So the
+saved state is small (`state.Progress`) besides weights and optimizer state, and resuming from it
+gives the same bits as never having stopped, on the same machine and software.
 """
 
 import contextlib
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,84 +18,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import machine, strict
-from ..core.config import EncoderConfig
-from ..data.loader import Batch, Cursor, Loader, RowFilter, masking_of
+from .. import machine
+from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
 from ..data.prepared import PreparedDataset
-from ..errors import DamagedError
 from ..nn.heads import MaskedLM
-from . import preflight, run_log, signals, state
-from .distributed import World, join
-from .evaluation import Evaluation, HeldOut
-from .gradients import Threads, in_fixed_order, side_by_side
-from .health import Judgement
-from .init_weights import config_of_run, first_weights
+from . import preflight, run_info, signals, state
+from .distributed import Distributed, join
+from .evaluation import evaluate, held_out_batches
+from .gradients import in_fixed_order
+from .health import Verdict
+from .init_weights import init_weights, load_checkpoint
+from .loop import run_steps
+from .objectives.masked_lm import MaskedLMObjective
 from .optimizer import Optimizer
 from .phase import Phase
-from .recipe import Recipe, from_json
+from .recipe import Recipe
 from .rollback import roll_back
-from .state import Checkpoint, Progress, Run, Saver
-from .step import SCALE, Step, Stepper
+from .run_info import RunInfo
+from .run_log import RunLog
+from .state import Checkpoint, Progress, Saver
+from .step import FLOAT16_SCALE, Stepper, StepReport
 
-CHECK_EVERY = 100  # steps, after which weights and moments are looked at
-# Steps after which freed memory is given back: documents of ever new lengths leave it in pieces,
-# some 50 MB a step at nano geometry (docs/log.md).
-TRIM_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Slice:
-    """When a process stops, though its run may not be over.
-
-    Attributes:
-        steps: that it takes at most.
-        seconds: after which it stops.
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What there is to show after a step.
-
-    Attributes:
-        step: what it came to.
-        steps: of the whole run.
-        phase: its name.
-        seconds: that it took.
-        wait: of these, for data.
-        save: of these, for saving.
-        lengths: tokens of each document of this rank.
-        masked: tokens of this rank that were predicted.
-        evaluation: if there was one.
-        config, dtype: of the model, and of its products.
-        device, threads: of this rank.
-    """
-
-    step: Step
-    steps: int
-    phase: str
-    seconds: float
-    wait: float
-    save: float
-    lengths: Sequence[int]
-    masked: int
-    evaluation: Evaluation | None
-    config: EncoderConfig
-    dtype: torch.dtype
-    device: str
-    threads: int
+CHECK_EVERY = 100  # steps between checks that weights and optimizer state are finite
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process' part of a run ended.
+    """How a process ended.
 
     Attributes:
-        progress: where the run stands, saved.
-        signal: that stopped it, or None.
+        progress: the saved state.
+        signal: number of the signal that stopped it, or None.
     """
 
     progress: Progress
@@ -109,241 +61,261 @@ def pretrain(
     run: Path,
     *,
     device: str | None = None,
-    part: Slice | None = None,
-    on_tick: Callable[[Tick], None] = lambda tick: None,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    on_start: Callable[[Stepper[MicroBatch], int], None] = lambda stepper, steps: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
     on_event: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Begin a run, or go on with it where it was.
+    """Start a run, or resume it.
 
     Args:
-        recipe: what the run is.
-        data: a prepared set.
-        run: its folder; new, or of the same recipe and data.
-        device: where to compute; see `world.join`.
-        part: when to stop before the end.
-        on_tick: told of every step, on rank 0.
-        on_event: told of what happens beside, on rank 0.
+        recipe: defines the run.
+        data: directory of a prepared dataset.
+        run: directory of the run; a new one, or one of the same recipe and data.
+        device: see `distributed.join`.
+        max_steps: stop after so many steps of this process.
+        max_seconds: stop after this time.
+        on_start: called on rank 0 at the start and after a rollback, with the number of steps.
+        on_step: called on rank 0 after every step.
+        on_event: called on rank 0 with a description of anything unusual.
 
     Raises:
-        InputError: recipe, data or folder cannot be used as they are, or another process is at it.
-        DamagedError: no checkpoint of the run verifies.
-        DivergedError: it rolled back too often.
+        InputError: recipe, data or directory cannot be used, or another process is using the run.
+        DamagedError: the run has checkpoints, but none verifies.
+        DivergedError: it was rolled back too often.
         WorkerError: rows cannot be read, or another rank or a data worker is lost.
-        OSError, NoRoomError: the state could not be saved: three times, at the start or at the end.
+        OSError, NoRoomError: the first or last checkpoint, or three in a row, could not be written.
     """
     run = Path(os.path.abspath(run))
     with contextlib.ExitStack() as stack:
-        world = stack.enter_context(join(device, recipe.train.timeout))
-        recipe.check_world(world.size)
+        distributed = stack.enter_context(join(device, recipe.train.timeout))
+        recipe.check_world_size(distributed.world_size)
         prepared = PreparedDataset(data)
         preflight.check_data(recipe, prepared)
-        about: Run | None = None
+        info: RunInfo | None = None
         check_lock: Callable[[], None] = lambda: None  # noqa: E731
-        if world.first:
-            check_lock = stack.enter_context(preflight.own(run))
-            about = preflight.begin(recipe, prepared, run, world.device)
-        noted = stack.enter_context(signals.held())
-        threads = stack.enter_context(side_by_side(world.device))
-        stack.enter_context(in_fixed_order(world.device))
+        if distributed.is_main:
+            check_lock = stack.enter_context(preflight.lock_run(run))
+            info = preflight.begin(recipe, prepared, run, distributed.device)
+        received = stack.enter_context(signals.deferred())
+        stack.enter_context(in_fixed_order(distributed.device))
         process = _Process(
-            prepared, run, world, threads, noted, part or Slice(), check_lock, on_tick, on_event
-        )
+            prepared, run, distributed, received, max_steps, max_seconds, check_lock,
+            on_start, on_step, on_event,
+        )  # fmt: skip
         while True:
             try:
-                return process.go_on(_told(about, world))
-            except _RollBack as back:
-                if world.first:
-                    about = process.roll_back(back)
-
-
-def _told(about: Run | None, world: World) -> Run:
-    """What rank 0 knows, on every rank."""
-    text = world.tell("" if about is None else json.dumps(asdict(about)))
-    return Run(**json.loads(text))
-
-
-def _not_finite(step: int) -> Judgement:
-    return Judgement("roll back", "a weight or a moment is not finite", step)
+                return process.resume(distributed.broadcast_object(info))
+            except _RollBack as error:
+                if distributed.is_main:
+                    info = process.roll_back(error)
 
 
 class _RollBack(Exception):
-    """The run cannot go on from where it is."""
+    """The run cannot continue from its current state."""
 
-    def __init__(self, judgement: Judgement, progress: Progress) -> None:
-        super().__init__(judgement.reason)
-        self.judgement, self.progress = judgement, progress
+    def __init__(self, verdict: Verdict, progress: Progress) -> None:
+        super().__init__(verdict.reason)
+        self.verdict, self.progress = verdict, progress
 
 
 @dataclass
 class _Process:
-    """A process' part of a run. What changes with every step is `Progress`, handed on."""
+    """One process of a run. The state that changes with every step is `Progress`."""
 
     prepared: PreparedDataset
     run: Path
-    world: World
-    threads: Threads
+    distributed: Distributed
     signals: signals.Signals
-    part: Slice
+    max_steps: int | None
+    max_seconds: float | None
     check_lock: Callable[[], None]
-    on_tick: Callable[[Tick], None]
+    on_start: Callable[[Stepper[MicroBatch], int], None]
+    on_step: Callable[[StepReport], None]
     on_event: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self.start = time.monotonic()
-        self.taken = 0  # steps
-        self.journal: run_log.RunLog | None = None
+        self.started = time.monotonic()
+        self.steps_taken = 0
+        self.run_log: RunLog | None = None
 
-    def go_on(self, about: Run) -> Outcome:
-        """From the newest checkpoint to the end of the run, or of this part."""
-        self.recipe = from_json(about.recipe, str(self.run / state.RUN))
-        self.base = config_of_run(about, self.run)
-        self.steps = self.recipe.steps()
-        self.skips = about.skips
+    def resume(self, info: RunInfo | None) -> Outcome:
+        """Train from the newest checkpoint to the end of the run, or until stopped."""
+        assert info is not None
+        self.recipe, self.skips = info.parsed_recipe(self.run), info.skips
+        self.config = info.parsed_config(self.run)
         self.save_seconds = 0.0
         self.saver = Saver(self.run)
-        found = preflight.newest(self.run) if self.world.first else None
-        progress = self._where(found)
+        found = preflight.newest(self.run) if self.distributed.is_main else None
+        progress = self.distributed.broadcast_object(self._progress(found))
         self.stepper = self._stepper(progress, found)
-        if self.world.first:
-            self.journal = run_log.RunLog(self.run, progress.step)
+        if self.distributed.is_main:
+            self.run_log = RunLog(self.run, progress.step)
+            self.on_start(self.stepper, self.recipe.steps())
         try:
             self._event(
-                "start", progress.step, world=self.world.size, threads=self.threads.count,
-                dtype=str(self.stepper.dtype).removeprefix("torch."),
-                device=str(self.world.device), commit=machine.commit(),
+                "start", progress.step, world_size=self.distributed.world_size,
+                threads=self.stepper.threads.count, device=str(self.distributed.device),
+                dtype=str(self.stepper.dtype).removeprefix("torch."), commit=machine.commit(),
             )  # fmt: skip
-            if progress.step == 0:  # a log without a checkpoint would be a run that has lost all
+            if progress.step == 0:  # a run with a log and no checkpoint would count as lost
                 self._save(progress)
-                self.saver.finish(must=True)
-                self.world.tell("saved")  # the others wait with patience
-            while not progress.finished and not self._stops():
-                progress = self._phase(progress)
+                self.saver.finish(required=True)
+                self.distributed.broadcast_object(None)  # the other ranks wait, with a long timeout
+            stopped = False
+            while not progress.finished and not stopped:
+                progress, stopped = self._train_phase(progress)
             if not self.stepper.is_finite():
                 raise _RollBack(_not_finite(progress.step), progress)
             self._save(progress)
-            self.saver.finish(must=True)
-            over = "finish" if progress.finished else "stop"
-            self._event(over, progress.step, signal=self.signals.number)
+            self.saver.finish(required=True)
+            event = "finish" if progress.finished else "stop"
+            self._event(event, progress.step, signal=self.signals.number)
             return Outcome(progress, self.signals.number)
         finally:
-            with contextlib.suppress(Exception):  # what failed first is what is told
+            with contextlib.suppress(Exception):  # the first error is the one that is reported
                 self.saver.finish()
-            if self.journal is not None:
-                self.journal.close()
+            if self.run_log is not None:
+                self.run_log.close()
 
-    def roll_back(self, back: _RollBack) -> Run:
-        """What run.json says behind it, on rank 0."""
-        what = roll_back(self.run, self.recipe, back.judgement, back.progress)
-        events = run_log.RunLog(self.run, back.progress.step)
-        events.event("roll back", back.progress.step, reason=what)
+    def roll_back(self, error: _RollBack) -> RunInfo:
+        """Roll the run back, on rank 0, and return its new run.json."""
+        what = roll_back(self.run, self.recipe, error.verdict, error.progress)
+        events = RunLog(self.run, error.progress.step)
+        events.event("roll back", error.progress.step, reason=what)
         events.close()
         self.on_event(what)
-        return state.read_run(self.run)
+        return run_info.read(self.run)
 
-    # --- where the run stands
+    # --- state
 
-    def _where(self, found: Checkpoint | None) -> Progress:
+    def _progress(self, found: Checkpoint | None) -> Progress:
+        if found is not None:
+            return found.progress
         cursor = Cursor(self.recipe.seed, fingerprint=self.prepared.fingerprint)
-        scale = SCALE if self.recipe.train.dtype == "float16" else 1.0
-        progress = Progress(cursor, scale=scale) if found is None else found.progress
-        text = self.world.tell(json.dumps(asdict(progress)))
-        return strict.build(Progress, json.loads(text), "rank 0")
+        return Progress(
+            cursor, scale=FLOAT16_SCALE if self.recipe.train.dtype == "float16" else 1.0
+        )
 
-    def _stepper(self, progress: Progress, found: Checkpoint | None) -> Stepper:
-        """Model and optimizer as they were; rank 0 has them from the disk, the others from it."""
+    def _stepper(self, progress: Progress, found: Checkpoint | None) -> Stepper[MicroBatch]:
+        """Create or restore model and optimizer on rank 0, and send them to the other ranks."""
+        train = self.recipe.train
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            model = MaskedLM(self.recipe.config(self.base, progress.cursor.phase))
-        moments: dict[str, Tensor] | None = None
+            model = MaskedLM(self.recipe.config(self.config, progress.cursor.phase))
+        optimizer_state: dict[str, Tensor] | None = None
         if found is not None:
-            moments = _load(model, found)
-        elif self.world.first:
-            first_weights(model, self.recipe, self.prepared)
-        model.to(self.world.device).train()
-        optimizer = Optimizer(model, self.recipe.train.optimizer)
-        optimizer.restore(moments, progress.updates)
-        self.world.share([p.data for p in model.parameters()])
-        self.world.share(list(optimizer.state().values()))
-        return Stepper(model, optimizer, self.recipe, self.world, self.threads)
-
-    # --- the loop
-
-    def _phase(self, progress: Progress) -> Progress:
-        """Steps up to the end of the phase, or of this part."""
-        number = progress.cursor.phase
-        phase = self.recipe.phases[number]
-        self.stepper.enter(phase, self.recipe.config(self.base, number))
-        evaluate = self.recipe.evaluate
-        rows = max(1, evaluate.tokens // phase.seq_len)
-        micro = self.recipe.micro_rows(phase, rows)
-        choice = RowFilter(phase.seq_len, held_out=True)
-        held_out = HeldOut(self.prepared, choice, rows, micro, evaluate.masking)
-        batches = self._loader(phase, progress.cursor).__iter__()
-        with contextlib.closing(batches):
-            while progress.cursor.phase == number and not progress.finished and not self._stops():
-                progress = self._step(phase, progress, batches, held_out)
-        return progress
-
-    def _step(
-        self, phase: Phase, progress: Progress, batches: Iterator[Batch], held_out: HeldOut
-    ) -> Progress:
-        """A step and what belongs to it: evaluation, log, checkpoint."""
-        began = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - began
-        progress, step = self.stepper.take(batch, progress)
-        self.taken += 1
-        if step.judgement.verdict == "roll back":
-            raise _RollBack(step.judgement, progress)
-        over = phase.is_over(progress.cursor.rows)
-        evaluation = self._evaluation(step.number, over, held_out)
-        self._note(step, progress)
-        consumed = progress.cursor.consumed
-        if over:
-            progress = self._next_phase(progress)
-        times = {"seconds": time.perf_counter() - began, "wait": waited, "save": self.save_seconds}
-        self._log(step, phase, consumed, progress, evaluation, times)
-        saving = time.perf_counter()
-        self._keep(step.number, over, progress)
-        self.save_seconds = time.perf_counter() - saving
-        if step.number % TRIM_EVERY == 0:
-            machine.release_memory()
-        if self.world.first:
-            seconds = time.perf_counter() - began
-            self.on_tick(
-                Tick(step, self.steps, phase.name, seconds, waited, self.save_seconds,
-                     batch.lengths.tolist(), len(batch.positions), evaluation,
-                     self.stepper.model.model.config, self.stepper.dtype,
-                     self.world.device.type, self.threads.count)
-            )  # fmt: skip
-        return progress
-
-    def _loader(self, phase: Phase, cursor: Cursor) -> Loader:
-        rate = self.recipe.masking(phase)
-        skips = [(s["first"], s["last"]) for s in self.skips if s["phase"] == cursor.phase]
-        return Loader(
-            self.prepared, phase.choice, cursor, masking_of(self.prepared, rate),
-            lambda rows: phase.batch.at(rows, phase.seq_len),
-            rank=self.world.rank, world_size=self.world.size, workers=self.recipe.train.workers,
-            skips=skips,
+            optimizer_state = load_checkpoint(model, found)
+        elif self.distributed.is_main:
+            init_weights(model, self.recipe, self.prepared)
+        model.to(self.distributed.device).train()
+        optimizer = Optimizer(model, train.optimizer)
+        optimizer.restore(optimizer_state, progress.updates)
+        self.distributed.broadcast([p.data for p in model.parameters()])
+        self.distributed.broadcast(list(optimizer.state().values()))
+        self.model = model
+        return Stepper(
+            MaskedLMObjective(model), optimizer, self.distributed,
+            self.recipe.dtype_on(self.distributed.device), seed=self.recipe.seed,
+            tree=train.reduce == "tree", limits=self.recipe.health,
         )  # fmt: skip
 
+    # --- training
+
+    def _train_phase(self, progress: Progress) -> tuple[Progress, bool]:
+        """Train to the end of the phase, or until stopped; return whether it was stopped."""
+        number = progress.cursor.phase
+        phase = self.recipe.phases[number]
+        train, settings = self.recipe.train, self.recipe.evaluate
+        lr = phase.lr_schedule(train.lr)
+        decay = train.weight_decay if phase.weight_decay is None else phase.weight_decay
+        self.model.model.set_context(self.recipe.config(self.config, number))
+        self.stepper.optimizer.begin_phase(lr.peak, decay)
+        rows = max(1, settings.tokens // phase.seq_len)
+        held_out = held_out_batches(
+            self.prepared, RowFilter(phase.seq_len, held_out=True), rows,
+            self.recipe.micro_rows(phase, rows), settings.masking,
+        )  # fmt: skip
+        with contextlib.closing(self._batches(phase, progress.cursor)) as batches:
+            for report in run_steps(
+                self.stepper, batches, progress,
+                lambda now: lr.at(now.cursor.rows * phase.seq_len, phase.tokens),
+                lambda now: self._stops(),
+            ):  # fmt: skip
+                progress = self._after_step(report, phase, held_out)
+                if progress.cursor.phase != number or progress.finished:
+                    return progress, False
+        return progress, True
+
+    def _batches(
+        self, phase: Phase, cursor: Cursor
+    ) -> Generator[tuple[list[MicroBatch], Cursor], None, None]:
+        """Yield this rank's micro-batches of every step, and the cursor after it."""
+        loader = Loader(
+            self.prepared, phase.row_filter, cursor,
+            masking_of(self.prepared, self.recipe.masking(phase)),
+            lambda rows: phase.batch_size.at(rows, phase.seq_len),
+            rank=self.distributed.rank, world_size=self.distributed.world_size,
+            workers=self.recipe.train.workers,
+            skips=[(s["first"], s["last"]) for s in self.skips if s["phase"] == cursor.phase],
+        )  # fmt: skip
+        with contextlib.closing(iter(loader)) as batches:
+            for batch in batches:
+                rows = self.recipe.micro_rows(phase, batch.cursor.rows - cursor.rows)
+                cursor = batch.cursor
+                yield list(batch.micro_batches(rows)), cursor
+
     def _stops(self) -> bool:
-        """Whether any rank wants this part to end before the next step."""
-        part, number = self.part, self.signals.number
-        mine = (
+        """Return whether any rank wants to stop before the next step."""
+        number, elapsed = self.signals.number, time.monotonic() - self.started
+        own = (
             number is not None
-            or (part.steps is not None and self.taken >= part.steps)
-            or (part.seconds is not None and time.monotonic() - self.start >= part.seconds)
+            or (self.max_steps is not None and self.steps_taken >= self.max_steps)
+            or (self.max_seconds is not None and elapsed >= self.max_seconds)
         )
-        wanted = self.world.gather([float(mine), float(number or 0)])
-        other = int(max(each[1] for each in wanted))
-        if other:  # never back to None: one may have come meanwhile
-            self.signals.number = other
-        return any(each[0] for each in wanted)
+        gathered = self.distributed.all_gather([float(own), float(number or 0)])
+        received = int(max(each[1] for each in gathered))
+        if received:  # never reset to None: a signal may have arrived in the meantime
+            self.signals.number = received
+        return any(each[0] for each in gathered)
+
+    def _after_step(
+        self, report: StepReport, phase: Phase, held_out: Sequence[MicroBatch]
+    ) -> Progress:
+        """Evaluate, log and save where due, and return the state that the next step begins with."""
+        self.steps_taken += 1
+        progress = report.progress
+        if report.verdict.action == "roll back":
+            raise _RollBack(report.verdict, progress)
+        over = phase.is_over(progress.cursor.rows)
+        every = self.recipe.evaluate.every
+        evaluation = None
+        if held_out and (over or (every and report.number % every == 0)):
+            evaluation = evaluate(self.model, held_out, self.stepper.dtype, self.distributed)
+        if report.verdict.action != "apply":
+            self._event(report.verdict.action, report.number, reason=report.verdict.reason)
+            if self.distributed.is_main:
+                self.on_event(
+                    f"step {report.number}: {report.verdict.action}: {report.verdict.reason}"
+                )
+        if over:
+            progress = self._next_phase(progress)
+        seconds = time.perf_counter() - report.started
+        report = replace(
+            report, phase=phase.name, evaluation=evaluation, seconds=seconds, save=self.save_seconds
+        )
+        self._log(report)
+        saving = time.perf_counter()
+        self._save_if_due(report.number, over, progress)
+        self.save_seconds = time.perf_counter() - saving
+        if self.distributed.is_main:
+            seconds = time.perf_counter() - report.started
+            self.on_step(replace(report, seconds=seconds, save=self.save_seconds))
+        return progress
 
     def _next_phase(self, progress: Progress) -> Progress:
-        """The state behind the last step of a phase."""
+        """Return the state after the last step of a phase."""
         progress.health.begin_phase()
         number = progress.cursor.phase + 1
         ends = [*progress.phase_ends, progress.step]
@@ -352,53 +324,30 @@ class _Process:
         cursor = replace(progress.cursor, phase=number, consumed=0, skipped=0)
         return replace(progress, cursor=cursor, phase_ends=ends)
 
-    def _evaluation(self, step: int, over: bool, held_out: HeldOut) -> Evaluation | None:
-        every = self.recipe.evaluate.every
-        if not held_out or not (over or (every and step % every == 0)):
-            return None
-        return held_out.evaluate(self.stepper.model, self.stepper.dtype, self.threads, self.world)
+    # --- files
 
-    # --- what is written down
-
-    def _log(
-        self, step: Step, phase: Phase, consumed: int, progress: Progress,
-        evaluation: Evaluation | None, times: dict[str, float],
-    ) -> None:  # fmt: skip
-        if self.journal is None:
+    def _log(self, report: StepReport) -> None:
+        if self.run_log is None:
             return
+        progress = report.progress
         line: dict[str, Any] = {
-            "step": step.number, "phase": phase.name, "consumed": consumed,
-            "tokens": step.tokens, "masked": step.masked, "loss": progress.loss, "lr": step.lr,
-            "norm": step.norm if math.isfinite(step.norm) else None,
-            "verdict": step.judgement.verdict,
+            "step": report.number, "phase": report.phase, "consumed": progress.cursor.consumed,
+            "tokens": report.tokens, "masked": report.weight, "loss": progress.loss,
+            "lr": report.lr, "norm": report.norm if math.isfinite(report.norm) else None,
+            "verdict": report.verdict.action,
         }  # fmt: skip
-        if evaluation is not None:
-            line["evaluation"] = asdict(evaluation)
+        if report.evaluation is not None:
+            line["evaluation"] = asdict(report.evaluation)
         if progress.scale != 1.0:
             line["scale"] = progress.scale
-        self.journal.step(line | {name: round(seconds, 6) for name, seconds in times.items()})
+        times = {"seconds": report.seconds, "wait": report.wait, "save": report.save}
+        self.run_log.step(line | {name: round(value, 6) for name, value in times.items()})
 
     def _event(self, event: str, step: int, **more: Any) -> None:
-        if self.journal is not None:
-            self.journal.event(event, step, **more)
+        if self.run_log is not None:
+            self.run_log.event(event, step, **more)
 
-    def _note(self, step: Step, progress: Progress) -> None:
-        """Tell of a step that was skipped, and of a plateau."""
-        judgement = step.judgement
-        if judgement.verdict == "apply":
-            if not progress.health.note(step.number / self.steps, step.loss):
-                return
-            key = self.recipe.key_of("lr", progress.cursor.phase)
-            how = f"motherbird runs rewind {self.run} --to-step STEP --set {key}=..."
-            event, reason = "plateau", f"the loss has stopped to fall; the paper's remedy: {how}"
-        else:
-            event, reason = judgement.verdict, judgement.reason
-        self._event(event, step.number, reason=reason)
-        if self.world.first:
-            self.on_event(f"step {step.number}: {event}: {reason}")
-
-    def _keep(self, step: int, over: bool, progress: Progress) -> None:
-        """Save where it is due, and never what is not finite."""
+    def _save_if_due(self, step: int, over: bool, progress: Progress) -> None:
         every = self.recipe.save.every
         due = over or (every > 0 and step % every == 0)
         if (due or step % CHECK_EVERY == 0) and not self.stepper.is_finite():
@@ -407,34 +356,22 @@ class _Process:
             self._save(progress)
 
     def _save(self, progress: Progress) -> None:
-        if not self.world.first or state.folder(self.run, progress.step).exists():
+        if not self.distributed.is_main or state.folder(self.run, progress.step).exists():
             return
         self.check_lock()
         failed = self.saver.finish()
         if failed:
             self._event("save failed", progress.step, reason=failed)
         keep, limits = self.recipe.save, self.recipe.health
-        # A rollback needs one from before whatever may come to light now.
-        late = progress.step - (limits.back + limits.level + limits.level_steps)
-        before = [step for step in state.steps(self.run) if step <= late][:1]
-        with contextlib.suppress(OSError):  # the next save tries again
+        # Keep one that is older than the onset of anything that may still be found.
+        oldest = limits.rollback_steps + limits.shift_window + limits.shift_steps
+        before = [step for step in state.steps(self.run) if step <= progress.step - oldest][:1]
+        with contextlib.suppress(OSError):  # tried again after the next save
             state.retain(self.run, keep.keep, keep.keep_every, {*progress.phase_ends, *before})
-        if self.journal is not None:
-            self.journal.sync()
+        if self.run_log is not None:
+            self.run_log.sync()
         self.saver.begin(progress, self.stepper.tensors())
 
 
-def _load(model: MaskedLM, found: Checkpoint) -> dict[str, Tensor]:
-    """Give a model its weights; the moments are returned.
-
-    Raises:
-        DamagedError: they are not those of this model.
-    """
-    saved = found.tensors()
-    weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
-    own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
-    if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
-        raise DamagedError("its tensors are not those of the model", str(found.directory))
-    model.load_state_dict(weights)
-    prefix = "optimizer."
-    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
+def _not_finite(step: int) -> Verdict:
+    return Verdict("roll back", "weights or optimizer state are not finite", step)

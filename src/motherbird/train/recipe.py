@@ -1,21 +1,25 @@
-"""What a run is: one TOML file, read strictly into frozen dataclasses.
+"""The definition of a run: one TOML file, read strictly into frozen dataclasses.
 
-Lengths are tokens of full rows: a phase, its learning rate and its batches depend on nothing but
-the rows that all ranks together have taken (`schedule`), so that every step of a run, and their
-number, is known before the first.
+Lengths are tokens of full rows. A phase, its learning rate and its batch size depend only on the
+rows that all ranks together have trained on (`schedule`), so every step of a run, and the number of
+steps, is known before the first one.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+import torch
 
 from .. import strict
 from ..core import presets
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from .phase import Phase, check_masking, check_weight_decay
+from ..nn.devices import DTYPES, fastest_dtype
+from .phase import Phase, check_rates
+from .schedule import check
 
 PRESETS = {
     "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
@@ -24,15 +28,15 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The encoder's shape; vocabulary and special ids come from the data's tokenizer.
+    """The encoder's shape; vocabulary size and special ids come from the data's tokenizer.
 
     Attributes:
-        preset: "base", "large", "mini" or "nano"; what it says the other keys may change. Without
-            it, and without `Init.from_`, it is base.
-        dropout: of the attention's output (paper: 0.1); published checkpoints say 0 and mean "for
-            inference".
-        initializer_range: standard deviation of the initial matrices (paper: 0.02). A narrow
-            model needs about 1 / sqrt(width); see docs/log.md.
+        preset: "base", "large", "mini" or "nano"; the other keys override its values. Without a
+            preset and without `Init.from_` it is base.
+        dropout: dropout of the attention's output (paper: 0.1). Published checkpoints say 0, which
+            is meant for inference.
+        initializer_range: standard deviation of the initial matrices (paper: 0.02). A narrow model
+            needs about 1 / sqrt(width); see docs/log.md.
     """
 
     preset: Literal["base", "large", "mini", "nano"] | None = None
@@ -47,48 +51,48 @@ class Geometry:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout = {self.dropout} is not within 0..1")
+        good = 0 <= self.dropout < 1
+        check(good, f"dropout = {self.dropout} has to be at least 0 and less than 1")
 
-    def changes(self) -> dict[str, Any]:
-        """The keys of `EncoderConfig` that are given."""
+    def overrides(self) -> dict[str, Any]:
+        """Return the keys of `EncoderConfig` that are set here."""
         own = ("preset", "dropout")
         given = {k: v for k, v in asdict(self).items() if v is not None and k not in own}
         return {**given, "attention_dropout": self.dropout}
 
-    def config(self, tokenizer: Tokenizer, start: EncoderConfig | None = None) -> EncoderConfig:
-        """The configuration for a tokenizer.
+    def config(self, tokenizer: Tokenizer, initial: EncoderConfig | None = None) -> EncoderConfig:
+        """Return the configuration for a tokenizer.
 
         Args:
-            tokenizer: of the data.
-            start: what the run begins from, where no preset is named.
+            tokenizer: that of the data.
+            initial: configuration of the model that the run starts from; used without a preset.
 
         Raises:
             InputError: the shape is impossible.
         """
-        if self.preset is not None or start is None:
-            start = PRESETS[self.preset or "base"]()
+        if self.preset is not None or initial is None:
+            initial = PRESETS[self.preset or "base"]()
         special: dict[str, Any] = {
             f"{role}_token_id": tokenizer.id_of(role) if role in tokenizer.special else None
             for role in ("cls", "sep", "pad")
         }
         return replace(
-            start,
-            vocab_size=-(-tokenizer.vocab_size // 64) * 64,  # a multiple that matrix units like
+            initial,
+            vocab_size=-(-tokenizer.vocab_size // 64) * 64,  # faster in matrix units
             bos_token_id=special["cls_token_id"],
             eos_token_id=special["sep_token_id"],
             **special,
-            **self.changes(),
+            **self.overrides(),
         )
 
 
 @dataclass(frozen=True)
 class Init:
-    """Where the weights come from; from chance where nothing is said.
+    """Where the initial weights come from; they are random by default.
 
     Attributes:
-        from_: another run's folder (its newest state), or a Hugging Face directory or name. A
-            smaller model is tiled into the larger one (paper 2.2.2).
+        from_: directory of another run (its newest checkpoint), or a Hugging Face directory or
+            name. A smaller model is tiled into the larger one (paper 2.2.2).
     """
 
     from_: str | None = None
@@ -96,25 +100,25 @@ class Init:
 
 @dataclass(frozen=True)
 class Train:
-    """How every step is made.
+    """How steps are computed.
 
     Attributes:
-        lr: peak learning rate of the phases that do not say theirs.
-        weight_decay: likewise; norms and biases have none.
-        masking: likewise (paper: 0.3).
-        optimizer: "stableadamw" (paper), or "muon" for the matrices of the layers.
-        micro_tokens: tokens of a micro-batch, at least a row: what is held in memory at a time.
-        dtype: of the products: "auto" is the fastest of the device; weights are float32.
-        reduce: how gradients of micro-batches are added up: "sum" is fast, "tree" gives the same
+        lr: peak learning rate of the phases that do not set their own.
+        weight_decay: the same for weight decay; norms and biases do not decay.
+        masking: the same for the masking rate (paper: 0.3).
+        optimizer: "stableadamw" (paper), "adamw", or "muon" for the matrices of the layers.
+        micro_tokens: tokens of a micro-batch, at least one row; this limits memory.
+        dtype: dtype of matrix products: "auto" is the fastest of the device; weights are float32.
+        reduce: how gradients of micro-batches are summed: "sum" is fast, "tree" gives the same
             bits for 1, 2, 4 ... ranks.
-        workers: processes that read ahead; 0 reads in between.
+        workers: processes that load data ahead; 0 loads it in the training process.
         timeout: seconds after which a rank that does not answer ends the run.
     """
 
     lr: float
     weight_decay: float = 1e-5
     masking: float = 0.3
-    optimizer: Literal["stableadamw", "muon"] = "stableadamw"
+    optimizer: Literal["adamw", "stableadamw", "muon"] = "stableadamw"
     micro_tokens: int = 8192
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     reduce: Literal["sum", "tree"] = "sum"
@@ -122,26 +126,23 @@ class Train:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise InputError(f"lr = {self.lr} has to be more than 0")
-        check_weight_decay(self.weight_decay)
-        check_masking(self.masking)
-        if self.micro_tokens < 1:
-            raise InputError(f"micro_tokens = {self.micro_tokens} has to be at least 1")
-        if not 0 <= self.workers <= 64:
-            raise InputError(f"workers = {self.workers} is not within 0..64")
-        if not self.timeout > 0:
-            raise InputError(f"timeout = {self.timeout} has to be more than 0 seconds")
+        check(self.lr > 0, f"lr = {self.lr} has to be more than 0")
+        check_rates(self.masking, self.weight_decay)
+        good = self.micro_tokens >= 1
+        check(good, f"micro_tokens = {self.micro_tokens} has to be at least 1")
+        check(0 <= self.workers <= 64, f"workers = {self.workers} is not within 0..64")
+        check(self.timeout > 0, f"timeout = {self.timeout} has to be more than 0 seconds")
 
 
 @dataclass(frozen=True)
 class Save:
-    """When the run's state is saved, and what is kept.
+    """When checkpoints are written, and which are kept.
 
     Attributes:
-        every: steps; 0 saves only where a phase ends and where the run stops.
-        keep: of the newest.
-        keep_every: also those whose step is a multiple of it; 0 none.
+        every: steps between checkpoints; 0 writes them only at the end of a phase and when the run
+            stops.
+        keep: number of the newest checkpoints that are kept.
+        keep_every: checkpoints whose step is a multiple of it are kept too; 0 keeps none of them.
     """
 
     every: int = 1000
@@ -149,20 +150,18 @@ class Save:
     keep_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.keep_every < 0:
-            raise InputError("every and keep_every are steps, 0 or more")
-        if self.keep < 1:
-            raise InputError(f"keep = {self.keep} has to be at least 1")
+        check(self.every >= 0 <= self.keep_every, "every and keep_every are steps, 0 or more")
+        check(self.keep >= 1, f"keep = {self.keep} has to be at least 1")
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluation on held-out rows, with 15% masked and always alike.
+    """Evaluation on held-out rows, always with the same masks.
 
     Attributes:
-        every: steps; 0 only where a phase ends.
-        tokens: in rows of the phase's length, as many as fit; at least one row.
-        masking: share of the tokens that are masked.
+        every: steps between evaluations; 0 evaluates only at the end of a phase.
+        tokens: at most so many tokens, in rows of the phase's length; at least one row.
+        masking: fraction of the tokens that is masked.
     """
 
     every: int = 1000
@@ -170,59 +169,67 @@ class Evaluate:
     masking: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.every < 0 or self.tokens < 1:
-            raise InputError("every is steps, 0 or more; tokens are 1 or more")
-        check_masking(self.masking)
+        good = self.every >= 0 and self.tokens >= 1
+        check(good, "every is steps, 0 or more; tokens are 1 or more")
+        check_rates(self.masking)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run's health is in doubt; docs/pretraining.md explains the figures.
+    """When steps are skipped and when a run is rolled back; see docs/pretraining.md.
 
     Attributes:
-        window: accepted steps that a new one is compared with.
-        least: of them before anything is judged; also steps of peace after a phase begins.
-        sigmas: a spike is so many standard deviations above the mean ...
-        factor: ... and so many times the mean.
-        spikes: in a row, before the run rolls back.
-        bad: steps that were not finite in a row, likewise.
-        spikes_recently: in the last 1,000 steps, likewise.
-        bad_recently: likewise.
-        level: steps whose mean is compared with the window before them.
-        level_sigmas: how far it may lie above.
-        level_steps: for so long, before the run rolls back.
-        back: steps before the onset that a rollback goes to, at least.
-        skip_least, skip_most: batches that are skipped after it.
-        rollbacks: in a run, before it stops.
-        rollbacks_recently: in 5,000 steps, likewise.
+        window: number of accepted steps that a new one is compared with.
+        min_steps: accepted steps needed before anything is compared, also at the start of a phase.
+        sigmas: a spike is more than so many standard deviations above the mean of the window ...
+        factor: ... and more than this factor above it.
+        spikes: consecutive spikes that cause a rollback.
+        nonfinite: consecutive steps with a loss or gradient that is not finite, likewise.
+        recent_spikes: spikes in the last 1,000 steps, likewise.
+        recent_nonfinite: such steps in the last 1,000 steps, likewise.
+        shift_window: number of steps whose mean is compared with the window before them.
+        shift_sigmas: the loss has shifted if it is so many standard deviations above.
+        shift_steps: consecutive shifted steps that cause a rollback.
+        rollback_steps: a rollback goes back at least so many steps before the problem began.
+        min_skip, max_skip: batches that are skipped after a rollback.
+        rollbacks: number of rollbacks after which the run ends.
+        recent_rollbacks: the same within 5,000 steps.
     """
 
+    RENAMED: ClassVar = {
+        "least": "min_steps", "bad": "nonfinite", "spikes_recently": "recent_spikes",
+        "bad_recently": "recent_nonfinite", "level": "shift_window",
+        "level_sigmas": "shift_sigmas", "level_steps": "shift_steps", "back": "rollback_steps",
+        "skip_least": "min_skip", "skip_most": "max_skip",
+        "rollbacks_recently": "recent_rollbacks",
+    }  # fmt: skip
+
     window: int = 128
-    least: int = 64
+    min_steps: int = 64
     sigmas: float = 6.0
     factor: float = 1.1
     spikes: int = 5
-    bad: int = 3
-    spikes_recently: int = 10
-    bad_recently: int = 10
-    level: int = 32
-    level_sigmas: float = 3.0
-    level_steps: int = 100
-    back: int = 100
-    skip_least: int = 200
-    skip_most: int = 500
+    nonfinite: int = 3
+    recent_spikes: int = 10
+    recent_nonfinite: int = 10
+    shift_window: int = 32
+    shift_sigmas: float = 3.0
+    shift_steps: int = 100
+    rollback_steps: int = 100
+    min_skip: int = 200
+    max_skip: int = 500
     rollbacks: int = 5
-    rollbacks_recently: int = 2
+    recent_rollbacks: int = 2
 
     def __post_init__(self) -> None:
+        may_be_0 = ("rollback_steps", "min_skip", "rollbacks", "recent_rollbacks")
         for key, value in asdict(self).items():
-            least = 0 if key in ("back", "skip_least", "rollbacks", "rollbacks_recently") else 1
-            if value < least:
-                raise InputError(f"{key} = {value} has to be at least {least}")
-        if self.skip_most < self.skip_least:
-            raise InputError(f"skip_most = {self.skip_most} is less than skip_least")
-        if self.least > self.window:
-            raise InputError(f"least = {self.least} is more than window = {self.window}")
+            minimum = 0 if key in may_be_0 else 1
+            check(value >= minimum, f"{key} = {value} has to be at least {minimum}")
+        good = self.min_skip <= self.max_skip
+        check(good, f"max_skip = {self.max_skip} is less than min_skip")
+        good = self.min_steps <= self.window
+        check(good, f"min_steps = {self.min_steps} is more than window = {self.window}")
 
 
 @dataclass(frozen=True)
@@ -231,13 +238,13 @@ class Recipe:
 
     Attributes:
         phases: in order.
-        train: how steps are made.
-        model: the encoder.
-        init: where its weights come from.
-        save: its state.
-        evaluate: on held-out rows.
-        health: when it is in doubt.
-        seed: of order, masks, dropout and initial weights.
+        train: how steps are computed.
+        model: shape of the encoder.
+        init: where its initial weights come from.
+        save: when checkpoints are written.
+        evaluate: when the model is evaluated on held-out rows.
+        health: when steps are skipped and when the run is rolled back.
+        seed: random seed of data order, masks, dropout and initial weights.
     """
 
     phases: tuple[Phase, ...]
@@ -250,96 +257,92 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.phases:
-            raise InputError("a run needs at least one of [[phases]]")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed = {self.seed} is not within 0..2^63 - 1")
+        check(bool(self.phases), "a run needs at least one of [[phases]]")
+        check(0 <= self.seed < 2**63, f"seed = {self.seed} is not within 0..2^63 - 1")
         names = [phase.name for phase in self.phases]
-        if len(set(names)) < len(names):
-            raise InputError(f"two phases have one name: {', '.join(names)}")
+        unique = len(set(names)) == len(names)
+        check(unique, f"two phases have the same name: {', '.join(names)}")
         for before, after in zip(self.phases, self.phases[1:], strict=False):
-            if after.seq_len < before.seq_len:
-                raise InputError(
-                    f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
-                    f"{before.name!r} before it ({before.seq_len}); context only grows"
-                )
+            check(
+                after.seq_len >= before.seq_len,
+                f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
+                f"{before.name!r} before it ({before.seq_len}); context only grows",
+            )
         for phase in self.phases:
-            phase.rate(self.train.lr)
+            phase.lr_schedule(self.train.lr)
 
     def micro_rows(self, phase: Phase, rows: int) -> int:
-        """Rows of a micro-batch in a step of so many."""
+        """Return the rows of a micro-batch in a step of ``rows`` rows."""
         tokens = phase.micro_tokens or self.train.micro_tokens
         return min(rows, max(1, tokens // phase.seq_len))
 
     def masking(self, phase: Phase) -> float:
-        """The share that a phase masks."""
+        """Return the masking rate of a phase."""
         return self.train.masking if phase.masking is None else phase.masking
 
     def key_of(self, name: str, number: int) -> str:
-        """The key by which a phase's value changes: "train.lr", or "phases.1.lr" if its own."""
+        """Return the key of a phase's value: "phases.1.lr" if it has its own, or "train.lr"."""
         own = getattr(self.phases[number], name) is not None
         return f"phases.{number}.{name}" if own else f"train.{name}"
 
-    def sizes(self, phase: Phase) -> list[int]:
-        """The numbers of rows that its steps can have."""
-        return list(range(phase.first_rows or phase.rows, phase.rows + 1, phase.first_rows or 1))
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of matrix products on a device."""
+        name = self.train.dtype
+        return fastest_dtype(device) if name == "auto" else DTYPES[name]
 
-    def check_world(self, world: int) -> None:
-        """Refuse a number of ranks that a step of this run cannot be shared by.
-
-        Raises:
-            InputError: naming the phase, and what would do.
-        """
-        if self.train.reduce == "tree" and world & (world - 1):
+    def check_world_size(self, world_size: int) -> None:
+        """Raise InputError if the steps of this run cannot be divided by a number of ranks."""
+        if self.train.reduce == "tree" and world_size & (world_size - 1):
             raise InputError(
-                f"{world} ranks cannot share a tree", 'train.reduce = "tree"', "use 1, 2, 4, 8 ..."
+                f'{world_size} ranks cannot use train.reduce = "tree"', how="use 1, 2, 4, 8 ..."
             )
         for number, phase in enumerate(self.phases):
             key = self.key_of("micro_tokens", number)
-            for rows in self.sizes(phase):
+            first = phase.first_rows or phase.rows
+            for rows in range(first, phase.rows + 1, first):
                 micro = self.micro_rows(phase, rows)
-                if rows % (micro * world):
-                    fitting = (m for m in range(1, rows + 1) if rows % (m * world) == 0)
+                if rows % (micro * world_size):
+                    fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
                     good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
                     raise InputError(
-                        f"a step of {rows} rows is no multiple of {world} ranks x micro-batches of "
-                        f"{micro} rows",
+                        f"a step of {rows} rows is not a multiple of {world_size} ranks x "
+                        f"micro-batches of {micro} rows",
                         f"phase {phase.name!r}",
                         f"set {key} to {good}"
                         if good
-                        else f"make the rows of every step a multiple of {world}",
+                        else f"make the rows of every step a multiple of {world_size}",
                     )
 
     def config(self, base: EncoderConfig, phase: int) -> EncoderConfig:
-        """The model's configuration while a phase runs: its theta, and the length reached."""
+        """Return the model's configuration in a phase: its RoPE base and its context length."""
         theta = self.phases[phase].theta
         return replace(
             base,
-            max_position_embeddings=self.phases[phase].seq_len,  # which only grows
+            max_position_embeddings=self.phases[phase].seq_len,  # never shorter than before
             global_rope_theta=base.global_rope_theta if theta is None else theta,
         )
 
     def steps(self) -> int:
-        """Of the whole run."""
+        """Return the number of steps of the whole run."""
         return sum(phase.steps() for phase in self.phases)
 
-    def of_steps(self, steps: int) -> "Recipe":
-        """The same run with so many steps, every phase in proportion.
+    def with_steps(self, steps: int) -> "Recipe":
+        """Scale every phase so that the run has ``steps`` steps.
 
         Raises:
-            InputError: fewer than a step for each phase.
+            InputError: that is less than one step for each phase.
         """
         if steps < len(self.phases):
             raise InputError(f"{steps} steps are too few for {len(self.phases)} phases")
         each = [phase.steps() for phase in self.phases]
         shares = [count * steps / sum(each) for count in each]
-        given = [max(1, int(share)) for share in shares]
+        given = [max(1, int(exact)) for exact in shares]
         while sum(given) > steps:  # phases of less than a step took one
             given[given.index(max(given))] -= 1
         by_rest = sorted(range(len(each)), key=lambda i: given[i] - shares[i])
         for i in by_rest[: steps - sum(given)]:
             given[i] += 1
-        phases = tuple(p.of_steps(n) for p, n in zip(self.phases, given, strict=True))
+        phases = tuple(p.with_steps(n) for p, n in zip(self.phases, given, strict=True))
         return replace(self, phases=phases)
 
 
@@ -349,22 +352,22 @@ def load(path: str | Path, changes: Sequence[str] = (), steps: int | None = None
     Args:
         path: a TOML file.
         changes: "a.b=c" each; see `strict.load`.
-        steps: of the whole run, instead of what the file says.
+        steps: length of the whole run, instead of that in the file.
 
     Raises:
         InputError: listing all mistakes.
     """
     recipe = strict.load(Recipe, path, changes)
-    return recipe if steps is None else recipe.of_steps(steps)
+    return recipe if steps is None else recipe.with_steps(steps)
 
 
 def from_json(data: object, where: str) -> Recipe:
-    """A recipe that was written as JSON."""
+    """Return a recipe that was written as JSON."""
     return strict.build(Recipe, data, where)
 
 
 def differences(old: object, new: object, at: str = "") -> Iterator[str]:
-    """What two recipes (as dictionaries) differ in: "train.lr: 0.001, was 0.002"."""
+    """Yield the differences of two recipes (as dictionaries): "train.lr: 0.001, was 0.002"."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old.keys() | new.keys():
             yield from differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)

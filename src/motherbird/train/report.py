@@ -1,4 +1,4 @@
-"""One page about a run, whole in one file: curves, stops, recipe, machine, evaluation."""
+"""An HTML report of a run in one file: curves, stops, recipe, machine and evaluation."""
 
 import html
 import io
@@ -16,13 +16,12 @@ from jaxtyping import Float
 
 from ..errors import InputError, OutputExistsError, require_extra
 from ..files import read_json, write_text
-from . import card, run_log, state
-from .recipe import from_json
+from . import card, run_info, run_log, state
 from .runs import is_busy
 
 START = "<!doctype html>\n<!-- written by motherbird runs report -->\n"
-POINTS = 2000  # of a curve, at most
-ROWS = 200  # of a table, at most: the last ones
+POINTS = 2000  # per curve, at most
+ROWS = 200  # per table, at most; the last ones are shown
 COLOURS = {"stopped": "#8a8a8a", "killed": "#d62728", "rolled back": "#9467bd",
            "rewound": "#2ca02c"}  # fmt: skip
 STYLE = (
@@ -36,13 +35,13 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A place where a process of the run ended, or went back.
+    """The end of a process of the run, a rollback, or a rewind.
 
     Attributes:
         kind: a key of `COLOURS`.
-        step: where.
-        time: when it was written down, in seconds since 1970.
-        what: in words.
+        step: the step at which it happened.
+        time: time of the log entry, in seconds since 1970.
+        what: a description.
     """
 
     kind: str
@@ -52,17 +51,17 @@ class Mark:
 
 
 def report(run: Path, out: Path) -> None:
-    """Write the page; an earlier one is replaced.
+    """Write the report; an existing report is replaced.
 
     Raises:
-        InputError: it is no run.
-        OutputExistsError: ``out`` is something else.
+        InputError: the directory does not contain a run.
+        OutputExistsError: ``out`` exists and is not a report.
         MissingExtraError: matplotlib is not installed.
     """
-    about = state.read_run(run)
+    info = run_info.read(run)
     require_extra("matplotlib", "train")
     _check_out(out)
-    recipe = from_json(about.recipe, str(run / state.RUN))
+    recipe = info.parsed_recipe(run)
     lines, events = run_log.read(run), run_log.read(run, run_log.EVENTS)
     found = marks(events, is_busy(run))
     step, steps = (lines[-1]["step"] if lines else 0), recipe.steps()
@@ -77,31 +76,32 @@ def report(run: Path, out: Path) -> None:
         _svg(lines, found) if lines else "<p>No step was logged yet.</p>\n",
         "<h2>Phases</h2>\n" + _table(("", *card.PHASE_HEAD), numbered),
         "<h2>Stops</h2>\n" + _stops(found),
-        "<h2>Evaluation</h2>\n" + _evaluation(run),
+        "<h2>Evaluation</h2>\n"
+        + _table(card.EVALUATION_HEAD, card.evaluation_rows(card.evaluations(run))),
         "<h2>Checkpoints</h2>\n" + _checkpoints(run),
         "<h2>Machine and versions, at the start</h2>\n"
-        + _table(("", ""), card.facts(about.made_with)),
-        f"<h2>Recipe</h2>\n<pre>{html.escape(card.toml(about.recipe))}</pre>\n</body></html>\n",
+        + _table(("", ""), card.machine_rows(info.made_with)),
+        f"<h2>Recipe</h2>\n<pre>{html.escape(card.toml(info.recipe))}</pre>\n</body></html>\n",
     ]
     write_text(out, "".join(parts))
 
 
 def _check_out(out: Path) -> None:
-    how = "name another with --out"
+    how = "name another file with --out"
     if out.is_symlink() or (out.exists() and not out.is_file()):
         raise OutputExistsError("the output exists and is not a file", str(out), how)
     if out.exists() and not out.read_bytes().startswith(START.encode()):
-        raise OutputExistsError("the output exists and is no report of motherbird", str(out), how)
+        raise OutputExistsError("the output exists and is not a motherbird report", str(out), how)
 
 
 def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
-    """The story of a run's processes.
+    """Return the stops, rollbacks and rewinds of a run.
 
-    A process that is killed leaves no event: its end shows in the next one's start.
+    A process that is killed logs no event, so its end is inferred from the next start.
 
     Args:
-        events: of the journal, in order.
-        busy: whether a process is at it now.
+        events: the lines of the event log, in order.
+        busy: whether a process is training the run now.
     """
     found: list[Mark] = []
     began: dict[str, Any] | None = None
@@ -110,12 +110,12 @@ def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
         if kind == "start":
             if began is not None:
                 text = f"the process that began at step {began['step']:,} was killed or failed"
-                found.append(Mark("killed", step, when, f"{text}; on from step {step:,}"))
+                found.append(Mark("killed", step, when, f"{text}; resumed at step {step:,}"))
             began = event
         elif kind in ("stop", "finish"):
             found.append(Mark("stopped", step, when, _end(kind, event.get("signal"))))
             began = None
-        elif kind == "roll back":  # the same process goes on, with a start of its own
+        elif kind == "roll back":  # the same process logs another start
             found.append(Mark("rolled back", step, when, event["reason"]))
             began = None
         elif kind == "rewound":
@@ -129,14 +129,14 @@ def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
 
 def _end(kind: str, number: int | None) -> str:
     if kind == "finish":
-        return "the run was over"
+        return "the run finished"
     if number is None:
-        return "its part was over"
+        return "by --stop-after"
     return f"by {signal.Signals(number).name}"
 
 
 def _svg(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> str:
-    """The curves as an element of the page: nothing in it points outside."""
+    """Return the curves as an SVG element without external references."""
     from matplotlib import rc_context
 
     text = io.StringIO()
@@ -145,11 +145,11 @@ def _svg(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> str:
         figure(lines, found).savefig(text, format="svg", metadata=nothing)
     element = text.getvalue()
     element = element[element.index("<svg") :]
-    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)  # HTML knows without them
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)  # not needed inside HTML
 
 
 def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
-    """Loss, learning rate, norm and speed over tokens, as a matplotlib figure."""
+    """Plot loss, learning rate, gradient norm and speed over tokens, with matplotlib."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -169,7 +169,7 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
     seconds = _column(lines, "seconds")
     per_second = np.divide(_column(lines, "tokens"), seconds, where=seconds > 0,
                            out=np.full(len(seconds), np.nan))  # fmt: skip
-    _curve(speed, ends, per_second, "tokens a second")
+    _curve(speed, ends, per_second, "tokens/s")
     speed.yaxis.set_major_formatter(EngFormatter())
     speed.xaxis.set_major_formatter(EngFormatter())
     speed.set_xlabel("tokens")
@@ -196,14 +196,14 @@ def _curve(
     label: str,
     name: str | None = None,
 ) -> None:
-    """A curve as it is, pale, and its moving mean over it."""
+    """Plot a curve, and its moving mean on top."""
     panel.plot(*_thin(x, y), color="#aec7e8", linewidth=0.8)
     panel.plot(*_thin(x, smooth(y)), color="#1f77b4", linewidth=1.4, label=name)
     panel.set_ylabel(label)
 
 
 def smooth(y: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
-    """The mean over 1% of the steps to each side, at least 2; what is not finite is left out."""
+    """Return the mean over 1% of the steps to each side, at least 2, of the finite values."""
     side = max(2, len(y) // 100)
     good = np.isfinite(y)
     sums, counts = (np.cumsum([0.0, *v]) for v in (np.where(good, y, 0.0), good.astype(float)))
@@ -216,7 +216,7 @@ def smooth(y: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
 def _thin(
     x: Float[np.ndarray, " steps"], y: Float[np.ndarray, " steps"]
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """At most `POINTS`: of each stretch the value furthest from its mean, so that spikes stay."""
+    """Return at most `POINTS`: of each part the value furthest from its mean, to keep spikes."""
     size = -(-len(y) // POINTS)
     if size < 2:
         return x, y
@@ -233,7 +233,7 @@ def _thin(
 
 
 def _phases(panel: Any, ends: Float[np.ndarray, " steps"], lines: Sequence[dict[str, Any]]) -> None:
-    """Shade every second phase, and number them."""
+    """Number the phases, and shade every second one."""
     names = [line["phase"] for line in lines]
     begins = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
     for number, begin in enumerate(begins):
@@ -251,16 +251,16 @@ def _marks(
     lines: Sequence[dict[str, Any]],
     found: Sequence[Mark],
 ) -> None:
-    """Thin vertical lines, all of a kind in one curve."""
+    """Plot thin vertical lines, all of one kind as one curve."""
     steps = [line["step"] for line in lines]
     for kind, colour in COLOURS.items():
-        places = []
+        marked = []
         for mark in [mark for mark in found if mark.kind == kind][-POINTS // 4 :]:
             there = bisect_right(steps, mark.step)
-            places.append(ends[there - 1] if there else 0.0)
-        if places:
-            x = [value for place in places for value in (place, place, np.nan)]
-            panel.plot(x, [0.0, 1.0, np.nan] * len(places), color=colour, linewidth=0.7,
+            marked.append(ends[there - 1] if there else 0.0)
+        if marked:
+            x = [value for place in marked for value in (place, place, np.nan)]
+            panel.plot(x, [0.0, 1.0, np.nan] * len(marked), color=colour, linewidth=0.7,
                        linestyle="-" if kind == "killed" else "--", label=kind,
                        transform=panel.get_xaxis_transform())  # fmt: skip
 
@@ -269,6 +269,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
 
+    if not rows:
+        return "<p>None yet.</p>\n"
     note = f"<p>The last {ROWS} of {len(rows):,}.</p>\n" if len(rows) > ROWS else ""
     first = line(head, "th") if any(head) else ""
     body = "".join(line(row, "td") for row in rows[-ROWS:])
@@ -277,32 +279,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _stops(found: Sequence[Mark]) -> str:
     rows = [[_when(m.time), f"{m.step:,}", m.kind, m.what] for m in found]
-    return _table(("time", "step", "event", ""), rows) if rows else "<p>None yet.</p>\n"
+    return _table(("time", "step", "event", ""), rows)
 
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _evaluation(run: Path) -> str:
-    rows = [
-        [f"{e['step']:,}", e["phase"], f"{e['loss']:.4f}", card.perplexity(e["loss"]),
-         f"{e['accuracy']:.2%}", f"{e['masked']:,}"]
-        for e in card.evaluations(run)
-    ]  # fmt: skip
-    head = ("step", "phase", "loss", "perplexity", "accuracy", "masked tokens")
-    return _table(head, rows) if rows else "<p>None yet.</p>\n"
-
-
 def _checkpoints(run: Path) -> str:
-    """What is there; nothing of it is verified here."""
+    """List the checkpoints, without verifying them."""
     rows = []
     for step in sorted(state.steps(run)):
         directory = state.folder(run, step)
         try:
             progress = read_json(directory / state.PROGRESS)
             size = sum(p.stat().st_size for p in directory.iterdir())
-        except (InputError, OSError):  # it was deleted meanwhile
+        except (InputError, OSError):  # deleted in the meantime
             continue
         rows.append([f"{step:,}", f"{progress['tokens']:,}", f"{size / 1e6:,.1f} MB"])
-    return _table(("step", "tokens", "size"), rows) if rows else "<p>None yet.</p>\n"
+    return _table(("step", "tokens", "size"), rows)

@@ -1,7 +1,7 @@
-"""Back to an earlier checkpoint, past what went wrong (paper: PaLM, section 5.1).
+"""Roll a run back to an earlier checkpoint, and skip the data that made it diverge.
 
-The stretch of the data that is left out is written into run.json before anything goes on, so that
-every later process of the run leaves it out too, and does the same, bit for bit.
+This is the remedy of PaLM, section 5.1. The skipped range of the data is written to run.json before
+training continues, so that every later process of the run skips it too.
 """
 
 from dataclasses import replace
@@ -9,77 +9,73 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DivergedError
-from . import run_log, state
-from .health import Judgement, too_many
+from . import run_info, run_log, state
+from .health import Verdict, too_many_rollbacks
 from .recipe import Recipe
 from .state import Progress
 
 
-def roll_back(run: Path, recipe: Recipe, judgement: Judgement, progress: Progress) -> str:
-    """Write down what is skipped, and set aside the checkpoints behind it.
+def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -> str:
+    """Record what is skipped, and move later checkpoints to quarantine.
 
     Args:
-        run: whose lock is held, and in which nothing is being saved.
-        recipe: of the run.
-        judgement: what went wrong, and since when.
-        progress: where the run stands.
+        run: directory of the run, whose lock is held; no checkpoint is being written.
+        recipe: that of the run.
+        verdict: what went wrong, and since when.
+        progress: the state at this moment.
 
     Returns:
-        What was done, in words.
+        A description for the log.
 
     Raises:
-        DivergedError: it happened too often, or there is no checkpoint before it.
+        DivergedError: the run was rolled back too often, or there is no checkpoint to go back to.
     """
     limits = recipe.health
-    about = state.read_run(run)
-    before = [int(skip["step"]) for skip in about.skips]
-    if too_many(before, progress.step, limits):
+    info = run_info.read(run)
+    before = [int(skip["step"]) for skip in info.skips]
+    if too_many_rollbacks(before, progress.step, limits):
         raise DivergedError(
-            f"the run rolled back {len(before)} times and went wrong again at step "
-            f"{progress.step} ({judgement.reason})",
+            f"the run was rolled back {len(before)} times and diverged again at step "
+            f"{progress.step} ({verdict.reason})",
             str(run),
-            f"lower the rate: motherbird runs rewind {run} --to-step STEP --set "
+            f"lower the learning rate: motherbird runs rewind {run} --to-step STEP --set "
             f"{recipe.key_of('lr', progress.cursor.phase)}=...",
         )
-    target = state.newest(run, before=judgement.onset - limits.back)
-    if target is None:  # the run is younger than that, or its older checkpoints are gone
-        left = [step for step in state.steps(run) if step < judgement.onset]
+    target = state.newest(run, before=verdict.onset - limits.rollback_steps)
+    if target is None:  # the run is too young, or its older checkpoints were deleted
+        left = [step for step in state.steps(run) if step < verdict.onset]
         target = state.newest(run, before=left[-1]) if left else None
     if target is None:
         raise DivergedError(
-            f"{judgement.reason}, and there is no checkpoint before it",
+            f"{verdict.reason}, and there is no earlier checkpoint",
             str(run),
-            "lower the rate, or save more often (save.every, save.keep)",
+            "lower the learning rate, or save more often (save.every, save.keep)",
         )
-    skip = _skip(run, recipe, judgement, progress, target.progress)
-    # First the checkpoints: a kill in between leaves a run that goes wrong, and back, once more.
+    skip = _skipped_range(run, recipe, verdict, progress, target.progress)
+    # Checkpoints first: after a kill in between, the run diverges and is rolled back again.
     state.quarantine_after(run, target.progress.step, "rolled-back")
-    state.write_run(run, replace(about, skips=[*about.skips, skip]))
+    run_info.write(run, replace(info, skips=[*info.skips, skip]))
     return (
-        f"back from step {progress.step} to {target.progress.step}, leaving out "
-        f"{skip['batches']} batches: {judgement.reason}"
+        f"back from step {progress.step} to {target.progress.step}, skipping "
+        f"{skip['batches']} batches: {verdict.reason}"
     )
 
 
-def _skip(
-    run: Path, recipe: Recipe, judgement: Judgement, progress: Progress, back: Progress
+def _skipped_range(
+    run: Path, recipe: Recipe, verdict: Verdict, progress: Progress, target: Progress
 ) -> dict[str, Any]:
-    """The stretch of a phase's order from shortly before the onset up to now, within limits."""
+    """Return the rows from shortly before the onset until now, limited by the recipe."""
     limits = recipe.health
-    lines = run_log.read(run)
-    number, end = progress.cursor.phase, progress.cursor.consumed
-    if end == 0 and number > 0:  # with the last step of a phase, the cursor is at the next
-        number -= 1
+    number, end = progress.phase, progress.cursor.consumed
     phase = recipe.phases[number]
-    taken = [line for line in lines if line["phase"] == phase.name]
-    end = max([end, *(line["consumed"] for line in taken)])
-    begin = back.cursor.consumed if back.cursor.phase == number else 0
-    first = judgement.onset - limits.back
-    begin = max([begin, *(line["consumed"] for line in taken if line["step"] <= first)])
-    size = phase.batch.at(max(0, begin - progress.cursor.skipped), phase.seq_len)
-    behind = -(-(end - begin) // size)
-    batches = min(limits.skip_most, max(limits.skip_least, behind))
+    lines = [line for line in run_log.read(run) if line["phase"] == phase.name]
+    end = max([end, *(line["consumed"] for line in lines)])
+    begin = target.cursor.consumed if target.cursor.phase == number else 0
+    first = verdict.onset - limits.rollback_steps
+    begin = max([begin, *(line["consumed"] for line in lines if line["step"] <= first)])
+    size = phase.batch_size.at(max(0, begin - progress.cursor.skipped), phase.seq_len)
+    batches = min(limits.max_skip, max(limits.min_skip, -(-(end - begin) // size)))
     return {
         "phase": number, "first": begin, "last": begin + batches * size, "batches": batches,
-        "step": progress.step, "to": back.step, "why": judgement.reason,
+        "step": progress.step, "to": target.step, "why": verdict.reason,
     }  # fmt: skip

@@ -1,8 +1,8 @@
-"""What a run writes down: a line of JSON for each step and evaluation, and one for each event.
+"""The logs of a run: a JSON line for each step with its evaluation, and one for each event.
 
-``log.jsonl`` is a function of the run alone but for its times: lines behind a checkpoint that a run
-goes on from are cut, and written again. ``events.jsonl`` is the story of its processes, and only
-grows. A line that was torn by a kill is cut off.
+``log.jsonl`` depends on the run alone, except for its times: when a run resumes from a checkpoint,
+the lines of later steps are removed and written again. ``events.jsonl`` records what happened to
+the processes of the run, and only grows. An incomplete line after a kill is removed.
 """
 
 import json
@@ -18,16 +18,16 @@ from ..files import write_text
 log = logging.getLogger(__name__)
 
 LOG, EVENTS = "log.jsonl", "events.jsonl"
-# Keys of a line that differ from run to run; "save" is what saving behind the step before took.
+# Keys that differ between equal runs; "save" is the time of the checkpoint after the last step.
 TIMES = ("seconds", "wait", "save")
 
 
 class RunLog:
-    """Appends to a run's log and events, in rank 0.
+    """Appends to a run's log and events, on rank 0.
 
     Args:
-        run: the run's folder, whose lock is held.
-        step: lines of later steps are cut.
+        run: directory of the run, whose lock is held.
+        step: lines of later steps are removed.
     """
 
     def __init__(self, run: Path, step: int) -> None:
@@ -37,7 +37,7 @@ class RunLog:
             path = run / name
             if not path.exists():
                 continue
-            kept = [line for line in _whole(path) if name == EVENTS or _step(line) <= step]
+            kept = [line for line in _complete_lines(path) if name == EVENTS or _step(line) <= step]
             if "".join(kept) != path.read_text(encoding="utf-8", errors="replace"):
                 write_text(path, "".join(kept))
         self._log = self._open(LOG)
@@ -47,11 +47,11 @@ class RunLog:
         return (self.run / name).open("a", encoding="utf-8", buffering=1)
 
     def step(self, line: dict[str, Any]) -> None:
-        """A step, or an evaluation after one."""
+        """Log a step."""
         self._write(self._log, line)
 
     def event(self, event: str, step: int, **more: Any) -> None:
-        """Something that happened: "start", "stop", "skip", "roll back", "plateau" ..."""
+        """Log an event, such as "start", "stop", "skip" or "roll back"."""
         self._write(self._events, {"time": time.time(), "event": event, "step": step, **more})
 
     def _write(self, file: TextIO, line: dict[str, Any]) -> None:
@@ -61,13 +61,13 @@ class RunLog:
             self._warn(error)
 
     def _warn(self, error: Exception) -> None:
-        """Once: training is worth more than its log."""
+        """Warn once; training continues without its log."""
         if not self._failed:
             log.warning("the log of %s cannot be written (%s)", self.run, error)
         self._failed = True
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk: before a save, so that no state outlives them."""
+        """Wait until all lines are on the disk, so that a checkpoint never has more steps."""
         try:
             for name in (LOG, EVENTS):
                 disk.sync(self.run / name)
@@ -76,16 +76,15 @@ class RunLog:
             self._warn(error)
 
     def close(self) -> None:
-        """At the end of a process."""
+        """Close both files."""
         for file in (self._log, self._events):
             try:
                 file.close()
             except OSError as error:
-                log.warning("%s was not written to its end (%s)", file.name, error)
+                log.warning("%s is incomplete (%s)", file.name, error)
 
 
-def _whole(path: Path) -> Iterator[str]:
-    """The lines of a file but for a torn one."""
+def _complete_lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -101,6 +100,6 @@ def _step(line: str) -> int:
 
 
 def read(run: Path, name: str = LOG) -> list[dict[str, Any]]:
-    """The lines of a log or of the events, in order; none where there is no file."""
+    """Return the lines of the log or of the events; none if there is no file."""
     path = run / name
-    return [json.loads(line) for line in _whole(path)] if path.exists() else []
+    return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []

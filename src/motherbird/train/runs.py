@@ -1,10 +1,10 @@
-"""Runs on disk: list them, look at one, average, rewind and export its checkpoints."""
+"""Runs on disk: list and show them; average, rewind and export their checkpoints."""
 
 import os
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
 from ..nn import checkpoint, devices
 from ..nn.heads import MaskedLM
-from . import card, run_log, state
-from .init_weights import of_run, phase_of
+from . import card, run_info, run_log, state
+from .init_weights import model_of_run
 from .recipe import Recipe, differences, from_json
-from .state import Checkpoint, Progress, Run
+from .run_info import RunInfo
+from .state import Checkpoint, Progress
 
-# What may change in the middle of a run: nothing that the loader's cursor or the weights depend on.
+# What may change within a run: nothing that the loader's cursor or the weights depend on.
 CHANGEABLE = (
     r"train\.(lr|weight_decay|masking|micro_tokens|dtype|workers|timeout)"
     r"|phases\.\d+\.(tokens|lr|warm_up|decay|final|weight_decay|masking|micro_tokens)"
@@ -30,78 +31,55 @@ CHANGEABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A run at a glance; nothing of it was verified.
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """Describe the runs directly below a directory, by name; or the directory, if it is a run.
 
-    Attributes:
-        run: its folder.
-        step: of the newest checkpoint; None where there is none yet.
-        steps: planned.
-        phase: name of the one that was trained last.
-        tokens: trained on.
-        loss: of the last step.
-        finished: whether it is over.
-        working: whether a process is at it now.
-        written: when something was last written, in seconds since 1970.
-        problem: why it cannot be read, or None.
-    """
+    Nothing is verified.
 
-    run: str
-    step: int | None = None
-    steps: int = 0
-    phase: str = ""
-    tokens: int = 0
-    loss: float | None = None
-    finished: bool = False
-    working: bool = False
-    written: float = 0.0
-    problem: str | None = None
-
-
-def listed(folder: Path) -> list[Summary]:
-    """The runs directly below a folder, by name; or the folder itself, if it is one.
+    Returns:
+        For each: "run" (its directory), "step" (of the newest checkpoint, or None), "steps",
+        "phase", "tokens", "loss", "finished", "working" (whether a process trains it now),
+        "written" (seconds since 1970) and "problem" (why it cannot be read, or None).
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the directory does not exist.
     """
     if not folder.is_dir():
         raise InputError("no such folder", str(folder))
-    if (folder / state.RUN).is_file():
-        return [_summary(folder)]
-    return [_summary(p) for p in sorted(folder.iterdir()) if (p / state.RUN).is_file()]
+    found = [folder] if (folder / run_info.FILE).is_file() else sorted(folder.iterdir())
+    return [_summary(run) for run in found if (run / run_info.FILE).is_file()]
 
 
-def _summary(run: Path) -> Summary:
-    found = Summary(str(run), working=is_busy(run), written=_written(run))
+def _summary(run: Path) -> dict[str, Any]:
+    names = (run_info.FILE, run_log.LOG, run_log.EVENTS, "checkpoints")
+    written = max((run / name).stat().st_mtime for name in names if (run / name).exists())
+    found = {
+        "run": str(run), "step": None, "steps": 0, "phase": "", "tokens": 0, "loss": None,
+        "finished": False, "working": is_busy(run), "written": written, "problem": None,
+    }  # fmt: skip
     try:
-        recipe = _recipe(state.read_run(run), run)
-        found = replace(found, steps=recipe.steps(), phase=recipe.phases[0].name)
-        have = state.steps(run)
-        if not have:
-            return found
-        path = state.folder(run, have[0]) / state.PROGRESS
-        progress = strict.build(Progress, read_json(path), str(path))
+        recipe = run_info.read(run).parsed_recipe(run)
+        found |= {"steps": recipe.steps(), "phase": recipe.phases[0].name}
+        for step in state.steps(run)[:1]:
+            path = state.folder(run, step) / state.PROGRESS
+            position = _position(recipe, strict.build(Progress, read_json(path), str(path)))
+            found |= {key: value for key, value in position.items() if key in found}
     except MotherbirdError as error:
-        return replace(found, problem=str(error))
-    return replace(
-        found,
-        step=progress.step,
-        phase=recipe.phases[phase_of(progress)].name,
-        tokens=progress.tokens,
-        loss=progress.loss,
-        finished=progress.finished,
-    )
+        found["problem"] = str(error)
+    return found
 
 
-def _written(run: Path) -> float:
-    names = (state.RUN, run_log.LOG, run_log.EVENTS, "checkpoints")
-    return max((run / name).stat().st_mtime for name in names if (run / name).exists())
+def _position(recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    return {
+        "step": progress.step, "steps": recipe.steps(), "tokens": progress.tokens,
+        "masked": progress.masked, "loss": progress.loss,
+        "phase": recipe.phases[progress.phase].name, "finished": progress.finished,
+    }  # fmt: skip
 
 
 def is_busy(run: Path) -> bool:
-    """Whether a process holds the run's lock at this moment; nothing is written."""
-    lock = run / state.LOCK
+    """Return whether a process holds the run's lock now; writes nothing."""
+    lock = run / run_info.LOCK
     if os.name != "posix" or not lock.exists():
         return False
     import fcntl
@@ -115,47 +93,39 @@ def is_busy(run: Path) -> bool:
 
 
 def show(run: Path) -> dict[str, Any]:
-    """Where a run stands, by its newest checkpoint, which is verified.
+    """Describe a run by its newest checkpoint, which is verified.
 
     Raises:
-        InputError: it is no run, or has saved nothing yet.
+        InputError: it is not a run, or has no checkpoint yet.
         DamagedError: no checkpoint verifies.
     """
-    about = state.read_run(run)
-    found = state.newest(run)
-    if found is None:
-        raise InputError("the run has saved nothing yet", str(run))
-    recipe, progress = _recipe(about, run), found.progress
-    evaluated = [s for s in card.evaluations(run) if s["step"] <= progress.step]
+    info = run_info.read(run)
+    found = state.find(run)
+    progress = found.progress
+    evaluated = [e for e in card.evaluations(run) if e["step"] <= progress.step]
     return {
         "run": str(run),
-        "step": progress.step,
-        "steps": recipe.steps(),
-        "tokens": progress.tokens,
-        "masked": progress.masked,
-        "loss": progress.loss,
-        "phase": recipe.phases[phase_of(progress)].name,
-        "finished": progress.finished,
+        **_position(info.parsed_recipe(run), progress),
         "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
         "checkpoints": sorted(state.steps(run)),
-        "noted": _noted(run, progress.step),
-        "skips": about.skips,
-        "changes": about.changes,
-        "data": about.data,
-        "world": progress.world,
+        "noted": _skipped_steps(run, progress.step),
+        "skips": info.skips,
+        "changes": info.changes,
+        "data": info.data,
+        "world_size": progress.world_size,
     }
 
 
-def _noted(run: Path, step: int) -> list[dict[str, Any]]:
-    """Steps that were skipped and plateaus, of the way that leads to a step."""
-    noted: list[dict[str, Any]] = []
+def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
+    """Return the steps up to ``step`` whose update was skipped."""
+    found: list[dict[str, Any]] = []
     for event in run_log.read(run, run_log.EVENTS):
-        if event["event"] in ("skip", "plateau"):
-            noted.append({"step": event["step"], "event": event["event"], "why": event["reason"]})
-        elif event["event"] == "start":  # what came later is no longer of the run
-            noted = [each for each in noted if each["step"] <= event["step"]]
-    return [each for each in noted if each["step"] <= step]
+        if event["event"] == "skip":
+            found.append({"step": event["step"], "event": "skip", "why": event["reason"]})
+        elif event["event"] == "start":  # later steps were discarded
+            found = [each for each in found if each["step"] <= event["step"]]
+    return [each for each in found if each["step"] <= step]
 
 
 def average(
@@ -170,33 +140,35 @@ def average(
 ) -> list[int]:
     """Write the mean of several checkpoints' weights as a Hugging Face directory.
 
+    The checkpoints chosen by ``last``, ``best`` and ``steps`` are averaged together, each once.
+
     Args:
-        run: the run's folder.
-        out: new, or a model that motherbird wrote.
-        last: so many of the newest checkpoints.
-        best: so many of those with the lowest loss on held-out rows, evaluated at their very step.
-        steps: these; all that are named by any of the three are averaged, each once.
-        data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights, a name of `devices.DTYPES`; the mean is taken in float64.
+        run: directory of the run.
+        out: a new directory, or a model that motherbird wrote.
+        last: number of the newest checkpoints.
+        best: number of the checkpoints with the lowest held-out loss, evaluated at their own step.
+        steps: steps of checkpoints.
+        data: directory of the dataset, if it was moved.
+        dtype: dtype of the written weights, a name in `devices.DTYPES`; the mean is computed in
+            float64.
 
     Returns:
         The steps that were averaged.
 
     Raises:
-        InputError: there are not so many, none is named, or they are not of one configuration.
+        InputError: there are fewer checkpoints, none is chosen, or their configurations differ.
         DamagedError: one does not verify.
     """
-    about = state.read_run(run)
     chosen = _chosen(run, last, best, steps)
     check_replaceable(out, "model")
-    folder, tokenizer = _tokenizer(about, data)
-    model, _ = of_run(run, chosen[0])
+    folder, tokenizer = _dataset(run_info.read(run), data)
+    model, _ = model_of_run(run, chosen[0])
     sums: dict[str, Tensor] = {name: t.double() for name, t in model.state_dict().items()}
     for step in chosen[1:]:
-        other, _ = of_run(run, step)
+        other, _ = model_of_run(run, step)
         if other.model.config != model.model.config:
             raise InputError(
-                f"steps {chosen[0]} and {step} are of phases with other lengths or theta",
+                f"steps {chosen[0]} and {step} belong to phases with other lengths or theta",
                 str(run),
                 "average checkpoints of one phase",
             )
@@ -208,59 +180,57 @@ def average(
 
 
 def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
-    have = state.steps(run)
-    losses = {s["step"]: s["loss"] for s in card.evaluations(run)}
-    evaluated = sorted((s for s in have if s in losses), key=lambda step: losses[step])
+    run_info.read(run)
+    existing = state.steps(run)
+    losses = {e["step"]: e["loss"] for e in card.evaluations(run)}
+    evaluated = sorted((s for s in existing if s in losses), key=lambda step: losses[step])
     for name, wanted, there, what in (
-        ("last", last, have, "are there"),
+        ("last", last, existing, "exist"),
         ("best", best, evaluated, "were evaluated"),
     ):
         if wanted > len(there):
-            raise InputError(f"{name} = {wanted}, and {len(there)} checkpoints {what}", str(run))
+            raise InputError(f"{name} = {wanted}, but {len(there)} checkpoints {what}", str(run))
     for step in steps:
-        _check_there(run, step)
-    chosen = {*have[:last], *evaluated[:best], *steps}
+        state.check_exists(run, step)
+    chosen = {*existing[:last], *evaluated[:best], *steps}
     if not chosen:
-        raise InputError("no checkpoint is named", str(run), "use --last, --best or --step")
+        raise InputError("no checkpoint is chosen", str(run), "use --last, --best or --step")
     return sorted(chosen)
 
 
 def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
-    """Let a run stand at an earlier step again, and go on from there with another recipe.
+    """Set a run back to an earlier checkpoint, and change its recipe from there on.
 
     Later checkpoints are kept in RUN/quarantine. They are moved before anything else is written,
-    the newest first: a kill in between leaves the run as it was at some earlier step.
+    newest first, so a kill in between leaves the run as it was at some earlier step.
 
     Args:
-        run: the run's folder; no process may be at it.
-        step: of a checkpoint.
-        changes: "a.b=c" each, for what `CHANGEABLE` names; see `strict.load`.
+        run: directory of the run; no process may be using it.
+        step: step of a checkpoint.
+        changes: "a.b=c" each, for keys that match `CHANGEABLE`; see `strict.load`.
 
     Returns:
-        The step at which the run stood.
+        The step of the newest checkpoint before.
 
     Raises:
         InputError: there is no such checkpoint, a change is impossible, or nothing would change.
         DamagedError: the checkpoint does not verify.
     """
-    state.read_run(run)  # before a lock is left in a folder that is no run
-    with locked(run / state.LOCK) as check:
-        about = state.read_run(run)
-        _check_there(run, step)
-        target = state.read(state.folder(run, step))
+    run_info.read(run)  # before a lock file is created in a directory that is not a run
+    with locked(run / run_info.LOCK) as check:
+        info = run_info.read(run)
+        target = state.find(run, step)
         target.tensors()
-        recipe, changed = _changed(about, changes, target.progress, run)
-        later = [s for s in state.steps(run) if s > step]
-        if not later and not changed:
+        recipe, changed = _changed_recipe(info, changes, target.progress, run)
+        newest = state.steps(run)[0]
+        if newest == step and not changed:
             raise InputError(f"the run is at step {step} already, and nothing is set", str(run))
-        newest = max([step, *later])
         check()
         state.quarantine_after(run, step, "rewound")
         note = {"step": step, "set": list(changes), "from": newest}
-        skips = [skip for skip in about.skips if skip["to"] <= step]
-        state.write_run(
-            run,
-            replace(about, recipe=recipe, skips=skips, changes=[*about.changes, note]),
+        skips = [skip for skip in info.skips if skip["to"] <= step]
+        run_info.write(
+            run, replace(info, recipe=recipe, skips=skips, changes=[*info.changes, note])
         )
         events = run_log.RunLog(run, step)
         events.event("rewound", newest, to=step, set=list(changes))
@@ -268,18 +238,18 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
     return newest
 
 
-def _changed(
-    about: Run, changes: Sequence[str], progress: Progress, run: Path
-) -> tuple[dict[str, Any], list[str]]:
-    """The recipe with the changes, and what is other in it than before."""
+def _changed_recipe(
+    info: RunInfo, changes: Sequence[str], progress: Progress, run: Path
+) -> tuple[dict[str, Any], bool]:
+    """Return the recipe with the changes, and whether it differs from the recipe before."""
     if progress.finished:
         raise InputError(f"the run is over at step {progress.step}", str(run), "go further back")
-    raw = deepcopy(about.recipe)
+    raw = deepcopy(info.recipe)
     for change in changes:
         strict.change(raw, change)
     recipe = from_json(raw, str(run))
-    made: dict[str, Any] = strict.plain(recipe)
-    found = sorted(differences(about.recipe, made))
+    new: dict[str, Any] = strict.plain(recipe)
+    found = sorted(differences(info.recipe, new))
     now = progress.cursor.phase
     for difference in found:
         name = difference.partition(":")[0]
@@ -298,33 +268,29 @@ def _changed(
             str(run),
             "give it more tokens, or go further back",
         )
-    return made, found
+    return new, bool(found)
 
 
 def export(
-    run: Path,
-    out: Path,
-    step: int | None = None,
-    data: Path | None = None,
-    dtype: str = "float32",
+    run: Path, out: Path, step: int | None = None, data: Path | None = None, dtype: str = "float32"
 ) -> Checkpoint:
-    """Write a step's model as a Hugging Face directory, with a card of what the run recorded.
+    """Write a checkpoint's model as a Hugging Face directory, with a model card of the run.
 
     Args:
-        run: the run's folder.
-        out: new, or a model that motherbird wrote.
-        step: of a checkpoint; the newest if not given.
-        data: the prepared set, if it is no longer where the run found it.
-        dtype: of the written weights, a name of `devices.DTYPES`.
+        run: directory of the run.
+        out: a new directory, or a model that motherbird wrote.
+        step: step of the checkpoint; the newest if not given.
+        data: directory of the dataset, if it was moved.
+        dtype: dtype of the written weights, a name in `devices.DTYPES`.
 
     Raises:
-        InputError: there is no such step, or the set is not there.
+        InputError: there is no such step, or the dataset is missing.
         DamagedError: the checkpoint does not verify.
     """
-    about = state.read_run(run)
+    info = run_info.read(run)
     check_replaceable(out, "model")
-    folder, tokenizer = _tokenizer(about, data)
-    model, found = of_run(run, step)
+    folder, tokenizer = _dataset(info, data)
+    model, found = model_of_run(run, step)
     _save(model, out, dtype, tokenizer, run, [found.progress.step], folder)
     return found
 
@@ -338,7 +304,6 @@ def _save(
     steps: Sequence[int],
     data: Path,
 ) -> None:
-    """A Hugging Face directory with its card."""
     checkpoint.save(
         model.to(devices.DTYPES[dtype]),
         out,
@@ -347,26 +312,12 @@ def _save(
     )
 
 
-def _tokenizer(about: Run, data: Path | None) -> tuple[Path, Tokenizer]:
-    """The set that a run was trained on, and its tokenizer."""
-    folder = Path(about.data_path) if data is None else data
-    how = "give the set with --data DIR"
+def _dataset(info: RunInfo, data: Path | None) -> tuple[Path, Tokenizer]:
+    """Return the dataset that a run was trained on, and its tokenizer."""
+    folder = Path(info.data_path) if data is None else data
+    how = "give its directory with --data"
     if not (folder / MANIFEST).is_file():
-        raise InputError("the prepared text of the run is not there", str(folder), how)
-    if sha256(folder / MANIFEST) != about.data:
-        raise InputError("not the prepared text that the run was trained on", str(folder), how)
+        raise InputError("the run's prepared dataset is missing", str(folder), how)
+    if sha256(folder / MANIFEST) != info.data:
+        raise InputError("not the dataset that the run was trained on", str(folder), how)
     return folder, tokenizers.load(folder)
-
-
-def _check_there(run: Path, step: int) -> None:
-    have = state.steps(run)
-    if step not in have:
-        raise InputError(
-            f"there is no checkpoint of step {step}",
-            str(run),
-            f"there are {', '.join(map(str, sorted(have)))}" if have else "",
-        )
-
-
-def _recipe(about: Run, run: Path) -> Recipe:
-    return from_json(about.recipe, str(run / state.RUN))

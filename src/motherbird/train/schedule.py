@@ -1,7 +1,8 @@
-"""What changes during a run, as functions of tokens and rows: learning rate and batch size.
+"""Learning rate and batch size as functions of the tokens and rows of a phase.
 
-They depend on what all ranks together have consumed since the phase began, never on the clock, a
-rank or a step's number, so that no stop, world size or batch size moves them.
+They depend on what all ranks together have trained on since the phase began, never on the clock, a
+rank or a step's number. So a stop, another number of ranks or another batch size does not change
+them.
 """
 
 import math
@@ -10,15 +11,21 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 
+def check(ok: bool, message: str) -> None:
+    """Raise InputError with a message unless ``ok``."""
+    if not ok:
+        raise InputError(message)
+
+
 @dataclass(frozen=True)
-class Rate:
+class LearningRateSchedule:
     """The learning rate of a phase, a trapezoid over its tokens (paper 2.2.2).
 
     Attributes:
-        peak: the rate between warm-up and decay.
+        peak: learning rate between warm-up and decay.
         warm_up: tokens of the linear rise from 0.
-        decay: tokens of the fall at the phase's end, by 1 - sqrt (Hägele et al. 2024).
-        final: what is left of the peak at the very end; the reference has 0.001.
+        decay: tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024).
+        final: final learning rate as a fraction of the peak; the reference uses 0.001.
     """
 
     peak: float
@@ -27,15 +34,12 @@ class Rate:
     final: float = 0.001
 
     def __post_init__(self) -> None:
-        if not self.peak > 0:
-            raise InputError(f"peak = {self.peak} has to be more than 0")
-        if self.warm_up < 0 or self.decay < 0:
-            raise InputError("warm_up and decay are tokens, 0 or more")
-        if not 0 <= self.final <= 1:
-            raise InputError(f"final = {self.final} is a share, 0 to 1")
+        check(self.peak > 0, f"peak = {self.peak} has to be more than 0")
+        check(self.warm_up >= 0 <= self.decay, "warm_up and decay are tokens, 0 or more")
+        check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:
-        """The rate after so many tokens of a phase of ``total``.
+        """Return the learning rate after ``tokens`` of a phase of ``total`` tokens.
 
         Raises:
             InputError: the phase is shorter than warm-up and decay together.
@@ -47,24 +51,24 @@ class Rate:
             )
         if tokens < self.warm_up:
             return self.peak * tokens / self.warm_up
-        falling = tokens - (total - self.decay)
-        if falling <= 0:
+        decayed = tokens - (total - self.decay)
+        if decayed <= 0:
             return self.peak
-        share = 1 - math.sqrt(min(1.0, falling / self.decay)) if self.decay else 1.0
-        return self.peak * (self.final + (1 - self.final) * share)
+        left = 1 - math.sqrt(min(1.0, decayed / self.decay)) if self.decay else 1.0
+        return self.peak * (self.final + (1 - self.final) * left)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The rows of a global step, with a warm-up of equally many steps at each size.
+class BatchSizeSchedule:
+    """Rows of a global step, growing by ``first`` at a time during warm-up.
 
-    Sizes are multiples of ``first``; size k gets tokens in proportion to k, and the full size
+    Sizes are multiples of ``first``. Every size is used for equally many steps, and the full size
     begins where the warm-up ends (reference: base 768 to 4,608 over 50 billion tokens).
 
     Attributes:
-        rows: of a step, in the end.
-        first: of the first steps; as ``rows`` if not set.
-        warm_up: tokens at full packing until the full size.
+        rows: rows of a step after the warm-up.
+        first: rows of the first steps; the same as ``rows`` if not set.
+        warm_up: tokens of full rows until the full size.
     """
 
     rows: int
@@ -72,21 +76,19 @@ class Batch:
     warm_up: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise InputError(f"rows = {self.rows} has to be at least 1")
-        if self.warm_up < 0:
-            raise InputError(f"warm_up = {self.warm_up} is tokens, 0 or more")
-        if (self.first is not None) != (self.warm_up > 0):
-            raise InputError("first and warm_up belong together")
+        check(self.rows >= 1, f"rows = {self.rows} has to be at least 1")
+        check(self.warm_up >= 0, f"warm_up = {self.warm_up} has to be 0 tokens or more")
+        together = (self.first is not None) == (self.warm_up > 0)
+        check(together, "first and warm_up have to be given together")
         if self.first is not None and (self.first < 1 or self.rows % self.first):
             raise InputError(f"first = {self.first} has to divide rows = {self.rows}")
 
     def at(self, consumed: int, seq_len: int) -> int:
-        """Rows of the step that begins after so many rows of the phase, each of ``seq_len``."""
+        """Return the rows of the step after ``consumed`` rows of ``seq_len`` tokens each."""
         if self.first is None:
             return self.rows
         sizes = self.rows // self.first
-        # Size k begins at warm_up * k (k - 1) / (sizes (sizes - 1)) tokens; all in whole numbers.
+        # Size k begins at warm_up * k (k - 1) / (sizes (sizes - 1)) tokens, in integer arithmetic.
         reached = consumed * seq_len * sizes * (sizes - 1)
         size = 1
         while size < sizes and reached >= self.warm_up * size * (size + 1):

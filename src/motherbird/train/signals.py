@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first lets the work come to a good end, the second ends it at once."""
+"""SIGTERM and Ctrl-C: the first lets the current step finish, the second ends the process."""
 
 import signal
 import time
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ECHO = 1.0  # seconds; schedulers and torchrun both pass on the same signal
+ECHO = 1.0  # seconds; a scheduler and torchrun may both pass on the same signal
 
 
 class Signals:
-    """Which signal has come, here or in a process that this one works with; None before."""
+    """A signal handler that stores the number of the first signal; `number` is None before."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
-        self._first: float | None = None  # when one came here
+        self.number: int | None = None  # also set when another rank received one
+        self._first: float | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """A handler."""
+    def __call__(self, number: int, stack: FrameType | None) -> None:
+        """Handle a signal."""
         if self._first is None:
             self.number, self._first = number, time.monotonic()
         elif time.monotonic() - self._first > ECHO:
@@ -26,8 +26,8 @@ class Signals:
 
 
 @contextmanager
-def held() -> Iterator[Signals]:
-    """While the block lasts, signals are only noted; outside the main thread nothing is done."""
+def deferred() -> Iterator[Signals]:
+    """Only store signals while the block lasts; does nothing outside the main thread."""
     signals = Signals()
     before = {}
     try:

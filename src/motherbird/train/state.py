@@ -1,17 +1,18 @@
-"""Checkpoints of a run: what is needed to go on as if it had never stopped.
+"""Checkpoints of a run: everything needed to resume as if it had never stopped.
 
     RUN/LOCK                        held by the one process that writes
-    RUN/run.json                    `Run`: the recipe, the model's configuration, what was skipped
+    RUN/run.json                    `run_info`: recipe, model configuration, skipped data
     RUN/checkpoints/step-00001000/
-        motherbird.json             SHA-256 of the other two, and of itself
+        motherbird.json             SHA-256 of the other two files, and of itself
         progress.json               `Progress`: counters, the loader's cursor, health
-        state.safetensors           weights and moments, float32, in the order of their names
-    RUN/quarantine/                 what did not verify, or was left behind by a rewind
-    RUN/log.jsonl, events.jsonl     `journal`
+        state.safetensors           weights and optimizer state, float32, sorted by name
+    RUN/quarantine/                 checkpoints that are damaged, or that a rewind left behind
+    RUN/log.jsonl, events.jsonl     `run_log`
 
-A checkpoint is a fresh directory that gets its name when all of it is on the disk (`files`,
-`disk`), and is never changed. The newest is the highest step that verifies. The file's SHA-256 is
-that of names, dtypes, shapes and bytes, and of nothing else: equal runs have equal ones.
+A checkpoint is a new directory that gets its name when all of it is on the disk (`files`, `disk`),
+and is never changed. The newest one is that of the highest step that verifies. The SHA-256 of
+state.safetensors covers names, dtypes, shapes and bytes and nothing else, so equal runs have equal
+digests.
 """
 
 import json
@@ -31,44 +32,43 @@ from torch import Tensor
 from .. import disk, strict
 from ..data.loader import Cursor
 from ..errors import DamagedError, InputError, MotherbirdError
-from ..files import check_directory, new_directory, read_json, read_manifest, write_text
+from ..files import check_directory, new_directory, read_json, read_manifest
 from .health import Health
 
 log = logging.getLogger(__name__)
 
 KIND = "training state"
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
-RUN, LOCK = "run.json", "LOCK"
-VERSION = 1
+VERSION = 2
 DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"
 }  # fmt: skip
 
 
 class OutdatedError(InputError):
-    """A checkpoint that another version of motherbird wrote: whole, and not for this one."""
+    """An intact checkpoint of a version of motherbird with another format."""
 
     code = "outdated"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, all counts of all ranks together.
+    """The state of training, except weights and optimizer state; counts are of all ranks.
 
     Attributes:
-        cursor: of the loader: phase, and rows of it.
-        step: steps taken, those without an update included.
-        updates: of the weights.
-        tokens: trained on, special tokens included.
-        masked: predicted.
-        loss: of the last step, nats a masked token; None before the first, or if not finite.
-        scale: of the loss, for float16.
-        good: updates since the scale last changed.
-        health: what is remembered of losses and norms.
+        cursor: position in the data.
+        step: number of steps taken, including those without an update.
+        updates: number of updates of the weights.
+        tokens: tokens trained on, including special tokens.
+        masked: loss terms trained on: masked tokens.
+        loss: mean loss of the last step in nats; None before the first, or if it is not finite.
+        scale: scale of the loss, for float16.
+        scale_steps: steps since the scale last changed.
+        health: recent losses, norms and skipped steps.
         finished: whether the run is over.
-        world: ranks that took the last step.
-        phase_ends: steps with which phases ended.
-        format: of this file.
+        world_size: number of ranks in the last step.
+        phase_ends: the last step of every finished phase.
+        format: version of this record.
     """
 
     cursor: Cursor
@@ -78,22 +78,28 @@ class Progress:
     masked: int = 0
     loss: float | None = None
     scale: float = 1.0
-    good: int = 0
+    scale_steps: int = 0
     health: Health = field(default_factory=Health)
     finished: bool = False
-    world: int = 1
+    world_size: int = 1
     phase_ends: list[int] = field(default_factory=list)
     format: int = VERSION
+
+    @property
+    def phase(self) -> int:
+        """Number of the phase of the last step; after its last one the cursor is at the next."""
+        phase = self.cursor.phase
+        return phase - 1 if phase and self.cursor.consumed == 0 else phase
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified one.
+    """A checkpoint that was verified.
 
     Attributes:
-        directory: where it is.
-        progress: what it says.
-        sha256: of its tensors.
+        directory: its directory.
+        progress: the content of progress.json.
+        sha256: SHA-256 of state.safetensors.
     """
 
     directory: Path
@@ -101,7 +107,7 @@ class Checkpoint:
     sha256: str
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights ("model.<name>") and moments ("optimizer.<moment>.<name>").
+        """Read weights ("model.<name>") and optimizer state ("optimizer.<moment>.<name>").
 
         Raises:
             DamagedError: they cannot be read, or are not finite.
@@ -113,35 +119,32 @@ class Checkpoint:
             raise DamagedError(f"not a safetensors file ({error})", str(path)) from error
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
-                raise DamagedError(f"tensor {name} holds NaN or infinity", str(path))
+                raise DamagedError(f"tensor {name} contains NaN or infinity", str(path))
         return tensors
 
 
 def folder(run: Path, step: int) -> Path:
-    """The directory of a step's checkpoint."""
+    """Return the directory of a step's checkpoint."""
     return run / "checkpoints" / f"step-{step:08}"
 
 
 def steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint, verified or not, newest first."""
+    """Return the steps that have a checkpoint, verified or not, newest first."""
     names = (p.name for p in (run / "checkpoints").glob("step-*"))
     found = (int(n[5:]) for n in names if n[5:].isdecimal() and n == f"step-{int(n[5:]):08}")
     return sorted(found, reverse=True)
 
 
 def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint, complete or not at all; one that is there already is left alone.
+    """Write a checkpoint, completely or not at all; an existing one is left unchanged.
 
-    Args:
-        run: the run's folder, whose lock is held.
-        progress: whose step names it.
-        tensors: on the CPU, not to change until this returns.
+    The run's lock is held, and the tensors, on the CPU, do not change until this returns.
 
     Raises:
-        OSError, NoRoomError: it could not be written; what was there before is untouched.
+        OSError, NoRoomError: it could not be written; nothing that existed before was changed.
     """
     directory = folder(run, progress.step)
-    if directory.exists():  # perhaps of a process that was killed before it could sync
+    if directory.exists():  # perhaps written by a process that was killed before it could sync
         disk.sync(directory.parent)
         disk.sync(run)
         return
@@ -158,18 +161,17 @@ def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memoryview], int]:
-    """The bytes of a safetensors file, in the order of names and without metadata."""
+    """Return the bytes of a safetensors file, sorted by name, and their number."""
     header: dict[str, Any] = {}
-    place = 0
+    offset = 0
     for name in sorted(tensors):
         tensor = tensors[name]
-        end = place + tensor.numel() * tensor.element_size()
+        end = offset + tensor.numel() * tensor.element_size()
         header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [place, end],
-        }
-        place = end
+            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }  # fmt: skip
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
 
@@ -180,45 +182,45 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
             if tensor.numel():
                 yield tensor.view(torch.uint8).numpy().data
 
-    return chunks(), 8 + len(text) + place
+    return chunks(), 8 + len(text) + offset
 
 
 def read(directory: Path) -> Checkpoint:
-    """A checkpoint, after every byte of it was compared with its manifest.
+    """Read a checkpoint, after comparing every byte of it with its manifest.
 
     Raises:
-        InputError, DamagedError: it is none, or not as it was written; what is wrong is named.
+        InputError, DamagedError: it is not a checkpoint, or was changed after it was written.
     """
     if directory.is_symlink():
-        raise DamagedError("it is a link, not a folder", str(directory))
+        raise DamagedError("it is a symbolic link, not a directory", str(directory))
     check_directory(directory, KIND)
     digests = read_manifest(directory)["sha256"]
     if digests.keys() != {TENSORS, PROGRESS}:
-        raise DamagedError("it holds other files than a state has", str(directory))
+        raise DamagedError("it contains files that are not part of a checkpoint", str(directory))
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
         raise OutdatedError(
-            f"it has format {raw.get('format')}, this motherbird reads {VERSION}",
+            f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}",
             str(path),
             "use the version that wrote it",
         )
     progress = strict.build(Progress, raw, str(path))
     if directory.name != f"step-{progress.step:08}":
-        raise DamagedError(f"it is the state of step {progress.step}", str(directory))
+        raise DamagedError(f"it contains the state of step {progress.step}", str(directory))
     return Checkpoint(directory, progress, digests[TENSORS])
 
 
 def newest(run: Path, *, before: int | None = None, quarantine: bool = False) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None where the run has none at all.
+    """Return the newest checkpoint that verifies, or None if the run has no checkpoint.
 
     Args:
-        run: the run's folder.
-        before: only steps up to this one.
-        quarantine: move what does not verify out of the way; for who holds the lock.
+        run: directory of the run.
+        before: only consider steps up to this one.
+        quarantine: move checkpoints that do not verify away; the caller holds the lock.
 
     Raises:
-        DamagedError: there are checkpoints, and none verifies; with the reason of each.
+        DamagedError: there are checkpoints, but none verifies; with the reason for each.
     """
     reasons = []
     for step in steps(run):
@@ -244,13 +246,40 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
         raise DamagedError(
             f"no checkpoint can be used: {'; '.join(reasons)}",
             str(run),
-            "copy one back from elsewhere, or begin a new run in another folder",
+            "restore one from a backup, or start a new run in another directory",
         )
     return None
 
 
+def find(run: Path, step: int | None = None) -> Checkpoint:
+    """Return the verified checkpoint of a step, or the newest one.
+
+    Raises:
+        InputError: there is no such checkpoint, or none at all.
+        DamagedError: it does not verify, or none does.
+    """
+    if step is not None:
+        check_exists(run, step)
+        return read(folder(run, step))
+    found = newest(run)
+    if found is None:
+        raise InputError("the run has no checkpoint yet", str(run))
+    return found
+
+
+def check_exists(run: Path, step: int) -> None:
+    """Raise InputError, listing the checkpoints, if a step has none."""
+    existing = steps(run)
+    if step not in existing:
+        raise InputError(
+            f"there is no checkpoint of step {step}",
+            str(run),
+            f"there are {', '.join(map(str, sorted(existing)))}" if existing else "",
+        )
+
+
 def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
-    """Move a checkpoint into quarantine, where nothing looks for one; kept, never deleted."""
+    """Move a checkpoint into RUN/quarantine, which is never read or deleted."""
     home = run / "quarantine"
     try:
         if not home.exists():
@@ -260,11 +289,11 @@ def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
             number += 1
         disk.rename(directory, target)
     except OSError as error:
-        log.warning("%s cannot be moved out of the way (%s)", directory, error.strerror)
+        log.warning("%s cannot be moved to quarantine (%s)", directory, error.strerror)
 
 
 def quarantine_after(run: Path, step: int, why: str) -> None:
-    """Move all checkpoints behind a step into quarantine, the newest first.
+    """Move all checkpoints after a step into quarantine, newest first.
 
     Raises:
         DamagedError: one cannot be moved.
@@ -273,34 +302,27 @@ def quarantine_after(run: Path, step: int, why: str) -> None:
         quarantine_checkpoint(run, folder(run, later), why)
         if folder(run, later).exists():
             raise DamagedError(
-                "a checkpoint cannot be moved out of the way",
+                "a checkpoint cannot be moved to quarantine",
                 str(folder(run, later)),
-                "check the rights of the folder, and try again",
+                "check the permissions of the directory, and try again",
             )
 
 
 def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
-    """Delete old checkpoints: all but the newest, multiples, and some.
-
-    Args:
-        run: whose lock is held.
-        keep: of the newest.
-        keep_every: multiples of it stay; 0 none.
-        always: these stay.
-    """
+    """Delete checkpoints, except the newest, multiples of ``keep_every``, and ``always``."""
     for step in steps(run)[keep:]:
         if step in always or (keep_every and step % keep_every == 0):
             continue
         directory = folder(run, step)
         doomed = directory.with_name(f".{directory.name}.del")
         disk.remove(doomed)
-        disk.rename(directory, doomed)  # never half there under its name
+        disk.rename(directory, doomed)  # so that no partly deleted checkpoint keeps its name
         disk.sync(directory.parent)
         disk.remove(doomed)
 
 
 def clean(run: Path) -> None:
-    """Remove what writes that were killed have left; for who holds the lock."""
+    """Remove temporary files of killed writes; the caller holds the lock."""
     for home in (run, run / "checkpoints"):
         for pattern in (".*.tmp", ".*.del"):
             for path in home.glob(pattern):
@@ -308,13 +330,10 @@ def clean(run: Path) -> None:
 
 
 class Saver:
-    """Saves in the background: the state is copied, and training goes on.
+    """Writes checkpoints in a background thread, from a copy, while training continues.
 
-    A save that fails leaves the run as it was; the third in a row, or one that must not
-    fail (the first and the last of a run), is an error.
-
-    Args:
-        run: the run's folder.
+    A checkpoint that cannot be written leaves the run unchanged. The third failure in a row, or a
+    failure of a checkpoint that is required (the first and the last of a run), is an error.
     """
 
     TRIES = 3
@@ -327,9 +346,9 @@ class Saver:
         self._copies: dict[str, Tensor] = {}
 
     def begin(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the state and save it, after the save before is done."""
+        """Copy the state and start to write it, after the previous checkpoint is written."""
         self.finish()
-        for name, tensor in tensors.items():  # into memory that is used again
+        for name, tensor in tensors.items():  # reusing the memory of the last copy
             copy = self._copies.get(name)
             if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
                 self._copies[name] = tensor.detach().to("cpu", copy=True)
@@ -346,14 +365,14 @@ class Saver:
         except Exception as error:
             self._error = error
 
-    def finish(self, *, must: bool = False) -> str:
-        """Wait for the save that is under way; what failed, in words, or nothing.
+    def finish(self, *, required: bool = False) -> str:
+        """Wait for the write in progress, and return its error message, or "".
 
         Args:
-            must: raise whatever failed: the run cannot do without this save.
+            required: raise the error.
 
         Raises:
-            Exception: what failed three times in a row, or must not fail.
+            Exception: the write failed, and is required or the third failure in a row.
         """
         if self._thread is None:
             return ""
@@ -363,57 +382,7 @@ class Saver:
             self.failures = 0
             return ""
         self.failures += 1
-        if must or self.failures >= self.TRIES:
+        if required or self.failures >= self.TRIES:
             raise error
-        log.warning("the state was not saved (%s); the next save tries again", error)
+        log.warning("the checkpoint was not written (%s); the next one will be tried", error)
         return str(error)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What run.json says.
-
-    Attributes:
-        given: the recipe as the command gave it, which the same command has to give again.
-        recipe: what is run: the same, but for changes by `runs rewind`.
-        config: of the model, as `EncoderConfig`.
-        data: SHA-256 of the prepared set's manifest.
-        skips: stretches of a phase's order that are left out: phase, first row, row behind the
-            last, and why.
-        changes: what `runs rewind` did: the step, and what was set.
-        made_with: machine, device and versions at the start.
-        data_path: where the set was, for who looks.
-    """
-
-    given: dict[str, Any]
-    recipe: dict[str, Any]
-    config: dict[str, Any]
-    data: str
-    skips: list[dict[str, Any]]
-    changes: list[dict[str, Any]]
-    made_with: dict[str, Any]
-    data_path: str
-
-
-def write_run(run: Path, about: Run) -> None:
-    """Write run.json in one step."""
-    write_text(run / RUN, json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_run(run: Path) -> Run:
-    """Read run.json.
-
-    Raises:
-        InputError: it is not the folder of a run.
-    """
-    if not (run / RUN).is_file():
-        raise InputError(
-            "not the folder of a run (it would hold run.json)",
-            str(run),
-            "give the --out of motherbird pretrain; motherbird runs list shows some",
-        )
-    raw = read_json(run / RUN)
-    if not isinstance(raw, dict) or raw.keys() != Run.__dataclass_fields__.keys():
-        raise InputError("not a run.json of this version", str(run / RUN))
-    raw["made_with"].setdefault("device", "cpu")  # earlier versions ran on CPUs alone
-    return Run(**raw)

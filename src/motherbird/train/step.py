@@ -1,163 +1,189 @@
-"""One step of a run: gradients of all micro-batches, a judgement, an update."""
+"""One training step: gradients of all micro-batches, a verdict, an update."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..core.config import EncoderConfig
-from ..data.loader import Batch, MicroBatch
-from ..nn.devices import DTYPES, fastest_dtype
+from ..errors import DivergedError
 from ..nn.dropout import keyed
-from ..nn.heads import MaskedLM
-from .distributed import World
-from .gradients import Leaf, Threads, of_step
-from .health import Judgement
+from .distributed import Distributed
+from .evaluation import Evaluation
+from .gradients import Loss, executor_for, step_gradients
+from .health import Verdict
+from .objectives import Objective, PackedBatch
 from .optimizer import Optimizer
-from .phase import Phase
-from .recipe import Recipe
+from .recipe import Limits
 from .state import Progress
 
-DROPOUT = 3  # what a draw is for: the loader has 1 and 2
-SCALE = 2.0**16  # of float16's loss, at first
-SCALE_STEPS = 2000  # good ones until the scale doubles
+Batch = TypeVar("Batch", bound=PackedBatch)
+DROPOUT = 3  # random stream of dropout; the loader uses 1 and 2
+FLOAT16_SCALE = 2.0**16  # initial scale of the loss
+SCALE_STEPS = 2000  # successful steps until the scale is doubled
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a step came to.
+class StepReport:
+    """The result of one training step, the same on every rank except where noted.
 
     Attributes:
-        number: from 1.
-        lr: the rate of its update.
-        loss: mean over all masked tokens of all ranks, nats.
-        norm: of the whole gradient.
-        tokens, masked: of all ranks.
-        judgement: whether the update was made.
+        progress: the state after the step.
+        lr: learning rate of the update.
+        loss: mean over all loss terms of all ranks, in nats.
+        norm: L2 norm of the whole gradient.
+        tokens: tokens of all ranks.
+        weight: loss terms of all ranks, such as masked tokens.
+        verdict: whether the update was made.
+        lengths: tokens of each document of this rank.
+        started: `time.perf_counter` at the beginning of the step, on this rank.
+        wait: seconds of it spent waiting for data, on this rank.
+        seconds: duration of the step, on this rank.
+        save: seconds of it spent on the checkpoint, on this rank.
+        phase: name of the phase, in pretraining.
+        evaluation: evaluation after the step, if there was one.
     """
 
-    number: int
+    progress: Progress
     lr: float
     loss: float
     norm: float
     tokens: int
-    masked: int
-    judgement: Judgement
+    weight: int
+    verdict: Verdict
+    lengths: Sequence[int] = ()
+    started: float = 0.0
+    wait: float = 0.0
+    seconds: float = 0.0
+    save: float = 0.0
+    phase: str = ""
+    evaluation: Evaluation | None = None
+
+    @property
+    def number(self) -> int:
+        """The step's number, from 1."""
+        return self.progress.step
 
 
-class Stepper:
-    """Takes steps with a model and its optimizer, in place.
+class Stepper(Generic[Batch]):
+    """Takes training steps: updates a model and its optimizer in place.
 
     Args:
-        model: on its device, in training.
-        optimizer: of its parameters.
-        recipe: of the run.
-        world, threads: who computes.
+        objective: the model, on its device and in training mode, and its loss.
+        optimizer: of the model's parameters.
+        distributed: all ranks.
+        dtype: of matrix products; weights stay float32.
+        seed: of dropout.
+        tree: sum gradients as a binary tree; see `gradients`.
+        limits: when a step is skipped and when the run is rolled back. Without limits a loss or a
+            gradient that is not finite is an error.
     """
 
     def __init__(
         self,
-        model: MaskedLM,
+        objective: Objective[Batch],
         optimizer: Optimizer,
-        recipe: Recipe,
-        world: World,
-        threads: Threads,
+        distributed: Distributed,
+        dtype: torch.dtype,
+        *,
+        seed: int,
+        tree: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        self.model, self.optimizer, self.recipe = model, optimizer, recipe
-        self.world, self.threads = world, threads
-        self.dtype = dtype_of(recipe, world.device)
+        self.objective, self.optimizer, self.distributed = objective, optimizer, distributed
+        self.dtype, self.seed, self.tree, self.limits = dtype, seed, tree, limits
+        self.threads = executor_for(distributed.device)
         self.parameters = list(optimizer.named.values())
 
-    def enter(self, phase: Phase, config: EncoderConfig) -> None:
-        """Begin a phase, or go on within it: its theta, rate and weight decay."""
-        self.phase = phase
-        self.rate = phase.rate(self.recipe.train.lr)
-        decay = phase.weight_decay
-        self.model.model.set_context(config)
-        self.optimizer.begin_phase(
-            self.rate.peak, self.recipe.train.weight_decay if decay is None else decay
-        )
+    def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
+        """Take a step.
 
-    def take(self, batch: Batch, progress: Progress) -> tuple[Progress, Step]:
-        """A step with this rank's rows; what it came to is the same on every rank."""
-        before = progress.cursor.rows
-        rows = batch.cursor.rows - before
-        lr = self.rate.at(before * self.phase.seq_len, self.phase.tokens)
-        counts = self.world.gather([len(batch.ids), len(batch.positions)])
-        tokens, masked = (int(sum(column)) for column in zip(*counts, strict=True))
-        micro = list(batch.micro_batches(self.recipe.micro_rows(self.phase, rows)))
-        losses, gradients = of_step(
-            self.parameters, self._leaves(micro, progress, masked), self.threads, self.world,
-            tree=self.recipe.train.reduce == "tree",
+        Args:
+            batches: the micro-batches of this rank, equally many on every rank.
+            progress: the state before the step, with the cursor after it.
+            lr: learning rate.
+
+        Raises:
+            DivergedError: the loss or the gradient is not finite, and there are no limits.
+        """
+        counts = self.distributed.all_gather(
+            [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]
+        )
+        tokens, weight = (int(sum(column)) for column in zip(*counts, strict=True))
+        losses, gradients = step_gradients(
+            self.parameters, self._losses(batches, progress, weight), self.threads,
+            self.distributed, tree=self.tree,
         )  # fmt: skip
         loss = sum(losses) / progress.scale
         norm = _unscale(gradients, progress.scale)
-        number = progress.step + 1
         progress = replace(
-            progress, cursor=batch.cursor, step=number, tokens=progress.tokens + tokens,
-            masked=progress.masked + masked, loss=loss if math.isfinite(loss) else None,
-            world=self.world.size,
+            progress, step=progress.step + 1, tokens=progress.tokens + tokens,
+            masked=progress.masked + weight, loss=loss if math.isfinite(loss) else None,
+            world_size=self.distributed.world_size,
         )  # fmt: skip
-        judgement, progress = self._judge(loss, norm, progress)
-        if judgement.verdict == "apply":
-            with self.threads.together():
-                self.optimizer.step(lr, gradients)
+        verdict, progress = self._judge(loss, norm, progress)
+        if verdict.action == "apply":
+            self.optimizer.step(lr, gradients)
             progress = replace(progress, updates=progress.updates + 1)
-        return progress, Step(number, lr, loss, norm, tokens, masked, judgement)
+        lengths = [n for batch in batches for n in batch.packed.lengths]
+        return StepReport(progress, lr, loss, norm, tokens, weight, verdict, lengths)
 
-    def _leaves(self, micro: list[MicroBatch], progress: Progress, masked: int) -> list[Leaf]:
-        share = progress.scale / max(1, masked)  # of the loss of the whole step
-        first = self.world.rank * len(micro)
-        key = (DROPOUT, progress.cursor.seed, progress.step)
+    def _losses(self, batches: Sequence[Batch], progress: Progress, weight: int) -> list[Loss]:
+        factor = progress.scale / max(1, weight)
+        first = self.distributed.rank * len(batches)
+        key = (DROPOUT, self.seed, progress.step)
         return [
-            partial(self._loss, batch, share, (*key, first + number))
-            for number, batch in enumerate(micro)
+            partial(self._loss, batch, factor, (*key, first + number))
+            for number, batch in enumerate(batches)
         ]
 
-    def _loss(self, batch: MicroBatch, share: float, key: tuple[int, ...]) -> Tensor:
-        device, fast = self.world.device, self.dtype != torch.float32
+    def _loss(self, batch: Batch, factor: float, key: tuple[int, ...]) -> Tensor:
+        device, lower = self.distributed.device, self.dtype != torch.float32
         with (
             keyed(device, key),
-            # Its cache would be shared by threads, and every weight is cast once anyway.
-            torch.autocast(device.type, self.dtype, enabled=fast, cache_enabled=False),
+            # autocast's cache is shared by threads, and every weight is cast only once anyway.
+            torch.autocast(device.type, self.dtype, enabled=lower, cache_enabled=False),
         ):
-            return self.model.loss(batch.packed, batch.positions, batch.targets) * share
+            return self.objective.loss(batch) * factor
 
-    def _judge(self, loss: float, norm: float, progress: Progress) -> tuple[Judgement, Progress]:
-        """What becomes of the step; float16's scale moves by what it finds."""
+    def _judge(self, loss: float, norm: float, progress: Progress) -> tuple[Verdict, Progress]:
+        """Decide about the update, and adapt the scale of float16."""
+        finite = math.isfinite(loss) and math.isfinite(norm)
         if self.dtype == torch.float16:
-            if not (math.isfinite(loss) and math.isfinite(norm)) and progress.scale > 1:
-                smaller = replace(progress, scale=progress.scale / 2, good=0)
-                return Judgement("skip", "float16 overflowed; the scale is halved"), smaller
-            progress = replace(progress, good=progress.good + 1)
-            if progress.good == SCALE_STEPS:
-                progress = replace(progress, scale=progress.scale * 2, good=0)
-        judgement = progress.health.judge(progress.step, loss, norm, self.recipe.health)
-        return judgement, progress
+            if not finite and progress.scale > 1:
+                halved = replace(progress, scale=progress.scale / 2, scale_steps=0)
+                return Verdict("skip", "float16 overflowed; the scale is halved"), halved
+            progress = replace(progress, scale_steps=progress.scale_steps + 1)
+            if progress.scale_steps == SCALE_STEPS:
+                progress = replace(progress, scale=progress.scale * 2, scale_steps=0)
+        if self.limits is not None:
+            return progress.health.judge(progress.step, loss, norm, self.limits), progress
+        if not finite:
+            raise DivergedError(
+                f"the loss is {loss}, the norm of the gradient {norm} at step {progress.step}",
+                how="use a lower learning rate",
+            )
+        return Verdict("apply"), progress
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds, not copied."""
-        weights = {f"model.{n}": t.detach() for n, t in self.model.state_dict().items()}
+        """Return the tensors of a checkpoint, not copied."""
+        state = self.objective.model.state_dict()
+        weights = {f"model.{name}": tensor.detach() for name, tensor in state.items()}
         return weights | {f"optimizer.{n}": t for n, t in self.optimizer.state().items()}
 
     @torch.no_grad()
     def is_finite(self) -> bool:
-        """Whether all weights and moments are, on every rank."""
+        """Return whether all weights and optimizer state are finite on every rank."""
         norms = torch._foreach_norm([*self.parameters, *self.optimizer.state().values()])
         total = float(torch.stack(list(norms)).sum())
-        return all(math.isfinite(value) for [value] in self.world.gather([total]))
-
-
-def dtype_of(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """In which products are computed."""
-    name = recipe.train.dtype
-    return fastest_dtype(device) if name == "auto" else DTYPES[name]
+        return all(math.isfinite(value) for [value] in self.distributed.all_gather([total]))
 
 
 def _unscale(gradients: list[Tensor], scale: float) -> float:
-    """Take the loss's scale off, in place; the norm of the whole gradient."""
+    """Divide by the loss's scale, in place, and return the norm of the whole gradient."""
     if scale != 1.0:
         torch._foreach_mul_(gradients, 1 / scale)
     norms = torch.stack(list(torch._foreach_norm(gradients))).tolist()

@@ -1,0 +1,93 @@
+"""Masked-LM batches of documents in memory, for short training; runs use `data.loader`."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..core.masking import Masking
+from ..core.tokenizer import Tokenizer
+from ..data.loader import Cursor, MicroBatch
+from ..data.packing import best_fit
+from ..errors import InputError
+from ..nn.packed import pack
+from .objectives.masked_lm import mask
+
+ORDER, MASKS = 1, 2  # random streams
+TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1
+
+
+def split(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int) -> list[list[int]]:
+    """Split encoded documents into pieces of at most ``length`` tokens, with special tokens.
+
+    Raises:
+        InputError: the special tokens alone are longer than that.
+    """
+    prefix, suffix = tokenizer.template_ids()
+    room = length - len(prefix) - len(suffix)
+    if room < 1:
+        raise InputError(f"no text fits into {length} tokens")
+    return [
+        [*prefix, *inside[i : i + room], *suffix]
+        for inside in (d[len(prefix) : len(d) - len(suffix)] for d in documents)
+        for i in range(0, len(inside), room)
+    ]
+
+
+def _masking(tokenizer: Tokenizer, rate: float) -> Masking:
+    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
+
+
+def training_batches(
+    documents: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    rows: int,
+    micro_batches: int,
+    seed: int,
+) -> Iterator[tuple[list[MicroBatch], Cursor]]:
+    """Yield the masked micro-batches of every step, epoch after epoch without end.
+
+    Args:
+        documents: encoded documents of any length.
+        tokenizer: that of the documents.
+        length: tokens per row; longer documents are split.
+        rows: rows of a step.
+        micro_batches: number of micro-batches per step at most.
+        seed: of order and masks.
+
+    Raises:
+        InputError: there is no text to train on.
+    """
+    pieces = split(documents, tokenizer, length)
+    packed_rows = best_fit([len(piece) for piece in pieces], length)
+    if not packed_rows:
+        raise InputError("there is no text to train on")
+    masking = _masking(tokenizer, TRAINING_RATE)
+    micro_rows = -(-rows // micro_batches)
+    cursor, step = Cursor(seed), 0
+    while True:
+        epoch = cursor.consumed // len(packed_rows)
+        order = np.random.default_rng([seed, ORDER, epoch]).permutation(len(packed_rows))
+        for begin in range(0, len(order), rows):
+            taken = order[begin : begin + rows]
+            step, cursor = step + 1, Cursor(seed, consumed=cursor.consumed + len(taken))
+            parts = [taken[i : i + micro_rows] for i in range(0, len(taken), micro_rows)]
+            yield [
+                mask(
+                    pack([pieces[d] for row in part for d in packed_rows[row]]),
+                    masking, (seed, MASKS, step, number),
+                )
+                for number, part in enumerate(parts)
+            ], cursor  # fmt: skip
+
+
+def evaluation_batches(
+    documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int
+) -> list[MicroBatch]:
+    """Return masked micro-batches of all documents, always the same; see `training_batches`."""
+    pieces = split(documents, tokenizer, length)
+    masking = _masking(tokenizer, EVALUATION_RATE)
+    return [
+        mask(pack(pieces[i : i + 16]), masking, (0, MASKS, i)) for i in range(0, len(pieces), 16)
+    ]

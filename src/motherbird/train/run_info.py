@@ -1,0 +1,72 @@
+"""RUN/run.json: what a run is, independent of how far it has come."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import strict
+from ..core.config import EncoderConfig
+from ..errors import InputError
+from ..files import read_json, write_text
+from .recipe import Recipe, from_json
+
+FILE, LOCK = "run.json", "LOCK"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of run.json.
+
+    Attributes:
+        given: the recipe that the run began with; resuming needs the same.
+        recipe: the recipe that is used: the same, except for changes by `runs rewind`.
+        config: configuration of the model, as `EncoderConfig`.
+        data: SHA-256 of the prepared dataset's manifest.
+        skips: ranges of rows that are left out after rollbacks: phase, first row, end (exclusive),
+            and the reason.
+        changes: calls of `runs rewind`: the step, and what was set.
+        made_with: machine, device and versions at the start.
+        data_path: where the dataset was at the start.
+    """
+
+    given: dict[str, Any]
+    recipe: dict[str, Any]
+    config: dict[str, Any]
+    data: str
+    skips: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    made_with: dict[str, Any]
+    data_path: str
+
+    def parsed_recipe(self, run: Path) -> Recipe:
+        """Return the recipe that is used; ``run`` is named in errors."""
+        return from_json(self.recipe, str(run / FILE))
+
+    def parsed_config(self, run: Path) -> EncoderConfig:
+        """Return the model's configuration; ``run`` is named in errors."""
+        return strict.build(EncoderConfig, self.config, str(run / FILE))
+
+
+def write(run: Path, info: RunInfo) -> None:
+    """Write run.json atomically."""
+    write_text(run / FILE, json.dumps(asdict(info), indent=1, ensure_ascii=False) + "\n")
+
+
+def read(run: Path) -> RunInfo:
+    """Read run.json.
+
+    Raises:
+        InputError: the directory does not contain a run.
+    """
+    if not (run / FILE).is_file():
+        raise InputError(
+            f"not the directory of a run (it has no {FILE})",
+            str(run),
+            "give the --out of motherbird pretrain; motherbird runs list shows the runs",
+        )
+    raw = read_json(run / FILE)
+    if not isinstance(raw, dict) or raw.keys() != RunInfo.__dataclass_fields__.keys():
+        raise InputError(f"not a {FILE} of this version", str(run / FILE))
+    raw["made_with"].setdefault("device", "cpu")  # earlier versions used only CPUs
+    return RunInfo(**raw)
