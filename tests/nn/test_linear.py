@@ -1,7 +1,9 @@
 """Every linear kernel against torch's own, and that it follows the weight."""
 
 import copy
+import gc
 import pickle
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -209,3 +211,16 @@ def test_what_is_not_finite_shows():
     with torch.no_grad():
         got = torch.cat(layer(x, int8), 1)
     assert got[1].isnan().all() and got[[0, 2]].isfinite().all()
+
+
+def test_a_model_is_freed_with_its_last_reference(toy):
+    model = encoder(toy)
+    with torch.no_grad():
+        model(pack([[1, 2, 3]]))
+    weight = weakref.ref(model.layers[0].attn.Wqkv.weight)
+    gc.disable()
+    try:
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()

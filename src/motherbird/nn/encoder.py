@@ -57,6 +57,12 @@ class Embeddings(nn.Module):
         return dropout(self.norm(self.tok_embeddings(ids)), self.dropout, self.training)
 
 
+def permute_qkv(rows: Shaped[Tensor, "Q_K_V ..."], head_dim: int) -> Shaped[Tensor, "Q_K_V ..."]:
+    """Reorder the rows of Q and K so that `rotate` finds its pairs of channels together."""
+    third = len(rows) // 3
+    return torch.cat((pairs_together(rows[: 2 * third], head_dim), rows[2 * third :]))
+
+
 class Attention(nn.Module):
     """Multi-head attention with fused Q, K, V and RoPE, global or within a window."""
 
@@ -64,7 +70,9 @@ class Attention(nn.Module):
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
-        self.Wqkv = Projection(width, (3 * width,), bias, self._permute_qkv)
+        # A bound method would be a reference cycle, which keeps the weights until it is collected.
+        permute = partial(permute_qkv, head_dim=config.head_dim)
+        self.Wqkv = Projection(width, (3 * width,), bias, permute)
         self.Wo = Projection(width, (width,), bias)
         self.dropout = config.attention_dropout
         if config.layers[layer] == "full_attention":
@@ -82,11 +90,6 @@ class Attention(nn.Module):
         y = kernels.attention.attend(q, k, v, plan, self.window)  # (T, N, H) each
         # As in the paper, dropout applies to the output, not to the attention probabilities.
         return dropout(self.Wo(y.flatten(1), kernels.linear)[0], self.dropout, self.training)
-
-    def _permute_qkv(self, rows: Shaped[Tensor, "Q_K_V ..."]) -> Shaped[Tensor, "Q_K_V ..."]:
-        """Reorder the rows of Q and K so that `rotate` finds its pairs of channels together."""
-        third = len(rows) // 3
-        return torch.cat((pairs_together(rows[: 2 * third], self.head_dim), rows[2 * third :]))
 
 
 class GatedMLP(nn.Module):
