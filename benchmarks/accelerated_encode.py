@@ -1,13 +1,13 @@
-"""SentenceTransformer.encode before and after `motherbird.accelerate`, on real texts.
+"""Measure SentenceTransformer.encode before and after `motherbird.accelerate`, on real texts.
 
     python benchmarks/accelerated_encode.py [--texts FILE] [--count 256] [--layers 22] [--threads 1]
         [--dtype bfloat16] [--out FILE]
 
-Base geometry, weights from chance (speed does not depend on them), mean pooling, batches of 32 as
-sentence-transformers cuts them, its own sorting by length left on. Texts are the docstrings of
-Python's standard library, or the "text" of a .jsonl file, gzipped or not. The two take turns; the
-first round is a warm-up. Seconds of a clock, and of the processor, which other programs on the
-machine disturb less.
+The model has the geometry of base, random weights (which do not affect speed) and mean pooling.
+Batches have 32 texts, and sentence-transformers sorts them by length. Texts are the docstrings of
+Python's standard library, or the field "text" of a .jsonl file, which may be gzipped. The two
+alternate, after a round of warm-up. Wall time and CPU time are reported; other programs on the
+machine affect CPU time less.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from motherbird.core import tokenizer
 
 
 def build(layers: int, dtype: torch.dtype, texts: list[str]) -> SentenceTransformer:
-    """A model of base's geometry as sentence-transformers loads it."""
+    """Return a model with the geometry of base, loaded by sentence-transformers."""
     vocabulary = tokenizer.train(texts, 8192)
     ids = {f"{role}_token_id": vocabulary.id_of(role) for role in ("pad", "cls", "sep")}
     ids |= {"bos_token_id": ids["cls_token_id"], "eos_token_id": ids["sep_token_id"]}

@@ -1,13 +1,13 @@
-"""Embeddings in bfloat16 and int8 beside float32, on real texts.
+"""Compare embeddings in bfloat16 and int8 with float32, on real texts.
 
     motherbird demo --out model
     python benchmarks/pooled_cosine.py model [--texts FILE] [--count 2000] [--out FILE]
 
-Texts are the docstrings of Python's standard library, or the "text" of a .jsonl file, gzipped or
-not; mean pooling. For each dtype: the mean and the least cosine of a
-text's vector with its float32 vector, and of each text's ten nearest others in float32 the share
-that is among the ten nearest in the dtype too. Vectors of a masked language model lie close
-together, so neighbours tell more than cosines do.
+Texts are the docstrings of Python's standard library, or the field "text" of a .jsonl file, which
+may be gzipped. Vectors are mean pooled. For each dtype, the script reports the mean and the smallest
+cosine of a text's vector with its float32 vector, and the fraction of the ten nearest neighbours in
+float32 that are among the ten nearest in the dtype. Vectors of a masked-LM encoder are close to each
+other, so neighbours are more informative than cosines.
 """
 
 import argparse
@@ -24,14 +24,14 @@ NEIGHBOURS = 10
 
 
 def vectors(model: Path, dtype: str, texts: list[str]) -> NDArray[np.float32]:
-    """Of length 1."""
+    """Return normalised vectors."""
     made = Embedder(Encoder.load(model, dtype=dtype)).embed(texts)
     made = np.asarray(made, dtype=np.float32)
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
 def neighbours(of: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Numbers of each vector's nearest others."""
+    """Return the indices of the nearest neighbours of each vector."""
     near = of @ of.T
     np.fill_diagonal(near, -np.inf)
     return np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]

@@ -1,12 +1,12 @@
-"""An encoder that was never taught to search, on retrieval sets: mean pooling, nDCG@10.
+"""Evaluate mean-pooled vectors of an encoder on retrieval datasets: nDCG@10.
 
     python benchmarks/pooled_retrieval.py MODEL SETS [--max-length 8192] [--out FILE.json]
 
-SETS holds a folder for each set, in BEIR's layout; sets that FILE.json has already stay as they
-are. Beside the model: the same encoder with weights of chance, and BM25 (bm25s with its stop words
-and an English stemmer; the extra "bench" has both). A masked-LM encoder is weak at this; the figure
-says what of it is there before any training on pairs. The mean of all vectors of a corpus is taken
-off first (--raw leaves it in): vectors of such models lie in a narrow cone.
+SETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are not
+computed again. The model is compared with the same encoder with random weights, and with BM25 (bm25s
+with its stop words and an English stemmer, both in the extra "bench"). A masked-LM encoder is weak at
+this; the result shows its quality before any training on pairs. The mean of all vectors of a corpus
+is subtracted first (unless --raw), because the vectors of such models are close to each other.
 """
 
 import argparse
@@ -28,13 +28,13 @@ TOP = 10
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Of a .jsonl.gz."""
+    """Read a .jsonl.gz file."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 def relevant(folder: Path, split: str) -> dict[str, set[str]]:
-    """The documents that answer each query."""
+    """Return the relevant documents of each query."""
     found: dict[str, set[str]] = {}
     with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file, delimiter="\t"):

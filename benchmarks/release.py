@@ -1,12 +1,12 @@
-"""From a model that runs average wrote, and from what was measured on it, the folder that ships.
+"""Write the packaged model from a model of `runs average` and from its measurements.
 
     python benchmarks/release.py MODEL RESULTS --out src/motherbird/weights/nano
 
-The encoder goes into encoder/, the masked-LM head beside it, and an index at the root names both:
-AutoModelForMaskedLM reads the root; sentence-transformers, by modules.json, an encoder without
-tensors that it would warn of. The tables of RESULTS (what its JSON files hold: evaluate, fills,
-retrieval, length, control, cosine) go into the card's "Evaluation", the commands of docs/nano.md
-into its "Commands".
+The encoder goes into encoder/, and the masked-LM head beside it. An index at the root names both,
+for AutoModelForMaskedLM. sentence-transformers reads modules.json and loads the encoder alone,
+without tensors that it would warn about. The results in RESULTS (evaluate, fills, retrieval,
+length, control and cosine, JSON files) become tables of the card, and the commands of docs/nano.md
+its section "Commands".
 """
 
 import argparse
@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 
 def by_source(found: Result) -> str:
-    """Of `motherbird evaluate --json`."""
+    """Return the section for the results of `motherbird evaluate lm --json`."""
     rows = [
         [
             name, f"{s['loss']:.3f}", f"{s['unigram'] - s['loss']:.2f}", f"{s['nats_a_byte']:.3f}",
@@ -38,17 +38,17 @@ def by_source(found: Result) -> str:
         ]
         for name, s in found["sources"].items()
     ]  # fmt: skip
-    head = ("source", "loss", "below unigram", "nats a byte", "accuracy", "masked tokens")
+    head = ("source", "loss", "below unigram entropy", "nats per byte", "accuracy", "masked tokens")
     return table(head, rows) + (
         f"\nHeld-out text in rows of {found['seq_len']:,} tokens, {found['masking']:.0%} masked, "
-        "in nats a token; the unigram entropy is that of the same text.\n"
+        "in nats per token; the unigram entropy is that of the same text.\n"
     )
 
 
 def masks(found: Result) -> str:
-    """Of fills.py."""
+    """Return the section for the results of fills.py."""
     text = ""
-    for kind in ("sentences", "code"):
+    for kind, name in (("sentences", "sentences"), ("code", "lines of code")):
         part = found[kind]
         rows = [
             [f"`{each['text'].splitlines()[0].strip()}`", each["answer"],
@@ -56,18 +56,20 @@ def masks(found: Result) -> str:
             for each in part["each"]
         ]  # fmt: skip
         text += (
-            f"Of {part['of']} {kind}, the wanted word comes first in {part['first']} and among "
-            f"five in {part['in five']}.\n\n" + table(("text", "wanted", "given"), rows) + "\n"
+            f"In {part['first']} of {part['of']} {name} the expected word is the first candidate, "
+            f"and in {part['in five']} it is among the first five.\n\n"
+            + table(("text", "expected", "candidates"), rows)
+            + "\n"
         )
     return text.rstrip("\n") + "\n"
 
 
 def use_of_length(found: Result) -> str:
-    """Of use_of_length.py."""
+    """Return the section for the results of use_of_length.py."""
     [cut] = (key for key in found if key.startswith("cut to"))
     rows = [
         [name, f"{found[key]['loss']:.4f}", f"{found[key]['accuracy']:.2%}"]
-        for name, key in (("whole", "whole"), (f"{cut} tokens", cut))
+        for name, key in (("whole", "whole"), (f"{cut.replace('cut', 'split')} tokens", cut))
     ]
     return table(("documents", "loss", "accuracy"), rows) + (
         f"\nThe same {found['masked']:,} masked tokens of {found['documents']:,} held-out "
@@ -76,31 +78,31 @@ def use_of_length(found: Result) -> str:
 
 
 def retrieval(found: Result) -> str:
-    """Of pooled_retrieval.py."""
+    """Return the section for the results of pooled_retrieval.py."""
     sets = found["ndcg@10"]
-    ways = list(next(iter(sets.values())))
-    rows = [[name, *(f"{sets[name][way]:.3f}" for way in ways)] for name in sets]
-    mean = [sum(s[way] for s in sets.values()) / len(sets) for way in ways]
+    models = list(next(iter(sets.values())))
+    rows = [[name, *(f"{sets[name][model]:.3f}" for model in models)] for name in sets]
+    mean = [sum(s[model] for s in sets.values()) / len(sets) for model in models]
     rows.append(["mean", *(f"{value:.3f}" for value in mean)])
-    return table(("nDCG@10", *ways), rows) + (
-        "\nMean pooling, the corpus' mean vector taken off. It is weak, as a masked-LM encoder is: "
-        "train it on pairs first.\n"
+    return table(("nDCG@10", *models), rows) + (
+        "\nMean pooling, with the corpus' mean vector subtracted. A masked-LM encoder is weak at "
+        "retrieval until it is trained on pairs.\n"
     )
 
 
 def narrow(found: Result) -> str:
-    """Of pooled_cosine.py."""
+    """Return the section for the results of pooled_cosine.py."""
     rows = [
         [dtype, f"{found[dtype]['mean_cosine']:.5f}", f"{found[dtype]['neighbours_kept']:.1%}"]
         for dtype in ("bfloat16", "int8")
     ]
-    return table(("computing in", "mean cosine", "nearest ten kept"), rows) + (
+    return table(("dtype", "mean cosine", "ten nearest neighbours kept"), rows) + (
         f"\nMean-pooled vectors of {found['texts']:,} texts.\n"
     )
 
 
 def control(found: Result) -> str:
-    """Of control_bert.py."""
+    """Return the section for the results of control_bert.py."""
     ours, theirs = found["motherbird"][-1], found["BERT"][-1]
     return (
         f"On the same rows, {theirs['tokens'] / 1e6:.1f} million tokens: held-out loss "
@@ -115,23 +117,23 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "evaluate": ("By source", by_source),
     "fills": ("Masks", masks),
     "length": ("Use of length", use_of_length),
-    "retrieval": ("Retrieval without any training for it", retrieval),
-    "cosine": ("Beside float32", narrow),
-    "control": ("Beside a BERT of equal size", control),
+    "retrieval": ("Retrieval without training for it", retrieval),
+    "cosine": ("Compared with float32", narrow),
+    "control": ("Compared with a BERT of equal size", control),
 }
 
 
 def exact(card: str) -> str:
-    """The card with the commands of docs/nano.md in the place of those for any run."""
+    """Replace the commands of a run's card by those of docs/nano.md."""
     before, heading, after = card.partition("\n## Commands\n\n```sh\n")
-    assert heading, "the card is not that of a run"
+    assert heading, "the card was not written for a run"
     _, made, measured = re.findall(r"```sh\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     after = after[after.index("```") :].replace("with recipe.toml:", "with recipes/nano-gpu.toml:")
     return before + heading + made + measured + after
 
 
 def split(model: Path, fresh: Path) -> None:
-    """The weights in two files, and all that reads them."""
+    """Write the weights in two files, with index, configurations and tokenizers."""
     tensors = load_file(model / checkpoint.WEIGHTS)
     inside = {name: t for name, t in tensors.items() if name.startswith("model.")}
     (fresh / AT).mkdir()
@@ -148,7 +150,7 @@ def split(model: Path, fresh: Path) -> None:
     }
     (fresh / checkpoint.INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    # Others then compute in float32 on a CPU, and do not warn that bfloat16 may be slow there.
+    # So that other libraries compute in float32 on a CPU, and do not warn that bfloat16 is slow.
     bare = config | {"architectures": ["ModernBertModel"], "dtype": "float32"}
     for place, content in ((fresh, config), (fresh / AT, bare)):
         text = json.dumps(content, indent=2) + "\n"
@@ -159,7 +161,7 @@ def split(model: Path, fresh: Path) -> None:
 
 
 def main() -> None:
-    """Write the folder."""
+    """Write the model directory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -169,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     card = exact((options.model / "README.md").read_text(encoding="utf-8"))
     before, heading, after = card.partition("\n## Data\n")
-    assert heading, "the card is not that of a run"
+    assert heading, "the card was not written for a run"
     for name, (title, write) in SECTIONS.items():
         found = json.loads((options.results / f"{name}.json").read_text(encoding="utf-8"))
         before += f"\n### {title}\n\n{write(found)}"
