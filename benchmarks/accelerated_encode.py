@@ -43,7 +43,7 @@ def build(layers: int, dtype: torch.dtype, texts: list[str]) -> SentenceTransfor
 
 
 def measure(model: SentenceTransformer, texts: list[str], rounds: int) -> dict[str, object]:
-    """Seconds of each round, and the ratios of their medians."""
+    """Return the seconds of each round, and the ratios of their medians."""
     seconds: dict[str, list[float]] = {
         f"{who} {clock}": [] for who in ("untouched", "accelerated") for clock in ("wall", "cpu")
     }
@@ -71,7 +71,7 @@ def measure(model: SentenceTransformer, texts: list[str], rounds: int) -> dict[s
 
 
 def main() -> None:
-    """Measure, print, and write where asked for."""
+    """Measure, and print or write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--count", type=int, default=256)

@@ -4,10 +4,10 @@
     python benchmarks/pooled_cosine.py model [--texts FILE] [--count 2000] [--out FILE]
 
 Texts are the docstrings of Python's standard library, or the field "text" of a .jsonl file, which
-may be gzipped. Vectors are mean pooled. For each dtype, the script reports the mean and the smallest
-cosine of a text's vector with its float32 vector, and the fraction of the ten nearest neighbours in
-float32 that are among the ten nearest in the dtype. Vectors of a masked-LM encoder are close to each
-other, so neighbours are more informative than cosines.
+may be gzipped. Vectors are mean pooled. For each dtype, the script reports the mean and the
+smallest cosine of a text's vector with its float32 vector, and the fraction of the ten nearest
+neighbours in float32 that are among the ten nearest in the dtype. Vectors of a masked-LM encoder
+are close to each other, so neighbours are more informative than cosines.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def neighbours(of: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def main() -> None:
-    """Measure, print, and write where asked for."""
+    """Measure, and print or write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--texts", type=Path)

@@ -3,10 +3,11 @@
     python benchmarks/pooled_retrieval.py MODEL SETS [--max-length 8192] [--out FILE.json]
 
 SETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are not
-computed again. The model is compared with the same encoder with random weights, and with BM25 (bm25s
-with its stop words and an English stemmer, both in the extra "bench"). A masked-LM encoder is weak at
-this; the result shows its quality before any training on pairs. The mean of all vectors of a corpus
-is subtracted first (unless --raw), because the vectors of such models are close to each other.
+computed again. The model is compared with the same encoder with random weights, and with BM25
+(bm25s with its stop words and an English stemmer, both in the extra "bench"). A masked-LM encoder
+is weak at this; the result shows its quality before any training on pairs. The mean of all vectors
+of a corpus is subtracted first (unless --raw), because the vectors of such models are close to each
+other.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def relevant(folder: Path, split: str) -> dict[str, set[str]]:
 
 
 def ndcg(ranked: list[str], wanted: set[str]) -> float:
-    """At 10, binary gains."""
+    """Return nDCG@10 with binary relevance."""
     gain = sum(1 / np.log2(2 + i) for i, name in enumerate(ranked[:TOP]) if name in wanted)
     return float(gain / sum(1 / np.log2(2 + i) for i in range(min(TOP, len(wanted)))))
 
@@ -53,7 +54,7 @@ Search = Callable[[list[str], list[str]], NDArray[np.int64]]  # texts, queries -
 
 
 def bm25(texts: list[str], queries: list[str]) -> NDArray[np.int64]:
-    """The best documents of each query by their words."""
+    """Return the best documents of each query by BM25."""
     import bm25s
     import Stemmer
 
@@ -68,7 +69,7 @@ def bm25(texts: list[str], queries: list[str]) -> NDArray[np.int64]:
 
 
 def by_vectors(embedder: Embedder, length: int, raw: bool) -> Search:
-    """The best documents by the cosine of mean-pooled vectors."""
+    """Return the best documents by the cosine of mean-pooled vectors."""
 
     def search(texts: list[str], queries: list[str]) -> NDArray[np.int64]:
         documents, asked = (
@@ -85,7 +86,7 @@ def by_vectors(embedder: Embedder, length: int, raw: bool) -> Search:
 
 
 def score(searches: dict[str, Search], folder: Path, split: str) -> dict[str, float]:
-    """Mean nDCG@10 over a set's queries, of each way to search."""
+    """Return the mean nDCG@10 of each system over the queries of a dataset."""
     corpus, queries = (lines(folder / f"{name}.jsonl.gz") for name in ("corpus", "queries"))
     wanted = relevant(folder, split)
     queries = [query for query in queries if query["_id"] in wanted]
@@ -102,7 +103,7 @@ def score(searches: dict[str, Search], folder: Path, split: str) -> dict[str, fl
 
 
 def main() -> None:
-    """Measure, print, and write where asked for."""
+    """Measure, and print or write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
