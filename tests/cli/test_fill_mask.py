@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from motherbird.nn import MaskedLM
+from motherbird import MaskedLM
 
 
 def test_json(motherbird, model, documented, has_shape):
