@@ -26,23 +26,15 @@ AGREEMENT = {"float32": 0.99999, "bfloat16": 0.995, "int8": 0.995}
 
 @dataclass(frozen=True)
 class Check:
-    """The result of the check of one system.
+    """The result of the check of one system."""
 
-    Attributes:
-        cosine: the smallest one; None if a vector is not finite, or there are no vectors.
-        correct: None if there are no vectors.
-        reason: why the system is wrong, or does not run.
-        runs: whether it returns vectors.
-        tokens_per_s: a first estimate of its speed.
-        loaded_mb: memory of its process after loading and encoding one token.
-    """
-
+    # the smallest one; None if a vector is not finite, or there are no vectors
     cosine: float | None = None
-    correct: bool | None = None
-    reason: str | None = None
-    runs: bool = False
-    tokens_per_s: float = 0.0
-    loaded_mb: float | None = None
+    correct: bool | None = None  # None if there are no vectors
+    reason: str | None = None  # why the system is wrong, or does not run
+    runs: bool = False  # whether it returns vectors
+    tokens_per_s: float = 0.0  # a first estimate of its speed
+    loaded_mb: float | None = None  # memory of its process after loading and encoding one token
 
 
 def cases(system: System, job: Job) -> Batches:

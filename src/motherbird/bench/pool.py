@@ -22,19 +22,12 @@ _START_MB = 1000.0  # memory of a library without any weights
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """Batches to encode.
+    """Batches to encode."""
 
-    Attributes:
-        batches: the token ids.
-        reset_peak: whether to reset the memory peak of the process first.
-        calls: whether to call the system once for each batch, and to time each call.
-        vectors: whether to return the vectors.
-    """
-
-    batches: Batches
-    reset_peak: bool = False
-    calls: bool = False
-    vectors: bool = False
+    batches: Batches  # the token ids
+    reset_peak: bool = False  # whether to reset the memory peak of the process first
+    calls: bool = False  # whether to call the system once for each batch, and to time each call
+    vectors: bool = False  # whether to return the vectors
 
 
 @dataclass(frozen=True)

@@ -27,24 +27,18 @@ Batches = list[list[list[int]]]  # batches of documents of token ids
 
 @dataclass(frozen=True)
 class Workload:
-    """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0.
+    """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0."""
 
-    Attributes:
-        name: its name in `--workload`.
-        what: a short description.
-        shortest, longest: limits of the lengths, in tokens.
-        weight: its part of the time of a run, relative to the other workloads.
-        mean, deviation: of the normal distribution, in tokens.
-        latency: whether each call gets one document, and milliseconds per call are reported.
-    """
-
-    name: str
-    what: str
+    name: str  # its name in `--workload`
+    what: str  # a short description
+    # limits of the lengths, in tokens
     shortest: int
     longest: int
-    weight: float
+    weight: float  # its part of the time of a run, relative to the other workloads
+    # of the normal distribution, in tokens
     mean: int = 0
     deviation: int = 0
+    # whether each call gets one document, and milliseconds per call are reported
     latency: bool = False
 
     @property

@@ -40,19 +40,12 @@ OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """The content of corpus.json.
+    """The content of corpus.json."""
 
-    Attributes:
-        mixture: the mixture.
-        shards: number of text files.
-        sources: tallies by name.
-        made_with: versions.
-    """
-
-    mixture: Mixture
-    shards: int
-    sources: dict[str, Tally]
-    made_with: dict[str, str]
+    mixture: Mixture  # the mixture
+    shards: int  # number of text files
+    sources: dict[str, Tally]  # tallies by name
+    made_with: dict[str, str]  # versions
 
 
 class Corpus:

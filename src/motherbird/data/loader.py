@@ -26,22 +26,15 @@ LIMIT = 60.0  # seconds in which a worker has to build a batch
 
 @dataclass(frozen=True)
 class Cursor:
-    """A position in a phase: the whole state of a loader.
+    """A position in a phase: the whole state of a loader."""
 
-    Attributes:
-        seed: seed of the order and of the masks.
-        phase: number of the phase.
-        consumed: rows taken since the beginning of the phase, by all ranks, including skipped ones.
-            The epoch is this divided by the number of rows.
-        fingerprint: fingerprint of the prepared dataset; empty at the beginning.
-        skipped: rows that were skipped.
-    """
-
-    seed: int
-    phase: int = 0
+    seed: int  # seed of the order and of the masks
+    phase: int = 0  # number of the phase
+    # rows taken since the beginning of the phase, by all ranks, including skipped ones. The epoch
+    # is this divided by the number of rows.
     consumed: int = 0
-    fingerprint: str = ""
-    skipped: int = 0
+    fingerprint: str = ""  # fingerprint of the prepared dataset; empty at the beginning
+    skipped: int = 0  # rows that were skipped
 
     @property
     def rows(self) -> int:
@@ -59,42 +52,25 @@ class Cursor:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Selects rows of a prepared dataset.
+    """Selects rows of a prepared dataset."""
 
-    Attributes:
-        seq_len: tokens of a row.
-        held_out: whether to use the held-out documents, or the others.
-        sources: names of sources to use; all if None.
-        min_tokens: use only documents with at least so many tokens.
-    """
-
-    seq_len: int
-    held_out: bool = False
-    sources: tuple[str, ...] | None = None
-    min_tokens: int = 0
+    seq_len: int  # tokens of a row
+    held_out: bool = False  # whether to use the held-out documents, or the others
+    sources: tuple[str, ...] | None = None  # names of sources to use; all if None
+    min_tokens: int = 0  # use only documents with at least so many tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The masked rows of one rank in one step.
+    """The masked rows of one rank in one step."""
 
-    Attributes:
-        ids: input ids.
-        lengths: tokens of each piece of a document, in the order of ``ids``.
-        positions: indices of the masked tokens in ``ids``.
-        targets: the original ids at ``positions``.
-        rows: numbers of the rows in the dataset.
-        row_tokens: tokens of each row.
-        cursor: state of the loader after this step.
-    """
-
-    ids: Int[np.ndarray, " T"]
-    lengths: Int[np.ndarray, " S"]
-    positions: Int[np.ndarray, " M"]
-    targets: Int[np.ndarray, " M"]
-    rows: Int[np.ndarray, " rows"]
-    row_tokens: Int[np.ndarray, " rows"]
-    cursor: Cursor
+    ids: Int[np.ndarray, " T"]  # input ids
+    lengths: Int[np.ndarray, " S"]  # tokens of each piece of a document, in the order of ``ids``
+    positions: Int[np.ndarray, " M"]  # indices of the masked tokens in ``ids``
+    targets: Int[np.ndarray, " M"]  # the original ids at ``positions``
+    rows: Int[np.ndarray, " rows"]  # numbers of the rows in the dataset
+    row_tokens: Int[np.ndarray, " rows"]  # tokens of each row
+    cursor: Cursor  # state of the loader after this step
 
     def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
         """Yield the batch in packs of ``rows`` rows; the last may have fewer."""
@@ -114,17 +90,11 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """The input of one forward pass.
+    """The input of one forward pass."""
 
-    Attributes:
-        packed: masked documents.
-        positions: indices of the masked tokens.
-        targets: their original ids.
-    """
-
-    packed: Packed
-    positions: Int[torch.Tensor, " M"]
-    targets: Int[torch.Tensor, " M"]
+    packed: Packed  # masked documents
+    positions: Int[torch.Tensor, " M"]  # indices of the masked tokens
+    targets: Int[torch.Tensor, " M"]  # their original ids
 
 
 @dataclass(frozen=True)

@@ -17,50 +17,33 @@ _PACKAGE = re.compile(rf"(pypi:{_NAME}|deb:{_NAME}|npm:(@{_NAME}/)?{_NAME})(=={_
 
 @dataclass(frozen=True)
 class Source:
-    """A source of text, and filters of its documents. Sizes are in characters.
+    """A source of text, and filters of its documents. Sizes are in characters."""
 
-    Attributes:
-        name: its name in reports.
-        path: a file or folder, relative to the file of the mixture.
-        packages: packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with
-            ==VERSION; each is downloaded, unpacked and read like a folder.
-        dataset: a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub.
-        subset: the configuration of the dataset.
-        split: the split of the dataset.
-        field: the field of the text in .jsonl, Parquet and datasets.
-        encoding: the encoding of plain text; that of HTML is detected.
-        files: patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if
-            not set.
-        code: keep only source code in these languages.
-        language: keep only this natural language ("en"), as detected by resiliparse.
-        min_chars: drop shorter documents.
-        max_chars: cut longer documents at the end of a paragraph.
-        max_line: drop documents with a longer line, such as data and minified code.
-        min_letters: drop documents with a smaller fraction of letters and white space, such as
-            tables, logs and lists of numbers.
-        max_tokens: use only a random part of a larger source.
-        licence: the license of the text, for the record.
-        optional: continue without the source if it is not available.
-    """
-
-    name: str
-    path: str | None = None
+    name: str  # its name in reports
+    path: str | None = None  # a file or folder, relative to the file of the mixture
+    # packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION; each
+    # is downloaded, unpacked and read like a folder
     packages: tuple[str, ...] = ()
+    # a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub
     dataset: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    field: str = "text"
-    encoding: str = "utf-8"
+    subset: str | None = None  # the configuration of the dataset
+    split: str = "train"  # the split of the dataset
+    field: str = "text"  # the field of the text in .jsonl, Parquet and datasets
+    encoding: str = "utf-8"  # the encoding of plain text; that of HTML is detected
+    # patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if not set
     files: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()  # keep only source code in these languages
+    # keep only this natural language ("en"), as detected by resiliparse
     language: str | None = None
-    min_chars: int = 1
-    max_chars: int = 1_000_000
-    max_line: int | None = None
+    min_chars: int = 1  # drop shorter documents
+    max_chars: int = 1_000_000  # cut longer documents at the end of a paragraph
+    max_line: int | None = None  # drop documents with a longer line, such as data and minified code
+    # drop documents with a smaller fraction of letters and white space, such as tables, logs and
+    # lists of numbers
     min_letters: float = 0.0
-    max_tokens: int | None = None
-    licence: str = ""
-    optional: bool = False
+    max_tokens: int | None = None  # use only a random part of a larger source
+    licence: str = ""  # the license of the text, for the record
+    optional: bool = False  # continue without the source if it is not available
 
     def __post_init__(self) -> None:
         try:
@@ -88,30 +71,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Named sources, and settings for all of them.
+    """Named sources, and settings for all of them."""
 
-    Attributes:
-        source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
-            first is kept.
-        include: files of other mixtures. Their sources are put before these, and their evaluation
-            sets are used too; their other settings are ignored.
-        weights: by source, its share of the tokens of an epoch: if a source has half the tokens of
-            its share, its documents are repeated twice. Without weights, every document is used
-            once.
-        near_duplicates: Jaccard similarity of five-word sequences above which the later of two
-            documents is dropped; if not set, only equal documents are dropped.
-        decontaminate: files and folders of evaluation sets; documents that share 13 consecutive
-            words with one of their texts are dropped.
-        max_bad: fraction of documents that may be unreadable. If not set, files that are not text
-            are skipped, and damaged ones (an invalid line of JSON, a truncated compressed file) are
-            errors.
-    """
-
+    # the sources ([[source]] in TOML), in order of precedence: of equal documents the first is kept
     source: tuple[Source, ...] = ()
+    # files of other mixtures. Their sources are put before these, and their evaluation sets are
+    # used too; their other settings are ignored.
     include: tuple[str, ...] = ()
+    # by source, its share of the tokens of an epoch: if a source has half the tokens of its share,
+    # its documents are repeated twice. Without weights, every document is used once.
     weights: dict[str, float] = field(default_factory=dict)
+    # Jaccard similarity of five-word sequences above which the later of two documents is dropped;
+    # if not set, only equal documents are dropped
     near_duplicates: float | None = None
+    # files and folders of evaluation sets; documents that share 13 consecutive words with one of
+    # their texts are dropped
     decontaminate: tuple[str, ...] = ()
+    # fraction of documents that may be unreadable. If not set, files that are not text are skipped,
+    # and damaged ones (an invalid line of JSON, a truncated compressed file) are errors.
     max_bad: float | None = None
 
     def __post_init__(self) -> None:

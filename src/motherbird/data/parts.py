@@ -56,23 +56,14 @@ class Count:
 
 @dataclass
 class Tally:
-    """How many documents of a source, or of a part of it, were read, kept and dropped.
+    """How many documents of a source, or of a part of it, were read, kept and dropped."""
 
-    Attributes:
-        read: documents in its files.
-        kept: documents in the corpus.
-        dropped: documents by reason.
-        bad: number of documents that could not be read.
-        bad_examples: the first of their errors.
-        packages: archives that were downloaded.
-    """
-
-    read: Count = field(default_factory=Count)
-    kept: Count = field(default_factory=Count)
-    dropped: dict[str, Count] = field(default_factory=dict)
-    bad: int = 0
-    bad_examples: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
+    read: Count = field(default_factory=Count)  # documents in its files
+    kept: Count = field(default_factory=Count)  # documents in the corpus
+    dropped: dict[str, Count] = field(default_factory=dict)  # documents by reason
+    bad: int = 0  # number of documents that could not be read
+    bad_examples: tuple[str, ...] = ()  # the first of their errors
+    packages: tuple[str, ...] = ()  # archives that were downloaded
 
     def drop(self, reason: str, document: Document, because: str = "") -> None:
         """Count a dropped document."""

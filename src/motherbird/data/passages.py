@@ -14,21 +14,13 @@ SHORTEST, LONGEST = 200, 1200  # characters of a passage of prose
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A part of a document.
+    """A part of a document."""
 
-    Attributes:
-        source: the source of the document.
-        title: a dotted name in code, empty in prose.
-        text: the text to embed for search.
-        question: text from the document that can serve as a query.
-        answer: the passage without the question, so that a model cannot match them literally.
-    """
-
-    source: str
-    title: str
-    text: str
-    question: str
-    answer: str
+    source: str  # the source of the document
+    title: str  # a dotted name in code, empty in prose
+    text: str  # the text to embed for search
+    question: str  # text from the document that can serve as a query
+    answer: str  # the passage without the question, so that a model cannot match them literally
 
 
 def passages(document: Document) -> Iterator[Passage]:

@@ -62,72 +62,43 @@ PIECE = np.dtype([("document", "<u4"), ("first", "<u4"), ("tokens", "<u4")])
 
 @dataclass(frozen=True)
 class LengthInfo:
-    """Rows of one length, for one epoch.
+    """Rows of one length, for one epoch."""
 
-    Attributes:
-        rows: number of rows.
-        held_out_rows: number of rows of held-out documents.
-        pieces: number of pieces in the rows.
-        cut: number of documents that are longer than a row.
-        tokens: tokens in the rows, including [CLS] and [SEP].
-        efficiency: tokens / (rows x length).
-    """
-
-    rows: int
-    held_out_rows: int
-    pieces: int
-    cut: int
-    tokens: int
-    efficiency: float
+    rows: int  # number of rows
+    held_out_rows: int  # number of rows of held-out documents
+    pieces: int  # number of pieces in the rows
+    cut: int  # number of documents that are longer than a row
+    tokens: int  # tokens in the rows, including [CLS] and [SEP]
+    efficiency: float  # tokens / (rows x length)
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """One source of a prepared dataset.
+    """One source of a prepared dataset."""
 
-    Attributes:
-        documents: number of documents, including held-out ones.
-        tokens: their tokens, without repetitions and special tokens.
-        held_out: number of held-out documents.
-        copies: average repetitions of a document in an epoch. With 1.5, half of the documents are
-            used once and half twice.
-        dropped: number of dropped documents by reason.
-        bad: number of documents that could not be read.
-        licence: the license of the text, from the mixture.
-    """
-
-    documents: int
-    tokens: int
-    held_out: int
+    documents: int  # number of documents, including held-out ones
+    tokens: int  # their tokens, without repetitions and special tokens
+    held_out: int  # number of held-out documents
+    # average repetitions of a document in an epoch. With 1.5, half of the documents are used once
+    # and half twice.
     copies: float
-    dropped: dict[str, int]
-    bad: int
-    licence: str = ""
+    dropped: dict[str, int]  # number of dropped documents by reason
+    bad: int  # number of documents that could not be read
+    licence: str = ""  # the license of the text, from the mixture
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The content of set.json.
+    """The content of set.json."""
 
-    Attributes:
-        dtype: dtype of the tokens.
-        shards: number of token files.
-        sources: sources by name.
-        lengths: rows by length.
-        tokenizer: SHA-256 of tokenizer.json.
-        seed: seed of fractional repetitions.
-        held_out: fraction of documents that are held out.
-        made_with: versions.
-    """
-
-    dtype: Literal["uint16", "uint32"]
-    shards: int
-    sources: dict[str, SourceInfo]
-    lengths: dict[str, LengthInfo]
-    tokenizer: str
-    seed: int
-    held_out: float
-    made_with: dict[str, str]
+    dtype: Literal["uint16", "uint32"]  # dtype of the tokens
+    shards: int  # number of token files
+    sources: dict[str, SourceInfo]  # sources by name
+    lengths: dict[str, LengthInfo]  # rows by length
+    tokenizer: str  # SHA-256 of tokenizer.json
+    seed: int  # seed of fractional repetitions
+    held_out: float  # fraction of documents that are held out
+    made_with: dict[str, str]  # versions
 
 
 class Rows:

@@ -35,20 +35,13 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Report:
-    """A trained tokenizer and others on held-out text.
+    """A trained tokenizer and others on held-out text."""
 
-    Attributes:
-        entries: size of the vocabulary.
-        megabytes: megabytes of text it was trained on.
-        sources: token counts by source; the trained tokenizer is "motherbird".
-        unused: fraction of learned entries that do not occur in the held-out text.
-        round_trip: number of documents that are the "same" or "changed" after decoding.
-    """
-
-    entries: int
-    megabytes: float
-    sources: dict[str, TokenCounts]
-    unused: float
+    entries: int  # size of the vocabulary
+    megabytes: float  # megabytes of text it was trained on
+    sources: dict[str, TokenCounts]  # token counts by source; the trained tokenizer is "motherbird"
+    unused: float  # fraction of learned entries that do not occur in the held-out text
+    # number of documents that are the "same" or "changed" after decoding
     round_trip: dict[str, int]
 
 
