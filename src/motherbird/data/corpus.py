@@ -114,10 +114,7 @@ def build(
 
 
 def open_or_build(
-    mixture: Mixture,
-    directory: Path,
-    processes: int | None,
-    on_progress: OnProgress,
+    mixture: Mixture, directory: Path, processes: int | None, on_progress: OnProgress
 ) -> Corpus:
     """Open the corpus of a mixture if it was built before; otherwise build it."""
     if directory.exists():
@@ -151,11 +148,7 @@ def plan(mixture: Mixture) -> dict[str, Any]:
 
 
 def _clean_all(
-    mixture: Mixture,
-    parts: list[Part],
-    work: Path,
-    processes: int,
-    on_progress: OnProgress,
+    mixture: Mixture, parts: list[Part], work: Path, processes: int, on_progress: OnProgress
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
         write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
