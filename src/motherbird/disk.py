@@ -13,30 +13,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import MotherbirdError
+from .errors import NoRoomError
 
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
 watch: Watch | None = None
 
 
-class NoRoomError(MotherbirdError):
-    """The disk has too little free space."""
-
-    code = "no-room"
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the path in an OSError that has no file name, such as that of a failed write."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
 def _point(name: str, path: Path, detail: Any = None) -> Iterator[None]:
-    try:
+    with named(path):
         if watch is not None:
             watch("before", name, path, detail)
         yield
         if watch is not None:
             watch("after", name, path, detail)
-    except OSError as error:  # a failed write has no file name
-        error.filename = error.filename or str(path)
-        raise
 
 
 def mkdir(path: Path) -> None:
@@ -46,20 +47,11 @@ def mkdir(path: Path) -> None:
 
 
 def write(path: Path, chunks: Iterable[bytes | memoryview], size: int) -> str:
-    """Write a new file and wait until its bytes are on the disk.
+    """Write a new file of ``size`` bytes, wait until they are on the disk; return their SHA-256.
 
-    The space is reserved first, so that a full disk is noticed before anything is written.
-
-    Args:
-        path: the file; it must not exist, and links are not followed.
-        chunks: its content.
-        size: bytes of all chunks.
-
-    Returns:
-        SHA-256 of the chunks, in hexadecimal.
-
-    Raises:
-        OSError: with the path; a partly written file is not removed.
+    The space is reserved first, so that a full disk is noticed before anything is written. The
+    file must not exist, and links are not followed. If an error occurs, a partly written file is
+    not removed.
     """
     digest = hashlib.sha256()
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -116,11 +108,7 @@ def replace(old: Path, new: Path) -> None:
 
 
 def rename_new(old: Path, new: Path) -> None:
-    """Rename a file or a directory to a name that does not exist.
-
-    Raises:
-        FileExistsError: the name exists, even as an empty directory.
-    """
+    """Rename to a name that does not exist, not even as an empty directory (FileExistsError)."""
     with _point("rename", old, new):
         done = _renameat2(old, new, 1)  # RENAME_NOREPLACE
         if done is None:
@@ -152,12 +140,6 @@ def _renameat2(old: Path, new: Path, flag: int) -> int | None:
     return None if number in (errno.ENOSYS, errno.EINVAL) else number
 
 
-def unlink(path: Path) -> None:
-    """Remove a file."""
-    with _point("unlink", path):
-        path.unlink()
-
-
 def remove(directory: Path) -> None:
     """Remove a file, or a directory with its content; a missing one is ignored."""
     with _point("remove", directory):
@@ -168,11 +150,7 @@ def remove(directory: Path) -> None:
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Raise an error if there is not enough space for ``size`` bytes and 10% more.
-
-    Raises:
-        NoRoomError: with the needed and the free space.
-    """
+    """Raise NoRoomError if there is not enough space for ``size`` bytes and 10% more."""
     with _point("room", directory, size):
         free = shutil.disk_usage(directory).free
     if free < 1.1 * size:

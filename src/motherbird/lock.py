@@ -17,16 +17,10 @@ from .errors import InputError
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
-    """Hold a lock file, which the kernel releases when the process ends.
+    """Hold a lock file, which the kernel releases when the process ends; it is not removed.
 
+    If another process has the lock, wait for it, or raise InputError, which names the process.
     Yields a function that raises InputError if the file was removed or replaced in the meantime.
-
-    Args:
-        path: the lock file; it is not removed.
-        wait: wait until the lock is free, instead of raising an error.
-
-    Raises:
-        InputError: another process has the lock; says which one, where, and since when.
     """
 
     def is_held() -> bool:
@@ -54,7 +48,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
                 raise
             continue
         with file:
-            _acquire(file, path, wait)
+            if os.name == "posix":
+                _acquire(file, path, wait)
             if not is_held():  # the previous holder removed it
                 continue
             file.truncate(0)
@@ -69,8 +64,6 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
 
 
 def _acquire(file: IO[str], path: Path, wait: bool) -> None:
-    if os.name != "posix":
-        return
     import fcntl
 
     try:
