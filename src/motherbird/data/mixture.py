@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..strict import load
-from .readers.plain import LANGUAGES
+from .readers.formats import LANGUAGES
 
 # A name and optionally a version; nothing that a client would take as a path, URL or option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"

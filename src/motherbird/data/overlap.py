@@ -83,7 +83,7 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
 
 def _texts(path: Path) -> Iterator[str]:
     for file in files_of(path):
-        if readers.reader_of(file) is jsonl:
+        if readers.reader_of(file) is jsonl.read:
             for row in jsonl.rows(file):
                 yield from _strings(row)
             continue

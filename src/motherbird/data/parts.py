@@ -21,7 +21,8 @@ from . import readers, registries
 from .cleaning import normalize, pieces, rejection_reason
 from .mixture import Mixture, Source
 from .overlap import shared_run
-from .readers import Document, plain
+from .readers import Document
+from .readers.formats import LANGUAGES
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterato
 
 
 def _files_in(folder: Path, source: Source) -> list[Path]:
-    suffixes = [suffix for name in source.code for suffix in plain.LANGUAGES[name]]
+    suffixes = [suffix for name in source.code for suffix in LANGUAGES[name]]
     return readers.files_of(folder, source.files, suffixes)
 
 
