@@ -61,18 +61,10 @@ def measure(
     on_step: OnStep,
     on_workload: Callable[[list[Pair]], None],
 ) -> None:
-    """Measure every system on every workload.
+    """Measure every system on every workload; ``on_workload`` gets the results of each.
 
     Workloads of shorter documents come first, so that memory that long documents leave allocated
     does not change the measurements of the others.
-
-    Args:
-        plan: what to measure.
-        job: the model and the settings of all systems.
-        pool: runs the systems.
-        checks: of every system.
-        on_step: see `OnStep`.
-        on_workload: called with the results of each workload.
     """
     waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths()))
     while waiting:
@@ -120,11 +112,9 @@ class WorkloadRun:
         if self.workload.longest > limit:
             return f"it takes at most {limit:,} tokens"
         if order == "sorted" and self.workload.fixed:
-            unsorted = replace(
-                pair.system, name=pair.system.name.split("-sorted")[0], order="given"
-            )
-            if unsorted in self.plan.systems:
-                return f"as {unsorted.name}: all documents have one length"
+            name = pair.system.name.split("-sorted")[0]
+            if replace(pair.system, name=name, order="given") in self.plan.systems:
+                return f"as {name}: all documents have one length"
         return None
 
     def _search(self, pair: Pair, seconds: float) -> None:

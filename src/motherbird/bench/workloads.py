@@ -31,15 +31,12 @@ class Workload:
 
     name: str  # its name in `--workload`
     what: str  # a short description
-    # limits of the lengths, in tokens
-    shortest: int
+    shortest: int  # limits of the lengths, in tokens
     longest: int
     weight: float  # its part of the time of a run, relative to the other workloads
-    # of the normal distribution, in tokens
-    mean: int = 0
+    mean: int = 0  # of the normal distribution, in tokens
     deviation: int = 0
-    # whether each call gets one document, and milliseconds per call are reported
-    latency: bool = False
+    latency: bool = False  # whether each call gets one document, and ms per call are reported
 
     @property
     def fixed(self) -> bool:
@@ -77,11 +74,9 @@ WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("short-fixed", "512 tokens", 512, 512, weight=0.14),
-        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, mean=256, deviation=64),
+        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, 256, 64),
         Workload("long-fixed", "8,192 tokens", 8192, 8192, weight=0.35),
-        Workload(
-            "long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, mean=4096, deviation=1024
-        ),
+        Workload("long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, 4096, 1024),
         Workload("queries", "16 to 64 tokens", 16, 64, weight=0.11),
         Workload("latency", "one query of 16 tokens", 16, 16, weight=0.05, latency=True),
     )
@@ -93,15 +88,10 @@ def choose(
 ) -> list[list[int]]:
     """Return batches with about ``tokens`` tokens in total, as indices of documents.
 
-    At least one batch is returned, and at most all documents.
-
-    Args:
-        workload: the documents.
-        order: see `Order`.
-        size: documents per batch, or tokens if the order is "tokens" (1: one document).
-        tokens: the wanted total.
-        parallel: number of batches of tokens that run in parallel. The number of batches is a
-            multiple of it, or smaller: in a large job, an incomplete last round does not matter.
+    At least one batch is returned, and at most all documents. ``size`` counts the documents of a
+    batch, or its tokens if the order is "tokens" (1: one document). If ``parallel`` batches of
+    tokens run at a time, their number is a multiple of it, or smaller: in a large job, an
+    incomplete last round does not matter.
     """
     lengths = workload.lengths()
     mean = sum(lengths) / len(lengths)

@@ -26,14 +26,11 @@ from ..workloads import Batches, Order
 Encode = Callable[[Batches], list[NDArray[np.float32]]]
 
 # In the order of measurement; if time is short, the last ones are not measured.
-PEERS = (
-    "motherbird.bench.peers.motherbird",
-    "motherbird.bench.peers.transformers",
-    "motherbird.bench.peers.openvino",
-    "motherbird.bench.peers.onnxruntime",
-    "motherbird.bench.peers.sentence_transformers",
-    "motherbird.bench.peers.architectures",
-)
+PEERS = tuple(
+    f"{__name__}.{name}"
+    for name in ("motherbird", "transformers", "openvino", "onnxruntime", "sentence_transformers",
+                 "architectures")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,7 @@ class System:
     packages: tuple[str, ...] = ()  # modules that have to be installed
     # tokens of the longest document it accepts; None for the limit of the model
     longest: int | None = None
-    # whether it runs the common model, or an architecture of its own, which is then compared with
-    # itself
-    same_weights: bool = True
+    same_weights: bool = True  # whether it runs the common model, or is compared with itself
 
     @property
     def key(self) -> str:
