@@ -27,14 +27,8 @@ def command() -> None:
 @click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
               help="Cleaning processes; one per core if not set.")  # fmt: skip
 @options.as_json
-def build(
-    mixture: str,
-    out: str,
-    decontaminate: tuple[str, ...],
-    max_bad: float | None,
-    processes: int | None,
-    json_: bool,
-) -> None:
+def build(mixture: str, out: str, decontaminate: tuple[str, ...], max_bad: float | None,
+          processes: int | None, json_: bool) -> None:  # fmt: skip
     """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
 
     Packages are downloaded from their registries. After an interruption, the same command resumes
@@ -49,12 +43,8 @@ def build(
 
     start = time.perf_counter()
     with progress_of_fraction("cleaning", quiet=json_) as show:
-        built = corpus.build(
-            mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
-            path,
-            processes=processes,
-            on_progress=show,
-        )
+        text = mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate)
+        built = corpus.build(text, path, processes=processes, on_progress=show)
     sources = built.about.sources
     seconds = round(time.perf_counter() - start, 3)
     documents = sum(tally.kept.documents for tally in sources.values())
@@ -90,15 +80,8 @@ def build(
 @click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
 @options.seed
 @options.as_json
-def show(
-    directory: str,
-    seq_len: int | None,
-    count: int,
-    rate: float,
-    png: str | None,
-    seed: int,
-    json_: bool,
-) -> None:
+def show(directory: str, seq_len: int | None, count: int, rate: float, png: str | None, seed: int,
+         json_: bool) -> None:  # fmt: skip
     """Verify a prepared dataset, and show its content and some masked rows.
 
     DIR can be an fsspec URL; the dataset is downloaded to a local cache.
@@ -110,8 +93,7 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    open_ = PreparedDataset.fetch if "://" in directory else PreparedDataset
-    prepared = open_(directory)
+    prepared = (PreparedDataset.fetch if "://" in directory else PreparedDataset)(directory)
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, rate, seed)
     if png is not None:

@@ -21,13 +21,21 @@ from typing import Any
 
 from .. import __version__, workers
 from ..errors import DamagedError, require_extra
-from ..files import check_directory, new_directory, read_json, resumable_directory, write_array
+from ..files import (
+    MANIFEST,
+    check_directory,
+    new_directory,
+    read_json,
+    resumable_directory,
+    sha256,
+    write_array,
+)  # fmt: skip
 from ..strict import build as build_strictly
+from . import mixture as mixtures
 from . import overlap
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
-from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, tally_file, text_file
-from .parts import write_rows as write_jsonl
+from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, write_rows
 from .readers import Document, files_of, jsonl
 
 log = logging.getLogger(__name__)
@@ -49,12 +57,7 @@ class CorpusInfo:
 
 
 class Corpus:
-    """A corpus on disk, verified when it is opened. Iterating yields its documents.
-
-    Raises:
-        InputError: the directory is not a corpus.
-        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
-    """
+    """A corpus on disk, verified by `check_directory` when it is opened; yields its documents."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -84,13 +87,10 @@ def build(
     processes: int | None = None,
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> Corpus:
-    """Build the corpus of a mixture, or resume an interrupted build.
+    """Build the corpus of a mixture, or resume an interrupted build; an existing one is replaced.
 
-    Args:
-        mixture: see `mixture.read`.
-        out: the output directory; an existing corpus is replaced.
-        processes: number of processes; the number of available cores if not given.
-        on_progress: called after every part.
+    ``processes`` is the number of available cores if not given; ``on_progress`` is called after
+    every part.
 
     Raises:
         InputError: a source is missing or has no files.
@@ -100,10 +100,14 @@ def build(
     """
     out = Path(out)
     check_output(mixture, out)
-    for module in _required_modules(mixture):
-        require_extra(module, "data")
+    if mixture.near_duplicates is not None:
+        require_extra("rensa", "data")
+    if any(source.language for source in mixture.source):
+        require_extra("resiliparse", "data")
+    if any(source.dataset for source in mixture.source):
+        require_extra("datasets", "data")
     parts = list(parts_of(mixture))
-    with resumable_directory(out, KIND, plan(mixture)) as work:
+    with resumable_directory(out, KIND, _plan(mixture)) as work:
         tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
         _check_bad(mixture, tallies)
         with new_directory(out, KIND, work) as fresh:
@@ -113,30 +117,35 @@ def build(
     return Corpus(out)
 
 
+def find(text: str | Path, max_bad: float | None) -> tuple[Mixture | None, Any]:
+    """Return the mixture of a path, None if it is a corpus, and what the text depends on."""
+    manifest = Path(text) / MANIFEST
+    if manifest.is_file():
+        return None, sha256(manifest)
+    mixture = mixtures.read(text, max_bad=max_bad)
+    return mixture, _plan(mixture)
+
+
 def open_or_build(
-    mixture: Mixture, directory: Path, processes: int | None, on_progress: OnProgress
+    text: str | Path,
+    mixture: Mixture | None,
+    work: Path,
+    processes: int | None,
+    on_progress: OnProgress,
 ) -> Corpus:
-    """Open the corpus of a mixture if it was built before; otherwise build it."""
-    if directory.exists():
-        return Corpus(directory)
-    return build(mixture, directory, processes=processes, on_progress=on_progress)
-
-
-def _required_modules(mixture: Mixture) -> list[str]:
-    """Return the modules that the mixture needs, to be checked before the work begins."""
-    wanted = {
-        "rensa": mixture.near_duplicates is not None,
-        "resiliparse": any(source.language for source in mixture.source),
-        "datasets": any(source.dataset for source in mixture.source),
-    }
-    return [module for module, is_wanted in wanted.items() if is_wanted]
+    """Open the corpus of `find`; that of a mixture is built in ``work`` if it was not before."""
+    if mixture is None:
+        return Corpus(text)
+    if (work / "corpus").exists():
+        return Corpus(work / "corpus")
+    return build(mixture, work / "corpus", processes=processes, on_progress=on_progress)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def plan(mixture: Mixture) -> dict[str, Any]:
+def _plan(mixture: Mixture) -> dict[str, Any]:
     """Return what a corpus depends on: the mixture, and size and time of every local file."""
     files = [Path(file) for part in parts_of(mixture) for file in part.files]
     files += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
@@ -152,24 +161,19 @@ def _clean_all(
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
         write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
-    todo = [part for part in parts if not tally_file(work, part).exists()]
+    todo = [part for part in parts if not part.file(work, "json").exists()]
     finished = len(parts) - len(todo)
     on_progress(finished / max(1, len(parts)), "cleaning")
-
-    def clean() -> Iterator[Part]:
-        if min(processes, len(todo)) > 1:
-            with workers.pool(min(processes, len(todo)), Cleaner, (mixture, work)) as pool:
-                yield from workers.as_completed(pool, iter(todo))
-        elif todo:
-            yield from map(Cleaner(mixture, work), todo)
-
-    for part in clean():
-        finished += 1
-        name = mixture.source[part.source].name
-        if part.package or part.files:
-            name = f"{name}: {part.package or Path(part.files[-1]).name}"
-        on_progress(finished / len(parts), f"cleaning {name}")
-    files = [tally_file(work, part) for part in parts]
+    count = min(processes, len(todo))
+    with workers.pool(count if count > 1 else 0, Cleaner, (mixture, work)) as pool:
+        clean = Cleaner(mixture, work)
+        for part in workers.as_completed(pool, iter(todo)) if pool else map(clean, todo):
+            finished += 1
+            name = mixture.source[part.source].name
+            if part.package or part.files:
+                name = f"{name}: {part.package or Path(part.files[-1]).name}"
+            on_progress(finished / len(parts), f"cleaning {name}")
+    files = [part.file(work, "json") for part in parts]
     return [build_strictly(Tally, read_json(file), str(file)) for file in files]
 
 
@@ -200,7 +204,7 @@ def _merge(
         duplicates = Duplicates(mixture.near_duplicates)
         for part in parts:
             tally = by_source[mixture.source[part.source].name]
-            for row in jsonl.rows(text_file(work, part)):
+            for row in jsonl.rows(part.file(work, "jsonl.zst")):
                 found = duplicates.find(row["text"])
                 if found is None:
                     tally.kept.add(len(row["text"].encode()))
@@ -209,14 +213,12 @@ def _merge(
                     tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
 
     shards = 0
-    for shard in chunked(rows(), SHARD, lambda row: len(row["text"])):
-        write_jsonl(fresh / shard_name(shards), shard)
-        shards += 1
+    for shards, shard in enumerate(chunked(rows(), SHARD, lambda row: len(row["text"])), 1):
+        write_rows(fresh / shard_name(shards - 1), shard)
     if not shards:
-        dropped: dict[str, int] = {}
+        total = Tally()
         for tally in by_source.values():
-            for reason, count in tally.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count.documents
-        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+            total.merge(tally)
+        why = ", ".join(f"{count.documents} {reason}" for reason, count in total.dropped.items())
         raise DamagedError("no document is left", why or "all files are empty")
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

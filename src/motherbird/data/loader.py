@@ -107,24 +107,14 @@ class BatchRequest:
 
 
 class BatchBuilder:
-    """Builds batches; it is the handler of a worker.
-
-    Args:
-        directory: the prepared dataset.
-        row_filter: which of its rows.
-        masking: how tokens are masked.
-    """
+    """Builds batches of the rows of a prepared dataset; it is the handler of a worker."""
 
     def __init__(self, directory: Path, row_filter: RowFilter, masking: Masking) -> None:
         self.directory, self.masking = directory, masking
         self.rows = chosen_rows(PreparedDataset(directory, verify=False), row_filter)
 
     def __call__(self, request: BatchRequest) -> Batch:
-        """Read and mask the rows.
-
-        Raises:
-            WorkerError: the rows cannot be read.
-        """
+        """Read and mask the rows; WorkerError if they cannot be read."""
         try:
             return self._build(request)
         except (OSError, MemoryError) as error:
@@ -168,7 +158,7 @@ def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
 
 
 class Loader:
-    """An endless iterable of batches.
+    """An endless iterable of batches, from the position of a cursor.
 
     Args:
         prepared: the dataset, verified.

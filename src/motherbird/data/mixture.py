@@ -50,14 +50,16 @@ class Source:
             b"a".decode(self.encoding)
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
-        origins = [self.path is not None, bool(self.packages), self.dataset is not None]
-        if sum(origins) != 1:
+        if (
+            sum(origin not in (None, ()) for origin in (self.path, self.packages, self.dataset))
+            != 1
+        ):
             raise InputError("needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
             raise InputError(f"name = {self.name!r} has to be non-empty and without /")
-        unknown = [name for name in self.code if name not in LANGUAGES]
-        if unknown:
-            raise InputError(f"code = {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
+        for name in self.code:
+            if name not in LANGUAGES:
+                raise InputError(f"code = {name!r} is not one of {', '.join(LANGUAGES)}")
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
@@ -123,15 +125,9 @@ def read(
 ) -> Mixture:
     """Read a mixture from a TOML file, or return one with a file or folder of text as its source.
 
-    Paths are made absolute, and included mixtures are resolved.
-
-    Args:
-        path: a TOML file, or text.
-        max_bad: overrides the value of the file.
-        decontaminate: added to the value of the file; relative to the current directory.
-
-    Raises:
-        InputError: the file is missing or invalid, or names a path that does not exist.
+    Paths are made absolute, and included mixtures are resolved. ``max_bad`` overrides the value of
+    the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
+    all paths have to exist (InputError).
     """
     path = Path(path).resolve()
     if not path.exists():
@@ -161,13 +157,12 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
         decontaminate += included.decontaminate
     for source in mixture.source:
         if source.path is not None:
-            source = replace(source, path=os.path.abspath(home / source.path))
-            if not os.path.exists(source.path or "") and not source.optional:
-                raise InputError(
-                    f"source {source.name!r}: there is no such file or folder",
-                    source.path or "",
-                    "correct its path, or set optional = true",
-                )
+            path = Path(os.path.abspath(home / source.path))
+            source = replace(source, path=str(path))
+            if not path.exists() and not source.optional:
+                what = f"source {source.name!r}: there is no such file or folder"
+                how = "correct its path, or set optional = true"
+                raise InputError(what, str(path), how)
         if source.dataset is not None and (home / source.dataset).exists():
             source = replace(source, dataset=os.path.abspath(home / source.dataset))
         sources.append(source)
@@ -176,17 +171,10 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
 
 
 def check_output(mixture: Mixture, out: Path) -> None:
-    """Raise an error if the output is inside a source or an evaluation set.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raise InputError if the output is inside a source or an evaluation set."""
     inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
     for name in (*inputs, *mixture.decontaminate):
         path = Path(name).resolve()
         if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
-            raise InputError(
-                f"the output would be inside the source {name}",
-                str(out),
-                "give another one with --out",
-            )
+            what = f"the output would be inside the source {name}"
+            raise InputError(what, str(out), "give another one with --out")

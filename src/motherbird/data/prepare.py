@@ -8,6 +8,7 @@ the number of cores or on interruptions.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,8 @@ from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, resumable_directory, sha256, write_array, write_file
+from ..files import new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
-from . import mixture as mixtures
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
@@ -40,10 +40,9 @@ from .prepared import (
     PreparedDataset,
     SourceInfo,
     packed_rows,
-    pieces_name,
-    rows_name,
+    row_files,
     shard_name,
-)
+)  # fmt: skip
 from .readers import Document
 
 CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
@@ -85,20 +84,14 @@ def prepare(
     loaded = tokenizer_module.tokenizer(tokenizer)
     for role in ("cls", "sep", "mask"):
         loaded.id_of(role)
-    mixture, corpus = None, None
-    if (Path(text) / MANIFEST).is_file():
-        corpus = Corpus(text)
-    else:
-        mixture = mixtures.read(text, max_bad=max_bad)
+    mixture, text_plan = corpora.find(text, max_bad)
     plan = {
-        "text": sha256(Path(text) / MANIFEST) if mixture is None else corpora.plan(mixture),
+        "text": text_plan,
         "tokenizer": loaded.backend.to_str(),
         "libraries": [__version__, tokenizers.__version__],
     }
     with resumable_directory(out, KIND, plan) as work:
-        if mixture is not None:
-            corpus = corpora.open_or_build(mixture, work / "corpus", processes, on_progress)
-        assert corpus is not None
+        corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
         names = list(corpus.about.sources)
         for shard in range(corpus.about.shards):
             on_progress(shard / corpus.about.shards, "tokenizing")
@@ -139,20 +132,13 @@ def tokenize(
 ) -> None:
     """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it.
 
-    Args:
-        documents: the documents; ``source`` is the name of their source.
-        tokenizer: the tokenizer.
-        sources: names of all sources.
-        folder: the directory for both files.
-        shard: the number of the file.
+    The ``source`` of a document is the name of its source, one of ``sources``.
     """
     dtype = np.dtype(_dtype(tokenizer)).newbyteorder("<")
-    numbers = {name: number for number, name in enumerate(sources)}
-    rows: list[tuple[int, int, int, int]] = []
-    start = 0
+    rows: list[tuple[int, ...]] = []  # of the fields of `DOCUMENT`
 
     def write(path: Path) -> None:
-        nonlocal start
+        start = 0
         with path.open("wb") as file:
             for chunk in chunked(documents, CHUNK, lambda document: len(document.text)):
                 encoded = tokenizer.backend.encode_batch_fast(
@@ -161,16 +147,13 @@ def tokenize(
                 for document, encoding in zip(chunk, encoded, strict=True):
                     ids = np.array(encoding.ids, dtype)
                     file.write(ids.tobytes())
-                    rows.append((start, len(ids), text_hash(document.text),
-                                 numbers[document.source]))  # fmt: skip
+                    source = sources.index(document.source)
+                    digest = text_hash(document.text)
+                    rows.append((shard, start, len(ids), digest, source, 0, False))
                     start += len(ids)
 
     write_file(folder / shard_name(shard), write)
-    found = np.zeros(len(rows), DOCUMENT)
-    found["shard"] = shard
-    for number, name in enumerate(("start", "tokens", "hash", "source")):
-        found[name] = [row[number] for row in rows]
-    write_array(folder / _documents_name(shard), found)
+    write_array(folder / _documents_name(shard), np.array(rows, DOCUMENT))
 
 
 def _pack(
@@ -195,15 +178,11 @@ def _pack(
     licences = {source.name: source.licence for source in corpus.about.mixture.source}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
         own = documents[documents["source"] == number]
+        dropped = {reason: count.documents for reason, count in tally.dropped.items()}
         sources[name] = SourceInfo(
-            documents=len(own),
-            tokens=int(own["tokens"].sum()),
-            held_out=int(own["held_out"].sum()),
-            copies=float(copies[number]),
-            dropped={reason: count.documents for reason, count in tally.dropped.items()},
-            bad=tally.bad,
-            licence=licences.get(name, ""),
-        )
+            len(own), int(own["tokens"].sum()), int(own["held_out"].sum()), float(copies[number]),
+            dropped, tally.bad, licences.get(name, ""),
+        )  # fmt: skip
     return DatasetInfo(
         dtype=_dtype(tokenizer),
         shards=len(shards),
@@ -222,8 +201,8 @@ def _write_rows(
     found = {}
     for held_out in (False, True):
         starts, pieces = packed_rows(documents, length, held_out)
-        write_array(fresh / rows_name(length, held_out), starts)
-        write_array(fresh / pieces_name(length, held_out), pieces)
+        for name, array in zip(row_files(length, held_out), (starts, pieces), strict=True):
+            write_array(fresh / name, array)
         found[held_out] = len(starts) - 1, pieces
     (rows, pieces), (held_out_rows, _) = found[False], found[True]
     tokens = int(pieces["tokens"].sum()) + SPECIAL_TOKENS * len(pieces)
@@ -276,25 +255,22 @@ def summary(prepared: PreparedDataset) -> dict[str, Any]:
     ``efficiency``, ``rows`` and ``tokens`` are those of the length with the lowest efficiency.
     """
     about = prepared.about
-    lengths = {name: asdict(length) for name, length in about.lengths.items()}
     worst = min(about.lengths.values(), key=lambda length: length.efficiency)
-    dropped: dict[str, int] = {}
-    for source in about.sources.values():
-        for reason, count in source.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+    sources = about.sources.values()
+    dropped = Counter[str]()
+    for source in sources:
+        dropped.update(source.dropped)
     return {
         "efficiency": worst.efficiency,
         "rows": worst.rows,
         "tokens": worst.tokens,
         "documents": {
-            "kept": sum(source.documents for source in about.sources.values()),
-            "held_out": sum(source.held_out for source in about.sources.values()),
+            "kept": sum(source.documents for source in sources),
+            "held_out": sum(source.held_out for source in sources),
             "cut": max(length.cut for length in about.lengths.values()),
-            "dropped": dropped,
-            "bad": sum(source.bad for source in about.sources.values()),
+            "dropped": dict(dropped),
+            "bad": sum(source.bad for source in sources),
         },
-        "lengths": lengths,
-        "sources": {name: asdict(source) for name, source in about.sources.items()},
-        "dtype": about.dtype,
+        **{key: asdict(about)[key] for key in ("lengths", "sources", "dtype")},
         "fingerprint": prepared.fingerprint,
     }

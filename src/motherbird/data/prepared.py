@@ -79,9 +79,7 @@ class SourceInfo:
     documents: int  # number of documents, including held-out ones
     tokens: int  # their tokens, without repetitions and special tokens
     held_out: int  # number of held-out documents
-    # average repetitions of a document in an epoch. With 1.5, half of the documents are used once
-    # and half twice.
-    copies: float
+    copies: float  # average repetitions of a document in an epoch; with 1.5, half are used twice
     dropped: dict[str, int]  # number of dropped documents by reason
     bad: int  # number of documents that could not be read
     licence: str = ""  # the license of the text, from the mixture
@@ -104,21 +102,17 @@ class DatasetInfo:
 class Rows:
     """Packed rows of one length.
 
-    Args:
-        prepared: the dataset.
-        seq_len: tokens of a row.
-        starts: (R + 1,) index of the first piece of each row, and the number of pieces.
-        pieces: `PIECE` records, row by row.
+    ``starts`` has the index of the first piece of each row, and the number of pieces; ``pieces``
+    are `PIECE` records, row by row.
     """
 
     def __init__(
         self,
         prepared: "PreparedDataset",
-        seq_len: int,
         starts: Int[np.ndarray, " R_plus_1"],
         pieces: Shaped[np.ndarray, " pieces"],
     ) -> None:
-        self.prepared, self.seq_len, self.starts, self.pieces = prepared, seq_len, starts, pieces
+        self.prepared, self.starts, self.pieces = prepared, starts, pieces
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -130,11 +124,7 @@ class Rows:
     def gather(
         self, numbers: Sequence[int] | Int[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"], Int[np.ndarray, " rows"]]:
-        """Concatenate rows.
-
-        Returns:
-            Their ids (T,) int64, the tokens of each piece (S,), and the tokens of each row.
-        """
+        """Concatenate rows: their ids (int64), the tokens of each piece, and those of each row."""
         each = [self.pieces_of(number) for number in np.asarray(numbers).tolist()]
         pieces = np.concatenate(each)
         lengths = pieces["tokens"].astype(np.int64) + SPECIAL_TOKENS
@@ -170,9 +160,8 @@ class PreparedDataset:
         self.directory = Path(directory)
         if verify:
             check_directory(self.directory, KIND)
-        self.about = build(
-            DatasetInfo, read_json(self.directory / INFO), str(self.directory / INFO)
-        )
+        path = self.directory / INFO
+        self.about = build(DatasetInfo, read_json(path), str(path))
         self.tokenizer = tokenizer.load(self.directory)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
         self.documents = self._array(DOCUMENTS)
@@ -183,13 +172,8 @@ class PreparedDataset:
 
         Files of an earlier or interrupted download are not downloaded again.
 
-        Args:
-            url: URL of the directory.
-            cache: the cache directory; ~/.cache/motherbird/sets if not given.
-
-        Raises:
-            InputError: there is no dataset at the URL.
-            DamagedError: a downloaded file does not match the manifest.
+        The cache is ~/.cache/motherbird/sets if not given. Raise InputError if there is no dataset
+        at the URL, and DamagedError if a downloaded file does not match the manifest.
         """
         fsspec = require_extra("fsspec", "data")
         try:
@@ -242,37 +226,24 @@ class PreparedDataset:
     ) -> Rows:
         """Return the rows of a length.
 
-        If only some sources or long documents are selected, their rows are packed now.
-
-        Raises:
-            InputError: there is no such length or source, or no document is left.
+        If only some sources or long documents are selected, their rows are packed now. Raise
+        InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
-            known = ", ".join(self.about.lengths)
-            raise InputError(
-                f"it was not prepared for rows of {seq_len} tokens",
-                str(self.directory),
-                f"it has {known}; run prepare again with --seq-len",
-            )
+            how = f"it has {', '.join(self.about.lengths)}; run prepare again with --seq-len"
+            what = f"it was not prepared for rows of {seq_len} tokens"
+            raise InputError(what, str(self.directory), how)
         if sources is None and min_tokens == 0:
-            return Rows(
-                self,
-                seq_len,
-                self._array(rows_name(seq_len, held_out)),
-                self._array(pieces_name(seq_len, held_out)),
-            )
+            return Rows(self, *map(self._array, row_files(seq_len, held_out)))
         chosen = self.documents["tokens"] >= min_tokens
         if sources is not None:
+            known = list(self.about.sources)
             for name in sources:
-                if name not in self.about.sources:
-                    raise InputError(
-                        f"there is no source {name!r}",
-                        str(self.directory),
-                        f"it has {', '.join(self.about.sources)}",
-                    )
-            numbers = [list(self.about.sources).index(name) for name in sources]
-            chosen &= np.isin(self.documents["source"], numbers)
-        return Rows(self, seq_len, *packed_rows(self.documents, seq_len, held_out, chosen))
+                if name not in known:
+                    how = f"it has {', '.join(known)}"
+                    raise InputError(f"there is no source {name!r}", str(self.directory), how)
+            chosen &= np.isin(self.documents["source"], [known.index(name) for name in sources])
+        return Rows(self, *packed_rows(self.documents, seq_len, held_out, chosen))
 
     def _array(self, name: str) -> NDArray[Any]:
         path = self.directory / name
@@ -287,14 +258,10 @@ def shard_name(number: int) -> str:
     return f"tokens-{number:05}.bin"
 
 
-def rows_name(seq_len: int, held_out: bool) -> str:
-    """Return the name of the file with the first piece of each row."""
-    return f"rows-{seq_len}{'-held-out' if held_out else ''}.npy"
-
-
-def pieces_name(seq_len: int, held_out: bool) -> str:
-    """Return the name of the file with the pieces."""
-    return f"pieces-{seq_len}{'-held-out' if held_out else ''}.npy"
+def row_files(seq_len: int, held_out: bool) -> tuple[str, str]:
+    """Return the names of the files with the first piece of each row, and with the pieces."""
+    end = f"-{seq_len}{'-held-out' if held_out else ''}.npy"
+    return f"rows{end}", f"pieces{end}"
 
 
 def packed_rows(
@@ -305,17 +272,8 @@ def packed_rows(
 ) -> tuple[Int[np.ndarray, " R_plus_1"], Shaped[np.ndarray, " pieces"]]:
     """Cut documents that are longer than a row, and pack all pieces into rows.
 
-    Args:
-        documents: `DOCUMENT` records.
-        seq_len: tokens of a row.
-        held_out: whether to use the held-out documents, or the others.
-        chosen: which documents to use; all if not given.
-
-    Returns:
-        ``starts`` and ``pieces`` of `Rows`.
-
-    Raises:
-        InputError: no document is left.
+    The ``chosen`` `DOCUMENT` records are used, those that are held out or the others. Returns
+    ``starts`` and ``pieces`` of `Rows`; InputError if no document is left for training.
     """
     size = seq_len - SPECIAL_TOKENS
     wanted = documents["held_out"] == held_out

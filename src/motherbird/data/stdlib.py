@@ -13,11 +13,7 @@ _EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "id
 
 
 def read() -> Iterator[Document]:
-    """Yield the modules of the standard library; ``source`` is a relative path, json/decoder.py.
-
-    Raises:
-        InputError: this Python has no source files.
-    """
+    """Yield the modules of the standard library; ``source`` is a relative path, json/decoder.py."""
     library = Path(sysconfig.get_paths()["stdlib"])
     found = False
     for path in sorted(library.rglob("*.py")):

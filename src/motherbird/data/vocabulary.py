@@ -12,9 +12,8 @@ from ..core import tokenizer as tokenizers
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, resumable_directory
+from ..files import new_directory, resumable_directory
 from . import corpus as corpora
-from . import mixture as mixtures
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
@@ -41,8 +40,7 @@ class Report:
     megabytes: float  # megabytes of text it was trained on
     sources: dict[str, TokenCounts]  # token counts by source; the trained tokenizer is "motherbird"
     unused: float  # fraction of learned entries that do not occur in the held-out text
-    # number of documents that are the "same" or "changed" after decoding
-    round_trip: dict[str, int]
+    round_trip: dict[str, int]  # documents that are the "same" or "changed" after decoding
 
 
 def train(
@@ -59,34 +57,19 @@ def train(
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with a report.
 
-    Args:
-        text: the TOML file of a mixture, a corpus, or a folder or file of text.
-        size: size of the vocabulary, see `core.tokenizer.train`.
-        out: the output directory; an existing tokenizer is replaced.
-        compare: other tokenizers: files or directories.
-        megabytes: megabytes of randomly chosen training text, from sources by their weights.
-        held_out: fraction of documents kept for the report, by the hash of their text.
-        max_bad: see `mixture.Mixture`.
-        processes: number of cleaning processes; the number of cores if not given.
-        on_progress: see `corpus.OnProgress`.
-
-    Raises:
-        InputError: an argument cannot be used, or the text is too small.
-        DamagedError: something cannot be read.
-        FetchError: a package or dataset cannot be downloaded.
+    Other tokenizers to ``compare`` are files or directories. ``megabytes`` of training text are
+    chosen at random, from sources by their weights. ``held_out`` is the fraction of documents kept
+    for the report, by the hash of their text. Other arguments, and errors: see `prepare.prepare`.
     """
     tokenizers.check_size(size)
     others = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
               tokenizers.tokenizer(path) for path in compare}  # fmt: skip
     if not 0 <= held_out < 1 or megabytes <= 0:
         raise InputError("the held-out share has to be 0 up to 1, and megabytes more than 0")
-    out = Path(out)
-    if (Path(text) / MANIFEST).is_file():
-        return _train(Corpus(text), size, out, others, megabytes, held_out, on_progress)
-    mixture = mixtures.read(text, max_bad=max_bad)
-    with resumable_directory(out, "tokenizer", corpora.plan(mixture)) as work:
-        corpus = corpora.open_or_build(mixture, work / "corpus", processes, on_progress)
-        return _train(corpus, size, out, others, megabytes, held_out, on_progress)
+    mixture, plan = corpora.find(text, max_bad)
+    with resumable_directory(Path(out), "tokenizer", plan) as work:
+        corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
+        return _train(corpus, size, Path(out), others, megabytes, held_out, on_progress)
 
 
 def _train(
@@ -123,9 +106,8 @@ def _train(
 def _draw(text: str, held_out: float) -> tuple[bool, float]:
     """Return whether a document is held out, and a random number from 0 to 1 for sampling."""
     number = np.array([text_hash(text)], np.uint64)
-    return bool(is_held_out(number, held_out)[0]), float(
-        random_bits((SAMPLE,), number)[0]
-    ) / 2.0**64
+    random = float(random_bits((SAMPLE,), number)[0]) / 2.0**64
+    return bool(is_held_out(number, held_out)[0]), random
 
 
 def _fractions(corpus: Corpus, size: float) -> dict[str, float]:
@@ -160,20 +142,11 @@ def _report(
             if tokenizer is trained:
                 used[ids] = True
                 round_trip["same" if trained.decode(ids) == text else "changed"] += 1
-    learned = np.ones(len(used), bool)
-    learned[[i for i in range(len(used)) if _is_reserved(trained, i)]] = False
-    return Report(
-        entries=trained.vocab_size,
-        megabytes=round(megabytes, 3),
-        sources={
-            name: TokenCounts(documents[name], sizes[name], dict(tokens[name])) for name in tokens
-        },
-        unused=float((learned & ~used).sum() / learned.sum()),
-        round_trip=round_trip,
-    )
-
-
-def _is_reserved(tokenizer: Tokenizer, number: int) -> bool:
-    """Return whether an entry is a special token or an unused one."""
-    token = tokenizer.backend.id_to_token(number) or ""
-    return token in tokenizer.special.values() or token.startswith("[unused")
+    entries = [trained.backend.id_to_token(number) or "" for number in range(len(used))]
+    special = set(trained.special.values())
+    learned = np.array([not (e in special or e.startswith("[unused")) for e in entries])
+    sources = {
+        name: TokenCounts(documents[name], sizes[name], dict(tokens[name])) for name in tokens
+    }
+    unused = float((learned & ~used).sum() / learned.sum())
+    return Report(trained.vocab_size, round(megabytes, 3), sources, unused, round_trip)
