@@ -19,17 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, workers
+from .. import __version__, files, workers
 from ..errors import DamagedError, require_extra
-from ..files import (
-    MANIFEST,
-    check_directory,
-    new_directory,
-    read_json,
-    resumable_directory,
-    sha256,
-    write_array,
-)  # fmt: skip
 from ..strict import build as build_strictly
 from . import mixture as mixtures
 from . import overlap
@@ -61,9 +52,9 @@ class Corpus:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        check_directory(self.directory, KIND)
+        files.check_directory(self.directory, KIND)
         path = self.directory / INFO
-        self.about = build_strictly(CorpusInfo, read_json(path), str(path))
+        self.about = build_strictly(CorpusInfo, files.read_json(path), str(path))
 
     def documents(self, shard: int) -> Iterator[Document]:
         """Yield the documents of a text file; their ``source`` is the name of their source."""
@@ -107,10 +98,10 @@ def build(
     if any(source.dataset for source in mixture.source):
         require_extra("datasets", "data")
     parts = list(parts_of(mixture))
-    with resumable_directory(out, KIND, _plan(mixture)) as work:
+    with files.resumable_directory(out, KIND, _plan(mixture)) as work:
         tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
         _check_bad(mixture, tallies)
-        with new_directory(out, KIND, work) as fresh:
+        with files.new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
             text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
             (fresh / INFO).write_text(text + "\n", encoding="utf-8")
@@ -119,9 +110,9 @@ def build(
 
 def find(text: str | Path, max_bad: float | None) -> tuple[Mixture | None, Any]:
     """Return the mixture of a path, None if it is a corpus, and what the text depends on."""
-    manifest = Path(text) / MANIFEST
+    manifest = Path(text) / files.MANIFEST
     if manifest.is_file():
-        return None, sha256(manifest)
+        return None, files.sha256(manifest)
     mixture = mixtures.read(text, max_bad=max_bad)
     return mixture, _plan(mixture)
 
@@ -147,12 +138,12 @@ def _cores() -> int:
 
 def _plan(mixture: Mixture) -> dict[str, Any]:
     """Return what a corpus depends on: the mixture, and size and time of every local file."""
-    files = [Path(file) for part in parts_of(mixture) for file in part.files]
-    files += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
+    paths = [Path(file) for part in parts_of(mixture) for file in part.files]
+    paths += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
-            files += files_of(Path(source.dataset), ["*"])
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            paths += files_of(Path(source.dataset), ["*"])
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in paths]
     return {"mixture": asdict(mixture), "files": stats, "motherbird": __version__}
 
 
@@ -160,7 +151,7 @@ def _clean_all(
     mixture: Mixture, parts: list[Part], work: Path, processes: int, on_progress: OnProgress
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
-        write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
+        files.write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
     todo = [part for part in parts if not part.file(work, "json").exists()]
     finished = len(parts) - len(todo)
     on_progress(finished / max(1, len(parts)), "cleaning")
@@ -173,8 +164,8 @@ def _clean_all(
             if part.package or part.files:
                 name = f"{name}: {part.package or Path(part.files[-1]).name}"
             on_progress(finished / len(parts), f"cleaning {name}")
-    files = [part.file(work, "json") for part in parts]
-    return [build_strictly(Tally, read_json(file), str(file)) for file in files]
+    done = [part.file(work, "json") for part in parts]
+    return [build_strictly(Tally, files.read_json(path), str(path)) for path in done]
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:

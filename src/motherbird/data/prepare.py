@@ -25,24 +25,12 @@ from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from ..files import new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
+from . import prepared as dataset
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 from .parts import chunked
-from .prepared import (
-    DOCUMENT,
-    DOCUMENTS,
-    INFO,
-    KIND,
-    SPECIAL_TOKENS,
-    DatasetInfo,
-    LengthInfo,
-    PreparedDataset,
-    SourceInfo,
-    packed_rows,
-    row_files,
-    shard_name,
-)  # fmt: skip
+from .prepared import SPECIAL_TOKENS, DatasetInfo, LengthInfo, PreparedDataset, SourceInfo
 from .readers import Document
 
 CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
@@ -90,18 +78,18 @@ def prepare(
         "tokenizer": loaded.backend.to_str(),
         "libraries": [__version__, tokenizers.__version__],
     }
-    with resumable_directory(out, KIND, plan) as work:
+    with resumable_directory(out, dataset.KIND, plan) as work:
         corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
         names = list(corpus.about.sources)
         for shard in range(corpus.about.shards):
             on_progress(shard / corpus.about.shards, "tokenizing")
             if not (work / _documents_name(shard)).exists():
                 tokenize(corpus.documents(shard), loaded, names, work, shard)
-        with new_directory(out, KIND, work) as fresh:
+        with new_directory(out, dataset.KIND, work) as fresh:
             on_progress(1.0, "packing")
             loaded.write_files(fresh, max(seq_lens))
             info = _pack(corpus, loaded, work, fresh, seq_lens, held_out, seed)
-            (fresh / INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
+            (fresh / dataset.INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
     return PreparedDataset(out, verify=False)
 
 
@@ -152,8 +140,8 @@ def tokenize(
                     rows.append((shard, start, len(ids), digest, source, 0, False))
                     start += len(ids)
 
-    write_file(folder / shard_name(shard), write)
-    write_array(folder / _documents_name(shard), np.array(rows, DOCUMENT))
+    write_file(folder / dataset.shard_name(shard), write)
+    write_array(folder / _documents_name(shard), np.array(rows, dataset.DOCUMENT))
 
 
 def _pack(
@@ -167,13 +155,13 @@ def _pack(
 ) -> DatasetInfo:
     shards = range(corpus.about.shards)
     for shard in shards:
-        _link(work / shard_name(shard), fresh / shard_name(shard))
+        _link(work / dataset.shard_name(shard), fresh / dataset.shard_name(shard))
     documents = np.concatenate([np.load(work / _documents_name(shard)) for shard in shards])
     documents = documents[documents["tokens"] > 0]
     documents["held_out"] = is_held_out(documents["hash"], held_out)
     copies = _copies(corpus, documents)
     documents["copies"] = _whole_copies(copies[documents["source"]], documents, seed)
-    write_array(fresh / DOCUMENTS, documents)
+    write_array(fresh / dataset.DOCUMENTS, documents)
     sources = {}
     licences = {source.name: source.licence for source in corpus.about.mixture.source}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
@@ -200,8 +188,8 @@ def _write_rows(
 ) -> LengthInfo:
     found = {}
     for held_out in (False, True):
-        starts, pieces = packed_rows(documents, length, held_out)
-        for name, array in zip(row_files(length, held_out), (starts, pieces), strict=True):
+        starts, pieces = dataset.packed_rows(documents, length, held_out)
+        for name, array in zip(dataset.row_files(length, held_out), (starts, pieces), strict=True):
             write_array(fresh / name, array)
         found[held_out] = len(starts) - 1, pieces
     (rows, pieces), (held_out_rows, _) = found[False], found[True]

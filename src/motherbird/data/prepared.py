@@ -28,18 +28,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt
 from numpy.typing import NDArray
 
+from .. import files
 from ..core import tokenizer
 from ..errors import DamagedError, InputError, require_extra
-from ..files import (
-    MANIFEST,
-    check_directory,
-    read_json,
-    read_manifest,
-    resumable_directory,
-    sha256,
-    write_file,
-    write_text,
-)
 from ..strict import build
 from .packing import best_fit
 
@@ -99,20 +90,13 @@ class DatasetInfo:
     made_with: dict[str, str]  # versions
 
 
+@dataclass(frozen=True, eq=False)
 class Rows:
-    """Packed rows of one length.
+    """Packed rows of one length."""
 
-    ``starts`` has the index of the first piece of each row, and the number of pieces; ``pieces``
-    are `PIECE` records, row by row.
-    """
-
-    def __init__(
-        self,
-        prepared: "PreparedDataset",
-        starts: Int[np.ndarray, " R_plus_1"],
-        pieces: Shaped[np.ndarray, " pieces"],
-    ) -> None:
-        self.prepared, self.starts, self.pieces = prepared, starts, pieces
+    prepared: "PreparedDataset"
+    starts: Int[np.ndarray, " R_plus_1"]  # first piece of each row, and the number of pieces
+    pieces: Shaped[np.ndarray, " pieces"]  # `PIECE` records, row by row
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -145,23 +129,17 @@ class Rows:
 
 
 class PreparedDataset:
-    """A prepared dataset on disk, verified when it is opened.
+    """A prepared dataset on disk.
 
-    Args:
-        directory: the directory.
-        verify: whether to check the SHA-256 of every file.
-
-    Raises:
-        InputError: the directory is not a prepared dataset.
-        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
+    When it is opened, it is verified by `check_directory`, unless ``verify`` is false.
     """
 
     def __init__(self, directory: str | Path, *, verify: bool = True) -> None:
         self.directory = Path(directory)
         if verify:
-            check_directory(self.directory, KIND)
+            files.check_directory(self.directory, KIND)
         path = self.directory / INFO
-        self.about = build(DatasetInfo, read_json(path), str(path))
+        self.about = build(DatasetInfo, files.read_json(path), str(path))
         self.tokenizer = tokenizer.load(self.directory)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
         self.documents = self._array(DOCUMENTS)
@@ -170,15 +148,14 @@ class PreparedDataset:
     def fetch(cls, url: str, cache: str | Path | None = None) -> "PreparedDataset":
         """Download a dataset from an fsspec URL ("s3://...", "file://...") to a cache and open it.
 
-        Files of an earlier or interrupted download are not downloaded again.
-
-        The cache is ~/.cache/motherbird/sets if not given. Raise InputError if there is no dataset
-        at the URL, and DamagedError if a downloaded file does not match the manifest.
+        Files of an earlier or interrupted download are not downloaded again. The cache is
+        ~/.cache/motherbird/sets if not given. Raise InputError if there is no dataset at the URL,
+        and DamagedError if a downloaded file does not match the manifest.
         """
         fsspec = require_extra("fsspec", "data")
         try:
             system, root = fsspec.url_to_fs(url)
-            manifest = system.cat_file(f"{root}/{MANIFEST}")
+            manifest = system.cat_file(f"{root}/{files.MANIFEST}")
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"there is no prepared dataset ({error})", url) from error
         home = Path(cache) if cache is not None else Path.home() / ".cache" / "motherbird" / "sets"
@@ -186,17 +163,19 @@ class PreparedDataset:
         folder = home / fingerprint
         if folder.exists():
             return cls(folder)
-        with resumable_directory(folder, KIND, {"set": fingerprint}, wait=True) as work:
+        with files.resumable_directory(folder, KIND, {"set": fingerprint}, wait=True) as work:
             if not folder.exists():  # else another process was faster
                 incoming = work / "set"
-                write_text(incoming / MANIFEST, manifest)
+                files.write_text(incoming / files.MANIFEST, manifest)
                 for path in incoming.glob(".*.tmp"):  # from an interrupted download
                     path.unlink()
-                for name in read_manifest(incoming)["sha256"]:
+                for name in files.read_manifest(incoming)["sha256"]:
                     if not (incoming / name).exists():
-                        write_file(incoming / name, partial(system.get_file, f"{root}/{name}"))
+                        files.write_file(
+                            incoming / name, partial(system.get_file, f"{root}/{name}")
+                        )
                 try:
-                    check_directory(incoming, KIND)
+                    files.check_directory(incoming, KIND)
                 except DamagedError:
                     shutil.rmtree(incoming)  # so that it is downloaded again
                     raise
@@ -206,7 +185,7 @@ class PreparedDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the manifest, which identifies the whole content."""
-        return sha256(self.directory / MANIFEST)
+        return files.sha256(self.directory / files.MANIFEST)
 
     @cached_property
     def shards(self) -> list[UInt[np.ndarray, " tokens"]]:

@@ -62,44 +62,32 @@ def train(
     for the report, by the hash of their text. Other arguments, and errors: see `prepare.prepare`.
     """
     tokenizers.check_size(size)
-    others = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
+    compared = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
               tokenizers.tokenizer(path) for path in compare}  # fmt: skip
     if not 0 <= held_out < 1 or megabytes <= 0:
         raise InputError("the held-out share has to be 0 up to 1, and megabytes more than 0")
     mixture, plan = corpora.find(text, max_bad)
     with resumable_directory(Path(out), "tokenizer", plan) as work:
         corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
-        return _train(corpus, size, Path(out), others, megabytes, held_out, on_progress)
+        fractions = _fractions(corpus, megabytes * 1e6)
+        learned = 0
 
+        def texts() -> Iterator[str]:
+            nonlocal learned
+            for shard in range(corpus.about.shards):
+                on_progress(shard / corpus.about.shards, "training")
+                for document in corpus.documents(shard):
+                    is_test, random = _draw(document.text, held_out)
+                    if not is_test and random < fractions[document.source]:
+                        learned += len(document.text.encode())
+                        yield document.text
 
-def _train(
-    corpus: Corpus,
-    size: int,
-    out: Path,
-    others: dict[str, Tokenizer],
-    megabytes: float,
-    held_out: float,
-    on_progress: OnProgress,
-) -> Report:
-    fractions = _fractions(corpus, megabytes * 1e6)
-    learned = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal learned
-        for shard in range(corpus.about.shards):
-            on_progress(shard / corpus.about.shards, "training")
-            for document in corpus.documents(shard):
-                is_test, random = _draw(document.text, held_out)
-                if not is_test and random < fractions[document.source]:
-                    learned += len(document.text.encode())
-                    yield document.text
-
-    trained = tokenizers.train(texts(), size)
-    on_progress(1.0, "comparing")
-    report = _report(corpus, {"motherbird": trained, **others}, held_out, learned / 1e6)
-    with new_directory(out, "tokenizer") as fresh:
-        trained.write_files(fresh, 8192)
-        (fresh / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+        trained = tokenizers.train(texts(), size)
+        on_progress(1.0, "comparing")
+        report = _report(corpus, {"motherbird": trained, **compared}, held_out, learned / 1e6)
+        with new_directory(Path(out), "tokenizer") as fresh:
+            trained.write_files(fresh, 8192)
+            (fresh / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
     return report
 
 
