@@ -66,7 +66,7 @@ def measure(
     Workloads of shorter documents come first, so that memory that long documents leave allocated
     does not change the measurements of the others.
     """
-    waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths()))
+    waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths))
     while waiting:
         fraction = waiting[0].weight / sum(w.weight for w in waiting)
         now = plan.clock()
@@ -124,7 +124,7 @@ class WorkloadRun:
         for size in self._sizes(pair.system):
             chosen = self._choose(pair.system, size, rate * SEARCH_SECONDS)
             left = (end if pair.tried else self.until) - self.plan.clock()
-            if slower == 2 or self._tokens(chosen) / rate > left:
+            if slower == 2 or sum(self.workload.lengths_of(chosen)) / rate > left:
                 break
             found = self._measure(pair, chosen, reset_peak=not pair.tried)
             pair.tried[size] = found
@@ -158,7 +158,7 @@ class WorkloadRun:
         pair.batch, trial = pair.best()
         pair.reason = None
         pair.batches = trial.batches
-        if trial.total >= WARM or seconds * self.plan.repeats < pair.last_s:
+        if sum(trial.seconds) >= WARM or seconds * self.plan.repeats < pair.last_s:
             pair.repeats = [trial]
             return
         wanted = pair.speed(trial) * min(RUN_SECONDS, max(SHORTEST_RUN, seconds))
@@ -188,10 +188,6 @@ class WorkloadRun:
         pair.last_s = self.plan.clock() - start
         pair.peak_mb = max(pair.peak_mb or 0.0, result.peak_mb)
         return Measurement(chosen, result.seconds)
-
-    def _tokens(self, chosen: list[list[int]]) -> int:
-        lengths = self.workload.lengths()
-        return sum(lengths[number] for batch in chosen for number in batch)
 
 
 def _line(pair: Pair) -> str:

@@ -8,7 +8,7 @@ given less work of the same type.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -43,30 +43,30 @@ class Workload:
         """Whether all documents have the same length."""
         return self.shortest == self.longest
 
+    @cached_property
     def lengths(self) -> list[int]:
-        """Return the tokens of each document, shortest first."""
-        return _lengths(self)
+        """The tokens of each document, shortest first."""
+        rng = np.random.default_rng([SEED, *self.name.encode()])
+        if self.deviation:
+            drawn = rng.normal(self.mean, self.deviation, POOL)
+        else:
+            drawn = rng.uniform(self.shortest - 0.5, self.longest + 0.5, POOL)
+        return sorted(drawn.round().clip(self.shortest, self.longest).astype(int).tolist())
+
+    def lengths_of(self, chosen: list[list[int]]) -> list[int]:
+        """Return the tokens of each document of the batches that `choose` returned."""
+        return [self.lengths[number] for batch in chosen for number in batch]
 
     def document(self, number: int, vocab_size: int) -> list[int]:
         """Return the ids of a document, the same in every run."""
         rng = np.random.default_rng([SEED, *self.name.encode(), number])
-        return ids(rng, self.lengths()[number], vocab_size)
+        return ids(rng, self.lengths[number], vocab_size)
 
 
 def ids(rng: np.random.Generator, length: int, vocab_size: int) -> list[int]:
     """Return uniform token ids; those of a small vocabulary are from its upper half."""
     last = min(LAST_ID, vocab_size)
     return rng.integers(min(FIRST_ID, last // 2), last, length).tolist()
-
-
-@cache
-def _lengths(workload: Workload) -> list[int]:
-    rng = np.random.default_rng([SEED, *workload.name.encode()])
-    if workload.deviation:
-        drawn = rng.normal(workload.mean, workload.deviation, POOL)
-    else:
-        drawn = rng.uniform(workload.shortest - 0.5, workload.longest + 0.5, POOL)
-    return sorted(drawn.round().clip(workload.shortest, workload.longest).astype(int).tolist())
 
 
 # The weights are in proportion to what the systems take; see runner.py.
@@ -93,7 +93,7 @@ def choose(
     tokens run at a time, their number is a multiple of it, or smaller: in a large job, an
     incomplete last round does not matter.
     """
-    lengths = workload.lengths()
+    lengths = workload.lengths
     mean = sum(lengths) / len(lengths)
     if order == "given":
         batches = round(tokens / mean / size)

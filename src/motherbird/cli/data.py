@@ -2,15 +2,12 @@
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import options
 from .output import has_colour, human, print_json, progress_of_fraction
-
-if TYPE_CHECKING:
-    from ..data.prepared import PreparedDataset
 
 
 @click.group(name="data")
@@ -101,13 +98,6 @@ def show(directory: str, seq_len: int | None, count: int, rate: float, png: str 
     if json_:
         print_json({**summary(prepared), "examples": shown})
         return
-    _echo(prepared)
-    _echo_rows(shown, length)
-    if png is not None:
-        click.echo(f"\n{png}")
-
-
-def _echo(prepared: "PreparedDataset") -> None:
     about = prepared.about
     click.echo(f"{prepared.directory}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
     for name, source in about.sources.items():
@@ -120,6 +110,9 @@ def _echo(prepared: "PreparedDataset") -> None:
             f"  rows of {name:>5}: {rows.rows:,} ({rows.held_out_rows:,} held out), "
             f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents cut"
         )
+    _echo_rows(shown, length)
+    if png is not None:
+        click.echo(f"\n{png}")
 
 
 def _echo_rows(rows: list[dict[str, Any]], length: int) -> None:

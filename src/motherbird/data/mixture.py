@@ -50,10 +50,8 @@ class Source:
             b"a".decode(self.encoding)
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
-        if (
-            sum(origin not in (None, ()) for origin in (self.path, self.packages, self.dataset))
-            != 1
-        ):
+        origins = (self.path, self.packages or None, self.dataset)
+        if sum(origin is not None for origin in origins) != 1:
             raise InputError("needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
             raise InputError(f"name = {self.name!r} has to be non-empty and without /")

@@ -67,7 +67,12 @@ def prepare(
         DamagedError: something cannot be read, or no document is left.
         FetchError: a package or dataset cannot be downloaded.
     """
-    _check(seq_lens, seed, held_out)
+    if not seq_lens or min(seq_lens) <= SPECIAL_TOKENS:
+        raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
+    if not 0 <= seed < 1 << 64:
+        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
+    if not 0 <= held_out < 1:
+        raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
     out = Path(out)
     loaded = tokenizer_module.tokenizer(tokenizer)
     for role in ("cls", "sep", "mask"):
@@ -91,15 +96,6 @@ def prepare(
             info = _pack(corpus, loaded, work, fresh, seq_lens, held_out, seed)
             (fresh / dataset.INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
     return PreparedDataset(out, verify=False)
-
-
-def _check(seq_lens: Sequence[int], seed: int, held_out: float) -> None:
-    if not seq_lens or min(seq_lens) <= SPECIAL_TOKENS:
-        raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
-    if not 0 <= seed < 1 << 64:
-        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
-    if not 0 <= held_out < 1:
-        raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
 
 
 def _dtype(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
@@ -155,7 +151,11 @@ def _pack(
 ) -> DatasetInfo:
     shards = range(corpus.about.shards)
     for shard in shards:
-        _link(work / dataset.shard_name(shard), fresh / dataset.shard_name(shard))
+        source, target = (folder / dataset.shard_name(shard) for folder in (work, fresh))
+        try:
+            os.link(source, target)
+        except OSError:  # the file system does not support hard links
+            shutil.copyfile(source, target)
     documents = np.concatenate([np.load(work / _documents_name(shard)) for shard in shards])
     documents = documents[documents["tokens"] > 0]
     documents["held_out"] = is_held_out(documents["hash"], held_out)
@@ -229,19 +229,8 @@ def _whole_copies(
     return np.where(documents["held_out"], 0, copies + random).astype("<u4")
 
 
-def _link(source: Path, target: Path) -> None:
-    """Create a hard link, or a copy if the file system does not support links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def summary(prepared: PreparedDataset) -> dict[str, Any]:
-    """Return the content of a prepared dataset as JSON.
-
-    ``efficiency``, ``rows`` and ``tokens`` are those of the length with the lowest efficiency.
-    """
+    """Return the content as JSON; first that of the row length with the lowest efficiency."""
     about = prepared.about
     worst = min(about.lengths.values(), key=lambda length: length.efficiency)
     sources = about.sources.values()
