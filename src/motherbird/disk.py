@@ -1,4 +1,4 @@
-"""The primitives of writing, with a hook that lets tests make each of them fail.
+"""The primitives of writing, with a hook that lets tests make each of them fail, and a lock.
 
 Code that has to survive faults writes only with these. `watch` is None except in tests: it is
 called before and after every primitive, and may raise an OSError or end the process.
@@ -7,13 +7,15 @@ called before and after every primitive, and may raise an OSError or end the pro
 import errno
 import hashlib
 import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .errors import NoRoomError
+from .errors import InputError, NoRoomError
 
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
@@ -159,3 +161,70 @@ def check_room(directory: Path, size: int) -> None:
             str(directory),
             "free space; earlier files are unchanged",
         )
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
+    """Hold a lock file, which the kernel releases when the process ends; it is not removed.
+
+    If another process has the lock, wait for it, or raise InputError, which names the process.
+    Yields a function that raises InputError if the file was removed or replaced in the meantime.
+    filelock does not name the holder, and does not notice that the file was removed.
+    """
+
+    def is_held() -> bool:
+        try:
+            return os.name != "posix" or os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except FileNotFoundError:
+            return False
+
+    def check() -> None:
+        if not is_held():
+            what = "the lock was removed or replaced while it was held"
+            how = "let one process at a time work there, and start again"
+            raise InputError(what, str(path), how)
+
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except FileNotFoundError:  # the previous holder removed the directory
+            continue
+        except FileExistsError:
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            continue
+        with file:
+            if os.name == "posix":
+                _acquire(file, path, wait)
+            if not is_held():  # the previous holder removed it
+                continue
+            file.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"pid {os.getpid()} on {platform.node()} since {since}")
+            file.flush()
+            try:
+                yield check
+            finally:
+                file.truncate(0)
+            return
+
+
+def _acquire(file: IO[str], path: Path, wait: bool) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        what = f"another process ({_holder(path)}) is working on it"
+        raise InputError(what, str(path.parent), "wait for it, or stop it") from error
+
+
+def _holder(path: Path) -> str:
+    """Return who holds a lock; the holder writes that shortly after it gets the lock."""
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            if text := path.read_text().strip():
+                return text
+        time.sleep(0.01)
+    return "unknown"

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import disk
+from .disk import locked as locked
 from .errors import DamagedError, InputError, OutputExistsError
-from .lock import locked as locked
 
 MANIFEST = "motherbird.json"
 
@@ -155,11 +155,8 @@ def check_files(directory: Path, names: list[str]) -> None:
         for file in (directory / name for name in names):
             wanted = digests.get(file.relative_to(home).as_posix())
             if wanted is not None and sha256(file) != wanted:
-                raise DamagedError(
-                    "the file was changed after it was written (its SHA-256 differs)",
-                    str(file),
-                    "copy it from its source again",
-                )
+                what = "the file was changed after it was written (its SHA-256 differs)"
+                raise DamagedError(what, str(file), "copy it from its source again")
 
 
 def check_directory(directory: Path, kind: str) -> None:

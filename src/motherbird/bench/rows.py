@@ -68,22 +68,15 @@ class Pair:
             fraction = speed * flops(config, lengths) / sum(lengths) / (roofline * 1e12)
         reasons = [reason for reason in (self.reason, self.check.reason) if reason]
         return {
-            "system": self.system.name,
-            "workload": self.workload.name,
-            "dtype": self.system.dtype,
+            "system": self.system.name, "workload": self.workload.name, "dtype": self.system.dtype,
             "batch": self.batch,
             "batch_of": "tokens" if self.system.order == "tokens" else "documents",
-            "documents": len(lengths),
-            "tokens_per_s": speed,
-            "ms": median(ms),
-            "spread": spread(ms or speeds),
-            "repeats": len(self.repeats),
+            "documents": len(lengths), "tokens_per_s": speed, "ms": median(ms),
+            "spread": spread(ms or speeds), "repeats": len(self.repeats),
             "tried": {str(n): found and self.speed(found) for n, found in self.tried.items()},
-            "peak_mb": self.peak_mb,
-            "loaded_mb": self.check.loaded_mb,
-            "roofline_fraction": fraction,
-            "correct": self.check.correct,
+            "peak_mb": self.peak_mb, "loaded_mb": self.check.loaded_mb,
+            "roofline_fraction": fraction, "correct": self.check.correct,
             "cosine": self.check.cosine,
             "compared_with": "oracle" if self.system.same_weights else "itself",
             "reason": "; ".join(dict.fromkeys(reasons)) or None,
-        }
+        }  # fmt: skip

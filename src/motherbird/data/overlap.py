@@ -41,9 +41,8 @@ def runs(
     The hash of a sequence is a polynomial in its bytes (Karp and Rabin 1987), computed for all
     sequences at once as differences of prefix sums.
 
-    Returns:
-        64-bit hashes, in order; start and end of each sequence in the bytes that are returned last,
-        the words of the text separated by spaces.
+    Returns 64-bit hashes, in order; start and end of each sequence in the bytes that are returned
+    last, the words of the text separated by spaces.
     """
     data = np.frombuffer(text.lower().encode(), np.uint8)
     inside = _WORD[data]

@@ -73,11 +73,6 @@ class Tally:
             example["because"] = because
         self.dropped.setdefault(reason, Count()).add(len(document.text.encode()), example)
 
-    def add_bad(self, error: DamagedError) -> None:
-        """Count a document that could not be read."""
-        self.bad += 1
-        self.bad_examples = (*self.bad_examples, str(error))[:20]
-
     def merge(self, other: "Tally") -> None:
         """Add another tally."""
         self.read.merge(other.read)
@@ -199,7 +194,7 @@ class Cleaner:
             if isinstance(document, DamagedError):
                 if limit == 0 or (limit is None and not isinstance(document, NotTextError)):
                     raise document
-                tally.add_bad(document)
+                tally.merge(Tally(bad=1, bad_examples=(str(document),)))
                 continue
             if not document.text.strip():
                 continue

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,6 @@ from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 from .parts import chunked
 from .prepared import SPECIAL_TOKENS, DatasetInfo, LengthInfo, PreparedDataset, SourceInfo
-from .readers import Document
 
 CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
 COPIES = 1  # first number of a random key
@@ -85,11 +84,10 @@ def prepare(
     }
     with resumable_directory(out, dataset.KIND, plan) as work:
         corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
-        names = list(corpus.about.sources)
         for shard in range(corpus.about.shards):
             on_progress(shard / corpus.about.shards, "tokenizing")
             if not (work / _documents_name(shard)).exists():
-                tokenize(corpus.documents(shard), loaded, names, work, shard)
+                _tokenize(corpus, loaded, work, shard)
         with new_directory(out, dataset.KIND, work) as fresh:
             on_progress(1.0, "packing")
             loaded.write_files(fresh, max(seq_lens))
@@ -107,23 +105,16 @@ def _documents_name(shard: int) -> str:
     return f"documents-{shard:05}.npy"
 
 
-def tokenize(
-    documents: Iterator[Document],
-    tokenizer: Tokenizer,
-    sources: Sequence[str],
-    folder: Path,
-    shard: int,
-) -> None:
-    """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it.
-
-    The ``source`` of a document is the name of its source, one of ``sources``.
-    """
+def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path, shard: int) -> None:
+    """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it."""
+    sources = list(corpus.about.sources)
     dtype = np.dtype(_dtype(tokenizer)).newbyteorder("<")
     rows: list[tuple[int, ...]] = []  # of the fields of `DOCUMENT`
 
     def write(path: Path) -> None:
         start = 0
         with path.open("wb") as file:
+            documents = corpus.documents(shard)
             for chunk in chunked(documents, CHUNK, lambda document: len(document.text)):
                 encoded = tokenizer.backend.encode_batch_fast(
                     [document.text for document in chunk], add_special_tokens=False

@@ -54,11 +54,8 @@ def files_of(
 ) -> list[Path]:
     """Return the regular files below a folder that are not hidden, sorted by name.
 
-    Args:
-        folder: the folder.
-        patterns: patterns of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin
-            with ``!`` exclude files. Without others, all files with a known suffix match.
-        suffixes: suffixes that file names must have.
+    Patterns are of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin with
+    ``!`` exclude files. Without others, and without suffixes, all files with a known suffix match.
     """
     included = [p for p in patterns if not p.startswith("!")]
     excluded = [p[1:] for p in patterns if p.startswith("!")]
