@@ -196,19 +196,16 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def resumable_directory(
-    directory: Path, kind: str, plan: dict[str, Any], *, wait: bool = False
+    directory: Path, kind: str, plan: Any, *, wait: bool = False
 ) -> Iterator[Path]:
     """Provide a hidden work directory beside ``directory`` for long work that can be resumed.
 
     The files of an earlier, interrupted attempt are kept if its plan was the same, and removed
     otherwise. The work directory is removed at the end of the block, unless an error occurs.
 
-    Args:
-        directory: the output, to be created with `new_directory` inside the block; it has to pass
-            `check_replaceable`.
-        kind: its kind.
-        plan: everything that the work depends on, as JSON.
-        wait: wait for another process that works on it, instead of raising InputError.
+    ``directory`` is created with `new_directory` inside the block, and has to pass
+    `check_replaceable`. The plan is everything that the work depends on, as JSON. If another
+    process works on it, raise InputError, or ``wait`` for it.
     """
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
@@ -249,13 +246,9 @@ def new_directory(
     An existing directory that `check_replaceable` allows is replaced. If an error occurs inside the
     block, it is unchanged.
 
-    Args:
-        directory: the output; it has to pass `check_replaceable`.
-        kind: its kind, for the manifest.
-        work: parent of the temporary directory, for example a `resumable_directory`; that of
-            ``directory`` if not given.
-        digests: SHA-256 by name, filled inside the block for files written with `disk.write`. A
-            directory with digests never replaces another one.
+    The parent of the temporary directory is ``work``, for example a `resumable_directory`, or that
+    of ``directory``. ``digests`` are filled inside the block with the SHA-256 by name of files
+    written with `disk.write`; a directory with digests never replaces another one.
     """
     from . import __version__
 

@@ -50,23 +50,16 @@ class Worker:
     """A process that calls ``start(*arguments)`` and answers requests with the returned handler.
 
     Requests are answered in order. MotherbirdErrors and built-in exceptions of the handler are
-    raised as they are; others, whose classes the parent may not have, as WorkerError.
-
-    Args:
-        start: a function or class at the top level of a module that can be imported; returns the
-            handler.
-        arguments: for ``start``.
-        log: a file to which the process's standard output and error are appended; the parent's
-            standard error if not given.
-        environment: variables to set before the process imports anything.
+    raised as they are; others, whose classes the parent may not have, as WorkerError. The output
+    of the process goes to the parent's standard error if there is no log.
     """
 
     def __init__(
         self,
-        start: Callable[..., Handler],
+        start: Callable[..., Handler],  # at the top level of a module that can be imported
         arguments: tuple[Any, ...] = (),
-        log: Path | None = None,
-        environment: dict[str, str] | None = None,
+        log: Path | None = None,  # the process's standard output and error are appended to it
+        environment: dict[str, str] | None = None,  # set before the process imports anything
     ) -> None:
         self._log = log
         self._process = subprocess.Popen(

@@ -75,13 +75,10 @@ def build(
     mixture: Mixture,
     out: str | Path,
     *,
-    processes: int | None = None,
-    on_progress: OnProgress = lambda fraction, what: None,
+    processes: int | None = None,  # the number of available cores if not given
+    on_progress: OnProgress = lambda fraction, what: None,  # called after every part
 ) -> Corpus:
     """Build the corpus of a mixture, or resume an interrupted build; an existing one is replaced.
-
-    ``processes`` is the number of available cores if not given; ``on_progress`` is called after
-    every part.
 
     Raises:
         InputError: a source is missing or has no files.

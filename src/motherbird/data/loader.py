@@ -158,19 +158,7 @@ def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
 
 
 class Loader:
-    """An endless iterable of batches, from the position of a cursor.
-
-    Args:
-        prepared: the dataset, verified.
-        choice: selects its rows.
-        cursor: the position to start from.
-        masking: how tokens are masked.
-        step_rows: returns the rows of a step, of all ranks, given the rows used before it.
-        rank: rank of this process.
-        world_size: number of ranks.
-        workers: number of worker processes; with 0, batches are built in this process.
-        limit: seconds after which a worker that does not answer is replaced.
-        skips: ranges (first, last + 1) of the order that are skipped.
+    """An endless iterable of batches.
 
     Raises:
         InputError: the cursor is of another dataset, there are no rows, or the rows of a step are
@@ -180,17 +168,17 @@ class Loader:
 
     def __init__(
         self,
-        prepared: PreparedDataset,
-        choice: RowFilter,
-        cursor: Cursor,
-        masking: Masking,
-        step_rows: Callable[[int], int],
+        prepared: PreparedDataset,  # verified
+        choice: RowFilter,  # selects its rows
+        cursor: Cursor,  # the position to start from
+        masking: Masking,  # how tokens are masked
+        step_rows: Callable[[int], int],  # the rows of a step, of all ranks, by the rows before it
         *,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        limit: float = LIMIT,
-        skips: Sequence[tuple[int, int]] = (),
+        rank: int = 0,  # of this process
+        world_size: int = 1,  # number of ranks
+        workers: int = 0,  # number of worker processes; with 0, batches are built in this process
+        limit: float = LIMIT,  # seconds after which a worker that does not answer is replaced
+        skips: Sequence[tuple[int, int]] = (),  # ranges (first, last + 1) that are skipped
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
             raise InputError(

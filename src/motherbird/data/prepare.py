@@ -37,29 +37,18 @@ COPIES = 1  # first number of a random key
 
 
 def prepare(
-    text: str | Path,
-    tokenizer: str | Path,
-    out: str | Path,
-    seq_lens: Sequence[int],
+    text: str | Path,  # the TOML file of a mixture, a corpus, or a folder or file of text
+    tokenizer: str | Path,  # a tokenizer.json, or a directory with one
+    out: str | Path,  # the output directory; an existing prepared dataset is replaced
+    seq_lens: Sequence[int],  # row lengths in tokens
     *,
-    held_out: float = 0.0,
-    seed: int = 0,
-    max_bad: float | None = None,
-    processes: int | None = None,
+    held_out: float = 0.0,  # fraction of documents held out, by the hash of their text
+    seed: int = 0,  # seed of fractional repetitions
+    max_bad: float | None = None,  # see `mixture.Mixture`; overrides the value of the mixture
+    processes: int | None = None,  # cleaning processes; the number of cores if not given
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> PreparedDataset:
     """Prepare a dataset, or resume an interrupted preparation.
-
-    Args:
-        text: the TOML file of a mixture, a corpus, or a folder or file of text.
-        tokenizer: a tokenizer.json, or a directory with one.
-        out: the output directory; an existing prepared dataset is replaced.
-        seq_lens: row lengths in tokens.
-        held_out: fraction of documents held out for evaluation, by the hash of their text.
-        seed: seed of fractional repetitions.
-        max_bad: see `mixture.Mixture`; overrides the value of the mixture.
-        processes: number of cleaning processes; the number of cores if not given.
-        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used.

@@ -48,19 +48,14 @@ def train(
     size: int,
     out: str | Path,
     *,
-    compare: Sequence[str | Path] = (),
-    megabytes: float = 300,
-    held_out: float = 0.02,
+    compare: Sequence[str | Path] = (),  # other tokenizers: files or directories
+    megabytes: float = 300,  # of training text, chosen at random from sources by their weights
+    held_out: float = 0.02,  # fraction of documents for the report, by the hash of their text
     max_bad: float | None = None,
     processes: int | None = None,
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> Report:
-    """Train a tokenizer on a mixture, and write it with a report.
-
-    Other tokenizers to ``compare`` are files or directories. ``megabytes`` of training text are
-    chosen at random, from sources by their weights. ``held_out`` is the fraction of documents kept
-    for the report, by the hash of their text. Other arguments, and errors: see `prepare.prepare`.
-    """
+    """Train a tokenizer on a mixture, and write it with a report; see also `prepare.prepare`."""
     tokenizers.check_size(size)
     compared = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
               tokenizers.tokenizer(path) for path in compare}  # fmt: skip
