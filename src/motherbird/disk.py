@@ -156,11 +156,8 @@ def check_room(directory: Path, size: int) -> None:
     with _point("room", directory, size):
         free = shutil.disk_usage(directory).free
     if free < 1.1 * size:
-        raise NoRoomError(
-            f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free",
-            str(directory),
-            "free space; earlier files are unchanged",
-        )
+        what = f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free"
+        raise NoRoomError(what, str(directory), "free space; earlier files are unchanged")
 
 
 @contextmanager

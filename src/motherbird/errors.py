@@ -81,6 +81,5 @@ def require_extra(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f"the package {module!r} is not installed", how=f"pip install 'motherbird[{extra}]'"
-        ) from error
+        what, how = f"the package {module!r} is not installed", f"pip install 'motherbird[{extra}]'"
+        raise MissingExtraError(what, how=how) from error

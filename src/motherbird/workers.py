@@ -229,11 +229,10 @@ class PoolWorker:
         log.warning("a data worker is replaced: %s", death)
         self.process.stop()
         if len(self._failures) == TRIES:
-            raise WorkerError(
-                f"a data worker failed {TRIES} times: {'; '.join(self._failures)}",
-                str(self.pending[0][0])[:200] if self.pending else "",
-                "check memory and disk; run with 0 workers to see the error itself",
-            ) from death
+            what = f"a data worker failed {TRIES} times: {'; '.join(self._failures)}"
+            where = str(self.pending[0][0])[:200] if self.pending else ""
+            how = "check memory and disk; run with 0 workers to see the error itself"
+            raise WorkerError(what, where, how) from death
         self._launch()
         return True
 

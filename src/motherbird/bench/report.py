@@ -52,8 +52,7 @@ def _line(row: Row, best: float | None) -> list[str]:
     comparable = speed and best and row["compared_with"] == "oracle"
     batch = row["batch"]
     return [
-        row["system"],
-        row["dtype"],
+        row["system"], row["dtype"],
         f"{speed:,.0f}" if speed else "-",
         f"{speed / best:.2f}x" if comparable else "-",
         f"{row['ms']:.1f}" if row["ms"] else "-",
@@ -62,8 +61,7 @@ def _line(row: Row, best: float | None) -> list[str]:
         f"{row['peak_mb']:,.0f}" if row["peak_mb"] else "-",
         "-" if batch is None else f"{batch:,} tok" if row["batch_of"] == "tokens" and batch > 1
         else f"{batch:,}",
-        str(row["documents"] or "-"),
-        row["reason"] or "",
+        str(row["documents"] or "-"), row["reason"] or "",
     ]  # fmt: skip
 
 

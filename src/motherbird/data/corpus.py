@@ -173,11 +173,9 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
         more = "; ..." if bad > 5 else ""
         log.warning("skipped %d files without usable text: %s%s", bad, "; ".join(named[:5]), more)
     if mixture.max_bad is not None and bad > mixture.max_bad * (bad + read):
-        raise DamagedError(
-            f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}",
-            "; ".join(named[:3]),
-            "repair them, or allow more with --max-bad",
-        )
+        what = f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}"
+        how = "repair them, or allow more with --max-bad"
+        raise DamagedError(what, "; ".join(named[:3]), how)
 
 
 def _merge(
@@ -193,12 +191,11 @@ def _merge(
         for part in parts:
             tally = by_source[mixture.source[part.source].name]
             for row in jsonl.rows(part.file(work, "jsonl.zst")):
-                found = duplicates.find(row["text"])
-                if found is None:
+                if found := duplicates.find(row["text"]):
+                    tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
+                else:
                     tally.kept.add(len(row["text"].encode()))
                     yield row
-                else:
-                    tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
 
     shards = 0
     for shards, shard in enumerate(chunked(rows(), SHARD, lambda row: len(row["text"])), 1):

@@ -118,12 +118,10 @@ class BatchBuilder:
         try:
             return self._build(request)
         except (OSError, MemoryError) as error:
-            raise WorkerError(
-                f"rows {request.first} to {request.last - 1} of the order cannot be read "
-                f"({str(error) or type(error).__name__})",
-                str(self.directory),
-                "verify the dataset with motherbird data show",
-            ) from error
+            rows = f"rows {request.first} to {request.last - 1} of the order"
+            what = f"{rows} cannot be read ({str(error) or type(error).__name__})"
+            how = "verify the dataset with motherbird data show"
+            raise WorkerError(what, str(self.directory), how) from error
 
     def _build(self, request: BatchRequest) -> Batch:
         taken = np.arange(request.first, request.last)
@@ -140,10 +138,8 @@ class BatchBuilder:
             inputs, masked = self.masking.mask(ids, (MASKS, seed, phase, epoch), keys)
             parts.append((inputs, lengths, masked + offset, ids[masked], numbers, row_tokens))
             offset += len(ids)
-        inputs, lengths, masked, targets, numbers, row_tokens = map(
-            np.concatenate, zip(*parts, strict=True)
-        )
-        return Batch(inputs, lengths, masked, targets, numbers, row_tokens, request.cursor)
+        arrays: Iterator[Any] = map(np.concatenate, zip(*parts, strict=True))
+        return Batch(*arrays, request.cursor)
 
 
 def chosen_rows(prepared: PreparedDataset, row_filter: RowFilter) -> Rows:
@@ -181,11 +177,9 @@ class Loader:
         skips: Sequence[tuple[int, int]] = (),  # ranges (first, last + 1) that are skipped
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
-            raise InputError(
-                "the prepared dataset is not the one that this run began with",
-                str(prepared.directory),
-                "give the same dataset, or start a new run",
-            )
+            what = "the prepared dataset is not the one that this run began with"
+            how = "give the same dataset, or start a new run"
+            raise InputError(what, str(prepared.directory), how)
         self.rows = len(chosen_rows(prepared, choice))
         if not self.rows:
             raise InputError("the selection has no rows", str(prepared.directory))
@@ -212,9 +206,8 @@ class Loader:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
-                raise InputError(
-                    f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
-                )
+                what = f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
+                raise InputError(what)
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)

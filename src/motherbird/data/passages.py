@@ -60,7 +60,7 @@ def _python(document: Document) -> Iterator[Passage]:
 
 def _source(body: list[ast.stmt]) -> str:
     try:
-        return "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
+        return "\n".join(map(ast.unparse, body))[:LONGEST]
     except (RecursionError, ValueError):  # a sum of a thousand terms; some f-strings
         return ""
 

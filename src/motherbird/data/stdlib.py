@@ -27,6 +27,5 @@ def read() -> Iterator[Document]:
                 found = True
                 yield Document(text, "/".join(parts))
     if not found:
-        raise InputError(
-            "this Python has no sources of its standard library", str(library), "use --text PATH"
-        )
+        what = "this Python has no sources of its standard library"
+        raise InputError(what, str(library), "use --text PATH")

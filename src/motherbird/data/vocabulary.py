@@ -97,11 +97,8 @@ def _fractions(corpus: Corpus, size: float) -> dict[str, float]:
     """Return the fraction of the documents of each source to train on."""
     kept = {name: tally.kept.bytes for name, tally in corpus.about.sources.items()}
     weights = corpus.about.mixture.weights or {name: float(own) for name, own in kept.items()}
-    total = sum(weights.values())
-    return {
-        name: size * weights[name] / total / max(1, own) if own else 0.0
-        for name, own in kept.items()
-    }
+    each = size / sum(weights.values())
+    return {name: each * weights[name] / own if own else 0.0 for name, own in kept.items()}
 
 
 def _report(
