@@ -138,8 +138,10 @@ class BatchBuilder:
             inputs, masked = self.masking.mask(ids, (MASKS, seed, phase, epoch), keys)
             parts.append((inputs, lengths, masked + offset, ids[masked], numbers, row_tokens))
             offset += len(ids)
-        arrays: Iterator[Any] = map(np.concatenate, zip(*parts, strict=True))
-        return Batch(*arrays, request.cursor)
+        inputs, lengths, masked, targets, numbers, row_tokens = map(
+            np.concatenate, zip(*parts, strict=True)
+        )
+        return Batch(inputs, lengths, masked, targets, numbers, row_tokens, request.cursor)
 
 
 def chosen_rows(prepared: PreparedDataset, row_filter: RowFilter) -> Rows:
