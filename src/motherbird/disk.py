@@ -1,4 +1,4 @@
-"""The primitives of writing, with a hook that lets tests make each of them fail.
+"""The primitives of writing, with a hook that lets tests make each of them fail, and a lock.
 
 Code that has to survive faults writes only with these. `watch` is None except in tests: it is
 called before and after every primitive, and may raise an OSError or end the process.
@@ -7,36 +7,39 @@ called before and after every primitive, and may raise an OSError or end the pro
 import errno
 import hashlib
 import os
+import platform
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from .errors import MotherbirdError
+from .errors import InputError, NoRoomError
 
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
 watch: Watch | None = None
 
 
-class NoRoomError(MotherbirdError):
-    """The disk has too little free space."""
-
-    code = "no-room"
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the path in an OSError that has no file name, such as that of a failed write."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
 def _point(name: str, path: Path, detail: Any = None) -> Iterator[None]:
-    try:
+    with named(path):
         if watch is not None:
             watch("before", name, path, detail)
         yield
         if watch is not None:
             watch("after", name, path, detail)
-    except OSError as error:  # a failed write has no file name
-        error.filename = error.filename or str(path)
-        raise
 
 
 def mkdir(path: Path) -> None:
@@ -46,20 +49,11 @@ def mkdir(path: Path) -> None:
 
 
 def write(path: Path, chunks: Iterable[bytes | memoryview], size: int) -> str:
-    """Write a new file and wait until its bytes are on the disk.
+    """Write a new file of ``size`` bytes, wait until they are on the disk; return their SHA-256.
 
-    The space is reserved first, so that a full disk is noticed before anything is written.
-
-    Args:
-        path: the file; it must not exist, and links are not followed.
-        chunks: its content.
-        size: bytes of all chunks.
-
-    Returns:
-        SHA-256 of the chunks, in hexadecimal.
-
-    Raises:
-        OSError: with the path; a partly written file is not removed.
+    The space is reserved first, so that a full disk is noticed before anything is written. The
+    file must not exist, and links are not followed. If an error occurs, a partly written file is
+    not removed.
     """
     digest = hashlib.sha256()
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
@@ -116,11 +110,7 @@ def replace(old: Path, new: Path) -> None:
 
 
 def rename_new(old: Path, new: Path) -> None:
-    """Rename a file or a directory to a name that does not exist.
-
-    Raises:
-        FileExistsError: the name exists, even as an empty directory.
-    """
+    """Rename to a name that does not exist, not even as an empty directory (FileExistsError)."""
     with _point("rename", old, new):
         done = _renameat2(old, new, 1)  # RENAME_NOREPLACE
         if done is None:
@@ -152,12 +142,6 @@ def _renameat2(old: Path, new: Path, flag: int) -> int | None:
     return None if number in (errno.ENOSYS, errno.EINVAL) else number
 
 
-def unlink(path: Path) -> None:
-    """Remove a file."""
-    with _point("unlink", path):
-        path.unlink()
-
-
 def remove(directory: Path) -> None:
     """Remove a file, or a directory with its content; a missing one is ignored."""
     with _point("remove", directory):
@@ -168,16 +152,76 @@ def remove(directory: Path) -> None:
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Raise an error if there is not enough space for ``size`` bytes and 10% more.
-
-    Raises:
-        NoRoomError: with the needed and the free space.
-    """
+    """Raise NoRoomError if there is not enough space for ``size`` bytes and 10% more."""
     with _point("room", directory, size):
         free = shutil.disk_usage(directory).free
     if free < 1.1 * size:
-        raise NoRoomError(
-            f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free",
-            str(directory),
-            "free space; earlier files are unchanged",
-        )
+        what = f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free"
+        raise NoRoomError(what, str(directory), "free space; earlier files are unchanged")
+
+
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
+    """Hold a lock file, which the kernel releases when the process ends; it is not removed.
+
+    If another process has the lock, wait for it, or raise InputError, which names the process.
+    Yields a function that raises InputError if the file was removed or replaced in the meantime.
+    filelock does not name the holder, and does not notice that the file was removed.
+    """
+
+    def is_held() -> bool:
+        try:
+            return os.name != "posix" or os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except FileNotFoundError:
+            return False
+
+    def check() -> None:
+        if not is_held():
+            what = "the lock was removed or replaced while it was held"
+            how = "let one process at a time work there, and start again"
+            raise InputError(what, str(path), how)
+
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except FileNotFoundError:  # the previous holder removed the directory
+            continue
+        except FileExistsError:
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            continue
+        with file:
+            if os.name == "posix":
+                _acquire(file, path, wait)
+            if not is_held():  # the previous holder removed it
+                continue
+            file.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"pid {os.getpid()} on {platform.node()} since {since}")
+            file.flush()
+            try:
+                yield check
+            finally:
+                file.truncate(0)
+            return
+
+
+def _acquire(file: IO[str], path: Path, wait: bool) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        what = f"another process ({_holder(path)}) is working on it"
+        raise InputError(what, str(path.parent), "wait for it, or stop it") from error
+
+
+def _holder(path: Path) -> str:
+    """Return who holds a lock; the holder writes that shortly after it gets the lock."""
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            if text := path.read_text().strip():
+                return text
+        time.sleep(0.01)
+    return "unknown"

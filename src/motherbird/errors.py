@@ -4,6 +4,7 @@ Each has three parts: what is wrong, where, and how to fix it. The command line 
 ``error: <what>: <where>: <how>`` and exits with the ``exit_code`` of the class.
 """
 
+from importlib import import_module
 from types import ModuleType
 
 
@@ -12,6 +13,9 @@ class MotherbirdError(Exception):
 
     exit_code = 1
     code = "failed"
+
+    def __init_subclass__(cls, code: str = "") -> None:
+        cls.code = code or cls.code
 
     def __init__(self, what: str, where: str = "", how: str = "") -> None:
         self.what, self.where, self.how = what, where, how
@@ -22,78 +26,60 @@ class MotherbirdError(Exception):
         return type(self), (self.what, self.where, self.how)
 
 
-class InputError(MotherbirdError, ValueError):
+class InputError(MotherbirdError, ValueError, code="input"):
     """An argument, a file or a configuration cannot be used; raised before any work is done."""
 
     exit_code = 2
-    code = "input"
 
 
-class OutputExistsError(InputError):
+class OutputExistsError(InputError, code="output-exists"):
     """The output path exists and was not written by motherbird."""
 
-    code = "output-exists"
 
-
-class DamagedError(MotherbirdError):
+class DamagedError(MotherbirdError, code="damaged"):
     """A file is truncated, was changed, or lacks tensors."""
 
-    code = "damaged"
 
-
-class NotTextError(DamagedError):
+class NotTextError(DamagedError, code="not-text"):
     """A file is not text: it is binary, in another encoding, unreadable or too large."""
 
-    code = "not-text"
 
-
-class FetchError(MotherbirdError):
+class FetchError(MotherbirdError, code="fetch"):
     """A package or a dataset cannot be downloaded."""
 
-    code = "fetch"
+
+class NoRoomError(MotherbirdError, code="no-room"):
+    """The disk has too little free space."""
 
 
-class WorkerError(MotherbirdError):
+class WorkerError(MotherbirdError, code="worker"):
     """A worker process, or another rank, died, hung or failed."""
 
-    code = "worker"
 
-
-class ParityError(MotherbirdError):
+class ParityError(MotherbirdError, code="parity"):
     """The outputs of an exported file differ from those of the model."""
 
-    code = "parity"
 
-
-class DivergedError(MotherbirdError, FloatingPointError):
+class DivergedError(MotherbirdError, FloatingPointError, code="diverged"):
     """Training diverged: the loss is not finite."""
 
-    code = "diverged"
 
-
-class StoppedError(MotherbirdError):
+class StoppedError(MotherbirdError, code="stopped"):
     """A signal stopped the work; its state is saved."""
-
-    code = "stopped"
 
     def __init__(self, what: str, where: str = "", how: str = "", signal: int = 15) -> None:
         super().__init__(what, where, how)
         self.exit_code = 128 + signal
 
 
-class MissingExtraError(InputError, ImportError):
+class MissingExtraError(InputError, ImportError, code="missing-extra"):
     """An optional dependency is not installed; the message has the pip command."""
-
-    code = "missing-extra"
 
 
 def require_extra(module: str, extra: str) -> ModuleType:
     """Import ``module``, or raise MissingExtraError with the extra that installs it."""
-    from importlib import import_module
-
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(
-            f"the package {module!r} is not installed", how=f"pip install 'motherbird[{extra}]'"
-        ) from error
+        what, how = f"the package {module!r} is not installed", f"pip install 'motherbird[{extra}]'"
+        raise MissingExtraError(what, how=how) from error

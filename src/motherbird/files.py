@@ -16,18 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import disk
+from .disk import locked as locked
 from .errors import DamagedError, InputError, OutputExistsError
-from .lock import locked as locked
 
 MANIFEST = "motherbird.json"
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON, without duplicate keys, NaN, Infinity or lone surrogates.
-
-    Raises:
-        ValueError, RecursionError: the text is not such JSON.
-    """
+    """Parse JSON; duplicate keys, NaN, Infinity and lone surrogates are ValueErrors too."""
     value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     if "\\u" in text:  # an escape can be a lone surrogate
         json.dumps(value, ensure_ascii=False).encode()
@@ -48,11 +44,7 @@ def _no_constant(name: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file with `parse_json`.
-
-    Raises:
-        InputError: the file is missing, unreadable or invalid.
-    """
+    """Read a file with `parse_json`, or raise InputError."""
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -82,15 +74,13 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        write(temporary)
-        disk.sync(temporary)
-        disk.replace(temporary, path)
-    except OSError as error:  # a failed write has no file name
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk.named(path):
+        try:
+            write(temporary)
+            disk.sync(temporary)
+            disk.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     disk.sync(path.parent)
 
 
@@ -112,35 +102,31 @@ def write_array(path: Path, array: Any) -> None:
 
 
 def check_replaceable(directory: Path, kind: str) -> None:
-    """Raise an error if `new_directory` may not replace a directory.
+    """Raise OutputExistsError if `new_directory` may not replace a directory.
 
-    A missing or empty directory may be replaced, and one of the same kind that was created by
-    motherbird.
-
-    Raises:
-        OutputExistsError: it is a file, a link, of another kind or origin, or has other files.
+    It may if the directory is missing or empty, or if motherbird created it, it is of the same
+    kind, and has no other files.
     """
-    how = "give a new folder, or remove this one yourself"
+    what = _why_not_replaceable(directory, kind)
+    if what:
+        how = "give a new folder, or remove this one yourself"
+        raise OutputExistsError(what, str(directory), how)
+
+
+def _why_not_replaceable(directory: Path, kind: str) -> str | None:
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        raise OutputExistsError("the output exists and is not a folder", str(directory), how)
+        return "the output exists and is not a folder"
     if not directory.exists() or not any(directory.iterdir()):
-        return
+        return None
     if not (directory / MANIFEST).is_file():
-        raise OutputExistsError(
-            "the output folder was not created by motherbird", str(directory), how
-        )
+        return "the output folder was not created by motherbird"
     manifest = read_manifest(directory)
     if manifest.get("kind") != kind:
-        raise OutputExistsError(
-            f"the output folder holds a {manifest.get('kind')}, not a {kind}", str(directory), how
-        )
+        return f"the output folder holds a {manifest.get('kind')}, not a {kind}"
     others = sorted(_contents(directory) - {MANIFEST, *manifest["sha256"]})
     if others:
-        raise OutputExistsError(
-            f"the output folder also holds {others[0]!r}, which motherbird did not write",
-            str(directory),
-            how,
-        )
+        return f"the output folder also holds {others[0]!r}, which motherbird did not write"
+    return None
 
 
 def _contents(directory: Path) -> set[str]:
@@ -155,9 +141,8 @@ def _contents(directory: Path) -> set[str]:
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Read ``motherbird.json``: {"kind", "motherbird", "sha256": {name: digest}, "own"}.
 
-    Raises:
-        InputError: the file is missing or not JSON.
-        DamagedError: it is not a manifest, or names a file outside the directory.
+    A file that is missing or not JSON is an InputError; one that is not a manifest, or names a
+    file outside the directory, is a DamagedError.
     """
     path = directory / MANIFEST
     manifest = read_json(path)
@@ -170,24 +155,16 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def check_files(directory: Path, names: list[str]) -> None:
-    """Verify files by the manifest in their directory or its parent; without one, do nothing.
-
-    Raises:
-        DamagedError: a file was changed.
-    """
+    """Raise DamagedError if a file was changed, by the manifest in its directory or the parent."""
     for home in (directory, directory.parent):
         if not (home / MANIFEST).is_file():
             continue
         digests = read_manifest(home)["sha256"]
-        for name in names:
-            file = directory / name
+        for file in (directory / name for name in names):
             wanted = digests.get(file.relative_to(home).as_posix())
             if wanted is not None and sha256(file) != wanted:
-                raise DamagedError(
-                    "the file was changed after it was written (its SHA-256 differs)",
-                    str(file),
-                    "copy it from its source again",
-                )
+                what = "the file was changed after it was written (its SHA-256 differs)"
+                raise DamagedError(what, str(file), "copy it from its source again")
 
 
 def check_directory(directory: Path, kind: str) -> None:
@@ -227,22 +204,16 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def resumable_directory(
-    directory: Path, kind: str, plan: dict[str, Any], *, wait: bool = False
+    directory: Path, kind: str, plan: Any, *, wait: bool = False
 ) -> Iterator[Path]:
     """Provide a hidden work directory beside ``directory`` for long work that can be resumed.
 
     The files of an earlier, interrupted attempt are kept if its plan was the same, and removed
     otherwise. The work directory is removed at the end of the block, unless an error occurs.
 
-    Args:
-        directory: the output, to be created with `new_directory` inside the block.
-        kind: its kind.
-        plan: everything that the work depends on, as JSON.
-        wait: wait for another process that works on it, instead of raising an error.
-
-    Raises:
-        OutputExistsError: see `check_replaceable`.
-        InputError: another process is working on it.
+    ``directory`` is created with `new_directory` inside the block, and has to pass
+    `check_replaceable`. The plan is everything that the work depends on, as JSON. If another
+    process works on it, raise InputError, or ``wait`` for it.
     """
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
@@ -283,16 +254,9 @@ def new_directory(
     An existing directory that `check_replaceable` allows is replaced. If an error occurs inside the
     block, it is unchanged.
 
-    Args:
-        directory: the output.
-        kind: its kind, for the manifest.
-        work: parent of the temporary directory, for example a `resumable_directory`; that of
-            ``directory`` if not given.
-        digests: SHA-256 by name, filled inside the block for files written with `disk.write`. A
-            directory with digests never replaces another one.
-
-    Raises:
-        OutputExistsError: see `check_replaceable`.
+    The parent of the temporary directory is ``work``, for example a `resumable_directory`, or that
+    of ``directory``. ``digests`` are filled inside the block with the SHA-256 by name of files
+    written with `disk.write`; a directory with digests never replaces another one.
     """
     from . import __version__
 
@@ -302,21 +266,22 @@ def new_directory(
     fresh = (work or directory.parent) / f".{directory.name}.{uuid.uuid4().hex}.tmp"
     disk.mkdir(fresh)
     try:
-        yield fresh
-        known = digests or {}
-        names = sorted(_contents(fresh))
-        hashes = {name: known.get(name) or sha256(fresh / name) for name in names}
-        manifest = {"kind": kind, "motherbird": __version__, "sha256": hashes}
-        text = _manifest_text(manifest).encode()
-        disk.write(fresh / MANIFEST, [text], len(text))
-        for path in [*fresh.rglob("*"), fresh]:
-            if path.relative_to(fresh).as_posix() not in {MANIFEST, *known}:
-                disk.sync(path)
-        if digests is None:
-            check_replaceable(directory, kind)
-            _replace_directory(fresh, directory)
-            disk.sync(directory.parent)
-        else:
+        with disk.named(directory):
+            yield fresh
+            known = digests or {}
+            names = sorted(_contents(fresh))
+            hashes = {name: known.get(name) or sha256(fresh / name) for name in names}
+            manifest = {"kind": kind, "motherbird": __version__, "sha256": hashes}
+            text = _manifest_text(manifest).encode()
+            disk.write(fresh / MANIFEST, [text], len(text))
+            for path in [*fresh.rglob("*"), fresh]:
+                if path.relative_to(fresh).as_posix() not in {MANIFEST, *known}:
+                    disk.sync(path)
+            if digests is None:
+                check_replaceable(directory, kind)
+                _replace_directory(fresh, directory)
+                disk.sync(directory.parent)
+                return
             disk.rename_new(fresh, directory)
             try:
                 disk.sync(directory.parent)
@@ -324,9 +289,6 @@ def new_directory(
                 with contextlib.suppress(OSError):
                     disk.rename(directory, fresh)
                 raise
-    except OSError as error:
-        error.filename = error.filename or str(directory)
-        raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

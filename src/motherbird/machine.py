@@ -23,20 +23,16 @@ CGROUP = Path("/sys/fs/cgroup")  # has the memory limit of a container
 
 
 def describe(threads: int | None = None) -> dict[str, Any]:
-    """Return a description of this machine for reports, as JSON.
-
-    Args:
-        threads: threads that are used; those of torch if not given.
-    """
+    """Describe this machine and the threads used (those of torch if not given), as JSON."""
     import torch
 
-    name = _cpuinfo("model name") or torch.cpu.get_capabilities().get("cpu_name")
+    name = _proc("cpuinfo", "model name") or torch.cpu.get_capabilities().get("cpu_name")
     return {
         "cpu": name or platform.processor() or platform.machine(),
         "isa_extensions": isa_extensions(),
         "cores": physical_cores(),
         "threads": torch.get_num_threads() if threads is None else threads,
-        "memory_gb": round(_meminfo("MemTotal") / 1e9, 1) if Path("/proc/meminfo").exists() else 0,
+        "memory_gb": round(_bytes("meminfo", "MemTotal") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
@@ -61,7 +57,7 @@ def commit() -> str | None:
 
 def isa_extensions() -> list[str]:
     """Return those of `ISA_EXTENSIONS` that the CPU supports; on Linux only."""
-    flags = _cpuinfo("flags", "Features").split()
+    flags = _proc("cpuinfo", "flags", "Features").split()
     return [name for name in ISA_EXTENSIONS if name in flags]
 
 
@@ -69,10 +65,8 @@ def versions() -> dict[str, str]:
     """Return the versions of those of `PACKAGES` that are installed."""
     found = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -90,30 +84,25 @@ def available_mb() -> float | None:
 
     It is the smaller of the kernel's estimate and what is left of the container's limit.
     """
-    if not Path("/proc/meminfo").exists():
-        return None
-    free = _meminfo("MemAvailable")
-    try:
+    free = _bytes("meminfo", "MemAvailable")
+    with suppress(OSError, ValueError, KeyError):  # no limit ("max"), or no such group
         limit = int((CGROUP / "memory.max").read_text())
         counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         used = int((CGROUP / "memory.current").read_text()) - int(counts["inactive_file"])
         free = min(free, limit - used)
-    except (OSError, ValueError, KeyError):  # no limit ("max"), or no such group
-        pass
-    return free / 1e6
+    return free / 1e6 if Path("/proc/meminfo").exists() else None
 
 
 def own_memory_mb(key: str) -> float:
     """Return VmRSS (resident) or VmHWM (peak) of this process in MB; outside Linux, the peak."""
-    try:
-        return _field(Path("/proc/self/status"), key) * 1024 / 1e6
-    except OSError:
-        try:
-            import resource
-        except ImportError:  # Windows
-            return 0.0
+    if Path("/proc/self/status").exists():
+        return _bytes("self/status", key) / 1e6
+    with suppress(ImportError):  # Windows
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+    return 0.0
 
 
 def release_memory() -> None:
@@ -135,24 +124,15 @@ def be_killed_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _meminfo(key: str) -> int:
-    return _field(Path("/proc/meminfo"), key) * 1024
+def _bytes(file: str, key: str) -> int:
+    return int((_proc(file, key) or "0").split()[0]) * 1024
 
 
-def _field(path: Path, key: str) -> int:
-    for line in path.read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1])
-    return 0
-
-
-def _cpuinfo(*keys: str) -> str:
+def _proc(file: str, *keys: str) -> str:
+    """Return the first value of one of the keys in a file of /proc; "" if there is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc", file).read_text().splitlines()
     except OSError:
         return ""
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in keys:
-            return value.strip()
-    return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() in keys), "")

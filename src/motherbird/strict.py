@@ -24,14 +24,8 @@ T = TypeVar("T")
 def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     """Read a TOML file into a dataclass.
 
-    Args:
-        kind: a dataclass.
-        path: the file.
-        changes: overrides of the form "a.b=c", where c is TOML or a string. Items of a list are
-            addressed by index: "phases.0.tokens=1000".
-
-    Raises:
-        InputError: the file cannot be read, is not TOML, or has invalid keys or values.
+    ``changes`` are overrides of the form "a.b=c", where c is TOML or a string. Items of a list are
+    addressed by index: "phases.0.tokens=1000". All mistakes are InputErrors.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -48,16 +42,7 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
 
 
 def build(kind: type[T], data: object, where: str) -> T:
-    """Build a dataclass from parsed TOML or JSON.
-
-    Args:
-        kind: a dataclass.
-        data: the parsed value.
-        where: the file, for error messages.
-
-    Raises:
-        InputError: there are mistakes; it lists all of them.
-    """
+    """Build a dataclass from parsed TOML or JSON, or raise InputError with all mistakes."""
     mistakes: list[str] = []
     made = _value(kind, data, "", mistakes)
     if mistakes:
@@ -92,15 +77,7 @@ def plain(made: Any) -> Any:
 
 
 def change(data: dict[str, Any], text: str) -> None:
-    """Apply an override to parsed TOML, in place.
-
-    Args:
-        data: the parsed value.
-        text: "a.b=c"; see `load`.
-
-    Raises:
-        InputError: it has another form, or addresses something that does not exist.
-    """
+    """Apply an override "a.b=c" of `load` to parsed TOML, in place."""
     path, equals, given = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -110,18 +87,16 @@ def change(data: dict[str, Any], text: str) -> None:
     except tomllib.TOMLDecodeError:
         value = given
     parent: Any = data
-    for depth, name in enumerate(keys):
-        last = depth == len(keys) - 1
+    for depth, name in enumerate(keys, 1):
+        key: Any = name
         if isinstance(parent, list) and name.isdecimal() and int(name) < len(parent):
-            key: Any = int(name)
-        elif isinstance(parent, dict):
-            key = name
-            if not last:
-                parent.setdefault(key, {})
-        else:
-            raise InputError(f"there is no {'.'.join(keys[: depth + 1])} to set", text)
-        if last:
+            key = int(name)
+        elif not isinstance(parent, dict):
+            raise InputError(f"there is no {'.'.join(keys[:depth])} to set", text)
+        if depth == len(keys):
             parent[key] = value
+        elif isinstance(parent, dict):
+            parent = parent.setdefault(key, {})
         else:
             parent = parent[key]
 
@@ -153,17 +128,14 @@ def _is_plain(kind: Any, given: object) -> bool:
 
 
 def _one_of(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
-    found: list[str] = []
-    for option in get_args(kind):
-        if option is type(None):
-            if given is None:
-                return None
-            continue
-        found = []
+    options = [option for option in get_args(kind) if option is not type(None)]
+    if given is None and len(options) < len(get_args(kind)):
+        return None
+    for option in options:
+        found: list[str] = []
         made = _value(option, given, at, found)
         if not found:
             return made
-    options = [option for option in get_args(kind) if option is not type(None)]
     mistakes += found if len(options) == 1 else [f"{at} = {given!r} is not {describe(kind)}"]
     return None
 

@@ -13,7 +13,6 @@ import os
 import pickle
 import queue
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from .errors import MotherbirdError, WorkerError
 
@@ -37,45 +36,30 @@ START_LIMIT = 60.0  # seconds in which a worker of a pool has to start
 PIPE_BYTES = 1 << 20  # for answers: fewer context switches
 
 Handler = Callable[[Any], Any]  # maps a request to its answer
-
+ENDED = (EOFError, OSError, pickle.UnpicklingError)  # of a stream, perhaps within a message
 _CODE = "import sys; sys.path[:] = sys.argv[2:]; from motherbird.workers import serve; serve()"
-_LENGTH = struct.Struct("<Q")  # precedes every message
 
 
 class WorkerDied(WorkerError):
-    """A worker process ended, or did not answer in time.
+    """A worker process ended, or did not answer in time."""
 
-    Attributes:
-        killed: whether it got a SIGKILL from elsewhere, most likely because memory ran out.
-    """
-
-    def __init__(self, what: str, where: str = "", how: str = "", killed: bool = False) -> None:
-        super().__init__(what, where, how)
-        self.killed = killed
+    killed = False  # whether it got a SIGKILL from elsewhere, most likely because memory ran out
 
 
 class Worker:
     """A process that calls ``start(*arguments)`` and answers requests with the returned handler.
 
     Requests are answered in order. MotherbirdErrors and built-in exceptions of the handler are
-    raised as they are; others, whose classes the parent may not have, as WorkerError.
-
-    Args:
-        start: a function or class at the top level of a module that can be imported; returns the
-            handler.
-        arguments: for ``start``.
-        log: a file to which the process's standard output and error are appended; the parent's
-            standard error if not given.
-        environment: variables to set before the process imports anything.
+    raised as they are; others, whose classes the parent may not have, as WorkerError. The output
+    of the process goes to the parent's standard error if there is no log.
     """
 
     def __init__(
         self,
-        start: Callable[..., Handler],
+        start: Callable[..., Handler],  # at the top level of a module that can be imported
         arguments: tuple[Any, ...] = (),
-        *,
-        log: Path | None = None,
-        environment: dict[str, str] | None = None,
+        log: Path | None = None,  # the process's standard output and error are appended to it
+        environment: dict[str, str] | None = None,  # set before the process imports anything
     ) -> None:
         self._log = log
         self._process = subprocess.Popen(
@@ -85,21 +69,19 @@ class Worker:
             env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C on a terminal is for the parent alone to handle
         )
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
         with suppress(ImportError, AttributeError, OSError):  # on Linux, and within its limits
             import fcntl
 
-            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[arg-type]
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._pending: deque[Future[Any]] = deque()
         self._lock = threading.Lock()
         self._death: Exception | None = None
         self._stop_reason = ""
+        self.pid = self._process.pid
         self.ready = self.submit((start, arguments))
         threading.Thread(target=self._receive, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -108,32 +90,23 @@ class Worker:
 
     def submit(self, request: Any) -> "Future[Any]":
         """Send a request without waiting for its answer."""
-        message = pickle.dumps(request)
+        message = pickle.dumps(request)  # in full, so that an error leaves the stream as it was
         future: Future[Any] = Future()
         with self._lock:
             if self._death is not None:
                 future.set_exception(self._death)
                 return future
             self._pending.append(future)
-        stream = self._process.stdin
-        assert stream is not None
         with suppress(OSError, ValueError):  # it died, or was stopped: `_receive` sets the error
-            stream.write(_LENGTH.pack(len(message)) + message)
-            stream.flush()
+            _send(self._requests, message)
         return future
 
-    def wait(
-        self, future: "Future[Any]", limit: float | None, since: float | None = None
-    ) -> WorkerDied | None:
-        """Wait for an answer, and return an error if the process died.
+    def wait(self, future: "Future[Any]", limit: float | None, since: float) -> WorkerDied | None:
+        """Wait for an answer of `submit`, and return an error if the process died.
 
-        Args:
-            future: from `submit`.
-            limit: seconds after which the process is stopped; None for no limit.
-            since: when they began, by time.monotonic(); now if not given.
+        The process is stopped ``limit`` seconds after ``since``, a time of time.monotonic().
         """
-        start = time.monotonic() if since is None else since
-        timeout = None if limit is None else max(0.0, start + limit - time.monotonic())
+        timeout = None if limit is None else max(0.0, since + limit - time.monotonic())
         if not wait_for([future], timeout).done:
             self.stop(f"no answer within {limit:g} seconds")
         error = future.exception()
@@ -147,7 +120,7 @@ class Worker:
             Exception: raised by ``start`` or by the handler.
         """
         future = self.submit(request)
-        self.wait(future, limit)
+        self.wait(future, limit, time.monotonic())
         return future.result()
 
     def stop(self, reason: str = "the process was stopped") -> None:
@@ -160,16 +133,14 @@ class Worker:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with suppress(OSError):
-            self._process.stdin.close()  # type: ignore[union-attr]
+            self._requests.close()
 
     def _receive(self) -> None:
         """In a thread: resolve futures with answers until the process ends."""
-        stream = self._process.stdout
-        assert stream is not None
         start_error: Exception | None = None
-        with stream, suppress(EOFError, OSError):
+        with self._answers, suppress(*ENDED):
             while True:
-                message = _read(stream)
+                message = pickle.load(self._answers)
                 future = self._pending.popleft()
                 try:
                     ok, answer = pickle.loads(message)
@@ -192,9 +163,10 @@ class Worker:
             return WorkerDied(self._stop_reason)
         if code < 0:
             name = signal.Signals(-code).name
-            killed = name == "SIGKILL"
-            hint = ", probably because memory ran out" if killed else ""
-            return WorkerDied(f"the process was killed by {name}{hint}", killed=killed)
+            hint = ", probably because memory ran out" if name == "SIGKILL" else ""
+            death = WorkerDied(f"the process was killed by {name}{hint}")
+            death.killed = name == "SIGKILL"
+            return death
         last_words = ""
         if self._log is not None:
             with suppress(OSError):
@@ -204,22 +176,21 @@ class Worker:
 
 
 class PoolWorker:
-    """A worker of a pool: a process that is replaced when it dies or hangs.
-
-    Attributes:
-        process: the present process.
-        pending: requests without an answer, oldest first.
-    """
+    """A worker of a pool: a process that is replaced when it dies or hangs."""
 
     def __init__(
         self, start: Callable[..., Handler], arguments: tuple[Any, ...], limit: float | None
     ) -> None:
         self._start, self._arguments, self._limit = start, arguments, limit
         self._failures: list[str] = []
-        self._ready = False
-        self._since = 0.0  # when it began to work on the oldest request, or earlier
-        self.process = Worker(start, arguments)
-        self.pending: deque[tuple[Any, Future[Any]]] = deque()
+        self.pending: deque[tuple[Any, Future[Any]]] = deque()  # without an answer, oldest first
+        self._launch()
+
+    def _launch(self) -> None:
+        self.process, self._ready = Worker(self._start, self._arguments), False
+        self._since = time.monotonic()  # when it began to work on the oldest request, or earlier
+        requests = [request for request, _ in self.pending]
+        self.pending = deque((request, self.process.submit(request)) for request in requests)
 
     def ask(self, request: Any) -> None:
         """Send a request."""
@@ -234,46 +205,36 @@ class PoolWorker:
             WorkerError: the worker died or hung `TRIES` times over the request.
             Exception: raised by ``start`` or by the handler.
         """
-        while True:
+        self.wait_until_ready()
+        while self._replaced(self.pending[0][1], self._limit):
             self.wait_until_ready()
-            future = self.pending[0][1]
-            death = self.process.wait(future, self._limit, self._since)
-            if death is None:
-                break
-            self._replace(death)
         self._failures.clear()
-        self.pending.popleft()
         self._since = time.monotonic()
-        return future.result()
+        return self.pending.popleft()[1].result()
 
     def wait_until_ready(self) -> None:
         """Wait for the process to start; raises as `answer`."""
         limit = None if self._limit is None else START_LIMIT + self._limit
         while not self._ready:
-            death = self.process.wait(self.process.ready, limit)
-            if death is None:
+            if not self._replaced(self.process.ready, limit):
                 self.process.ready.result()
                 self._ready, self._since = True, time.monotonic()
-            else:
-                self._replace(death)
 
-    def _replace(self, death: WorkerDied) -> None:
+    def _replaced(self, future: "Future[Any]", limit: float | None) -> bool:
+        """Wait for an answer, or replace a process that died or hung and return True."""
+        death = self.process.wait(future, limit, self._since)
+        if death is None:
+            return False
         self._failures.append(str(death))
         log.warning("a data worker is replaced: %s", death)
-        self.stop()
-        if len(self._failures) == TRIES:
-            raise WorkerError(
-                f"a data worker failed {TRIES} times: {'; '.join(self._failures)}",
-                str(self.pending[0][0])[:200] if self.pending else "",
-                "check memory and disk; run with 0 workers to see the error itself",
-            ) from death
-        self.process, self._ready = Worker(self._start, self._arguments), False
-        requests = [request for request, _ in self.pending]
-        self.pending = deque((request, self.process.submit(request)) for request in requests)
-
-    def stop(self) -> None:
-        """Kill the process."""
         self.process.stop()
+        if len(self._failures) == TRIES:
+            what = f"a data worker failed {TRIES} times: {'; '.join(self._failures)}"
+            where = str(self.pending[0][0])[:200] if self.pending else ""
+            how = "check memory and disk; run with 0 workers to see the error itself"
+            raise WorkerError(what, where, how) from death
+        self._launch()
+        return True
 
 
 @contextmanager
@@ -283,13 +244,9 @@ def pool(
     arguments: tuple[Any, ...] = (),
     limit: float | None = None,
 ) -> Iterator[list[PoolWorker]]:
-    """Start workers, and stop them at the end of the block.
+    """Start ``count`` workers (see `Worker`), and stop them at the end of the block.
 
-    Args:
-        count: number of workers.
-        start: see `Worker`.
-        arguments: for ``start``.
-        limit: seconds after which a worker that does not answer is replaced; None for no limit.
+    A worker that does not answer within ``limit`` seconds is replaced.
     """
     workers: list[PoolWorker] = []
     try:
@@ -300,13 +257,12 @@ def pool(
         yield workers
     finally:
         for worker in workers:
-            worker.stop()
+            worker.process.stop()
 
 
 def in_order(workers: list[PoolWorker], requests: Iterator[Any]) -> Iterator[Any]:
     """Yield the answers in the order of the requests; workers work ahead."""
     busy: deque[PoolWorker] = deque()
-
     for worker, request in zip(workers * AHEAD, requests, strict=False):
         worker.ask(request)
         busy.append(worker)
@@ -332,7 +288,11 @@ def as_completed(workers: list[PoolWorker], requests: Iterator[Any]) -> Iterator
 def serve() -> None:
     """Run a worker: the main function of its process."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    _redirect(sys.argv[1])
+    # What libraries print, and what child processes read, does not get into the pipes.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if sys.argv[1]:
+        os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    os.dup2(2, 1)
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests, inbox), daemon=True).start()
     handler: Handler | None = None
@@ -348,37 +308,25 @@ def serve() -> None:
             data = pickle.dumps((True, answer))
         except Exception as error:
             data = pickle.dumps((False, _portable(error)))
-        answers.write(_LENGTH.pack(len(data)) + data)
-        answers.flush()
+        _send(answers, data)
         if handler is None:
             os._exit(1)  # the answer says why
 
 
-def _redirect(log_file: str) -> None:
-    """Keep what libraries print, and what child processes read, out of the pipes."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    if log_file:
-        os.dup2(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
-    os.dup2(2, 1)
-
-
-def _read_requests(stream: IO[bytes], inbox: "queue.SimpleQueue[bytes]") -> None:
+def _read_requests(stream: BinaryIO, inbox: "queue.SimpleQueue[bytes]") -> None:
     """In a thread: queue requests, and end the process group when the parent is gone."""
-    with suppress(EOFError, OSError):
+    with suppress(*ENDED):
         while True:
-            inbox.put(_read(stream))
+            inbox.put(pickle.load(stream))
     if os.name == "posix":
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def _read(stream: IO[bytes]) -> bytes:
-    header = stream.read(_LENGTH.size)
-    length = _LENGTH.unpack(header)[0] if len(header) == _LENGTH.size else 0
-    message = stream.read(length)
-    if not message or len(message) < length:
-        raise EOFError
-    return message
+def _send(stream: BinaryIO, message: bytes) -> None:
+    """Write a pickled message; it is pickled once more, which marks its end."""
+    pickle.dump(message, stream)
+    stream.flush()
 
 
 def _portable(error: Exception) -> Exception:

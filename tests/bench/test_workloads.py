@@ -9,11 +9,6 @@ from motherbird.bench.workloads import POOL, WORKLOADS, batches, choose
 ORDERS = ("given", "sorted", "tokens")
 
 
-def lengths_of(workload, chosen):
-    pool = workload.lengths()
-    return [pool[number] for batch in chosen for number in batch]
-
-
 @pytest.mark.parametrize(
     ("name", "shortest", "longest", "mean", "deviation"),
     [
@@ -26,7 +21,7 @@ def lengths_of(workload, chosen):
     ],
 )
 def test_lengths(name, shortest, longest, mean, deviation):
-    lengths = WORKLOADS[name].lengths()
+    lengths = WORKLOADS[name].lengths
     assert len(lengths) == POOL and lengths == sorted(lengths)
     assert shortest <= min(lengths) and max(lengths) <= longest
     assert statistics.mean(lengths) == pytest.approx(mean, rel=0.03)
@@ -35,7 +30,7 @@ def test_lengths(name, shortest, longest, mean, deviation):
 
 
 def test_queries_reach_both_ends():
-    lengths = WORKLOADS["queries"].lengths()
+    lengths = WORKLOADS["queries"].lengths
     assert (min(lengths), max(lengths)) == (16, 64)
 
 
@@ -59,7 +54,7 @@ def test_few_documents_are_like_many(order, tokens):
     workload = WORKLOADS["short-variable"]
     size = 1024 if order == "tokens" else 4
     chosen = choose(workload, order, size, tokens)
-    lengths = lengths_of(workload, chosen)
+    lengths = workload.lengths_of(chosen)
     assert statistics.mean(lengths) == pytest.approx(256, rel=0.08)
     if tokens >= 20_000:
         assert statistics.pstdev(lengths) == pytest.approx(64, rel=0.2)
@@ -69,7 +64,7 @@ def test_few_documents_are_like_many(order, tokens):
 def test_one_document_is_the_median():
     workload = WORKLOADS["long-variable"]
     for order in ORDERS:
-        assert lengths_of(workload, choose(workload, order, 1, 0.0)) == [workload.lengths()[256]]
+        assert workload.lengths_of(choose(workload, order, 1, 0.0)) == [workload.lengths[256]]
 
 
 @pytest.mark.parametrize("size", [1, 4, 8, 16, 32])
@@ -86,7 +81,7 @@ def test_batches_of_tokens():
     workload = WORKLOADS["short-variable"]
     for budget in (1024, 4096):
         chosen = choose(workload, "tokens", budget, 1e9)
-        sizes = [sum(lengths_of(workload, [batch])) for batch in chosen]
+        sizes = [sum(workload.lengths_of([batch])) for batch in chosen]
         assert max(sizes) <= budget and statistics.mean(sizes) > 0.8 * budget
         assert sorted(n for batch in chosen for n in batch) == list(range(POOL))
 

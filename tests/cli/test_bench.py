@@ -131,7 +131,7 @@ def test_on_paper_and_in_a_file(motherbird, model, fakes, tmp_path, monkeypatch)
         (["--model", "no/such/folder/anywhere"], "no/such/folder"),
         (["--repeats", "0"], "--repeats"),
         (["--minutes", "0"], "--minutes"),
-        (["--out", "no-such-folder/x.json"], "folder to write into"),
+        (["--out", "no-such-folder/x.json"], "directory of the output does not exist"),
         (["--out", "."], "is a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

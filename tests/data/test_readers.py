@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -251,12 +250,3 @@ def test_without_the_package_for_zstandard(tmp_path, monkeypatch):
         importlib.import_module(ZSTD)
     with pytest.raises(MissingExtraError, match=r"pip install 'motherbird\[data\]'"):
         texts(tmp_path / "a.jsonl.zst")
-
-
-def test_every_module_of_the_folder_is_listed():
-    from motherbird.data import readers
-
-    folder = {p.stem for p in Path(readers.__file__).parent.glob("*.py")}
-    assert folder - {"__init__", "document"} == {
-        r.__name__.rpartition(".")[2] for r in readers.READERS
-    }

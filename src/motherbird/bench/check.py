@@ -26,23 +26,14 @@ AGREEMENT = {"float32": 0.99999, "bfloat16": 0.995, "int8": 0.995}
 
 @dataclass(frozen=True)
 class Check:
-    """The result of the check of one system.
+    """The result of the check of one system."""
 
-    Attributes:
-        cosine: the smallest one; None if a vector is not finite, or there are no vectors.
-        correct: None if there are no vectors.
-        reason: why the system is wrong, or does not run.
-        runs: whether it returns vectors.
-        tokens_per_s: a first estimate of its speed.
-        loaded_mb: memory of its process after loading and encoding one token.
-    """
-
-    cosine: float | None = None
-    correct: bool | None = None
-    reason: str | None = None
-    runs: bool = False
-    tokens_per_s: float = 0.0
-    loaded_mb: float | None = None
+    cosine: float | None = None  # the smallest; None if a vector is not finite, or there are none
+    correct: bool | None = None  # None if there are no vectors
+    reason: str | None = None  # why the system is wrong, or does not run
+    runs: bool = False  # whether it returns vectors
+    tokens_per_s: float = 0.0  # a first estimate of its speed
+    loaded_mb: float | None = None  # memory of its process after loading and encoding one token
 
 
 def cases(system: System, job: Job) -> Batches:
@@ -90,10 +81,8 @@ def check(
     not_finite = int((~np.isfinite(values)).sum())
     worst = None if not_finite else float(values.min())
     correct = worst is not None and worst >= AGREEMENT[system.dtype]
-    reason = None
-    if not_finite:
-        reason = f"wrong: {not_finite} of {len(values)} vectors are not finite"
-    elif not correct:
+    reason = None if correct else f"wrong: {not_finite} of {len(values)} vectors are not finite"
+    if worst is not None and not correct:
         reason = f"wrong: a cosine of {worst:.5f} is below {AGREEMENT[system.dtype]}"
     rate = sum(map(len, batches[-1])) / sum(results[-1].seconds)
     return Check(worst, correct, reason, True, rate, results[0].resident_mb)

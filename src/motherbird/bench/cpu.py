@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from .pool import Pool, call_once
 from .rows import Pair
 from .runner import MeasurementPlan, OnStep, measure
 from .workloads import SEED, WORKLOADS, Workload
+
+T = TypeVar("T")
 
 PRESETS = {
     "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
@@ -45,45 +47,33 @@ class Options:
 
 
 def parse_workloads(names: str | None) -> tuple[Workload, ...]:
-    """Return workloads by a comma-separated list of names; all of them for None.
-
-    Raises:
-        InputError: a workload does not exist.
-    """
-    if names is None:
-        return tuple(WORKLOADS.values())
-    return tuple(_lookup(name.strip(), WORKLOADS, "workload") for name in names.split(","))
+    """Return workloads by a comma-separated list of names; all of them for None."""
+    return _parse(names, {name: [workload] for name, workload in WORKLOADS.items()}, "workload")
 
 
 def parse_systems(names: str | None) -> tuple[System, ...]:
-    """Return systems by a comma-separated list of "name" or "name/dtype"; all of them for None.
-
-    Raises:
-        InputError: a system does not exist.
-    """
-    systems = all_systems()
-    if names is None:
-        return tuple(systems)
+    """Return systems by a comma-separated list of "name" or "name/dtype"; all of them for None."""
     by_name: dict[str, list[System]] = {}
-    for system in systems:
+    for system in all_systems():
         by_name.setdefault(system.name, []).append(system)
         by_name[system.key] = [system]
-    wanted = [s for name in names.split(",") for s in _lookup(name.strip(), by_name, "system")]
-    return tuple(system for system in systems if system in wanted)
+    return _parse(names, by_name, "system")
 
 
-def _lookup(name: str, known: dict[str, Any], what: str) -> Any:
-    if name not in known:
-        raise InputError(f"there is no {what} {name!r}", how=f"use {', '.join(known)}")
-    return known[name]
+def _parse(names: str | None, known: dict[str, list[T]], what: str) -> tuple[T, ...]:
+    """Return what is known by the names, in the order of ``known``."""
+    wanted = list(known) if names is None else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"there is no {what} {name!r}", how=f"use {', '.join(known)}")
+    chosen = {item for name in wanted for item in known[name]}
+    return tuple(
+        dict.fromkeys(item for items in known.values() for item in items if item in chosen)
+    )
 
 
 def read_config(model: str) -> EncoderConfig:
-    """Return the configuration of a preset or a model directory.
-
-    Raises:
-        InputError: the model is neither.
-    """
+    """Return the configuration of a preset or a model directory."""
     if model in PRESETS:
         return PRESETS[model]()
     directory = hub.find(model)
@@ -95,7 +85,7 @@ def set_up(
 ) -> tuple[dict[str, Any], dict[str, float | None]]:
     """In a process of its own: describe the machine, measure its rooflines, write random weights.
 
-    The weights are the same in every run. They are not written if ``directory`` is None.
+    The weights are written if there is a ``directory``, and are the same in every run.
     """
     import torch
 
@@ -107,40 +97,9 @@ def set_up(
     return machine.describe(threads), roofline.rooflines(config, threads, ROOFLINE_SECONDS)
 
 
-@dataclass
-class Report:
-    """The results so far; the rooflines are those at the start and at the end."""
-
-    model: str
-    config: EncoderConfig
-    start: float
-    machine: dict[str, Any]
-    rooflines: list[dict[str, float | None]]
-    pairs: list[Pair] = field(default_factory=list)
-
-    def document(self, finished: bool) -> dict[str, Any]:
-        """Return the JSON document."""
-        best = {
-            dtype: max((run[dtype] or 0 for run in self.rooflines), default=0) or None
-            for dtype in roofline.DTYPES
-        }
-        order = list(WORKLOADS)
-        pairs = sorted(self.pairs, key=lambda pair: order.index(pair.workload.name))
-        return {
-            "machine": self.machine,
-            "model": self.model,
-            "roofline_tflops": best,
-            "roofline_runs": self.rooflines,
-            "rows": [pair.row(self.config, best) for pair in pairs],
-            "seconds": round(time.monotonic() - self.start, 1),
-            "finished": finished,
-        }
-
-
 def steps(options: Options) -> int:
     """Return the number of steps that `run` reports."""
-    systems, workloads = len(options.systems), len(options.workloads)
-    return systems * (1 + workloads * (1 + options.repeats))
+    return len(options.systems) * (1 + len(options.workloads) * (1 + options.repeats))
 
 
 def run(
@@ -148,70 +107,67 @@ def run(
 ) -> dict[str, Any]:
     """Measure everything; returns the JSON document.
 
-    Args:
-        options: what to measure.
-        on_step: see `runner.OnStep`.
-        on_result: called with the document so far after every workload, and at the end.
-
-    Raises:
-        InputError: the model cannot be used.
-        WorkerError: the machine could not be described.
+    ``on_result`` is called with the document so far after every workload, and at the end. Raise
+    WorkerError if the machine cannot be described.
     """
     start, config = time.monotonic(), read_config(options.model)
     threads = options.threads
     environment = {
-        "OMP_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+        "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"
+    }  # fmt: skip
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="motherbird-bench-")))
         call = partial(
             call_once, log=folder / "once.log", environment=environment, limit=SETUP_LIMIT
         )
         random_model = folder / "model" if options.model in PRESETS else None
-        described, rooflines = call(set_up, (config, random_model, threads))
-        report = Report(options.model, config, start, described, [rooflines])
+        described, first = call(set_up, (config, random_model, threads))
+        rooflines, pairs = [first], list[Pair]()  # rooflines at the start and at the end
+
+        def document(finished: bool) -> dict[str, Any]:
+            best = {d: max(each[d] or 0 for each in rooflines) or None for d in roofline.DTYPES}
+            ordered = sorted(pairs, key=lambda pair: list(WORKLOADS).index(pair.workload.name))
+            return {
+                "machine": described,
+                "model": options.model,
+                "roofline_tflops": best,
+                "roofline_runs": rooflines,
+                "rows": [pair.row(config, best) for pair in ordered],
+                "seconds": round(time.monotonic() - start, 1),
+                "finished": finished,
+            }
+
+        def on_workload(found: list[Pair]) -> None:
+            pairs.extend(found)
+            on_result(document(finished=False))
+
         job = _job(options, config, folder, random_model or hub.find(options.model).resolve())
-        systems = tuple(_resolve_dtype(system, rooflines) for system in options.systems)
+        systems = tuple(_resolve_dtype(system, first) for system in options.systems)
         pool = Pool(job, environment)
         stack.callback(pool.close)
         checks = _check_all(systems, job, pool, partial(call, reference_vectors), on_step)
-
-        def on_workload(pairs: list[Pair]) -> None:
-            report.pairs += pairs
-            on_result(report.document(finished=False))
-
         until = start + options.minutes * 60 - RESERVE
         plan = MeasurementPlan(systems, options.workloads, options.repeats, until)
         measure(plan, job, pool, checks, on_step, on_workload)
         pool.close()
-        report.rooflines.append(call(roofline.rooflines, (config, threads, ROOFLINE_SECONDS)))
-    result = report.document(finished=True)
+        rooflines.append(call(roofline.rooflines, (config, threads, ROOFLINE_SECONDS)))
+    result = document(finished=True)
     on_result(result)
     return result
 
 
 def _resolve_dtype(system: System, rooflines: dict[str, float | None]) -> System:
     """Replace the dtype "auto" by the dtype with the higher roofline."""
-    if system.dtype != "auto":
-        return system
     fastest = max(("float32", "bfloat16"), key=lambda dtype: rooflines[dtype] or 0.0)
-    return replace(system, dtype=fastest)
+    return replace(system, dtype=fastest) if system.dtype == "auto" else system
 
 
 def _job(options: Options, config: EncoderConfig, folder: Path, directory: Path) -> Job:
-    files = checkpoint.weight_files(directory)
+    size = sum(file.stat().st_size for file in checkpoint.weight_files(directory))
     return Job(
-        directory,
-        folder,
-        options.threads,
-        hidden_size=config.hidden_size,
-        heads=config.num_attention_heads,
-        vocab_size=config.vocab_size,
-        longest=config.max_position_embeddings,
-        weights_mb=sum(file.stat().st_size for file in files) / 1e6,
-    )
+        directory, folder, options.threads, config.hidden_size, config.num_attention_heads,
+        config.vocab_size, config.max_position_embeddings, weights_mb=size / 1e6,
+    )  # fmt: skip
 
 
 def _check_all(

@@ -22,19 +22,12 @@ _START_MB = 1000.0  # memory of a library without any weights
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """Batches to encode.
+    """Batches to encode."""
 
-    Attributes:
-        batches: the token ids.
-        reset_peak: whether to reset the memory peak of the process first.
-        calls: whether to call the system once for each batch, and to time each call.
-        vectors: whether to return the vectors.
-    """
-
-    batches: Batches
-    reset_peak: bool = False
-    calls: bool = False
-    vectors: bool = False
+    batches: Batches  # the token ids
+    reset_peak: bool = False  # whether to reset the memory peak of the process first
+    calls: bool = False  # whether to call the system once for each batch, and to time each call
+    vectors: bool = False  # whether to return the vectors
 
 
 @dataclass(frozen=True)
@@ -93,11 +86,7 @@ def call_once(
     environment: dict[str, str],
     limit: float,
 ) -> Any:
-    """Call a function in a process of its own.
-
-    Raises:
-        WorkerError: the function failed, or took more than ``limit`` seconds.
-    """
+    """Call a function in a process of its own; WorkerError if it fails or takes too long."""
     worker = SystemWorker(_caller, (function,), log=log, environment=environment)
     try:
         return worker.ask(arguments, limit)
@@ -111,38 +100,27 @@ def _caller(function: Callable[..., Any]) -> Handler:
 
 
 class Pool:
-    """One worker per system, started by the first request.
-
-    Args:
-        job: the model and the settings of all systems.
-        environment: variables of all workers.
-    """
+    """One worker per system, started by the first request with the variables of an environment."""
 
     def __init__(self, job: Job, environment: dict[str, str]) -> None:
-        self._job = job
-        self._environment = environment
+        self._job, self._environment = job, environment
         self._workers: dict[System, Worker] = {}  # least recently used first
 
     def prepare(self, system: System) -> None:
-        """Convert the model for the system, if its peer does that.
-
-        Raises:
-            WorkerError: the conversion failed.
-        """
+        """Convert the model for the system, if its peer does that; WorkerError if that fails."""
         convert = getattr(peer(system), "prepare", None)
         if convert is not None:
-            log, environment = self._job.folder / "prepare.log", self._environment
-            arguments = (system, self._job)
-            call_once(convert, arguments, log=log, environment=environment, limit=PREPARE_LIMIT)
+            call_once(
+                convert, (system, self._job), log=self._job.folder / "prepare.log",
+                environment=self._environment, limit=PREPARE_LIMIT,
+            )  # fmt: skip
 
     def ask(self, system: System, request: EncodeRequest, limit: float) -> EncodeResult:
         """Encode batches in the system's process, which is started if it is not running.
 
         If the process is killed while other systems hold memory, those are stopped and the request
-        is sent once more.
-
-        Raises:
-            WorkerError: the system failed; the next request starts it again if its process died.
+        is sent once more. If the system fails, that is a WorkerError; the next request starts it
+        again if its process died.
         """
         try:
             return self._ask(system, request, limit)
@@ -185,9 +163,8 @@ class Pool:
 
     def stop(self, system: System) -> None:
         """Stop a system's process if it is running."""
-        worker = self._workers.pop(system, None)
-        if worker is not None:
-            worker.stop()
+        if system in self._workers:
+            self._workers.pop(system).stop()
 
     def close(self) -> None:
         """Stop all processes."""

@@ -17,7 +17,6 @@ START, END = "<!-- tables: start -->", "<!-- tables: end -->"
 MOTHERBIRD = "motherbird"
 COLUMNS = ("system", "dtype", "tokens/s", "of best peer", "ms", "spread", "of roofline", "peak MB",
            "batch", "documents", "note")  # fmt: skip
-
 LONGEST_NOTE = 120  # characters of a reason on a terminal
 
 Document = dict[str, Any]
@@ -25,11 +24,7 @@ Row = dict[str, Any]
 
 
 def read(path: Path) -> Document:
-    """Read a file that ``motherbird bench cpu --out`` wrote.
-
-    Raises:
-        InputError: the file is not such a result.
-    """
+    """Read a file that ``motherbird bench cpu --out`` wrote, or raise InputError."""
     document = read_json(path)
     if not isinstance(document, dict) or not {"machine", "rows"} <= document.keys():
         raise InputError("not a result of motherbird bench cpu", str(path))
@@ -38,16 +33,9 @@ def read(path: Path) -> Document:
 
 def best_peer(row: Row, rows: Sequence[Row]) -> float | None:
     """Return tokens/s of the fastest correct peer with the row's dtype and the same weights."""
-    speeds = [
-        other["tokens_per_s"]
-        for other in rows
-        if other["dtype"] == row["dtype"]
-        and other["system"] != MOTHERBIRD
-        and other["correct"]
-        and other["compared_with"] == "oracle"
-        and other["tokens_per_s"]
-    ]
-    return max(speeds, default=None)
+    peers = [r for r in rows if r["dtype"] == row["dtype"] and r["system"] != MOTHERBIRD]
+    same = [r for r in peers if r["correct"] and r["compared_with"] == "oracle"]
+    return max((r["tokens_per_s"] for r in same if r["tokens_per_s"]), default=None)
 
 
 def tables(document: Document) -> Iterator[tuple[str, list[list[str]]]]:
@@ -64,8 +52,7 @@ def _line(row: Row, best: float | None) -> list[str]:
     comparable = speed and best and row["compared_with"] == "oracle"
     batch = row["batch"]
     return [
-        row["system"],
-        row["dtype"],
+        row["system"], row["dtype"],
         f"{speed:,.0f}" if speed else "-",
         f"{speed / best:.2f}x" if comparable else "-",
         f"{row['ms']:.1f}" if row["ms"] else "-",
@@ -74,8 +61,7 @@ def _line(row: Row, best: float | None) -> list[str]:
         f"{row['peak_mb']:,.0f}" if row["peak_mb"] else "-",
         "-" if batch is None else f"{batch:,} tok" if row["batch_of"] == "tokens" and batch > 1
         else f"{batch:,}",
-        str(row["documents"] or "-"),
-        row["reason"] or "",
+        str(row["documents"] or "-"), row["reason"] or "",
     ]  # fmt: skip
 
 
@@ -143,11 +129,7 @@ def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def into_page(text: str, tables: str, where: str) -> str:
-    """Return the page with its tables replaced.
-
-    Raises:
-        InputError: the page does not have exactly one pair of markers.
-    """
+    """Return the page with its tables replaced; InputError without exactly one pair of markers."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise InputError("the page lacks its markers", where, f"write {START} and {END} into it")
     before, after = text.split(START)[0], text.split(END)[1]
@@ -161,11 +143,7 @@ def chart_name(document: Document) -> str:
 
 
 def chart(document: Document, path: Path) -> None:
-    """Draw tokens/s of every system that ran, one panel per workload; wrong systems are hatched.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Draw tokens/s of every system that ran, one panel per workload; wrong systems are hatched."""
     require_extra("matplotlib", "bench").use("svg")
     pyplot = require_extra("matplotlib.pyplot", "bench")
     shown = {
@@ -181,12 +159,8 @@ def chart(document: Document, path: Path) -> None:
     for panel, (name, rows) in zip(axes[:, 0], shown.items(), strict=False):
         rows = sorted(rows, key=lambda row: row["tokens_per_s"])
         labels = [f"{row['system']} {row['dtype']}" for row in rows]
-        bars = panel.barh(
-            labels,
-            [row["tokens_per_s"] for row in rows],
-            color=[colours.get(row["dtype"], "#888888") for row in rows],
-            alpha=0.75,
-        )
+        color = [colours.get(row["dtype"], "#888888") for row in rows]
+        bars = panel.barh(labels, [row["tokens_per_s"] for row in rows], color=color, alpha=0.75)
         for bar, row in zip(bars, rows, strict=True):
             bar.set_hatch("" if row["correct"] else "///")
             bar.set_linewidth(1.5 if row["system"] == MOTHERBIRD else 0)

@@ -19,11 +19,6 @@ class Measurement:
     batches: list[list[int]]
     seconds: list[float]
 
-    @property
-    def total(self) -> float:
-        """Seconds of all calls."""
-        return sum(self.seconds)
-
 
 def median(values: Sequence[float]) -> float | None:
     """Return the median, or None if there are no values."""
@@ -50,16 +45,11 @@ class Pair:
     peak_mb: float | None = None
     last_s: float = 0.0  # wall time of the last measurement, with the start of the process
 
-    def lengths(self, measurement: Measurement) -> list[int]:
-        """Return the tokens of each document of a measurement."""
-        lengths = self.workload.lengths()
-        return [lengths[number] for batch in measurement.batches for number in batch]
-
     def speed(self, measurement: Measurement) -> float:
         """Return tokens per second; those of the median call in a latency workload."""
         if self.workload.latency:
             return self.workload.longest / statistics.median(measurement.seconds)
-        return sum(self.lengths(measurement)) / measurement.total
+        return sum(self.workload.lengths_of(measurement.batches)) / sum(measurement.seconds)
 
     def best(self) -> tuple[int, Measurement]:
         """Return the fastest batch size and its measurement; at least one must have succeeded."""
@@ -70,31 +60,23 @@ class Pair:
     def row(self, config: EncoderConfig, rooflines: dict[str, float | None]) -> dict[str, Any]:
         """Return the row of the JSON document."""
         speeds = [self.speed(repeat) for repeat in self.repeats]
-        ms = []
-        if self.workload.latency:
-            ms = [statistics.median(repeat.seconds) * 1e3 for repeat in self.repeats]
-        lengths = self.lengths(self.repeats[0]) if self.repeats else []
+        timed = self.repeats if self.workload.latency else []
+        ms = [statistics.median(repeat.seconds) * 1e3 for repeat in timed]
+        lengths = self.workload.lengths_of(self.repeats[0].batches) if self.repeats else []
         speed, roofline, fraction = median(speeds), rooflines.get(self.system.dtype), None
         if speed and roofline and self.system.same_weights:
             fraction = speed * flops(config, lengths) / sum(lengths) / (roofline * 1e12)
         reasons = [reason for reason in (self.reason, self.check.reason) if reason]
         return {
-            "system": self.system.name,
-            "workload": self.workload.name,
-            "dtype": self.system.dtype,
+            "system": self.system.name, "workload": self.workload.name, "dtype": self.system.dtype,
             "batch": self.batch,
             "batch_of": "tokens" if self.system.order == "tokens" else "documents",
-            "documents": len(lengths),
-            "tokens_per_s": speed,
-            "ms": median(ms),
-            "spread": spread(ms or speeds),
-            "repeats": len(self.repeats),
+            "documents": len(lengths), "tokens_per_s": speed, "ms": median(ms),
+            "spread": spread(ms or speeds), "repeats": len(self.repeats),
             "tried": {str(n): found and self.speed(found) for n, found in self.tried.items()},
-            "peak_mb": self.peak_mb,
-            "loaded_mb": self.check.loaded_mb,
-            "roofline_fraction": fraction,
-            "correct": self.check.correct,
+            "peak_mb": self.peak_mb, "loaded_mb": self.check.loaded_mb,
+            "roofline_fraction": fraction, "correct": self.check.correct,
             "cosine": self.check.cosine,
             "compared_with": "oracle" if self.system.same_weights else "itself",
             "reason": "; ".join(dict.fromkeys(reasons)) or None,
-        }
+        }  # fmt: skip

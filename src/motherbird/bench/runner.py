@@ -61,20 +61,12 @@ def measure(
     on_step: OnStep,
     on_workload: Callable[[list[Pair]], None],
 ) -> None:
-    """Measure every system on every workload.
+    """Measure every system on every workload; ``on_workload`` gets the results of each.
 
     Workloads of shorter documents come first, so that memory that long documents leave allocated
     does not change the measurements of the others.
-
-    Args:
-        plan: what to measure.
-        job: the model and the settings of all systems.
-        pool: runs the systems.
-        checks: of every system.
-        on_step: see `OnStep`.
-        on_workload: called with the results of each workload.
     """
-    waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths()))
+    waiting = sorted(plan.workloads, key=lambda workload: sum(workload.lengths))
     while waiting:
         fraction = waiting[0].weight / sum(w.weight for w in waiting)
         now = plan.clock()
@@ -120,11 +112,9 @@ class WorkloadRun:
         if self.workload.longest > limit:
             return f"it takes at most {limit:,} tokens"
         if order == "sorted" and self.workload.fixed:
-            unsorted = replace(
-                pair.system, name=pair.system.name.split("-sorted")[0], order="given"
-            )
-            if unsorted in self.plan.systems:
-                return f"as {unsorted.name}: all documents have one length"
+            name = pair.system.name.split("-sorted")[0]
+            if replace(pair.system, name=name, order="given") in self.plan.systems:
+                return f"as {name}: all documents have one length"
         return None
 
     def _search(self, pair: Pair, seconds: float) -> None:
@@ -134,7 +124,7 @@ class WorkloadRun:
         for size in self._sizes(pair.system):
             chosen = self._choose(pair.system, size, rate * SEARCH_SECONDS)
             left = (end if pair.tried else self.until) - self.plan.clock()
-            if slower == 2 or self._tokens(chosen) / rate > left:
+            if slower == 2 or sum(self.workload.lengths_of(chosen)) / rate > left:
                 break
             found = self._measure(pair, chosen, reset_peak=not pair.tried)
             pair.tried[size] = found
@@ -168,7 +158,7 @@ class WorkloadRun:
         pair.batch, trial = pair.best()
         pair.reason = None
         pair.batches = trial.batches
-        if trial.total >= WARM or seconds * self.plan.repeats < pair.last_s:
+        if sum(trial.seconds) >= WARM or seconds * self.plan.repeats < pair.last_s:
             pair.repeats = [trial]
             return
         wanted = pair.speed(trial) * min(RUN_SECONDS, max(SHORTEST_RUN, seconds))
@@ -198,10 +188,6 @@ class WorkloadRun:
         pair.last_s = self.plan.clock() - start
         pair.peak_mb = max(pair.peak_mb or 0.0, result.peak_mb)
         return Measurement(chosen, result.seconds)
-
-    def _tokens(self, chosen: list[list[int]]) -> int:
-        lengths = self.workload.lengths()
-        return sum(lengths[number] for batch in chosen for number in batch)
 
 
 def _line(pair: Pair) -> str:

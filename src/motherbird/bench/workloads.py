@@ -8,7 +8,7 @@ given less work of the same type.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -27,39 +27,40 @@ Batches = list[list[list[int]]]  # batches of documents of token ids
 
 @dataclass(frozen=True)
 class Workload:
-    """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0.
+    """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0."""
 
-    Attributes:
-        name: its name in `--workload`.
-        what: a short description.
-        shortest, longest: limits of the lengths, in tokens.
-        weight: its part of the time of a run, relative to the other workloads.
-        mean, deviation: of the normal distribution, in tokens.
-        latency: whether each call gets one document, and milliseconds per call are reported.
-    """
-
-    name: str
-    what: str
-    shortest: int
+    name: str  # its name in `--workload`
+    what: str  # a short description
+    shortest: int  # limits of the lengths, in tokens
     longest: int
-    weight: float
-    mean: int = 0
+    weight: float  # its part of the time of a run, relative to the other workloads
+    mean: int = 0  # of the normal distribution, in tokens
     deviation: int = 0
-    latency: bool = False
+    latency: bool = False  # whether each call gets one document, and ms per call are reported
 
     @property
     def fixed(self) -> bool:
         """Whether all documents have the same length."""
         return self.shortest == self.longest
 
+    @cached_property
     def lengths(self) -> list[int]:
-        """Return the tokens of each document, shortest first."""
-        return _lengths(self)
+        """The tokens of each document, shortest first."""
+        rng = np.random.default_rng([SEED, *self.name.encode()])
+        if self.deviation:
+            drawn = rng.normal(self.mean, self.deviation, POOL)
+        else:
+            drawn = rng.uniform(self.shortest - 0.5, self.longest + 0.5, POOL)
+        return sorted(drawn.round().clip(self.shortest, self.longest).astype(int).tolist())
+
+    def lengths_of(self, chosen: list[list[int]]) -> list[int]:
+        """Return the tokens of each document of the batches that `choose` returned."""
+        return [self.lengths[number] for batch in chosen for number in batch]
 
     def document(self, number: int, vocab_size: int) -> list[int]:
         """Return the ids of a document, the same in every run."""
         rng = np.random.default_rng([SEED, *self.name.encode(), number])
-        return ids(rng, self.lengths()[number], vocab_size)
+        return ids(rng, self.lengths[number], vocab_size)
 
 
 def ids(rng: np.random.Generator, length: int, vocab_size: int) -> list[int]:
@@ -68,26 +69,14 @@ def ids(rng: np.random.Generator, length: int, vocab_size: int) -> list[int]:
     return rng.integers(min(FIRST_ID, last // 2), last, length).tolist()
 
 
-@cache
-def _lengths(workload: Workload) -> list[int]:
-    rng = np.random.default_rng([SEED, *workload.name.encode()])
-    if workload.deviation:
-        drawn = rng.normal(workload.mean, workload.deviation, POOL)
-    else:
-        drawn = rng.uniform(workload.shortest - 0.5, workload.longest + 0.5, POOL)
-    return sorted(drawn.round().clip(workload.shortest, workload.longest).astype(int).tolist())
-
-
 # The weights are in proportion to what the systems take; see runner.py.
 WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("short-fixed", "512 tokens", 512, 512, weight=0.14),
-        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, mean=256, deviation=64),
+        Workload("short-variable", "N(256, 64) tokens", 16, 512, 0.14, 256, 64),
         Workload("long-fixed", "8,192 tokens", 8192, 8192, weight=0.35),
-        Workload(
-            "long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, mean=4096, deviation=1024
-        ),
+        Workload("long-variable", "N(4096, 1024) tokens", 16, 8192, 0.21, 4096, 1024),
         Workload("queries", "16 to 64 tokens", 16, 64, weight=0.11),
         Workload("latency", "one query of 16 tokens", 16, 16, weight=0.05, latency=True),
     )
@@ -99,17 +88,12 @@ def choose(
 ) -> list[list[int]]:
     """Return batches with about ``tokens`` tokens in total, as indices of documents.
 
-    At least one batch is returned, and at most all documents.
-
-    Args:
-        workload: the documents.
-        order: see `Order`.
-        size: documents per batch, or tokens if the order is "tokens" (1: one document).
-        tokens: the wanted total.
-        parallel: number of batches of tokens that run in parallel. The number of batches is a
-            multiple of it, or smaller: in a large job, an incomplete last round does not matter.
+    At least one batch is returned, and at most all documents. ``size`` counts the documents of a
+    batch, or its tokens if the order is "tokens" (1: one document). If ``parallel`` batches of
+    tokens run at a time, their number is a multiple of it, or smaller: in a large job, an
+    incomplete last round does not matter.
     """
-    lengths = workload.lengths()
+    lengths = workload.lengths
     mean = sum(lengths) / len(lengths)
     if order == "given":
         batches = round(tokens / mean / size)

@@ -18,9 +18,8 @@ def command() -> None:
 
 
 @command.command(name="cpu")
-@click.option(
-    "--workload", metavar="LIST", help="Workloads to measure, comma-separated; all if not set."
-)
+@click.option("--workload", metavar="LIST",
+              help="Workloads to measure, comma-separated; all if not set.")  # fmt: skip
 @click.option("--systems", metavar="LIST",
               help="Systems, comma-separated: name or name/dtype; all if not set.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=3, show_default=True,
@@ -33,16 +32,8 @@ def command() -> None:
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
 @options.threads
 @options.as_json
-def cpu(
-    workload: str | None,
-    systems: str | None,
-    repeats: int,
-    model: str,
-    minutes: float,
-    out: str | None,
-    threads: int | None,
-    json_: bool,
-) -> None:
+def cpu(workload: str | None, systems: str | None, repeats: int, model: str, minutes: float,
+        out: str | None, threads: int | None, json_: bool) -> None:  # fmt: skip
     """Measure tokens/s, latency and memory of motherbird and of every installed peer.
 
     Workloads: short-fixed (512 tokens), short-variable (N(256, 64)), long-fixed (8,192),
@@ -61,12 +52,16 @@ def cpu(
     smallest) / median, "ms" the median call of the latency workload, "roofline_fraction" the
     throughput relative to this machine's fastest matmuls, "cosine" the smallest of the check.
     """
-    path = None if out is None else _output_file(out, model)
+    inputs = [model] if Path(model).is_dir() else []
+    path = None if out is None else options.output(out, inputs)
     from .. import machine
     from ..bench import cpu as bench
     from ..bench import report
+    from ..errors import InputError
     from ..files import write_text
 
+    if path is not None and path.is_dir():
+        raise InputError("--out is a directory", str(out), "give a file name")
     selected = bench.Options(
         model, bench.parse_workloads(workload), bench.parse_systems(systems), repeats, minutes,
         threads or machine.physical_cores(),
@@ -89,15 +84,6 @@ def cpu(
         print_json(document)
     else:
         click.echo(report.plain(document))
-
-
-def _output_file(out: str, model: str) -> Path:
-    from ..errors import InputError
-
-    path = options.output(out, [model] if Path(model).is_dir() else [])
-    if path.is_dir():
-        raise InputError("--out is a directory", out, "give a file name")
-    return path
 
 
 @command.command(name="report")

@@ -2,15 +2,12 @@
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import options
 from .output import has_colour, human, print_json, progress_of_fraction
-
-if TYPE_CHECKING:
-    from ..data.prepared import PreparedDataset
 
 
 @click.group(name="data")
@@ -27,14 +24,8 @@ def command() -> None:
 @click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
               help="Cleaning processes; one per core if not set.")  # fmt: skip
 @options.as_json
-def build(
-    mixture: str,
-    out: str,
-    decontaminate: tuple[str, ...],
-    max_bad: float | None,
-    processes: int | None,
-    json_: bool,
-) -> None:
+def build(mixture: str, out: str, decontaminate: tuple[str, ...], max_bad: float | None,
+          processes: int | None, json_: bool) -> None:  # fmt: skip
     """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
 
     Packages are downloaded from their registries. After an interruption, the same command resumes
@@ -49,12 +40,8 @@ def build(
 
     start = time.perf_counter()
     with progress_of_fraction("cleaning", quiet=json_) as show:
-        built = corpus.build(
-            mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate),
-            path,
-            processes=processes,
-            on_progress=show,
-        )
+        text = mixtures.read(mixture, max_bad=max_bad, decontaminate=decontaminate)
+        built = corpus.build(text, path, processes=processes, on_progress=show)
     sources = built.about.sources
     seconds = round(time.perf_counter() - start, 3)
     documents = sum(tally.kept.documents for tally in sources.values())
@@ -90,15 +77,8 @@ def build(
 @click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
 @options.seed
 @options.as_json
-def show(
-    directory: str,
-    seq_len: int | None,
-    count: int,
-    rate: float,
-    png: str | None,
-    seed: int,
-    json_: bool,
-) -> None:
+def show(directory: str, seq_len: int | None, count: int, rate: float, png: str | None, seed: int,
+         json_: bool) -> None:  # fmt: skip
     """Verify a prepared dataset, and show its content and some masked rows.
 
     DIR can be an fsspec URL; the dataset is downloaded to a local cache.
@@ -110,8 +90,7 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    open_ = PreparedDataset.fetch if "://" in directory else PreparedDataset
-    prepared = open_(directory)
+    prepared = (PreparedDataset.fetch if "://" in directory else PreparedDataset)(directory)
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, rate, seed)
     if png is not None:
@@ -119,13 +98,6 @@ def show(
     if json_:
         print_json({**summary(prepared), "examples": shown})
         return
-    _echo(prepared)
-    _echo_rows(shown, length)
-    if png is not None:
-        click.echo(f"\n{png}")
-
-
-def _echo(prepared: "PreparedDataset") -> None:
     about = prepared.about
     click.echo(f"{prepared.directory}: verified; {about.dtype} tokens, {prepared.fingerprint[:12]}")
     for name, source in about.sources.items():
@@ -138,6 +110,9 @@ def _echo(prepared: "PreparedDataset") -> None:
             f"  rows of {name:>5}: {rows.rows:,} ({rows.held_out_rows:,} held out), "
             f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents cut"
         )
+    _echo_rows(shown, length)
+    if png is not None:
+        click.echo(f"\n{png}")
 
 
 def _echo_rows(rows: list[dict[str, Any]], length: int) -> None:

@@ -32,17 +32,9 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @options.seed
 @options.threads
 @options.as_json
-def command(
-    mixture: str,
-    tokenizer: str,
-    seq_lens: list[int],
-    out: str,
-    held_out: float,
-    max_bad: float | None,
-    seed: int,
-    threads: int | None,
-    json_: bool,
-) -> None:
+def command(mixture: str, tokenizer: str, seq_lens: list[int], out: str, held_out: float,
+            max_bad: float | None, seed: int, threads: int | None,
+            json_: bool) -> None:  # fmt: skip
     """Clean, tokenize and pack the text of MIXTURE for training.
 
     MIXTURE is a TOML file with [[source]] tables, the output of `motherbird data build`, or a
@@ -64,9 +56,8 @@ def command(
     start = time.perf_counter()
     with progress_of_fraction("preparing", quiet=json_) as show:
         prepared = prepare(
-            mixture, tokenizer, path, seq_lens,
-            held_out=held_out, seed=seed, max_bad=max_bad, processes=threads,
-            on_progress=show,
+            mixture, tokenizer, path, seq_lens, held_out=held_out, seed=seed, max_bad=max_bad,
+            processes=threads, on_progress=show,
         )  # fmt: skip
     result = {**summary(prepared), "seconds": round(time.perf_counter() - start, 3)}
     if json_:

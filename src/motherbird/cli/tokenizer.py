@@ -30,17 +30,9 @@ def command() -> None:
 @options.max_bad
 @options.threads
 @options.as_json
-def train(
-    mixture: str,
-    size: int,
-    out: str,
-    compare: tuple[str, ...],
-    megabytes: float,
-    held_out: float,
-    max_bad: float | None,
-    threads: int | None,
-    json_: bool,
-) -> None:
+def train(mixture: str, size: int, out: str, compare: tuple[str, ...], megabytes: float,
+          held_out: float, max_bad: float | None, threads: int | None,
+          json_: bool) -> None:  # fmt: skip
     """Train a byte-level BPE for text and code on MIXTURE (a TOML file, a corpus, or text).
 
     The report (also in DIR/report.json) counts tokens of held-out documents.
@@ -56,8 +48,7 @@ def train(
     with progress_of_fraction("tokenizer", quiet=json_) as show:
         report = train_tokenizer(
             mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
-            max_bad=max_bad,
-            processes=threads, on_progress=show,
+            max_bad=max_bad, processes=threads, on_progress=show,
         )  # fmt: skip
     seconds = round(time.perf_counter() - start, 3)
     if json_:

@@ -19,15 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, workers
+from .. import __version__, files, workers
 from ..errors import DamagedError, require_extra
-from ..files import check_directory, new_directory, read_json, resumable_directory, write_array
 from ..strict import build as build_strictly
+from . import mixture as mixtures
 from . import overlap
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
-from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, tally_file, text_file
-from .parts import write_rows as write_jsonl
+from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, write_rows
 from .readers import Document, files_of, jsonl
 
 log = logging.getLogger(__name__)
@@ -40,34 +39,22 @@ OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """The content of corpus.json.
+    """The content of corpus.json."""
 
-    Attributes:
-        mixture: the mixture.
-        shards: number of text files.
-        sources: tallies by name.
-        made_with: versions.
-    """
-
-    mixture: Mixture
-    shards: int
-    sources: dict[str, Tally]
-    made_with: dict[str, str]
+    mixture: Mixture  # the mixture
+    shards: int  # number of text files
+    sources: dict[str, Tally]  # tallies by name
+    made_with: dict[str, str]  # versions
 
 
 class Corpus:
-    """A corpus on disk, verified when it is opened. Iterating yields its documents.
-
-    Raises:
-        InputError: the directory is not a corpus.
-        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
-    """
+    """A corpus on disk, verified by `check_directory` when it is opened; yields its documents."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        check_directory(self.directory, KIND)
+        files.check_directory(self.directory, KIND)
         path = self.directory / INFO
-        self.about = build_strictly(CorpusInfo, read_json(path), str(path))
+        self.about = build_strictly(CorpusInfo, files.read_json(path), str(path))
 
     def documents(self, shard: int) -> Iterator[Document]:
         """Yield the documents of a text file; their ``source`` is the name of their source."""
@@ -88,16 +75,10 @@ def build(
     mixture: Mixture,
     out: str | Path,
     *,
-    processes: int | None = None,
-    on_progress: OnProgress = lambda fraction, what: None,
+    processes: int | None = None,  # the number of available cores if not given
+    on_progress: OnProgress = lambda fraction, what: None,  # called after every part
 ) -> Corpus:
-    """Build the corpus of a mixture, or resume an interrupted build.
-
-    Args:
-        mixture: see `mixture.read`.
-        out: the output directory; an existing corpus is replaced.
-        processes: number of processes; the number of available cores if not given.
-        on_progress: called after every part.
+    """Build the corpus of a mixture, or resume an interrupted build; an existing one is replaced.
 
     Raises:
         InputError: a source is missing or has no files.
@@ -107,84 +88,81 @@ def build(
     """
     out = Path(out)
     check_output(mixture, out)
-    for module in _required_modules(mixture):
-        require_extra(module, "data")
+    if mixture.near_duplicates is not None:
+        require_extra("rensa", "data")
+    if any(source.language for source in mixture.source):
+        require_extra("resiliparse", "data")
+    if any(source.dataset for source in mixture.source):
+        require_extra("datasets", "data")
     parts = list(parts_of(mixture))
-    with resumable_directory(out, KIND, plan(mixture)) as work:
+    with files.resumable_directory(out, KIND, _plan(mixture)) as work:
         tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
         _check_bad(mixture, tallies)
-        with new_directory(out, KIND, work) as fresh:
+        with files.new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
             text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
             (fresh / INFO).write_text(text + "\n", encoding="utf-8")
     return Corpus(out)
 
 
+def find(text: str | Path, max_bad: float | None) -> tuple[Mixture | None, Any]:
+    """Return the mixture of a path, None if it is a corpus, and what the text depends on."""
+    manifest = Path(text) / files.MANIFEST
+    if manifest.is_file():
+        return None, files.sha256(manifest)
+    mixture = mixtures.read(text, max_bad=max_bad)
+    return mixture, _plan(mixture)
+
+
 def open_or_build(
-    mixture: Mixture,
-    directory: Path,
+    text: str | Path,
+    mixture: Mixture | None,
+    work: Path,
     processes: int | None,
     on_progress: OnProgress,
 ) -> Corpus:
-    """Open the corpus of a mixture if it was built before; otherwise build it."""
-    if directory.exists():
-        return Corpus(directory)
-    return build(mixture, directory, processes=processes, on_progress=on_progress)
-
-
-def _required_modules(mixture: Mixture) -> list[str]:
-    """Return the modules that the mixture needs, to be checked before the work begins."""
-    wanted = {
-        "rensa": mixture.near_duplicates is not None,
-        "resiliparse": any(source.language for source in mixture.source),
-        "datasets": any(source.dataset for source in mixture.source),
-    }
-    return [module for module, is_wanted in wanted.items() if is_wanted]
+    """Open the corpus of `find`; that of a mixture is built in ``work`` if it was not before."""
+    if mixture is None:
+        return Corpus(text)
+    if (work / "corpus").exists():
+        return Corpus(work / "corpus")
+    return build(mixture, work / "corpus", processes=processes, on_progress=on_progress)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def plan(mixture: Mixture) -> dict[str, Any]:
+def _plan(mixture: Mixture) -> dict[str, Any]:
     """Return what a corpus depends on: the mixture, and size and time of every local file."""
-    files = [Path(file) for part in parts_of(mixture) for file in part.files]
-    files += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
+    paths = [Path(file) for part in parts_of(mixture) for file in part.files]
+    paths += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
-            files += files_of(Path(source.dataset), ["*"])
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            paths += files_of(Path(source.dataset), ["*"])
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in paths]
     return {"mixture": asdict(mixture), "files": stats, "motherbird": __version__}
 
 
 def _clean_all(
-    mixture: Mixture,
-    parts: list[Part],
-    work: Path,
-    processes: int,
-    on_progress: OnProgress,
+    mixture: Mixture, parts: list[Part], work: Path, processes: int, on_progress: OnProgress
 ) -> list[Tally]:
     if mixture.decontaminate and not (work / KNOWN).exists():
-        write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
-    todo = [part for part in parts if not tally_file(work, part).exists()]
+        files.write_array(work / KNOWN, overlap.evaluation_runs(mixture.decontaminate))
+    todo = [part for part in parts if not part.file(work, "json").exists()]
     finished = len(parts) - len(todo)
     on_progress(finished / max(1, len(parts)), "cleaning")
-
-    def clean() -> Iterator[Part]:
-        if min(processes, len(todo)) > 1:
-            with workers.pool(min(processes, len(todo)), Cleaner, (mixture, work)) as pool:
-                yield from workers.as_completed(pool, iter(todo))
-        elif todo:
-            yield from map(Cleaner(mixture, work), todo)
-
-    for part in clean():
-        finished += 1
-        name = mixture.source[part.source].name
-        if part.package or part.files:
-            name = f"{name}: {part.package or Path(part.files[-1]).name}"
-        on_progress(finished / len(parts), f"cleaning {name}")
-    files = [tally_file(work, part) for part in parts]
-    return [build_strictly(Tally, read_json(file), str(file)) for file in files]
+    count = min(processes, len(todo))
+    with workers.pool(count if count > 1 else 0, Cleaner, (mixture, work)) as pool:
+        clean = Cleaner(mixture, work)
+        for part in workers.as_completed(pool, iter(todo)) if pool else map(clean, todo):
+            finished += 1
+            name = mixture.source[part.source].name
+            if part.package or part.files:
+                name = f"{name}: {part.package or Path(part.files[-1]).name}"
+            on_progress(finished / len(parts), f"cleaning {name}")
+    done = [part.file(work, "json") for part in parts]
+    return [build_strictly(Tally, files.read_json(path), str(path)) for path in done]
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
@@ -195,11 +173,9 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
         more = "; ..." if bad > 5 else ""
         log.warning("skipped %d files without usable text: %s%s", bad, "; ".join(named[:5]), more)
     if mixture.max_bad is not None and bad > mixture.max_bad * (bad + read):
-        raise DamagedError(
-            f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}",
-            "; ".join(named[:3]),
-            "repair them, or allow more with --max-bad",
-        )
+        what = f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}"
+        how = "repair them, or allow more with --max-bad"
+        raise DamagedError(what, "; ".join(named[:3]), how)
 
 
 def _merge(
@@ -214,23 +190,20 @@ def _merge(
         duplicates = Duplicates(mixture.near_duplicates)
         for part in parts:
             tally = by_source[mixture.source[part.source].name]
-            for row in jsonl.rows(text_file(work, part)):
-                found = duplicates.find(row["text"])
-                if found is None:
+            for row in jsonl.rows(part.file(work, "jsonl.zst")):
+                if found := duplicates.find(row["text"]):
+                    tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
+                else:
                     tally.kept.add(len(row["text"].encode()))
                     yield row
-                else:
-                    tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
 
     shards = 0
-    for shard in chunked(rows(), SHARD, lambda row: len(row["text"])):
-        write_jsonl(fresh / shard_name(shards), shard)
-        shards += 1
+    for shards, shard in enumerate(chunked(rows(), SHARD, lambda row: len(row["text"])), 1):
+        write_rows(fresh / shard_name(shards - 1), shard)
     if not shards:
-        dropped: dict[str, int] = {}
+        total = Tally()
         for tally in by_source.values():
-            for reason, count in tally.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count.documents
-        why = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+            total.merge(tally)
+        why = ", ".join(f"{count.documents} {reason}" for reason, count in total.dropped.items())
         raise DamagedError("no document is left", why or "all files are empty")
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

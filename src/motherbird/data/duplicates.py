@@ -25,9 +25,8 @@ def held_out(hashes: UInt64[np.ndarray, " n"], fraction: float) -> Bool[np.ndarr
 class Duplicates:
     """Finds duplicates of earlier documents. It keeps about 1 kB per document.
 
-    Args:
-        threshold: Jaccard similarity of the sets of five-word sequences above which documents
-            count as nearly equal; None to find only equal ones.
+    Documents are nearly equal if the Jaccard similarity of their sets of five-word sequences is
+    above a threshold; with None, only equal ones are found.
     """
 
     def __init__(self, threshold: float | None) -> None:

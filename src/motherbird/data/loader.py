@@ -26,22 +26,15 @@ LIMIT = 60.0  # seconds in which a worker has to build a batch
 
 @dataclass(frozen=True)
 class Cursor:
-    """A position in a phase: the whole state of a loader.
+    """A position in a phase: the whole state of a loader."""
 
-    Attributes:
-        seed: seed of the order and of the masks.
-        phase: number of the phase.
-        consumed: rows taken since the beginning of the phase, by all ranks, including skipped ones.
-            The epoch is this divided by the number of rows.
-        fingerprint: fingerprint of the prepared dataset; empty at the beginning.
-        skipped: rows that were skipped.
-    """
-
-    seed: int
-    phase: int = 0
+    seed: int  # seed of the order and of the masks
+    phase: int = 0  # number of the phase
+    # rows taken since the beginning of the phase, by all ranks, including skipped ones. The epoch
+    # is this divided by the number of rows.
     consumed: int = 0
-    fingerprint: str = ""
-    skipped: int = 0
+    fingerprint: str = ""  # fingerprint of the prepared dataset; empty at the beginning
+    skipped: int = 0  # rows that were skipped
 
     @property
     def rows(self) -> int:
@@ -59,42 +52,25 @@ class Cursor:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Selects rows of a prepared dataset.
+    """Selects rows of a prepared dataset."""
 
-    Attributes:
-        seq_len: tokens of a row.
-        held_out: whether to use the held-out documents, or the others.
-        sources: names of sources to use; all if None.
-        min_tokens: use only documents with at least so many tokens.
-    """
-
-    seq_len: int
-    held_out: bool = False
-    sources: tuple[str, ...] | None = None
-    min_tokens: int = 0
+    seq_len: int  # tokens of a row
+    held_out: bool = False  # whether to use the held-out documents, or the others
+    sources: tuple[str, ...] | None = None  # names of sources to use; all if None
+    min_tokens: int = 0  # use only documents with at least so many tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The masked rows of one rank in one step.
+    """The masked rows of one rank in one step."""
 
-    Attributes:
-        ids: input ids.
-        lengths: tokens of each piece of a document, in the order of ``ids``.
-        positions: indices of the masked tokens in ``ids``.
-        targets: the original ids at ``positions``.
-        rows: numbers of the rows in the dataset.
-        row_tokens: tokens of each row.
-        cursor: state of the loader after this step.
-    """
-
-    ids: Int[np.ndarray, " T"]
-    lengths: Int[np.ndarray, " S"]
-    positions: Int[np.ndarray, " M"]
-    targets: Int[np.ndarray, " M"]
-    rows: Int[np.ndarray, " rows"]
-    row_tokens: Int[np.ndarray, " rows"]
-    cursor: Cursor
+    ids: Int[np.ndarray, " T"]  # input ids
+    lengths: Int[np.ndarray, " S"]  # tokens of each piece of a document, in the order of ``ids``
+    positions: Int[np.ndarray, " M"]  # indices of the masked tokens in ``ids``
+    targets: Int[np.ndarray, " M"]  # the original ids at ``positions``
+    rows: Int[np.ndarray, " rows"]  # numbers of the rows in the dataset
+    row_tokens: Int[np.ndarray, " rows"]  # tokens of each row
+    cursor: Cursor  # state of the loader after this step
 
     def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
         """Yield the batch in packs of ``rows`` rows; the last may have fewer."""
@@ -114,17 +90,11 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """The input of one forward pass.
+    """The input of one forward pass."""
 
-    Attributes:
-        packed: masked documents.
-        positions: indices of the masked tokens.
-        targets: their original ids.
-    """
-
-    packed: Packed
-    positions: Int[torch.Tensor, " M"]
-    targets: Int[torch.Tensor, " M"]
+    packed: Packed  # masked documents
+    positions: Int[torch.Tensor, " M"]  # indices of the masked tokens
+    targets: Int[torch.Tensor, " M"]  # their original ids
 
 
 @dataclass(frozen=True)
@@ -137,33 +107,21 @@ class BatchRequest:
 
 
 class BatchBuilder:
-    """Builds batches; it is the handler of a worker.
-
-    Args:
-        directory: the prepared dataset.
-        row_filter: which of its rows.
-        masking: how tokens are masked.
-    """
+    """Builds batches of the rows of a prepared dataset; it is the handler of a worker."""
 
     def __init__(self, directory: Path, row_filter: RowFilter, masking: Masking) -> None:
         self.directory, self.masking = directory, masking
         self.rows = chosen_rows(PreparedDataset(directory, verify=False), row_filter)
 
     def __call__(self, request: BatchRequest) -> Batch:
-        """Read and mask the rows.
-
-        Raises:
-            WorkerError: the rows cannot be read.
-        """
+        """Read and mask the rows; WorkerError if they cannot be read."""
         try:
             return self._build(request)
         except (OSError, MemoryError) as error:
-            raise WorkerError(
-                f"rows {request.first} to {request.last - 1} of the order cannot be read "
-                f"({str(error) or type(error).__name__})",
-                str(self.directory),
-                "verify the dataset with motherbird data show",
-            ) from error
+            rows = f"rows {request.first} to {request.last - 1} of the order"
+            what = f"{rows} cannot be read ({str(error) or type(error).__name__})"
+            how = "verify the dataset with motherbird data show"
+            raise WorkerError(what, str(self.directory), how) from error
 
     def _build(self, request: BatchRequest) -> Batch:
         taken = np.arange(request.first, request.last)
@@ -200,18 +158,6 @@ def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
 class Loader:
     """An endless iterable of batches.
 
-    Args:
-        prepared: the dataset, verified.
-        choice: selects its rows.
-        cursor: the position to start from.
-        masking: how tokens are masked.
-        step_rows: returns the rows of a step, of all ranks, given the rows used before it.
-        rank: rank of this process.
-        world_size: number of ranks.
-        workers: number of worker processes; with 0, batches are built in this process.
-        limit: seconds after which a worker that does not answer is replaced.
-        skips: ranges (first, last + 1) of the order that are skipped.
-
     Raises:
         InputError: the cursor is of another dataset, there are no rows, or the rows of a step are
             not divisible by the number of ranks.
@@ -220,24 +166,22 @@ class Loader:
 
     def __init__(
         self,
-        prepared: PreparedDataset,
-        choice: RowFilter,
-        cursor: Cursor,
-        masking: Masking,
-        step_rows: Callable[[int], int],
+        prepared: PreparedDataset,  # verified
+        choice: RowFilter,  # selects its rows
+        cursor: Cursor,  # the position to start from
+        masking: Masking,  # how tokens are masked
+        step_rows: Callable[[int], int],  # the rows of a step, of all ranks, by the rows before it
         *,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        limit: float = LIMIT,
-        skips: Sequence[tuple[int, int]] = (),
+        rank: int = 0,  # of this process
+        world_size: int = 1,  # number of ranks
+        workers: int = 0,  # number of worker processes; with 0, batches are built in this process
+        limit: float = LIMIT,  # seconds after which a worker that does not answer is replaced
+        skips: Sequence[tuple[int, int]] = (),  # ranges (first, last + 1) that are skipped
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
-            raise InputError(
-                "the prepared dataset is not the one that this run began with",
-                str(prepared.directory),
-                "give the same dataset, or start a new run",
-            )
+            what = "the prepared dataset is not the one that this run began with"
+            how = "give the same dataset, or start a new run"
+            raise InputError(what, str(prepared.directory), how)
         self.rows = len(chosen_rows(prepared, choice))
         if not self.rows:
             raise InputError("the selection has no rows", str(prepared.directory))
@@ -264,9 +208,8 @@ class Loader:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
-                raise InputError(
-                    f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
-                )
+                what = f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
+                raise InputError(what)
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..strict import load
-from .readers.plain import LANGUAGES
+from .readers.formats import LANGUAGES
 
 # A name and optionally a version; nothing that a client would take as a path, URL or option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
@@ -17,64 +17,47 @@ _PACKAGE = re.compile(rf"(pypi:{_NAME}|deb:{_NAME}|npm:(@{_NAME}/)?{_NAME})(=={_
 
 @dataclass(frozen=True)
 class Source:
-    """A source of text, and filters of its documents. Sizes are in characters.
+    """A source of text, and filters of its documents. Sizes are in characters."""
 
-    Attributes:
-        name: its name in reports.
-        path: a file or folder, relative to the file of the mixture.
-        packages: packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with
-            ==VERSION; each is downloaded, unpacked and read like a folder.
-        dataset: a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub.
-        subset: the configuration of the dataset.
-        split: the split of the dataset.
-        field: the field of the text in .jsonl, Parquet and datasets.
-        encoding: the encoding of plain text; that of HTML is detected.
-        files: patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if
-            not set.
-        code: keep only source code in these languages.
-        language: keep only this natural language ("en"), as detected by resiliparse.
-        min_chars: drop shorter documents.
-        max_chars: cut longer documents at the end of a paragraph.
-        max_line: drop documents with a longer line, such as data and minified code.
-        min_letters: drop documents with a smaller fraction of letters and white space, such as
-            tables, logs and lists of numbers.
-        max_tokens: use only a random part of a larger source.
-        licence: the license of the text, for the record.
-        optional: continue without the source if it is not available.
-    """
-
-    name: str
-    path: str | None = None
+    name: str  # its name in reports
+    path: str | None = None  # a file or folder, relative to the file of the mixture
+    # packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION; each
+    # is downloaded, unpacked and read like a folder
     packages: tuple[str, ...] = ()
+    # a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub
     dataset: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    field: str = "text"
-    encoding: str = "utf-8"
+    subset: str | None = None  # the configuration of the dataset
+    split: str = "train"  # the split of the dataset
+    field: str = "text"  # the field of the text in .jsonl, Parquet and datasets
+    encoding: str = "utf-8"  # the encoding of plain text; that of HTML is detected
+    # patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if not set
     files: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()  # keep only source code in these languages
+    # keep only this natural language ("en"), as detected by resiliparse
     language: str | None = None
-    min_chars: int = 1
-    max_chars: int = 1_000_000
-    max_line: int | None = None
+    min_chars: int = 1  # drop shorter documents
+    max_chars: int = 1_000_000  # cut longer documents at the end of a paragraph
+    max_line: int | None = None  # drop documents with a longer line, such as data and minified code
+    # drop documents with a smaller fraction of letters and white space, such as tables, logs and
+    # lists of numbers
     min_letters: float = 0.0
-    max_tokens: int | None = None
-    licence: str = ""
-    optional: bool = False
+    max_tokens: int | None = None  # use only a random part of a larger source
+    licence: str = ""  # the license of the text, for the record
+    optional: bool = False  # continue without the source if it is not available
 
     def __post_init__(self) -> None:
         try:
             b"a".decode(self.encoding)
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
-        origins = [self.path is not None, bool(self.packages), self.dataset is not None]
-        if sum(origins) != 1:
+        origins = (self.path, self.packages or None, self.dataset)
+        if sum(origin is not None for origin in origins) != 1:
             raise InputError("needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
             raise InputError(f"name = {self.name!r} has to be non-empty and without /")
-        unknown = [name for name in self.code if name not in LANGUAGES]
-        if unknown:
-            raise InputError(f"code = {unknown[0]!r} is not one of {', '.join(LANGUAGES)}")
+        for name in self.code:
+            if name not in LANGUAGES:
+                raise InputError(f"code = {name!r} is not one of {', '.join(LANGUAGES)}")
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
@@ -88,30 +71,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Named sources, and settings for all of them.
+    """Named sources, and settings for all of them."""
 
-    Attributes:
-        source: the sources ([[source]] in TOML), in order of precedence: of equal documents the
-            first is kept.
-        include: files of other mixtures. Their sources are put before these, and their evaluation
-            sets are used too; their other settings are ignored.
-        weights: by source, its share of the tokens of an epoch: if a source has half the tokens of
-            its share, its documents are repeated twice. Without weights, every document is used
-            once.
-        near_duplicates: Jaccard similarity of five-word sequences above which the later of two
-            documents is dropped; if not set, only equal documents are dropped.
-        decontaminate: files and folders of evaluation sets; documents that share 13 consecutive
-            words with one of their texts are dropped.
-        max_bad: fraction of documents that may be unreadable. If not set, files that are not text
-            are skipped, and damaged ones (an invalid line of JSON, a truncated compressed file) are
-            errors.
-    """
-
+    # the sources ([[source]] in TOML), in order of precedence: of equal documents the first is kept
     source: tuple[Source, ...] = ()
+    # files of other mixtures. Their sources are put before these, and their evaluation sets are
+    # used too; their other settings are ignored.
     include: tuple[str, ...] = ()
+    # by source, its share of the tokens of an epoch: if a source has half the tokens of its share,
+    # its documents are repeated twice. Without weights, every document is used once.
     weights: dict[str, float] = field(default_factory=dict)
+    # Jaccard similarity of five-word sequences above which the later of two documents is dropped;
+    # if not set, only equal documents are dropped
     near_duplicates: float | None = None
+    # files and folders of evaluation sets; documents that share 13 consecutive words with one of
+    # their texts are dropped
     decontaminate: tuple[str, ...] = ()
+    # fraction of documents that may be unreadable. If not set, files that are not text are skipped,
+    # and damaged ones (an invalid line of JSON, a truncated compressed file) are errors.
     max_bad: float | None = None
 
     def __post_init__(self) -> None:
@@ -146,15 +123,9 @@ def read(
 ) -> Mixture:
     """Read a mixture from a TOML file, or return one with a file or folder of text as its source.
 
-    Paths are made absolute, and included mixtures are resolved.
-
-    Args:
-        path: a TOML file, or text.
-        max_bad: overrides the value of the file.
-        decontaminate: added to the value of the file; relative to the current directory.
-
-    Raises:
-        InputError: the file is missing or invalid, or names a path that does not exist.
+    Paths are made absolute, and included mixtures are resolved. ``max_bad`` overrides the value of
+    the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
+    all paths have to exist (InputError).
     """
     path = Path(path).resolve()
     if not path.exists():
@@ -184,13 +155,12 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
         decontaminate += included.decontaminate
     for source in mixture.source:
         if source.path is not None:
-            source = replace(source, path=os.path.abspath(home / source.path))
-            if not os.path.exists(source.path or "") and not source.optional:
-                raise InputError(
-                    f"source {source.name!r}: there is no such file or folder",
-                    source.path or "",
-                    "correct its path, or set optional = true",
-                )
+            path = Path(os.path.abspath(home / source.path))
+            source = replace(source, path=str(path))
+            if not path.exists() and not source.optional:
+                what = f"source {source.name!r}: there is no such file or folder"
+                how = "correct its path, or set optional = true"
+                raise InputError(what, str(path), how)
         if source.dataset is not None and (home / source.dataset).exists():
             source = replace(source, dataset=os.path.abspath(home / source.dataset))
         sources.append(source)
@@ -199,17 +169,10 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
 
 
 def check_output(mixture: Mixture, out: Path) -> None:
-    """Raise an error if the output is inside a source or an evaluation set.
-
-    Raises:
-        InputError: it is.
-    """
+    """Raise InputError if the output is inside a source or an evaluation set."""
     inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
     for name in (*inputs, *mixture.decontaminate):
         path = Path(name).resolve()
         if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
-            raise InputError(
-                f"the output would be inside the source {name}",
-                str(out),
-                "give another one with --out",
-            )
+            what = f"the output would be inside the source {name}"
+            raise InputError(what, str(out), "give another one with --out")

@@ -41,9 +41,8 @@ def runs(
     The hash of a sequence is a polynomial in its bytes (Karp and Rabin 1987), computed for all
     sequences at once as differences of prefix sums.
 
-    Returns:
-        64-bit hashes, in order; start and end of each sequence in the bytes that are returned last,
-        the words of the text separated by spaces.
+    Returns 64-bit hashes, in order; start and end of each sequence in the bytes that are returned
+    last, the words of the text separated by spaces.
     """
     data = np.frombuffer(text.lower().encode(), np.uint8)
     inside = _WORD[data]
@@ -67,11 +66,8 @@ def runs(
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     """Return the sorted hashes of the sequences of all texts in files and folders.
 
-    These are all strings in lines of JSON, all text files, and long strings in .json files.
-
-    Raises:
-        InputError: there is no text.
-        DamagedError: a file is damaged.
+    These are all strings in lines of JSON, all text files, and long strings in .json files. No text
+    is an InputError, a damaged file a DamagedError.
     """
     texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
     found = [np.unique(runs(text)[0]) for text in texts.values()]
@@ -83,7 +79,7 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
 
 def _texts(path: Path) -> Iterator[str]:
     for file in files_of(path):
-        if readers.reader_of(file) is jsonl:
+        if readers.reader_of(file) is jsonl.read:
             for row in jsonl.rows(file):
                 yield from _strings(row)
             continue
@@ -104,15 +100,11 @@ def files_of(path: Path) -> list[Path]:
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for one in value.values():
+    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        yield " ".join(value)  # the words of a sentence
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
             yield from _strings(one)
-    elif isinstance(value, list):
-        if value and all(isinstance(one, str) for one in value):
-            yield " ".join(value)  # the words of a sentence
-        else:
-            for one in value:
-                yield from _strings(one)
 
 
 def shared_run(text: str, known: NDArray[np.uint64]) -> str | None:

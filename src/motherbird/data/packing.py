@@ -11,15 +11,8 @@ def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
     Each document, longest first, is put into the row with the least sufficient space. The sizes of
     the free spaces are kept as bits of one integer, so that a million documents take seconds.
 
-    Args:
-        lengths: tokens of each document, at most ``size``.
-        size: tokens of a row.
-
-    Returns:
-        The rows, each a list of indices into ``lengths``. Every index is in exactly one row.
-
-    Raises:
-        InputError: a document is longer than a row.
+    Returns rows of up to ``size`` tokens, as lists of indices into ``lengths``. Every index is in
+    exactly one row. A document that is longer than a row is an InputError.
     """
     if lengths and max(lengths) > size:
         raise InputError(f"a document of {max(lengths)} tokens is longer than a row of {size}")

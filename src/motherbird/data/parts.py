@@ -21,7 +21,8 @@ from . import readers, registries
 from .cleaning import normalize, pieces, rejection_reason
 from .mixture import Mixture, Source
 from .overlap import shared_run
-from .readers import Document, plain
+from .readers import Document
+from .readers.formats import LANGUAGES
 
 T = TypeVar("T")
 
@@ -56,23 +57,14 @@ class Count:
 
 @dataclass
 class Tally:
-    """How many documents of a source, or of a part of it, were read, kept and dropped.
+    """How many documents of a source, or of a part of it, were read, kept and dropped."""
 
-    Attributes:
-        read: documents in its files.
-        kept: documents in the corpus.
-        dropped: documents by reason.
-        bad: number of documents that could not be read.
-        bad_examples: the first of their errors.
-        packages: archives that were downloaded.
-    """
-
-    read: Count = field(default_factory=Count)
-    kept: Count = field(default_factory=Count)
-    dropped: dict[str, Count] = field(default_factory=dict)
-    bad: int = 0
-    bad_examples: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
+    read: Count = field(default_factory=Count)  # documents in its files
+    kept: Count = field(default_factory=Count)  # documents in the corpus
+    dropped: dict[str, Count] = field(default_factory=dict)  # documents by reason
+    bad: int = 0  # number of documents that could not be read
+    bad_examples: tuple[str, ...] = ()  # the first of their errors
+    packages: tuple[str, ...] = ()  # archives that were downloaded
 
     def drop(self, reason: str, document: Document, because: str = "") -> None:
         """Count a dropped document."""
@@ -80,11 +72,6 @@ class Tally:
         if because:
             example["because"] = because
         self.dropped.setdefault(reason, Count()).add(len(document.text.encode()), example)
-
-    def add_bad(self, error: DamagedError) -> None:
-        """Count a document that could not be read."""
-        self.bad += 1
-        self.bad_examples = (*self.bad_examples, str(error))[:20]
 
     def merge(self, other: "Tally") -> None:
         """Add another tally."""
@@ -106,38 +93,30 @@ class Part:
     files: tuple[str, ...] = ()
     package: str | None = None
 
+    def file(self, work: Path, suffix: str) -> Path:
+        """Return the path of its text ("jsonl.zst") or tally ("json")."""
+        return work / f"part-{self.number:05}.{suffix}"
+
 
 def parts_of(mixture: Mixture) -> Iterator[Part]:
-    """Yield the parts of a mixture, in order.
-
-    Raises:
-        InputError: a source has no file.
-    """
-    number = 0
-    for index, source in enumerate(mixture.source):
-        for files, package in _split(source):
-            yield Part(number, index, files, package)
-            number += 1
+    """Yield the parts of a mixture, in order; InputError if a source has no file."""
+    splits = (
+        (index, *split) for index, source in enumerate(mixture.source) for split in _split(source)
+    )
+    for number, (index, files, package) in enumerate(splits):
+        yield Part(number, index, files, package)
 
 
 def _split(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    if source.packages:
-        for package in source.packages:
-            yield (), package
-    elif source.dataset is not None:
-        yield (), None
-    else:
-        path = Path(source.path or "")
-        if path.is_file():
-            files = [path]
-        else:
-            files = _files_in(path, source) if path.is_dir() else []
-            if not files and not source.optional:
-                raise InputError(
-                    f"source {source.name!r}: no file to read", str(path), "check its files"
-                )
-        for group in chunked(files, PART_BYTES, lambda file: file.stat().st_size):
-            yield tuple(map(str, group)), None
+    if source.path is None:  # packages, or one dataset
+        yield from (((), package) for package in source.packages or (None,))
+        return
+    path = Path(source.path)
+    files = [path] if path.is_file() else _files_in(path, source)
+    if not files and not source.optional:
+        raise InputError(f"source {source.name!r}: no file to read", str(path), "check its files")
+    for group in chunked(files, PART_BYTES, lambda file: file.stat().st_size):
+        yield tuple(map(str, group)), None
 
 
 def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -155,47 +134,29 @@ def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterato
 
 
 def _files_in(folder: Path, source: Source) -> list[Path]:
-    suffixes = [suffix for name in source.code for suffix in plain.LANGUAGES[name]]
-    return readers.files_of(folder, source.files, suffixes)
-
-
-def tally_file(work: Path, part: Part) -> Path:
-    """Return the path of the tally of a part."""
-    return work / f"part-{part.number:05}.json"
-
-
-def text_file(work: Path, part: Part) -> Path:
-    """Return the path of the text of a part."""
-    return work / f"part-{part.number:05}.jsonl.zst"
+    suffixes = [suffix for name in source.code for suffix in LANGUAGES[name]]
+    return readers.files_of(folder, source.files, suffixes) if folder.is_dir() else []
 
 
 class Cleaner:
-    """Reads, normalizes, cuts and filters the documents of parts.
-
-    Args:
-        mixture: the mixture.
-        work: the work directory, to which text and tallies are written.
-    """
+    """Reads, normalizes, cuts and filters documents; text and tallies are written to ``work``."""
 
     def __init__(self, mixture: Mixture, work: Path) -> None:
         self.mixture, self.work = mixture, work
-        self.known = (
-            np.load(self.work / KNOWN, mmap_mode="r")
-            if self.mixture.decontaminate
-            else np.empty(0, np.uint64)
-        )
+        self.known = np.empty(0, np.uint64)
+        if mixture.decontaminate:
+            self.known = np.load(work / KNOWN, mmap_mode="r")
 
     def __call__(self, part: Part) -> Part:
         """Clean a part, and return it."""
         source = self.mixture.source[part.source]
         tally = Tally()
-        with tempfile.TemporaryDirectory(
-            dir=self.work, prefix=".unpacked-", suffix=".tmp"
-        ) as folder:
+        with tempfile.TemporaryDirectory(".tmp", ".unpacked-", self.work) as folder:
             found = self._read(source, part, Path(folder), tally)
             rows = self._filter(source, found, tally)
-            write_file(text_file(self.work, part), lambda path: write_rows(path, rows))
-        write_text(tally_file(self.work, part), json.dumps(asdict(tally), ensure_ascii=False))
+            write_file(part.file(self.work, "jsonl.zst"), lambda path: write_rows(path, rows))
+        tallied = json.dumps(asdict(tally), ensure_ascii=False)
+        write_text(part.file(self.work, "json"), tallied)
         return part
 
     def _read(
@@ -233,22 +194,18 @@ class Cleaner:
             if isinstance(document, DamagedError):
                 if limit == 0 or (limit is None and not isinstance(document, NotTextError)):
                     raise document
-                tally.add_bad(document)
+                tally.merge(Tally(bad=1, bad_examples=(str(document),)))
                 continue
             if not document.text.strip():
                 continue
             tally.read.add(len(document.text.encode()))
             text = normalize(document.text)
             for number, piece in enumerate(pieces(text, source.max_chars), 1):
-                where = document.source
-                if len(piece) < len(text):
-                    where = f"{where}#{number}"
-                reason = rejection_reason(piece, source)
-                run = None if reason else shared_run(piece, self.known)
-                if run is not None:
-                    tally.drop("in an evaluation set", Document(piece, where), run)
-                elif reason is not None:
+                where = document.source + (f"#{number}" if len(piece) < len(text) else "")
+                if reason := rejection_reason(piece, source):
                     tally.drop(reason, Document(piece, where))
+                elif run := shared_run(piece, self.known):
+                    tally.drop("in an evaluation set", Document(piece, where), run)
                 else:
                     yield {"source": source.name, "where": where, "text": piece}
 

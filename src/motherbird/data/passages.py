@@ -9,37 +9,25 @@ from pathlib import PurePath
 
 from .readers import Document
 
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 SHORTEST, LONGEST = 200, 1200  # characters of a passage of prose
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A part of a document.
+    """A part of a document."""
 
-    Attributes:
-        source: the source of the document.
-        title: a dotted name in code, empty in prose.
-        text: the text to embed for search.
-        question: text from the document that can serve as a query.
-        answer: the passage without the question, so that a model cannot match them literally.
-    """
-
-    source: str
-    title: str
-    text: str
-    question: str
-    answer: str
+    source: str  # the source of the document
+    title: str  # a dotted name in code, empty in prose
+    text: str  # the text to embed for search
+    question: str  # text from the document that can serve as a query
+    answer: str  # the passage without the question, so that a model cannot match them literally
 
 
 def passages(document: Document) -> Iterator[Passage]:
     """Yield docstrings of public names with their code for Python, and paragraphs otherwise."""
-    found = False
-    if document.source.endswith(".py"):
-        for passage in _python(document):
-            found = True
-            yield passage
-    if not found:
-        yield from _prose(document)
+    found = list(_python(document)) if document.source.endswith(".py") else []
+    yield from found or _prose(document)
 
 
 def _python(document: Document) -> Iterator[Passage]:
@@ -55,34 +43,24 @@ def _python(document: Document) -> Iterator[Passage]:
     todo: list[tuple[str, ast.AST]] = [(module, tree)]
     while todo:
         name, node = todo.pop()
-        for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                continue
-            if not child.name.startswith("_"):
-                todo.append((f"{name}.{child.name}", child))
-        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
+        assert isinstance(node, ast.Module | DEFINITIONS)
+        names = [n for n in ast.iter_child_nodes(node) if hasattr(n, "name")]
+        todo += [(f"{name}.{n.name}", n) for n in names
+                 if isinstance(n, DEFINITIONS) and not n.name.startswith("_")]  # fmt: skip
         docstring = ast.get_docstring(node)
         if not docstring:
             continue
         docstring = docstring.encode(errors="replace").decode()  # without lone surrogates
         first = docstring.split("\n\n")[0]
-        names = " ".join(n.name for n in ast.iter_child_nodes(node) if hasattr(n, "name"))
-        body = node.body[1:] if not isinstance(node, ast.Module) else []
-        code = _source(body)
+        code = "" if isinstance(node, ast.Module) else _source(node.body[1:])
         rest = docstring[len(first) :].strip()[:LONGEST]
-        yield Passage(
-            source=document.source,
-            title=name,
-            text=f"{name}\n{docstring[:LONGEST]}",
-            question=first,
-            answer=f"{name} {names}\n{rest}\n{code}",
-        )
+        answer = f"{name} {' '.join(n.name for n in names)}\n{rest}\n{code}"
+        yield Passage(document.source, name, f"{name}\n{docstring[:LONGEST]}", first, answer)
 
 
 def _source(body: list[ast.stmt]) -> str:
     try:
-        return "\n".join(ast.unparse(statement) for statement in body)[:LONGEST]
+        return "\n".join(map(ast.unparse, body))[:LONGEST]
     except (RecursionError, ValueError):  # a sum of a thousand terms; some f-strings
         return ""
 
@@ -99,11 +77,10 @@ def _prose(document: Document) -> Iterator[Passage]:
             text = f"{text}\n{paragraph.strip()}".strip()
             if len(text) < SHORTEST:
                 continue
-        sentences = re.split(r"(?<=[.!?])\s+|\n", text[:LONGEST])
-        if len(sentences) > 1:
-            question = max(sentences, key=len)
-            rest = text[:LONGEST].replace(question, " ")
-            yield Passage(document.source, "", text[:LONGEST], question, rest)
-        elif text.strip():
-            yield Passage(document.source, "", text[:LONGEST], text[:LONGEST], text[:LONGEST])
+        text = text[:LONGEST]
+        sentences = re.split(r"(?<=[.!?])\s+|\n", text)
+        if text.strip():
+            question = max(sentences, key=len) if len(sentences) > 1 else text
+            rest = text.replace(question, " ") if len(sentences) > 1 else text
+            yield Passage(document.source, "", text, question, rest)
         text = ""

@@ -8,7 +8,8 @@ the number of cores or on interruptions.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,103 +23,66 @@ from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import MANIFEST, new_directory, resumable_directory, sha256, write_array, write_file
+from ..files import new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
-from . import mixture as mixtures
+from . import prepared as dataset
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 from .parts import chunked
-from .prepared import (
-    DOCUMENT,
-    DOCUMENTS,
-    INFO,
-    KIND,
-    SPECIAL_TOKENS,
-    DatasetInfo,
-    LengthInfo,
-    PreparedDataset,
-    SourceInfo,
-    packed_rows,
-    pieces_name,
-    rows_name,
-    shard_name,
-)
-from .readers import Document
+from .prepared import SPECIAL_TOKENS, DatasetInfo, LengthInfo, PreparedDataset, SourceInfo
 
 CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
 COPIES = 1  # first number of a random key
 
 
 def prepare(
-    text: str | Path,
-    tokenizer: str | Path,
-    out: str | Path,
-    seq_lens: Sequence[int],
+    text: str | Path,  # the TOML file of a mixture, a corpus, or a folder or file of text
+    tokenizer: str | Path,  # a tokenizer.json, or a directory with one
+    out: str | Path,  # the output directory; an existing prepared dataset is replaced
+    seq_lens: Sequence[int],  # row lengths in tokens
     *,
-    held_out: float = 0.0,
-    seed: int = 0,
-    max_bad: float | None = None,
-    processes: int | None = None,
+    held_out: float = 0.0,  # fraction of documents held out, by the hash of their text
+    seed: int = 0,  # seed of fractional repetitions
+    max_bad: float | None = None,  # see `mixture.Mixture`; overrides the value of the mixture
+    processes: int | None = None,  # cleaning processes; the number of cores if not given
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> PreparedDataset:
     """Prepare a dataset, or resume an interrupted preparation.
-
-    Args:
-        text: the TOML file of a mixture, a corpus, or a folder or file of text.
-        tokenizer: a tokenizer.json, or a directory with one.
-        out: the output directory; an existing prepared dataset is replaced.
-        seq_lens: row lengths in tokens.
-        held_out: fraction of documents held out for evaluation, by the hash of their text.
-        seed: seed of fractional repetitions.
-        max_bad: see `mixture.Mixture`; overrides the value of the mixture.
-        processes: number of cleaning processes; the number of cores if not given.
-        on_progress: see `corpus.OnProgress`.
 
     Raises:
         InputError: an argument cannot be used.
         DamagedError: something cannot be read, or no document is left.
         FetchError: a package or dataset cannot be downloaded.
     """
-    _check(seq_lens, seed, held_out)
-    out = Path(out)
-    loaded = tokenizer_module.tokenizer(tokenizer)
-    for role in ("cls", "sep", "mask"):
-        loaded.id_of(role)
-    mixture, corpus = None, None
-    if (Path(text) / MANIFEST).is_file():
-        corpus = Corpus(text)
-    else:
-        mixture = mixtures.read(text, max_bad=max_bad)
-    plan = {
-        "text": sha256(Path(text) / MANIFEST) if mixture is None else corpora.plan(mixture),
-        "tokenizer": loaded.backend.to_str(),
-        "libraries": [__version__, tokenizers.__version__],
-    }
-    with resumable_directory(out, KIND, plan) as work:
-        if mixture is not None:
-            corpus = corpora.open_or_build(mixture, work / "corpus", processes, on_progress)
-        assert corpus is not None
-        names = list(corpus.about.sources)
-        for shard in range(corpus.about.shards):
-            on_progress(shard / corpus.about.shards, "tokenizing")
-            if not (work / _documents_name(shard)).exists():
-                tokenize(corpus.documents(shard), loaded, names, work, shard)
-        with new_directory(out, KIND, work) as fresh:
-            on_progress(1.0, "packing")
-            loaded.write_files(fresh, max(seq_lens))
-            info = _pack(corpus, loaded, work, fresh, seq_lens, held_out, seed)
-            (fresh / INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
-    return PreparedDataset(out, verify=False)
-
-
-def _check(seq_lens: Sequence[int], seed: int, held_out: float) -> None:
     if not seq_lens or min(seq_lens) <= SPECIAL_TOKENS:
         raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
     if not 0 <= seed < 1 << 64:
         raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
     if not 0 <= held_out < 1:
         raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
+    out = Path(out)
+    loaded = tokenizer_module.tokenizer(tokenizer)
+    for role in ("cls", "sep", "mask"):
+        loaded.id_of(role)
+    mixture, text_plan = corpora.find(text, max_bad)
+    plan = {
+        "text": text_plan,
+        "tokenizer": loaded.backend.to_str(),
+        "libraries": [__version__, tokenizers.__version__],
+    }
+    with resumable_directory(out, dataset.KIND, plan) as work:
+        corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
+        for shard in range(corpus.about.shards):
+            on_progress(shard / corpus.about.shards, "tokenizing")
+            if not (work / _documents_name(shard)).exists():
+                _tokenize(corpus, loaded, work, shard)
+        with new_directory(out, dataset.KIND, work) as fresh:
+            on_progress(1.0, "packing")
+            loaded.write_files(fresh, max(seq_lens))
+            info = _pack(corpus, loaded, work, fresh, seq_lens, held_out, seed)
+            (fresh / dataset.INFO).write_text(json.dumps(asdict(info), indent=1) + "\n", "utf-8")
+    return PreparedDataset(out, verify=False)
 
 
 def _dtype(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
@@ -130,30 +94,16 @@ def _documents_name(shard: int) -> str:
     return f"documents-{shard:05}.npy"
 
 
-def tokenize(
-    documents: Iterator[Document],
-    tokenizer: Tokenizer,
-    sources: Sequence[str],
-    folder: Path,
-    shard: int,
-) -> None:
-    """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it.
-
-    Args:
-        documents: the documents; ``source`` is the name of their source.
-        tokenizer: the tokenizer.
-        sources: names of all sources.
-        folder: the directory for both files.
-        shard: the number of the file.
-    """
+def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path, shard: int) -> None:
+    """Write a file of tokens, and then a file with a `DOCUMENT` for each document in it."""
+    sources = list(corpus.about.sources)
     dtype = np.dtype(_dtype(tokenizer)).newbyteorder("<")
-    numbers = {name: number for number, name in enumerate(sources)}
-    rows: list[tuple[int, int, int, int]] = []
-    start = 0
+    rows: list[tuple[int, ...]] = []  # of the fields of `DOCUMENT`
 
     def write(path: Path) -> None:
-        nonlocal start
+        start = 0
         with path.open("wb") as file:
+            documents = corpus.documents(shard)
             for chunk in chunked(documents, CHUNK, lambda document: len(document.text)):
                 encoded = tokenizer.backend.encode_batch_fast(
                     [document.text for document in chunk], add_special_tokens=False
@@ -161,16 +111,13 @@ def tokenize(
                 for document, encoding in zip(chunk, encoded, strict=True):
                     ids = np.array(encoding.ids, dtype)
                     file.write(ids.tobytes())
-                    rows.append((start, len(ids), text_hash(document.text),
-                                 numbers[document.source]))  # fmt: skip
+                    source = sources.index(document.source)
+                    digest = text_hash(document.text)
+                    rows.append((shard, start, len(ids), digest, source, 0, False))
                     start += len(ids)
 
-    write_file(folder / shard_name(shard), write)
-    found = np.zeros(len(rows), DOCUMENT)
-    found["shard"] = shard
-    for number, name in enumerate(("start", "tokens", "hash", "source")):
-        found[name] = [row[number] for row in rows]
-    write_array(folder / _documents_name(shard), found)
+    write_file(folder / dataset.shard_name(shard), write)
+    write_array(folder / _documents_name(shard), np.array(rows, dataset.DOCUMENT))
 
 
 def _pack(
@@ -184,26 +131,26 @@ def _pack(
 ) -> DatasetInfo:
     shards = range(corpus.about.shards)
     for shard in shards:
-        _link(work / shard_name(shard), fresh / shard_name(shard))
+        source, target = (folder / dataset.shard_name(shard) for folder in (work, fresh))
+        try:
+            os.link(source, target)
+        except OSError:  # the file system does not support hard links
+            shutil.copyfile(source, target)
     documents = np.concatenate([np.load(work / _documents_name(shard)) for shard in shards])
     documents = documents[documents["tokens"] > 0]
     documents["held_out"] = is_held_out(documents["hash"], held_out)
     copies = _copies(corpus, documents)
     documents["copies"] = _whole_copies(copies[documents["source"]], documents, seed)
-    write_array(fresh / DOCUMENTS, documents)
+    write_array(fresh / dataset.DOCUMENTS, documents)
     sources = {}
     licences = {source.name: source.licence for source in corpus.about.mixture.source}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
         own = documents[documents["source"] == number]
+        dropped = {reason: count.documents for reason, count in tally.dropped.items()}
         sources[name] = SourceInfo(
-            documents=len(own),
-            tokens=int(own["tokens"].sum()),
-            held_out=int(own["held_out"].sum()),
-            copies=float(copies[number]),
-            dropped={reason: count.documents for reason, count in tally.dropped.items()},
-            bad=tally.bad,
-            licence=licences.get(name, ""),
-        )
+            len(own), int(own["tokens"].sum()), int(own["held_out"].sum()), float(copies[number]),
+            dropped, tally.bad, licences.get(name, ""),
+        )  # fmt: skip
     return DatasetInfo(
         dtype=_dtype(tokenizer),
         shards=len(shards),
@@ -221,9 +168,9 @@ def _write_rows(
 ) -> LengthInfo:
     found = {}
     for held_out in (False, True):
-        starts, pieces = packed_rows(documents, length, held_out)
-        write_array(fresh / rows_name(length, held_out), starts)
-        write_array(fresh / pieces_name(length, held_out), pieces)
+        starts, pieces = dataset.packed_rows(documents, length, held_out)
+        for name, array in zip(dataset.row_files(length, held_out), (starts, pieces), strict=True):
+            write_array(fresh / name, array)
         found[held_out] = len(starts) - 1, pieces
     (rows, pieces), (held_out_rows, _) = found[False], found[True]
     tokens = int(pieces["tokens"].sum()) + SPECIAL_TOKENS * len(pieces)
@@ -262,39 +209,25 @@ def _whole_copies(
     return np.where(documents["held_out"], 0, copies + random).astype("<u4")
 
 
-def _link(source: Path, target: Path) -> None:
-    """Create a hard link, or a copy if the file system does not support links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def summary(prepared: PreparedDataset) -> dict[str, Any]:
-    """Return the content of a prepared dataset as JSON.
-
-    ``efficiency``, ``rows`` and ``tokens`` are those of the length with the lowest efficiency.
-    """
+    """Return the content as JSON; first that of the row length with the lowest efficiency."""
     about = prepared.about
-    lengths = {name: asdict(length) for name, length in about.lengths.items()}
     worst = min(about.lengths.values(), key=lambda length: length.efficiency)
-    dropped: dict[str, int] = {}
-    for source in about.sources.values():
-        for reason, count in source.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+    sources = about.sources.values()
+    dropped = Counter[str]()
+    for source in sources:
+        dropped.update(source.dropped)
     return {
         "efficiency": worst.efficiency,
         "rows": worst.rows,
         "tokens": worst.tokens,
         "documents": {
-            "kept": sum(source.documents for source in about.sources.values()),
-            "held_out": sum(source.held_out for source in about.sources.values()),
+            "kept": sum(source.documents for source in sources),
+            "held_out": sum(source.held_out for source in sources),
             "cut": max(length.cut for length in about.lengths.values()),
-            "dropped": dropped,
-            "bad": sum(source.bad for source in about.sources.values()),
+            "dropped": dict(dropped),
+            "bad": sum(source.bad for source in sources),
         },
-        "lengths": lengths,
-        "sources": {name: asdict(source) for name, source in about.sources.items()},
-        "dtype": about.dtype,
+        **{key: asdict(about)[key] for key in ("lengths", "sources", "dtype")},
         "fingerprint": prepared.fingerprint,
     }

@@ -28,18 +28,9 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt
 from numpy.typing import NDArray
 
+from .. import files
 from ..core import tokenizer
 from ..errors import DamagedError, InputError, require_extra
-from ..files import (
-    MANIFEST,
-    check_directory,
-    read_json,
-    read_manifest,
-    resumable_directory,
-    sha256,
-    write_file,
-    write_text,
-)
 from ..strict import build
 from .packing import best_fit
 
@@ -62,92 +53,50 @@ PIECE = np.dtype([("document", "<u4"), ("first", "<u4"), ("tokens", "<u4")])
 
 @dataclass(frozen=True)
 class LengthInfo:
-    """Rows of one length, for one epoch.
+    """Rows of one length, for one epoch."""
 
-    Attributes:
-        rows: number of rows.
-        held_out_rows: number of rows of held-out documents.
-        pieces: number of pieces in the rows.
-        cut: number of documents that are longer than a row.
-        tokens: tokens in the rows, including [CLS] and [SEP].
-        efficiency: tokens / (rows x length).
-    """
-
-    rows: int
-    held_out_rows: int
-    pieces: int
-    cut: int
-    tokens: int
-    efficiency: float
+    rows: int  # number of rows
+    held_out_rows: int  # number of rows of held-out documents
+    pieces: int  # number of pieces in the rows
+    cut: int  # number of documents that are longer than a row
+    tokens: int  # tokens in the rows, including [CLS] and [SEP]
+    efficiency: float  # tokens / (rows x length)
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """One source of a prepared dataset.
+    """One source of a prepared dataset."""
 
-    Attributes:
-        documents: number of documents, including held-out ones.
-        tokens: their tokens, without repetitions and special tokens.
-        held_out: number of held-out documents.
-        copies: average repetitions of a document in an epoch. With 1.5, half of the documents are
-            used once and half twice.
-        dropped: number of dropped documents by reason.
-        bad: number of documents that could not be read.
-        licence: the license of the text, from the mixture.
-    """
-
-    documents: int
-    tokens: int
-    held_out: int
-    copies: float
-    dropped: dict[str, int]
-    bad: int
-    licence: str = ""
+    documents: int  # number of documents, including held-out ones
+    tokens: int  # their tokens, without repetitions and special tokens
+    held_out: int  # number of held-out documents
+    copies: float  # average repetitions of a document in an epoch; with 1.5, half are used twice
+    dropped: dict[str, int]  # number of dropped documents by reason
+    bad: int  # number of documents that could not be read
+    licence: str = ""  # the license of the text, from the mixture
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The content of set.json.
+    """The content of set.json."""
 
-    Attributes:
-        dtype: dtype of the tokens.
-        shards: number of token files.
-        sources: sources by name.
-        lengths: rows by length.
-        tokenizer: SHA-256 of tokenizer.json.
-        seed: seed of fractional repetitions.
-        held_out: fraction of documents that are held out.
-        made_with: versions.
-    """
-
-    dtype: Literal["uint16", "uint32"]
-    shards: int
-    sources: dict[str, SourceInfo]
-    lengths: dict[str, LengthInfo]
-    tokenizer: str
-    seed: int
-    held_out: float
-    made_with: dict[str, str]
+    dtype: Literal["uint16", "uint32"]  # dtype of the tokens
+    shards: int  # number of token files
+    sources: dict[str, SourceInfo]  # sources by name
+    lengths: dict[str, LengthInfo]  # rows by length
+    tokenizer: str  # SHA-256 of tokenizer.json
+    seed: int  # seed of fractional repetitions
+    held_out: float  # fraction of documents that are held out
+    made_with: dict[str, str]  # versions
 
 
+@dataclass(frozen=True, eq=False)
 class Rows:
-    """Packed rows of one length.
+    """Packed rows of one length."""
 
-    Args:
-        prepared: the dataset.
-        seq_len: tokens of a row.
-        starts: (R + 1,) index of the first piece of each row, and the number of pieces.
-        pieces: `PIECE` records, row by row.
-    """
-
-    def __init__(
-        self,
-        prepared: "PreparedDataset",
-        seq_len: int,
-        starts: Int[np.ndarray, " R_plus_1"],
-        pieces: Shaped[np.ndarray, " pieces"],
-    ) -> None:
-        self.prepared, self.seq_len, self.starts, self.pieces = prepared, seq_len, starts, pieces
+    prepared: "PreparedDataset"
+    starts: Int[np.ndarray, " R_plus_1"]  # first piece of each row, and the number of pieces
+    pieces: Shaped[np.ndarray, " pieces"]  # `PIECE` records, row by row
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -159,11 +108,7 @@ class Rows:
     def gather(
         self, numbers: Sequence[int] | Int[np.ndarray, " rows"]
     ) -> tuple[Int[np.ndarray, " T"], Int[np.ndarray, " S"], Int[np.ndarray, " rows"]]:
-        """Concatenate rows.
-
-        Returns:
-            Their ids (T,) int64, the tokens of each piece (S,), and the tokens of each row.
-        """
+        """Concatenate rows: their ids (int64), the tokens of each piece, and those of each row."""
         each = [self.pieces_of(number) for number in np.asarray(numbers).tolist()]
         pieces = np.concatenate(each)
         lengths = pieces["tokens"].astype(np.int64) + SPECIAL_TOKENS
@@ -184,24 +129,17 @@ class Rows:
 
 
 class PreparedDataset:
-    """A prepared dataset on disk, verified when it is opened.
+    """A prepared dataset on disk.
 
-    Args:
-        directory: the directory.
-        verify: whether to check the SHA-256 of every file.
-
-    Raises:
-        InputError: the directory is not a prepared dataset.
-        DamagedError: a file is missing, was changed, or does not belong to it; it is named.
+    When it is opened, it is verified by `check_directory`, unless ``verify`` is false.
     """
 
     def __init__(self, directory: str | Path, *, verify: bool = True) -> None:
         self.directory = Path(directory)
         if verify:
-            check_directory(self.directory, KIND)
-        self.about = build(
-            DatasetInfo, read_json(self.directory / INFO), str(self.directory / INFO)
-        )
+            files.check_directory(self.directory, KIND)
+        path = self.directory / INFO
+        self.about = build(DatasetInfo, files.read_json(path), str(path))
         self.tokenizer = tokenizer.load(self.directory)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
         self.documents = self._array(DOCUMENTS)
@@ -210,20 +148,14 @@ class PreparedDataset:
     def fetch(cls, url: str, cache: str | Path | None = None) -> "PreparedDataset":
         """Download a dataset from an fsspec URL ("s3://...", "file://...") to a cache and open it.
 
-        Files of an earlier or interrupted download are not downloaded again.
-
-        Args:
-            url: URL of the directory.
-            cache: the cache directory; ~/.cache/motherbird/sets if not given.
-
-        Raises:
-            InputError: there is no dataset at the URL.
-            DamagedError: a downloaded file does not match the manifest.
+        Files of an earlier or interrupted download are not downloaded again. The cache is
+        ~/.cache/motherbird/sets if not given. Raise InputError if there is no dataset at the URL,
+        and DamagedError if a downloaded file does not match the manifest.
         """
         fsspec = require_extra("fsspec", "data")
         try:
             system, root = fsspec.url_to_fs(url)
-            manifest = system.cat_file(f"{root}/{MANIFEST}")
+            manifest = system.cat_file(f"{root}/{files.MANIFEST}")
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"there is no prepared dataset ({error})", url) from error
         home = Path(cache) if cache is not None else Path.home() / ".cache" / "motherbird" / "sets"
@@ -231,17 +163,19 @@ class PreparedDataset:
         folder = home / fingerprint
         if folder.exists():
             return cls(folder)
-        with resumable_directory(folder, KIND, {"set": fingerprint}, wait=True) as work:
+        with files.resumable_directory(folder, KIND, {"set": fingerprint}, wait=True) as work:
             if not folder.exists():  # else another process was faster
                 incoming = work / "set"
-                write_text(incoming / MANIFEST, manifest)
+                files.write_text(incoming / files.MANIFEST, manifest)
                 for path in incoming.glob(".*.tmp"):  # from an interrupted download
                     path.unlink()
-                for name in read_manifest(incoming)["sha256"]:
+                for name in files.read_manifest(incoming)["sha256"]:
                     if not (incoming / name).exists():
-                        write_file(incoming / name, partial(system.get_file, f"{root}/{name}"))
+                        files.write_file(
+                            incoming / name, partial(system.get_file, f"{root}/{name}")
+                        )
                 try:
-                    check_directory(incoming, KIND)
+                    files.check_directory(incoming, KIND)
                 except DamagedError:
                     shutil.rmtree(incoming)  # so that it is downloaded again
                     raise
@@ -251,7 +185,7 @@ class PreparedDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the manifest, which identifies the whole content."""
-        return sha256(self.directory / MANIFEST)
+        return files.sha256(self.directory / files.MANIFEST)
 
     @cached_property
     def shards(self) -> list[UInt[np.ndarray, " tokens"]]:
@@ -271,37 +205,24 @@ class PreparedDataset:
     ) -> Rows:
         """Return the rows of a length.
 
-        If only some sources or long documents are selected, their rows are packed now.
-
-        Raises:
-            InputError: there is no such length or source, or no document is left.
+        If only some sources or long documents are selected, their rows are packed now. Raise
+        InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
-            known = ", ".join(self.about.lengths)
-            raise InputError(
-                f"it was not prepared for rows of {seq_len} tokens",
-                str(self.directory),
-                f"it has {known}; run prepare again with --seq-len",
-            )
+            how = f"it has {', '.join(self.about.lengths)}; run prepare again with --seq-len"
+            what = f"it was not prepared for rows of {seq_len} tokens"
+            raise InputError(what, str(self.directory), how)
         if sources is None and min_tokens == 0:
-            return Rows(
-                self,
-                seq_len,
-                self._array(rows_name(seq_len, held_out)),
-                self._array(pieces_name(seq_len, held_out)),
-            )
+            return Rows(self, *map(self._array, row_files(seq_len, held_out)))
         chosen = self.documents["tokens"] >= min_tokens
         if sources is not None:
+            known = list(self.about.sources)
             for name in sources:
-                if name not in self.about.sources:
-                    raise InputError(
-                        f"there is no source {name!r}",
-                        str(self.directory),
-                        f"it has {', '.join(self.about.sources)}",
-                    )
-            numbers = [list(self.about.sources).index(name) for name in sources]
-            chosen &= np.isin(self.documents["source"], numbers)
-        return Rows(self, seq_len, *packed_rows(self.documents, seq_len, held_out, chosen))
+                if name not in known:
+                    how = f"it has {', '.join(known)}"
+                    raise InputError(f"there is no source {name!r}", str(self.directory), how)
+            chosen &= np.isin(self.documents["source"], [known.index(name) for name in sources])
+        return Rows(self, *packed_rows(self.documents, seq_len, held_out, chosen))
 
     def _array(self, name: str) -> NDArray[Any]:
         path = self.directory / name
@@ -316,14 +237,10 @@ def shard_name(number: int) -> str:
     return f"tokens-{number:05}.bin"
 
 
-def rows_name(seq_len: int, held_out: bool) -> str:
-    """Return the name of the file with the first piece of each row."""
-    return f"rows-{seq_len}{'-held-out' if held_out else ''}.npy"
-
-
-def pieces_name(seq_len: int, held_out: bool) -> str:
-    """Return the name of the file with the pieces."""
-    return f"pieces-{seq_len}{'-held-out' if held_out else ''}.npy"
+def row_files(seq_len: int, held_out: bool) -> tuple[str, str]:
+    """Return the names of the files with the first piece of each row, and with the pieces."""
+    end = f"-{seq_len}{'-held-out' if held_out else ''}.npy"
+    return f"rows{end}", f"pieces{end}"
 
 
 def packed_rows(
@@ -334,17 +251,8 @@ def packed_rows(
 ) -> tuple[Int[np.ndarray, " R_plus_1"], Shaped[np.ndarray, " pieces"]]:
     """Cut documents that are longer than a row, and pack all pieces into rows.
 
-    Args:
-        documents: `DOCUMENT` records.
-        seq_len: tokens of a row.
-        held_out: whether to use the held-out documents, or the others.
-        chosen: which documents to use; all if not given.
-
-    Returns:
-        ``starts`` and ``pieces`` of `Rows`.
-
-    Raises:
-        InputError: no document is left.
+    The ``chosen`` `DOCUMENT` records are used, those that are held out or the others. Returns
+    ``starts`` and ``pieces`` of `Rows`; InputError if no document is left for training.
     """
     size = seq_len - SPECIAL_TOKENS
     wanted = documents["held_out"] == held_out

@@ -14,15 +14,9 @@ LIMIT = 1800  # seconds of a download
 def fetch(package: str, folder: Path) -> str:
     """Download a package and unpack it, without running or installing it.
 
-    Args:
-        package: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION.
-        folder: an empty directory; the files are unpacked to its subdirectory "inside".
-
-    Returns:
-        The file name of the archive, which contains the version.
-
-    Raises:
-        FetchError: it cannot be downloaded or unpacked; with the message of the client.
+    The package is "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION. Its files are
+    unpacked to "inside" in an empty folder. Returns the file name of the archive, which contains
+    the version, or raises FetchError with the message of the client.
     """
     registry, _, wanted = package.partition(":")
     name, _, version = wanted.partition("==")

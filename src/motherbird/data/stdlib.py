@@ -13,11 +13,7 @@ _EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "id
 
 
 def read() -> Iterator[Document]:
-    """Yield the modules of the standard library; ``source`` is a relative path, json/decoder.py.
-
-    Raises:
-        InputError: this Python has no source files.
-    """
+    """Yield the modules of the standard library; ``source`` is a relative path, json/decoder.py."""
     library = Path(sysconfig.get_paths()["stdlib"])
     found = False
     for path in sorted(library.rglob("*.py")):
@@ -31,6 +27,5 @@ def read() -> Iterator[Document]:
                 found = True
                 yield Document(text, "/".join(parts))
     if not found:
-        raise InputError(
-            "this Python has no sources of its standard library", str(library), "use --text PATH"
-        )
+        what = "this Python has no sources of its standard library"
+        raise InputError(what, str(library), "use --text PATH")

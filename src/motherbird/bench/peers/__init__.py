@@ -26,38 +26,25 @@ from ..workloads import Batches, Order
 Encode = Callable[[Batches], list[NDArray[np.float32]]]
 
 # In the order of measurement; if time is short, the last ones are not measured.
-PEERS = (
-    "motherbird.bench.peers.motherbird",
-    "motherbird.bench.peers.transformers",
-    "motherbird.bench.peers.openvino",
-    "motherbird.bench.peers.onnxruntime",
-    "motherbird.bench.peers.sentence_transformers",
-    "motherbird.bench.peers.architectures",
-)
+PEERS = tuple(
+    f"{__name__}.{name}"
+    for name in ("motherbird", "transformers", "openvino", "onnxruntime", "sentence_transformers",
+                 "architectures")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class System:
-    """A library in one configuration.
+    """A library in one configuration."""
 
-    Attributes:
-        peer: the name of its module.
-        name: its name in the tables; several dtypes may share it.
-        dtype: the dtype it computes in; "auto" for the fastest on this machine.
-        order: how its batches are formed.
-        packages: modules that have to be installed.
-        longest: tokens of the longest document it accepts; None for the limit of the model.
-        same_weights: whether it runs the common model, or an architecture of its own, which is
-            then compared with itself.
-    """
-
-    peer: str
-    name: str
-    dtype: str
-    order: Order
-    packages: tuple[str, ...] = ()
+    peer: str  # the name of its module
+    name: str  # its name in the tables; several dtypes may share it
+    dtype: str  # the dtype it computes in; "auto" for the fastest on this machine
+    order: Order  # how its batches are formed
+    packages: tuple[str, ...] = ()  # modules that have to be installed
+    # tokens of the longest document it accepts; None for the limit of the model
     longest: int | None = None
-    same_weights: bool = True
+    same_weights: bool = True  # whether it runs the common model, or is compared with itself
 
     @property
     def key(self) -> str:
@@ -78,24 +65,17 @@ class System:
 
 @dataclass(frozen=True)
 class Job:
-    """The model and the settings of all systems of a run.
+    """The model and the settings of all systems of a run."""
 
-    Attributes:
-        directory: directory of the model.
-        folder: temporary directory for converted models and logs.
-        threads: threads of each system.
-        hidden_size, heads, vocab_size, longest: geometry of the model.
-        weights_mb: size of its weight files.
-    """
-
-    directory: Path
-    folder: Path
-    threads: int
+    directory: Path  # directory of the model
+    folder: Path  # temporary directory for converted models and logs
+    threads: int  # threads of each system
+    # geometry of the model
     hidden_size: int
     heads: int
     vocab_size: int
     longest: int
-    weights_mb: float
+    weights_mb: float  # size of its weight files
 
 
 def peer(system: System) -> ModuleType:

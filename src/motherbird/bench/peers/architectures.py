@@ -5,23 +5,29 @@ machine. Batched vectors are compared with those of the same model, one document
 float32.
 """
 
+from typing import Any
+
 from ...errors import InputError, require_extra
 from . import Encode, Job, System, transformers
 
-
-def _system(name: str, longest: int) -> System:
-    return System(__name__, name, "auto", "sorted", ("transformers",), longest, same_weights=False)
-
-
-SYSTEMS = (
-    _system("bert", 512),
-    _system("roberta", 512),
-    _system("deberta-v3", 512),
-    _system("nomic-bert", 8192),
-    _system("gte", 8192),
+# By name: the class of the configuration, the longest document, and the published settings.
+_MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "bert": ("BertConfig", 512, {"vocab_size": 30_522}),
+    "roberta": ("RobertaConfig", 512,
+                {"vocab_size": 50_265, "max_position_embeddings": 514, "type_vocab_size": 1}),
+    "deberta-v3": ("DebertaV2Config", 512,
+                   {"vocab_size": 128_100, "type_vocab_size": 0, "relative_attention": True,
+                    "position_buckets": 256, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+                    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}),
+    "nomic-bert": ("NomicBertConfig", 8192,
+                   {"vocab_size": 30_528, "max_position_embeddings": 8192}),
+    "gte": ("GteConfig", 8192,
+            {"vocab_size": 30_528, "max_position_embeddings": 8192, "pad_token_id": 0}),
+}  # fmt: skip
+SYSTEMS = tuple(
+    System(__name__, name, "auto", "sorted", ("transformers",), longest, same_weights=False)
+    for name, (_, longest, _) in _MODELS.items()
 )
-
-
 # (layers, heads) by the hidden size of the model they are compared with: nano, base, large.
 _SIZES = {256: (6, 4), 768: (12, 12), 1024: (24, 16)}
 
@@ -42,34 +48,9 @@ def build(system: System, job: Job) -> Encode:
 
 def _config(name: str, width: int) -> object:
     """Return a configuration with the published vocabulary and limits, and an MLP of 4 x D."""
-    library = require_extra("transformers", "bench")
+    class_name, _, settings = _MODELS[name]
     layers, heads = _SIZES[width]
-    shape = {
-        "num_hidden_layers": layers,
-        "hidden_size": width,
-        "num_attention_heads": heads,
-        "intermediate_size": 4 * width,
-    }
-    if name == "bert":
-        return library.BertConfig(vocab_size=30_522, **shape)
-    if name == "roberta":
-        return library.RobertaConfig(
-            vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, **shape
-        )
-    if name == "deberta-v3":
-        return library.DebertaV2Config(
-            vocab_size=128_100,
-            type_vocab_size=0,
-            relative_attention=True,
-            position_buckets=256,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            pos_att_type=["p2c", "c2p"],
-            position_biased_input=False,
-            **shape,
-        )
-    if name == "nomic-bert":
-        return library.NomicBertConfig(vocab_size=30_528, max_position_embeddings=8192, **shape)
-    return library.GteConfig(
-        vocab_size=30_528, max_position_embeddings=8192, pad_token_id=0, **shape
-    )
+    return getattr(require_extra("transformers", "bench"), class_name)(
+        num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads,
+        intermediate_size=4 * width, **settings,
+    )  # fmt: skip

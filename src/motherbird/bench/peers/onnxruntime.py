@@ -19,31 +19,25 @@ def prepare(system: System, job: Job) -> None:
     """Export once; quantize matmuls per channel, and keep the embedding in float32."""
     exported = _file(job, "float32")
     if not exported.exists():
-        _export(job.directory, exported)
+        from ...export import onnx_graph
+        from ...export.models import Exportable
+        from ...nn.encoder import Encoder
+
+        encoder = Exportable(Encoder.load(job.directory, dtype="float32"))
+        require_extra("onnx", "bench").save(onnx_graph.build(encoder), exported)
     if system.dtype == "int8":
         quantization = require_extra("onnxruntime.quantization", "bench")
         quantization.quantize_dynamic(
-            str(exported),
-            str(_file(job, "int8")),
-            per_channel=True,
+            str(exported), str(_file(job, "int8")), per_channel=True,
             # Without VNNI, sums of two products overflow 16 bits unless weights have 7 bits.
             reduce_range=not {"avx512_vnni", "avx_vnni", "asimd"} & set(isa_extensions()),
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-        )
+        )  # fmt: skip
 
 
 def _file(job: Job, dtype: str) -> Path:
     return job.folder / f"onnx-{dtype}.onnx"
-
-
-def _export(directory: Path, file: Path) -> None:
-    from ...export import onnx_graph
-    from ...export.models import Exportable
-    from ...nn.encoder import Encoder
-
-    exported = Exportable(Encoder.load(directory, dtype="float32"))
-    require_extra("onnx", "bench").save(onnx_graph.build(exported), file)
 
 
 def build(system: System, job: Job) -> Encode:

@@ -22,14 +22,14 @@ from ..workloads import WORKLOADS
 from . import Encode, Job, System, mean_pool, one_by_one, pad
 
 PACKAGES = ("openvino", "transformers")
-STATIC = System(__name__, "openvino", "int8", "sorted", (*PACKAGES, "nncf"))
-DYNAMIC = System(__name__, "openvino-dynamic", "int8", "sorted", (*PACKAGES, "nncf"))
-SYSTEMS = (
-    System(__name__, "openvino", "float32", "sorted", PACKAGES),
-    System(__name__, "openvino", "bfloat16", "sorted", PACKAGES),
-    STATIC,
-    DYNAMIC,
+FLOAT32, BFLOAT16 = (
+    System(__name__, "openvino", dtype, "sorted", PACKAGES) for dtype in ("float32", "bfloat16")
 )
+STATIC, DYNAMIC = (
+    System(__name__, name, "int8", "sorted", (*PACKAGES, "nncf"))
+    for name in ("openvino", "openvino-dynamic")
+)
+SYSTEMS = (FLOAT32, BFLOAT16, STATIC, DYNAMIC)
 MASKED = -1e9  # the sum of two is still finite in float32 and bfloat16
 CALIBRATION = 16  # documents
 
@@ -41,10 +41,21 @@ def prepare(system: System, job: Job) -> None:
     converted = job.folder / "openvino.xml"
     if not converted.exists():
         _convert(job, converted)
-    if system == STATIC:
-        _quantize(job, converted, _file(system, job))
+    if system not in (STATIC, DYNAMIC):
+        return
+    openvino, nncf = require_extra("openvino", "bench"), require_extra("nncf", "bench")
+    model = openvino.Core().read_model(converted)
     if system == DYNAMIC:
-        _compress(converted, _file(system, job))
+        model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    else:
+        workload = WORKLOADS["short-variable"]
+        documents = [workload.document(31 * n, job.vocab_size) for n in range(CALIBRATION)]
+        examples = [dict(enumerate(pad([document[: job.longest]]))) for document in documents]
+        model = nncf.quantize(
+            model, nncf.Dataset(examples),
+            model_type=nncf.ModelType.TRANSFORMER, subset_size=CALIBRATION,
+        )  # fmt: skip
+    openvino.save_model(model, _file(system, job), compress_to_fp16=False)
 
 
 def _file(system: System, job: Job) -> Path:
@@ -56,8 +67,11 @@ def _convert(job: Job, file: Path) -> None:
     import torch
 
     openvino = require_extra("openvino", "bench")
-    library = require_extra("transformers", "bench")
-    model = library.AutoModel.from_pretrained(job.directory, dtype=torch.float32).eval()
+    model = (
+        require_extra("transformers", "bench")
+        .AutoModel.from_pretrained(job.directory, dtype=torch.float32)
+        .eval()
+    )
     window = model.config.sliding_window
 
     class FiniteMasks(torch.nn.Module):
@@ -71,10 +85,8 @@ def _convert(job: Job, file: Path) -> None:
             padding = (1 - attention_mask[:, None, None, :]).to(torch.float32) * MASKED
             index = torch.arange(input_ids.shape[1])
             far = (index[:, None] - index[None, :]).abs() > window
-            masks = {
-                "full_attention": padding,
-                "sliding_attention": padding + far.to(torch.float32) * MASKED,
-            }
+            sliding = padding + far.to(torch.float32) * MASKED
+            masks = {"full_attention": padding, "sliding_attention": sliding}
             return self.model(input_ids=input_ids, attention_mask=masks).last_hidden_state
 
     ids, mask = (torch.from_numpy(array) for array in pad([[1, 2, 3], [1, 2]]))
@@ -87,41 +99,15 @@ def _convert(job: Job, file: Path) -> None:
     openvino.save_model(converted, file, compress_to_fp16=False)
 
 
-def _quantize(job: Job, converted: Path, file: Path) -> None:
-    openvino = require_extra("openvino", "bench")
-    nncf = require_extra("nncf", "bench")
-    workload = WORKLOADS["short-variable"]
-    examples: list[dict[int, NDArray[np.int64]]] = []
-    for number in range(CALIBRATION):
-        document = workload.document(number * 31, job.vocab_size)
-        examples.append(dict(enumerate(pad([document[: job.longest]]))))
-    quantized = nncf.quantize(
-        openvino.Core().read_model(converted),
-        nncf.Dataset(examples),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=CALIBRATION,
-    )
-    openvino.save_model(quantized, file, compress_to_fp16=False)
-
-
-def _compress(converted: Path, file: Path) -> None:
-    openvino = require_extra("openvino", "bench")
-    nncf = require_extra("nncf", "bench")
-    model = openvino.Core().read_model(converted)
-    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-    openvino.save_model(compressed, file, compress_to_fp16=False)
-
-
 def build(system: System, job: Job) -> Encode:
     """Compile the model; float32 has to be requested if the CPU supports bfloat16."""
     core = require_extra("openvino", "bench").Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if system.dtype == "bfloat16" and not has_bfloat16:
         raise InputError("OpenVINO finds no bfloat16 support in this CPU")
+    is_float32 = system.dtype == "float32" or not has_bfloat16
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32"
-        if system.dtype == "float32" or not has_bfloat16
-        else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if is_float32 else "bf16",
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch at a time
         "INFERENCE_NUM_THREADS": job.threads,
     }

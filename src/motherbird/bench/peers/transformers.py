@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import require_extra
+from ..workloads import Order
 from . import Encode, Job, System, one_by_one, pad
 
 PACKAGES = ("transformers",)
-SYSTEMS = (
-    System(__name__, "transformers", "float32", "given", PACKAGES),
-    System(__name__, "transformers-sorted", "float32", "sorted", PACKAGES),
-    System(__name__, "transformers", "bfloat16", "given", PACKAGES),
-    System(__name__, "transformers-sorted", "bfloat16", "sorted", PACKAGES),
+ORDERS: dict[str, Order] = {"transformers": "given", "transformers-sorted": "sorted"}
+SYSTEMS = tuple(
+    System(__name__, name, dtype, order, PACKAGES)
+    for dtype in ("float32", "bfloat16")
+    for name, order in ORDERS.items()
 )
 
 

@@ -1,4 +1,4 @@
-"""Readers of documents: one module per format, with SUFFIXES and read(path, field, encoding).
+"""Readers of documents: functions of a path, a field and an encoding, by the suffix of the file.
 
 A reader yields documents. For a document that it cannot use, it yields the error and continues; if
 it cannot continue, it raises the error. The caller decides how to handle errors.
@@ -7,27 +7,34 @@ it cannot continue, it raises the error. The caller decides how to handle errors
 import fnmatch
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from ...errors import DamagedError, InputError, NotTextError
-from . import html, jsonl, parquet, plain, strings
+from . import formats, jsonl
 from .document import Document, name_of, plain_name, zstd
 
 __all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file", "zstd"]
 
 log = logging.getLogger(__name__)
 
-READERS = (plain, html, jsonl, parquet, strings)
+Reader = Callable[[Path, str, str], Iterator[Document | DamagedError]]
+READERS: dict[str, Reader] = {
+    **dict.fromkeys((*formats.PROSE, *formats.SETTINGS), formats.read_plain),
+    **dict.fromkeys(sum(formats.LANGUAGES.values(), ()), formats.read_plain),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), formats.read_html),
+    **dict.fromkeys(jsonl.SUFFIXES, jsonl.read),
+    ".parquet": formats.read_parquet,
+    ".json": formats.read_descriptions,
+}
 # File names to look for in a folder; .json files are read only if a pattern matches them.
-SUFFIXES = tuple(suffix for reader in READERS[:-1] for suffix in reader.SUFFIXES)
+SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".json")
 
 
-def reader_of(path: Path) -> ModuleType:
-    """Return the module for a file; that for plain text if its suffix is unknown."""
+def reader_of(path: Path) -> Reader:
+    """Return the reader of a file; that for plain text if its suffix is unknown."""
     name = plain_name(path)
-    return next((reader for reader in READERS if name.endswith(reader.SUFFIXES)), plain)
+    return next((READERS[s] for s in READERS if name.endswith(s)), formats.read_plain)
 
 
 def read_file(
@@ -35,7 +42,7 @@ def read_file(
 ) -> Iterator[Document | DamagedError]:
     """Yield the documents of a file, and errors in place of those that cannot be used."""
     try:
-        yield from reader_of(path).read(path, field, encoding)
+        yield from reader_of(path)(path, field, encoding)
     except DamagedError as error:
         yield error
     except OSError as error:
@@ -47,11 +54,8 @@ def files_of(
 ) -> list[Path]:
     """Return the regular files below a folder that are not hidden, sorted by name.
 
-    Args:
-        folder: the folder.
-        patterns: patterns of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin
-            with ``!`` exclude files. Without others, all files with a known suffix match.
-        suffixes: suffixes that file names must have.
+    Patterns are of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin with
+    ``!`` exclude files. Without others, and without suffixes, all files with a known suffix match.
     """
     included = [p for p in patterns if not p.startswith("!")]
     excluded = [p[1:] for p in patterns if p.startswith("!")]
@@ -59,12 +63,10 @@ def files_of(
     found = []
     for parent, folders, names in os.walk(folder, onerror=_warn):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
             inside = path.relative_to(folder).as_posix()
             if (
-                not name.startswith(".")
-                and (not wanted or plain_name(path).endswith(wanted))
+                (not wanted or plain_name(path).endswith(wanted))
                 and (not included or any(fnmatch.fnmatchcase(inside, p) for p in included))
                 and not any(fnmatch.fnmatchcase(inside, p) for p in excluded)
                 and not path.is_symlink()
@@ -90,20 +92,16 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
             file is truncated, or ``path`` is a file and not UTF-8.
     """
     path = Path(path)
-    skipped: list[str] = []
-
-    def skip(error: DamagedError) -> None:
-        if not (path.is_dir() and isinstance(error, NotTextError)):
-            raise error
-        skipped.append(error.where)
-
     if not path.exists():
         raise InputError("there is no such file or folder", str(path))
+    skipped: list[str] = []
     found = False
     for file in files_of(path) if path.is_dir() else [path]:
         for document in read_file(file):
-            if isinstance(document, DamagedError):
-                skip(document)
+            if isinstance(document, NotTextError) and path.is_dir():
+                skipped.append(document.where)
+            elif isinstance(document, DamagedError):
+                raise document
             elif keep_empty or document.text.strip():
                 found = True
                 yield document

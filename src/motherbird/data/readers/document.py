@@ -43,25 +43,20 @@ def plain_name(path: Path) -> str:
 def chunks(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file, decompressed according to its suffix.
 
-    Raises:
-        OSError: the file cannot be read.
-        DamagedError: it is truncated or damaged, or grows by more than 1,000 times.
+    Raise DamagedError if it is truncated or damaged, or grows by more than 1,000 times.
     """
     opened, damage = _open(path)
     limit = max(LARGEST, MAX_RATIO * path.stat().st_size)
     total = 0
     with opened as file:
-        while True:
-            try:
-                chunk = file.read(CHUNK)
-            except damage as error:
-                raise DamagedError(f"cannot be read to its end ({error})", name_of(path)) from error
-            if not chunk:
-                return
-            total += len(chunk)
-            if total > limit and path.suffix.lower() in COMPRESSED:
-                raise DamagedError(f"decompresses to more than {limit:,} bytes", name_of(path))
-            yield chunk
+        try:
+            while chunk := file.read(CHUNK):
+                total += len(chunk)
+                if total > limit and path.suffix.lower() in COMPRESSED:
+                    raise DamagedError(f"decompresses to more than {limit:,} bytes", name_of(path))
+                yield chunk
+        except damage as error:
+            raise DamagedError(f"cannot be read to its end ({error})", name_of(path)) from error
 
 
 def whole(path: Path) -> bytes:
@@ -76,27 +71,19 @@ def whole(path: Path) -> bytes:
 
 
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
-    """Return bytes as text, without a byte order mark.
-
-    Raises:
-        NotTextError: they are not valid in the encoding, or contain NUL characters.
-    """
+    """Return bytes as text without a byte order mark; NotTextError if invalid or with NULs."""
     try:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
-        what = f"not {encoding.upper()} text"
-        raise NotTextError(what, f"{where}, byte {error.start}") from error
+        where = f"{where}, byte {error.start}"
+        raise NotTextError(f"not {encoding.upper()} text", where) from error
     if "\0" in text:
         raise NotTextError("a binary file, not text", f"{where}, character {text.index(chr(0))}")
     return text
 
 
 def zstd() -> ModuleType:
-    """Return the module for zstd.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Return the module for zstd, or raise MissingExtraError."""
     name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     return require_extra(name, "data")
 

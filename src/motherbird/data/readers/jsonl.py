@@ -25,11 +25,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
 
 
 def rows(path: Path) -> Iterator[Any]:
-    """Yield the value of every line.
-
-    Raises:
-        DamagedError: a line is not valid JSON, or the file cannot be read to its end.
-    """
+    """Yield the value of every line, or raise DamagedError."""
     for _, row in _rows(path):
         if isinstance(row, DamagedError):
             raise row
@@ -41,17 +37,14 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         for number, line in enumerate(_lines(path), 1):
             if line.strip():
-                yield number, _parse(line, f"{name_of(path)}:{number}")
+                try:
+                    row = parse_json(line.decode("utf-8-sig"))
+                except (ValueError, RecursionError) as error:
+                    where = f"{name_of(path)}:{number}"
+                    row = DamagedError(f"not a line of JSON ({error})", where)
+                yield number, row
     except DamagedError as error:
         raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error
-
-
-def _parse(line: bytes, where: str) -> Any:
-    """Return the value of a line, or the error."""
-    try:
-        return parse_json(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return DamagedError(f"not a line of JSON ({error})", where)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

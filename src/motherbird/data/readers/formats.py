@@ -1,0 +1,88 @@
+"""Formats of one file: plain text, HTML, Parquet, and JSON with descriptions.
+
+A reader maps a path, a field and an encoding to documents; see `readers`.
+"""
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import DamagedError, require_extra
+from ...files import parse_json
+from .document import Document, decode, name_of, whole
+
+# Names for ``code`` in a mixture.
+LANGUAGES = {
+    "c": (".c", ".h"), "c++": (".cc", ".cpp", ".cxx", ".hpp", ".hh"), "c#": (".cs",),
+    "go": (".go",), "java": (".java",), "javascript": (".js", ".jsx", ".mjs"), "julia": (".jl",),
+    "kotlin": (".kt",), "lua": (".lua",), "php": (".php",), "python": (".py", ".pyi"),
+    "r": (".r",), "ruby": (".rb",), "rust": (".rs",), "scala": (".scala",), "shell": (".sh",),
+    "sql": (".sql",), "swift": (".swift",), "typescript": (".ts", ".tsx"),
+}  # fmt: skip
+PROSE = (".txt", ".md", ".markdown", ".rst", ".tex")
+SETTINGS = (".toml", ".yaml", ".yml")
+MIN_SPACES = 8  # a string in JSON with fewer is a name or a value, not a description
+_BLOCK = re.compile(r"</(?:p|li|h\d|dd|tr|div)>|<br ?/?>")
+_TAG = re.compile(r"<[^<>]*>")
+
+
+def read_plain(path: Path, field: str, encoding: str) -> Iterator[Document]:
+    """Yield the text of a file; ``field`` is ignored."""
+    yield Document(decode(whole(path), name_of(path), encoding), name_of(path))
+
+
+def read_html(path: Path, field: str, encoding: str) -> Iterator[Document]:
+    """Yield the text of a page without navigation; its encoding is detected."""
+    bytes_ = require_extra("resiliparse.parse.encoding", "data")
+    html2text = require_extra("resiliparse.extract.html2text", "data")
+    data = whole(path)
+    page = bytes_.bytes_to_str(data, bytes_.detect_encoding(data))
+    text = html2text.extract_plain_text(page, main_content=True)
+    if not text.strip():  # no main content was found
+        text = html2text.extract_plain_text(page)
+    yield Document(text, name_of(path))
+
+
+def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
+    """Yield the column ``field`` of every row, or an error; ``encoding`` is ignored."""
+    arrow, parquet = require_extra("pyarrow", "data"), require_extra("pyarrow.parquet", "data")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            if field not in file.schema_arrow.names:
+                known = ", ".join(file.schema_arrow.names)
+                raise DamagedError(f'no column "{field}"', name_of(path), f"it has {known}")
+            for batch in file.iter_batches(batch_size=1024, columns=[field]):
+                for value in batch.column(0):
+                    number += 1
+                    where = f"{name_of(path)}:{number}"
+                    try:
+                        text = value.as_py()
+                    except UnicodeDecodeError:
+                        text = None
+                    if isinstance(text, str):
+                        yield Document(text, where)
+                    else:
+                        yield DamagedError(f'no text in column "{field}"', where)
+    except (arrow.ArrowException, OSError) as error:
+        what = f"cannot be read to its end ({str(error).splitlines()[0]})"
+        raise DamagedError(what, f"{name_of(path)}, after row {number}") from error
+
+
+def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Document]:
+    """Yield the long strings of a .json file, such as a schema, as paragraphs of one document."""
+    text = decode(whole(path), name_of(path))
+    try:
+        stack = [parse_json(text)]
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"not valid JSON ({error})", name_of(path)) from error
+    found: dict[str, Any] = {}  # in order, each once
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict | list):
+            stack += reversed(item.values() if isinstance(item, dict) else item)
+        elif isinstance(item, str) and item.count(" ") >= MIN_SPACES:
+            found[html.unescape(_TAG.sub("", _BLOCK.sub("\n\n", item))).strip()] = None
+    yield Document("\n\n".join(found), name_of(path))
