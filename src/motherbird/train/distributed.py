@@ -42,18 +42,12 @@ def _rank_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among all ranks, and the collective operations.
+    """This process among all ranks, and the collective operations."""
 
-    Attributes:
-        rank: number of this process; rank 0 writes files and output.
-        world_size: number of processes.
-        device: device of this rank.
-        slow_group: process group with a long timeout, for while rank 0 reads, verifies and writes.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
+    rank: int  # number of this process; rank 0 writes files and output
+    world_size: int  # number of processes
+    device: torch.device  # device of this rank
+    # process group with a long timeout, for while rank 0 reads, verifies and writes
     slow_group: Any = None
 
     @property

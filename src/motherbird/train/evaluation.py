@@ -20,17 +20,11 @@ SEED = 15  # of row order and masks, whatever the run's seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
+    """The result of an evaluation."""
 
-    Attributes:
-        loss: mean cross entropy of the masked tokens, in nats.
-        accuracy: fraction of the masked tokens that got the highest probability.
-        masked: number of masked tokens.
-    """
-
-    loss: float
-    accuracy: float
-    masked: int
+    loss: float  # mean cross entropy of the masked tokens, in nats
+    accuracy: float  # fraction of the masked tokens that got the highest probability
+    masked: int  # number of masked tokens
 
 
 def evaluate(
@@ -98,15 +92,10 @@ def held_out_batches(
 
 @dataclass(frozen=True)
 class TextEvaluation(Evaluation):
-    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics.
+    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics."""
 
-    Attributes:
-        unigram: loss in nats of predicting by the text's own token frequencies.
-        bytes_a_token: mean number of UTF-8 bytes per token.
-    """
-
-    unigram: float
-    bytes_a_token: float
+    unigram: float  # loss in nats of predicting by the text's own token frequencies
+    bytes_a_token: float  # mean number of UTF-8 bytes per token
 
     @property
     def nats_a_byte(self) -> float:

@@ -44,15 +44,10 @@ CHECK_EVERY = 100  # steps between checks that weights and optimizer state are f
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended.
+    """How a process ended."""
 
-    Attributes:
-        progress: the saved state.
-        signal: number of the signal that stopped it, or None.
-    """
-
-    progress: Progress
-    signal: int | None
+    progress: Progress  # the saved state
+    signal: int | None  # number of the signal that stopped it, or None
 
 
 def pretrain(

@@ -28,17 +28,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The encoder's shape; vocabulary size and special ids come from the data's tokenizer.
+    """The encoder's shape; vocabulary size and special ids come from the data's tokenizer."""
 
-    Attributes:
-        preset: "base", "large", "mini" or "nano"; the other keys override its values. Without a
-            preset and without `Init.from_` it is base.
-        dropout: dropout of the attention's output (paper: 0.1). Published checkpoints say 0, which
-            is meant for inference.
-        initializer_range: standard deviation of the initial matrices (paper: 0.02). A narrow model
-            needs about 1 / sqrt(width); see docs/log.md.
-    """
-
+    # "base", "large", "mini" or "nano"; the other keys override its values. Without a preset and
+    # without `Init.from_` it is base.
     preset: Literal["base", "large", "mini", "nano"] | None = None
     hidden_size: int | None = None
     intermediate_size: int | None = None
@@ -47,7 +40,11 @@ class Geometry:
     local_attention: int | None = None
     global_attn_every_n_layers: int | None = None
     local_rope_theta: float | None = None
+    # standard deviation of the initial matrices (paper: 0.02). A narrow model needs about 1 /
+    # sqrt(width); see docs/log.md.
     initializer_range: float | None = None
+    # dropout of the attention's output (paper: 0.1). Published checkpoints say 0, which is meant
+    # for inference.
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -88,42 +85,30 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Init:
-    """Where the initial weights come from; they are random by default.
+    """Where the initial weights come from; they are random by default."""
 
-    Attributes:
-        from_: directory of another run (its newest checkpoint), or a Hugging Face directory or
-            name. A smaller model is tiled into the larger one (paper 2.2.2).
-    """
-
+    # directory of another run (its newest checkpoint), or a Hugging Face directory or name. A
+    # smaller model is tiled into the larger one (paper 2.2.2).
     from_: str | None = None
 
 
 @dataclass(frozen=True)
 class Train:
-    """How steps are computed.
+    """How steps are computed."""
 
-    Attributes:
-        lr: peak learning rate of the phases that do not set their own.
-        weight_decay: the same for weight decay; norms and biases do not decay.
-        masking: the same for the masking rate (paper: 0.3).
-        optimizer: "stableadamw" (paper), "adamw", or "muon" for the matrices of the layers.
-        micro_tokens: tokens of a micro-batch, at least one row; this limits memory.
-        dtype: dtype of matrix products: "auto" is the fastest of the device; weights are float32.
-        reduce: how gradients of micro-batches are summed: "sum" is fast, "tree" gives the same
-            bits for 1, 2, 4 ... ranks.
-        workers: processes that load data ahead; 0 loads it in the training process.
-        timeout: seconds after which a rank that does not answer ends the run.
-    """
-
-    lr: float
-    weight_decay: float = 1e-5
-    masking: float = 0.3
+    lr: float  # peak learning rate of the phases that do not set their own
+    weight_decay: float = 1e-5  # the same for weight decay; norms and biases do not decay
+    masking: float = 0.3  # the same for the masking rate (paper: 0.3)
+    # "stableadamw" (paper), "adamw", or "muon" for the matrices of the layers
     optimizer: Literal["adamw", "stableadamw", "muon"] = "stableadamw"
-    micro_tokens: int = 8192
+    micro_tokens: int = 8192  # tokens of a micro-batch, at least one row; this limits memory
+    # dtype of matrix products: "auto" is the fastest of the device; weights are float32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # how gradients of micro-batches are summed: "sum" is fast, "tree" gives the same bits for 1, 2,
+    # 4 ... ranks.
     reduce: Literal["sum", "tree"] = "sum"
-    workers: int = 1
-    timeout: float = 60.0
+    workers: int = 1  # processes that load data ahead; 0 loads it in the training process
+    timeout: float = 60.0  # seconds after which a rank that does not answer ends the run
 
     def __post_init__(self) -> None:
         check(self.lr > 0, f"lr = {self.lr} has to be more than 0")
@@ -136,17 +121,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Save:
-    """When checkpoints are written, and which are kept.
+    """When checkpoints are written, and which are kept."""
 
-    Attributes:
-        every: steps between checkpoints; 0 writes them only at the end of a phase and when the run
-            stops.
-        keep: number of the newest checkpoints that are kept.
-        keep_every: checkpoints whose step is a multiple of it are kept too; 0 keeps none of them.
-    """
-
+    # steps between checkpoints; 0 writes them only at the end of a phase and when the run stops
     every: int = 1000
-    keep: int = 3
+    keep: int = 3  # number of the newest checkpoints that are kept
+    # checkpoints whose step is a multiple of it are kept too; 0 keeps none of them
     keep_every: int = 0
 
     def __post_init__(self) -> None:
@@ -156,17 +136,11 @@ class Save:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluation on held-out rows, always with the same masks.
+    """Evaluation on held-out rows, always with the same masks."""
 
-    Attributes:
-        every: steps between evaluations; 0 evaluates only at the end of a phase.
-        tokens: at most so many tokens, in rows of the phase's length; at least one row.
-        masking: fraction of the tokens that is masked.
-    """
-
-    every: int = 1000
-    tokens: int = 262_144
-    masking: float = 0.15
+    every: int = 1000  # steps between evaluations; 0 evaluates only at the end of a phase
+    tokens: int = 262_144  # at most so many tokens, in rows of the phase's length; at least one row
+    masking: float = 0.15  # fraction of the tokens that is masked
 
     def __post_init__(self) -> None:
         good = self.every >= 0 and self.tokens >= 1
@@ -176,25 +150,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Limits:
-    """When steps are skipped and when a run is rolled back; see docs/pretraining.md.
-
-    Attributes:
-        window: number of accepted steps that a new one is compared with.
-        min_steps: accepted steps needed before anything is compared, also at the start of a phase.
-        sigmas: a spike is more than so many standard deviations above the mean of the window ...
-        factor: ... and more than this factor above it.
-        spikes: consecutive spikes that cause a rollback.
-        nonfinite: consecutive steps with a loss or gradient that is not finite, likewise.
-        recent_spikes: spikes in the last 1,000 steps, likewise.
-        recent_nonfinite: such steps in the last 1,000 steps, likewise.
-        shift_window: number of steps whose mean is compared with the window before them.
-        shift_sigmas: the loss has shifted if it is so many standard deviations above.
-        shift_steps: consecutive shifted steps that cause a rollback.
-        rollback_steps: a rollback goes back at least so many steps before the problem began.
-        min_skip, max_skip: batches that are skipped after a rollback.
-        rollbacks: number of rollbacks after which the run ends.
-        recent_rollbacks: the same within 5,000 steps.
-    """
+    """When steps are skipped and when a run is rolled back; see docs/pretraining.md."""
 
     RENAMED: ClassVar = {
         "least": "min_steps", "bad": "nonfinite", "spikes_recently": "recent_spikes",
@@ -204,22 +160,26 @@ class Limits:
         "rollbacks_recently": "recent_rollbacks",
     }  # fmt: skip
 
-    window: int = 128
+    window: int = 128  # number of accepted steps that a new one is compared with
+    # accepted steps needed before anything is compared, also at the start of a phase
     min_steps: int = 64
+    # a spike is more than so many standard deviations above the mean of the window
     sigmas: float = 6.0
-    factor: float = 1.1
-    spikes: int = 5
-    nonfinite: int = 3
-    recent_spikes: int = 10
-    recent_nonfinite: int = 10
-    shift_window: int = 32
-    shift_sigmas: float = 3.0
-    shift_steps: int = 100
+    factor: float = 1.1  # ... and more than this factor above it.
+    spikes: int = 5  # consecutive spikes that cause a rollback
+    nonfinite: int = 3  # consecutive steps with a loss or gradient that is not finite, likewise
+    recent_spikes: int = 10  # spikes in the last 1,000 steps, likewise
+    recent_nonfinite: int = 10  # such steps in the last 1,000 steps, likewise
+    shift_window: int = 32  # number of steps whose mean is compared with the window before them
+    shift_sigmas: float = 3.0  # the loss has shifted if it is so many standard deviations above
+    shift_steps: int = 100  # consecutive shifted steps that cause a rollback
+    # a rollback goes back at least so many steps before the problem began
     rollback_steps: int = 100
+    # batches that are skipped after a rollback
     min_skip: int = 200
     max_skip: int = 500
-    rollbacks: int = 5
-    recent_rollbacks: int = 2
+    rollbacks: int = 5  # number of rollbacks after which the run ends
+    recent_rollbacks: int = 2  # the same within 5,000 steps
 
     def __post_init__(self) -> None:
         may_be_0 = ("rollback_steps", "min_skip", "rollbacks", "recent_rollbacks")
@@ -234,27 +194,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run.
+    """A run."""
 
-    Attributes:
-        phases: in order.
-        train: how steps are computed.
-        model: shape of the encoder.
-        init: where its initial weights come from.
-        save: when checkpoints are written.
-        evaluate: when the model is evaluated on held-out rows.
-        health: when steps are skipped and when the run is rolled back.
-        seed: random seed of data order, masks, dropout and initial weights.
-    """
-
-    phases: tuple[Phase, ...]
-    train: Train
-    model: Geometry = field(default_factory=Geometry)
-    init: Init = field(default_factory=Init)
-    save: Save = field(default_factory=Save)
+    phases: tuple[Phase, ...]  # in order
+    train: Train  # how steps are computed
+    model: Geometry = field(default_factory=Geometry)  # shape of the encoder
+    init: Init = field(default_factory=Init)  # where its initial weights come from
+    save: Save = field(default_factory=Save)  # when checkpoints are written
+    # when the model is evaluated on held-out rows
     evaluate: Evaluate = field(default_factory=Evaluate)
+    # when steps are skipped and when the run is rolled back
     health: Limits = field(default_factory=Limits)
-    seed: int = 0
+    seed: int = 0  # random seed of data order, masks, dropout and initial weights
 
     def __post_init__(self) -> None:
         check(bool(self.phases), "a run needs at least one of [[phases]]")

@@ -35,19 +35,12 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Mark:
-    """The end of a process of the run, a rollback, or a rewind.
+    """The end of a process of the run, a rollback, or a rewind."""
 
-    Attributes:
-        kind: a key of `COLOURS`.
-        step: the step at which it happened.
-        time: time of the log entry, in seconds since 1970.
-        what: a description.
-    """
-
-    kind: str
-    step: int
-    time: float
-    what: str
+    kind: str  # a key of `COLOURS`
+    step: int  # the step at which it happened
+    time: float  # time of the log entry, in seconds since 1970
+    what: str  # a description
 
 
 def report(run: Path, out: Path) -> None:

@@ -16,28 +16,18 @@ FILE, LOCK = "run.json", "LOCK"
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The content of run.json.
+    """The content of run.json."""
 
-    Attributes:
-        given: the recipe that the run began with; resuming needs the same.
-        recipe: the recipe that is used: the same, except for changes by `runs rewind`.
-        config: configuration of the model, as `EncoderConfig`.
-        data: SHA-256 of the prepared dataset's manifest.
-        skips: ranges of rows that are left out after rollbacks: phase, first row, end (exclusive),
-            and the reason.
-        changes: calls of `runs rewind`: the step, and what was set.
-        made_with: machine, device and versions at the start.
-        data_path: where the dataset was at the start.
-    """
-
-    given: dict[str, Any]
-    recipe: dict[str, Any]
-    config: dict[str, Any]
-    data: str
+    given: dict[str, Any]  # the recipe that the run began with; resuming needs the same
+    recipe: dict[str, Any]  # the recipe that is used: the same, except for changes by `runs rewind`
+    config: dict[str, Any]  # configuration of the model, as `EncoderConfig`
+    data: str  # SHA-256 of the prepared dataset's manifest
+    # ranges of rows that are left out after rollbacks: phase, first row, end (exclusive), and the
+    # reason
     skips: list[dict[str, Any]]
-    changes: list[dict[str, Any]]
-    made_with: dict[str, Any]
-    data_path: str
+    changes: list[dict[str, Any]]  # calls of `runs rewind`: the step, and what was set
+    made_with: dict[str, Any]  # machine, device and versions at the start
+    data_path: str  # where the dataset was at the start
 
     def parsed_recipe(self, run: Path) -> Recipe:
         """Return the recipe that is used; ``run`` is named in errors."""

@@ -53,37 +53,22 @@ class OutdatedError(InputError):
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of training, except weights and optimizer state; counts are of all ranks.
+    """The state of training, except weights and optimizer state; counts are of all ranks."""
 
-    Attributes:
-        cursor: position in the data.
-        step: number of steps taken, including those without an update.
-        updates: number of updates of the weights.
-        tokens: tokens trained on, including special tokens.
-        masked: loss terms trained on: masked tokens.
-        loss: mean loss of the last step in nats; None before the first, or if it is not finite.
-        scale: scale of the loss, for float16.
-        scale_steps: steps since the scale last changed.
-        health: recent losses, norms and skipped steps.
-        finished: whether the run is over.
-        world_size: number of ranks in the last step.
-        phase_ends: the last step of every finished phase.
-        format: version of this record.
-    """
-
-    cursor: Cursor
-    step: int = 0
-    updates: int = 0
-    tokens: int = 0
-    masked: int = 0
+    cursor: Cursor  # position in the data
+    step: int = 0  # number of steps taken, including those without an update
+    updates: int = 0  # number of updates of the weights
+    tokens: int = 0  # tokens trained on, including special tokens
+    masked: int = 0  # loss terms trained on: masked tokens
+    # mean loss of the last step in nats; None before the first, or if it is not finite
     loss: float | None = None
-    scale: float = 1.0
-    scale_steps: int = 0
-    health: Health = field(default_factory=Health)
-    finished: bool = False
-    world_size: int = 1
-    phase_ends: list[int] = field(default_factory=list)
-    format: int = VERSION
+    scale: float = 1.0  # scale of the loss, for float16
+    scale_steps: int = 0  # steps since the scale last changed
+    health: Health = field(default_factory=Health)  # recent losses, norms and skipped steps
+    finished: bool = False  # whether the run is over
+    world_size: int = 1  # number of ranks in the last step
+    phase_ends: list[int] = field(default_factory=list)  # the last step of every finished phase
+    format: int = VERSION  # version of this record
 
     @property
     def phase(self) -> int:
@@ -94,17 +79,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was verified.
+    """A checkpoint that was verified."""
 
-    Attributes:
-        directory: its directory.
-        progress: the content of progress.json.
-        sha256: SHA-256 of state.safetensors.
-    """
-
-    directory: Path
-    progress: Progress
-    sha256: str
+    directory: Path  # its directory
+    progress: Progress  # the content of progress.json
+    sha256: str  # SHA-256 of state.safetensors
 
     def tensors(self) -> dict[str, Tensor]:
         """Read weights ("model.<name>") and optimizer state ("optimizer.<moment>.<name>").

@@ -28,39 +28,22 @@ SCALE_STEPS = 2000  # successful steps until the scale is doubled
 
 @dataclass(frozen=True)
 class StepReport:
-    """The result of one training step, the same on every rank except where noted.
+    """The result of one training step, the same on every rank except where noted."""
 
-    Attributes:
-        progress: the state after the step.
-        lr: learning rate of the update.
-        loss: mean over all loss terms of all ranks, in nats.
-        norm: L2 norm of the whole gradient.
-        tokens: tokens of all ranks.
-        weight: loss terms of all ranks, such as masked tokens.
-        verdict: whether the update was made.
-        lengths: tokens of each document of this rank.
-        started: `time.perf_counter` at the beginning of the step, on this rank.
-        wait: seconds of it spent waiting for data, on this rank.
-        seconds: duration of the step, on this rank.
-        save: seconds of it spent on the checkpoint, on this rank.
-        phase: name of the phase, in pretraining.
-        evaluation: evaluation after the step, if there was one.
-    """
-
-    progress: Progress
-    lr: float
-    loss: float
-    norm: float
-    tokens: int
-    weight: int
-    verdict: Verdict
-    lengths: Sequence[int] = ()
-    started: float = 0.0
-    wait: float = 0.0
-    seconds: float = 0.0
-    save: float = 0.0
-    phase: str = ""
-    evaluation: Evaluation | None = None
+    progress: Progress  # the state after the step
+    lr: float  # learning rate of the update
+    loss: float  # mean over all loss terms of all ranks, in nats
+    norm: float  # L2 norm of the whole gradient
+    tokens: int  # tokens of all ranks
+    weight: int  # loss terms of all ranks, such as masked tokens
+    verdict: Verdict  # whether the update was made
+    lengths: Sequence[int] = ()  # tokens of each document of this rank
+    started: float = 0.0  # `time.perf_counter` at the beginning of the step, on this rank
+    wait: float = 0.0  # seconds of it spent waiting for data, on this rank
+    seconds: float = 0.0  # duration of the step, on this rank
+    save: float = 0.0  # seconds of it spent on the checkpoint, on this rank
+    phase: str = ""  # name of the phase, in pretraining
+    evaluation: Evaluation | None = None  # evaluation after the step, if there was one
 
     @property
     def number(self) -> int:
