@@ -107,13 +107,7 @@ def _folder(run: str, step: int | None, data: str | None) -> Iterator[str]:
 
 
 def _convert(
-    model: str,
-    path: Path,
-    format: str,
-    head: str,
-    dtype: str,
-    revision: str | None,
-    json_: bool,
+    model: str, path: Path, format: str, head: str, dtype: str, revision: str | None, json_: bool
 ) -> None:
     """Export a model to a format, and compare it."""
     from ..export import export
