@@ -69,11 +69,7 @@ def is_main_process() -> bool:
 
 
 def check_text(text: str) -> None:
-    """Check that an argument is valid Unicode.
-
-    Raises:
-        InputError: it is not; the message shows it escaped.
-    """
+    """Raise InputError, which shows it escaped, if an argument is not valid Unicode."""
     from ..errors import InputError
 
     try:
@@ -92,11 +88,7 @@ def set_threads(count: int | None) -> None:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Check an output path: its parent directory exists, and it is not inside an input.
-
-    Raises:
-        InputError: the path cannot be used.
-    """
+    """Return an output path whose parent directory exists, and which is not inside an input."""
     from ..errors import InputError
 
     if not all([path, *inputs]):

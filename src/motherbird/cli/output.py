@@ -28,11 +28,7 @@ def has_colour() -> bool:
 
 @contextmanager
 def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on standard error, if that is a terminal.
-
-    Yields:
-        A function to call with the amount of work that was done, and a text to show at the bar.
-    """
+    """Show a progress bar on standard error, if that is a terminal; yield what advances it."""
     if quiet or not is_terminal():
         yield lambda done, text="": None
         return

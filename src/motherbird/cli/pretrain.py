@@ -159,13 +159,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Display:
-    """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds.
-
-    Args:
-        tensorboard: directory of the run, if its figures are also written for TensorBoard.
-        quiet: show nothing.
-        advance: moves the progress bar.
-    """
+    """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds."""
 
     def __init__(self, tensorboard: Path | None, quiet: bool, advance: Any) -> None:
         self.tensorboard, self.quiet, self.advance = tensorboard, quiet, advance
@@ -226,10 +220,7 @@ class _Display:
         return "  ".join(parts)
 
     def _utilization(self, report: "StepReport") -> float | None:
-        """Return the share of the CPU's peak matrix product speed; None on a GPU.
-
-        Forward, backward and head are counted.
-        """
+        """Return the share of the CPU's peak matrix product speed; None on a GPU."""
         from ..core import flops
         from ..nn import roofline
         from ..nn.heads import MaskedLM

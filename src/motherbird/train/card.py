@@ -37,7 +37,7 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
     seconds = [line["seconds"] for line in run_log.read(run) if line["step"] <= last]
     evaluated = {e["phase"]: e for e in evaluations(run) if e["step"] <= last}
     text = render(
-        "card.md.jinja", name=run.resolve().name, run=run, steps=steps, info=info, recipe=recipe,
+        "card.md.jinja", name=run.resolve().name, steps=steps, info=info, recipe=recipe,
         config=hf_config.read(stored, str(directory)), dtype=stored["dtype"],
         progress=state.read(state.folder(run, last)).progress,
         starts=[event for event in starts if event["step"] <= last], seconds=sum(seconds),

@@ -67,12 +67,10 @@ class Distributed:
 
     @_rank_errors()
     def all_reduce(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
-        """Replace tensors by their sum over all ranks.
+        """Replace tensors by their sum over all ranks, in the backend's order.
 
-        Args:
-            tensors: of the same shapes on every rank.
-            tree: add pairs of ranks, then pairs of pairs, and so on, instead of in the backend's
-                order; for a power of two of ranks.
+        With ``tree``, for a power of two of ranks, add pairs of ranks, then pairs of pairs, and so
+        on.
         """
         if self.world_size == 1:
             return

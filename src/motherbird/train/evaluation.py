@@ -33,16 +33,9 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     distributed: Distributed | None = None,
 ) -> Evaluation:
-    """Evaluate a model; the result is the same for any number of threads and ranks.
+    """Evaluate a model on masked micro-batches, or raise InputError if no token is masked.
 
-    Args:
-        model: on its device; its training mode is restored.
-        batches: all micro-batches; every rank computes its part of them.
-        dtype: of matrix products under autocast.
-        distributed: all ranks; this process alone if not given.
-
-    Raises:
-        InputError: there is no masked token.
+    Every rank computes its part. The result is the same for any number of threads and ranks.
     """
     ranks = distributed or Distributed(0, 1, model.model.device)
 
@@ -74,15 +67,7 @@ def evaluate(
 def held_out_batches(
     prepared: PreparedDataset, row_filter: RowFilter, rows: int, micro_rows: int, rate: float
 ) -> list[MicroBatch]:
-    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none.
-
-    Args:
-        prepared: the dataset.
-        row_filter: which of its rows.
-        rows: number of rows at most.
-        micro_rows: rows of a micro-batch.
-        rate: fraction of the tokens that is masked.
-    """
+    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none."""
     builder = BatchBuilder(prepared.directory, row_filter, masking_of(prepared, rate))
     count = min(rows, len(builder.rows))
     if not count:
@@ -114,16 +99,8 @@ def evaluate_by_source(
 ) -> Iterator[tuple[str, TextEvaluation]]:
     """Evaluate on the held-out text of each source, and last on that of all ("all").
 
-    Args:
-        model: on its device, in its own dtype; its tokenizer is the dataset's.
-        prepared: the dataset.
-        seq_len: tokens per row; the dataset was prepared for this length.
-        tokens: tokens of each source at most, in whole rows.
-        rate: fraction of the tokens that is masked.
-        micro_tokens: tokens of a micro-batch.
-
     Raises:
-        InputError: the dataset has no held-out text, or the tokenizers differ.
+        InputError: the dataset has no held-out text, or its tokenizer is not the model's.
     """
     own = model.model.tokenizer
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():

@@ -103,13 +103,7 @@ def step_gradients(
 ) -> tuple[list[float], Gradients]:
     """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
-    Args:
-        parameters: those of the model, the same on every rank.
-        losses: one for each micro-batch of this rank, equally many on every rank. Micro-batches are
-            numbered rank by rank.
-        threads: see `executor_for`.
-        distributed: all ranks.
-        tree: sum as a binary tree; see the module's docstring.
+    Micro-batches are numbered rank by rank, and each rank has equally many.
 
     Returns:
         The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.

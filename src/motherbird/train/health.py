@@ -50,14 +50,7 @@ class Health:
         self.nonfinite_in_row = self.spikes_in_row = 0
 
     def judge(self, step: int, loss: float, norm: float, limits: Limits) -> Verdict:
-        """Return the verdict on a step.
-
-        Args:
-            step: its number.
-            loss: its mean loss.
-            norm: L2 norm of its whole gradient.
-            limits: of the recipe.
-        """
+        """Return the verdict on a step with a mean loss and the L2 norm of its whole gradient."""
         self.phase_steps += 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._not_finite(step, loss, norm, limits)

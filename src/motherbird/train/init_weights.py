@@ -35,12 +35,7 @@ class Pretrained:
 
 
 def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoint]:
-    """Load the model of a run's newest checkpoint, or of a step's, as configured in its phase.
-
-    Raises:
-        InputError: there is no such run or step.
-        DamagedError: the checkpoint does not verify.
-    """
+    """Load the model of a run's newest checkpoint, or of a step's, as configured in its phase."""
     info = run_info.read(run)
     found = state.find(run, step)
     config = info.parsed_recipe(run).config(info.parsed_config(run), found.progress.phase)
@@ -55,11 +50,7 @@ def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Ch
 
 
 def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tensor]:
-    """Load a checkpoint's weights into a model, and return its optimizer state.
-
-    Raises:
-        DamagedError: the weights are not those of this model.
-    """
+    """Load a checkpoint's weights into a model, and return its optimizer state."""
     saved = found.tensors()
     weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
@@ -71,22 +62,14 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
 
 
 def load(source: str) -> Pretrained:
-    """Load a run's newest model, or a Hugging Face checkpoint.
-
-    Raises:
-        InputError, DamagedError: it cannot be read.
-    """
+    """Load a run's newest model, or a Hugging Face checkpoint."""
     if (Path(source) / run_info.FILE).is_file():
         return Pretrained(model_of_run(Path(source))[0], source)
     return Pretrained(MaskedLM.load(source, dtype="float32"), source)
 
 
 def initial_config(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:
-    """Return the configuration of a new run, after checking the model that it starts from.
-
-    Raises:
-        InputError: the shape is impossible, or cannot be initialized from that model.
-    """
+    """Return the configuration of a new run, after checking the model that it starts from."""
     source = recipe.init.from_
     if source is None:
         return recipe.model.config(prepared.tokenizer)

@@ -32,14 +32,10 @@ def run_steps(
     lr: Callable[[Progress], float],
     stop: Callable[[Progress], bool],
 ) -> Iterator[StepReport]:
-    """Take steps, and yield the report of each.
+    """Take steps until ``stop``, and yield the report of each.
 
-    Args:
-        stepper: the model and its optimizer.
-        batches: for each step the micro-batches of this rank, and the cursor after it.
-        progress: the state before the first step.
-        lr: returns the learning rate of the step that follows a state.
-        stop: called with the state before every step; returns whether to end.
+    ``batches`` yields this rank's micro-batches of each step, and the cursor after it. ``lr`` and
+    ``stop`` are called with the state before every step.
     """
     while not stop(progress):
         started = time.perf_counter()

@@ -93,11 +93,7 @@ class Optimizer:
         return found
 
     def restore(self, tensors: Mapping[str, Tensor] | None, steps: int) -> None:
-        """Restore what `state` returned after some steps; without tensors only allocate it.
-
-        Raises:
-            DamagedError: a tensor is missing, unexpected, or of another shape or dtype.
-        """
+        """Restore what `state` returned after some steps; without tensors only allocate it."""
         if steps:
             # A step with zero gradients and rate 0 changes nothing, and allocates all state.
             self.step(0.0, [torch.zeros_like(parameter) for parameter in self.named.values()])

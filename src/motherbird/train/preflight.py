@@ -34,9 +34,7 @@ def check_data(recipe: Recipe, prepared: PreparedDataset) -> None:
 
 @contextmanager
 def lock_run(run: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run's directory, which may be new.
-
-    Yields a function that raises InputError if the lock was lost.
+    """Hold the lock of a run's directory, which may be new; yield a function that verifies it.
 
     Raises:
         OutputExistsError: it is not a directory, or contains something other than a run.
@@ -62,12 +60,7 @@ def lock_run(run: Path) -> Iterator[Callable[[], None]]:
 
 
 def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> RunInfo:
-    """Write run.json of a new run, or compare that of an existing run with recipe and data.
-
-    Raises:
-        InputError: recipe or data are not those that the run began with, with all differences; or
-            there is not enough memory or disk space.
-    """
+    """Write run.json of a new run, or compare that of an existing run with recipe and data."""
     given = strict.plain(recipe)
     threads = executor_for(device).count
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -109,11 +102,7 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """Remove files of killed writes, and return the newest checkpoint; None for a new run.
-
-    Raises:
-        DamagedError: the run has started, and no checkpoint verifies.
-    """
+    """Remove files of killed writes, and return the newest checkpoint; None for a new run."""
     state.clean(run)
     found = state.newest(run, quarantine=True)
     damaged = (run / "quarantine").glob("step-*.damaged.*")

@@ -58,15 +58,7 @@ class Geometry:
         return {**given, "attention_dropout": self.dropout}
 
     def config(self, tokenizer: Tokenizer, initial: EncoderConfig | None = None) -> EncoderConfig:
-        """Return the configuration for a tokenizer.
-
-        Args:
-            tokenizer: that of the data.
-            initial: configuration of the model that the run starts from; used without a preset.
-
-        Raises:
-            InputError: the shape is impossible.
-        """
+        """Return the configuration for a tokenizer, based on the preset or on ``initial``."""
         if self.preset is not None or initial is None:
             initial = PRESETS[self.preset or "base"]()
         special: dict[str, Any] = {
@@ -278,11 +270,7 @@ class Recipe:
         return sum(phase.steps() for phase in self.phases)
 
     def with_steps(self, steps: int) -> "Recipe":
-        """Scale every phase so that the run has ``steps`` steps.
-
-        Raises:
-            InputError: that is less than one step for each phase.
-        """
+        """Scale every phase so that the run has ``steps`` steps."""
         if steps < len(self.phases):
             raise InputError(f"{steps} steps are too few for {len(self.phases)} phases")
         each = [phase.steps() for phase in self.phases]
@@ -298,16 +286,7 @@ class Recipe:
 
 
 def load(path: str | Path, changes: Sequence[str] = (), steps: int | None = None) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: a TOML file.
-        changes: "a.b=c" each; see `strict.load`.
-        steps: length of the whole run, instead of that in the file.
-
-    Raises:
-        InputError: listing all mistakes.
-    """
+    """Read a recipe from TOML, changed as in `strict.load`, and scaled to a length in steps."""
     recipe = strict.load(Recipe, path, changes)
     return recipe if steps is None else recipe.with_steps(steps)
 

@@ -35,13 +35,7 @@ class Mark(NamedTuple):
 
 
 def report(run: Path, out: Path) -> None:
-    """Write the report; an existing report is replaced.
-
-    Raises:
-        InputError: the directory does not contain a run.
-        OutputExistsError: ``out`` exists and is not a report.
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write the report; an existing report is replaced, but no other file."""
     info = run_info.read(run)
     require_extra("matplotlib", "train")
     _check_out(out)
@@ -72,13 +66,10 @@ def _check_out(out: Path) -> None:
 
 
 def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
-    """Return the stops, rollbacks and rewinds of a run.
+    """Return the stops, rollbacks and rewinds of a run, from its event log.
 
-    A process that is killed logs no event, so its end is inferred from the next start.
-
-    Args:
-        events: the lines of the event log, in order.
-        busy: whether a process is training the run now.
+    A process that is killed logs no event, so its end is inferred from the next start, or if the
+    run is not ``busy``.
     """
     found: list[Mark] = []
     began: dict[str, Any] | None = None

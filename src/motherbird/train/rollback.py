@@ -16,16 +16,7 @@ from .state import Progress
 
 
 def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -> str:
-    """Record what is skipped, and move later checkpoints to quarantine.
-
-    Args:
-        run: directory of the run, whose lock is held; no checkpoint is being written.
-        recipe: that of the run.
-        verdict: what went wrong, and since when.
-        progress: the state at this moment.
-
-    Returns:
-        A description for the log.
+    """Record what is skipped, move later checkpoints to quarantine, and return a description.
 
     Raises:
         DivergedError: the run was rolled back too often, or there is no checkpoint to go back to.

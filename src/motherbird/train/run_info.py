@@ -44,11 +44,7 @@ def write(run: Path, info: RunInfo) -> None:
 
 
 def read(run: Path) -> RunInfo:
-    """Read run.json.
-
-    Raises:
-        InputError: the directory does not contain a run.
-    """
+    """Read run.json, or raise InputError if the directory does not contain a run."""
     if not (run / FILE).is_file():
         raise InputError(
             f"not the directory of a run (it has no {FILE})",

@@ -23,12 +23,7 @@ TIMES = ("seconds", "wait", "save")
 
 
 class RunLog:
-    """Appends to a run's log and events, on rank 0.
-
-    Args:
-        run: directory of the run, whose lock is held.
-        step: lines of later steps are removed.
-    """
+    """Appends to a run's log and events, on rank 0, after removing the lines of later steps."""
 
     def __init__(self, run: Path, step: int) -> None:
         self.run = run

@@ -34,15 +34,7 @@ CHANGEABLE = (
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """Describe the runs directly below a directory, by name; or the directory, if it is a run.
 
-    Nothing is verified.
-
-    Returns:
-        For each: "run" (its directory), "step" (of the newest checkpoint, or None), "steps",
-        "phase", "tokens", "loss", "finished", "working" (whether a process trains it now),
-        "written" (seconds since 1970) and "problem" (why it cannot be read, or None).
-
-    Raises:
-        InputError: the directory does not exist.
+    Nothing is verified. The keys are documented in `motherbird runs list`.
     """
     if not folder.is_dir():
         raise InputError("no such folder", str(folder))
@@ -93,12 +85,7 @@ def is_busy(run: Path) -> bool:
 
 
 def show(run: Path) -> dict[str, Any]:
-    """Describe a run by its newest checkpoint, which is verified.
-
-    Raises:
-        InputError: it is not a run, or has no checkpoint yet.
-        DamagedError: no checkpoint verifies.
-    """
+    """Describe a run by its newest checkpoint, which is verified."""
     info = run_info.read(run)
     found = state.find(run)
     progress = found.progress
@@ -138,22 +125,10 @@ def average(
     data: Path | None = None,
     dtype: str = "float32",
 ) -> list[int]:
-    """Write the mean of several checkpoints' weights as a Hugging Face directory.
+    """Write the mean of several checkpoints as a Hugging Face directory, and return their steps.
 
-    The checkpoints chosen by ``last``, ``best`` and ``steps`` are averaged together, each once.
-
-    Args:
-        run: directory of the run.
-        out: a new directory, or a model that motherbird wrote.
-        last: number of the newest checkpoints.
-        best: number of the checkpoints with the lowest held-out loss, evaluated at their own step.
-        steps: steps of checkpoints.
-        data: directory of the dataset, if it was moved.
-        dtype: dtype of the written weights, a name in `devices.DTYPES`; the mean is computed in
-            float64.
-
-    Returns:
-        The steps that were averaged.
+    The newest ``last``, the ``best`` by held-out loss and those of ``steps`` are averaged together,
+    each once, in float64.
 
     Raises:
         InputError: there are fewer checkpoints, none is chosen, or their configurations differ.
@@ -199,18 +174,11 @@ def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
 
 
 def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
-    """Set a run back to an earlier checkpoint, and change its recipe from there on.
+    """Set a run back to a checkpoint, and change keys that match `CHANGEABLE` from there on.
 
     Later checkpoints are kept in RUN/quarantine. They are moved before anything else is written,
-    newest first, so a kill in between leaves the run as it was at some earlier step.
-
-    Args:
-        run: directory of the run; no process may be using it.
-        step: step of a checkpoint.
-        changes: "a.b=c" each, for keys that match `CHANGEABLE`; see `strict.load`.
-
-    Returns:
-        The step of the newest checkpoint before.
+    newest first, so a kill in between leaves the run as it was at some earlier step. Returns the
+    step of the newest checkpoint before.
 
     Raises:
         InputError: there is no such checkpoint, a change is impossible, or nothing would change.
@@ -274,19 +242,7 @@ def _changed_recipe(
 def export(
     run: Path, out: Path, step: int | None = None, data: Path | None = None, dtype: str = "float32"
 ) -> Checkpoint:
-    """Write a checkpoint's model as a Hugging Face directory, with a model card of the run.
-
-    Args:
-        run: directory of the run.
-        out: a new directory, or a model that motherbird wrote.
-        step: step of the checkpoint; the newest if not given.
-        data: directory of the dataset, if it was moved.
-        dtype: dtype of the written weights, a name in `devices.DTYPES`.
-
-    Raises:
-        InputError: there is no such step, or the dataset is missing.
-        DamagedError: the checkpoint does not verify.
-    """
+    """Write a checkpoint's model as a Hugging Face directory, with a model card of the run."""
     info = run_info.read(run)
     check_replaceable(out, "model")
     folder, tokenizer = _dataset(info, data)

@@ -32,11 +32,7 @@ class LearningRateSchedule:
         check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:
-        """Return the learning rate after ``tokens`` of a phase of ``total`` tokens.
-
-        Raises:
-            InputError: the phase is shorter than warm-up and decay together.
-        """
+        """Return the learning rate after ``tokens`` of a phase of ``total`` tokens."""
         if self.warm_up + self.decay > total:
             raise InputError(
                 f"warm-up and decay take {self.warm_up + self.decay} tokens of {total}",

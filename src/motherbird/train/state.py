@@ -191,12 +191,7 @@ def read(directory: Path) -> Checkpoint:
 
 
 def newest(run: Path, *, before: int | None = None, quarantine: bool = False) -> Checkpoint | None:
-    """Return the newest checkpoint that verifies, or None if the run has no checkpoint.
-
-    Args:
-        run: directory of the run.
-        before: only consider steps up to this one.
-        quarantine: move checkpoints that do not verify away; the caller holds the lock.
+    """Return the newest checkpoint that verifies, up to a step; None if the run has none.
 
     Raises:
         DamagedError: there are checkpoints, but none verifies; with the reason for each.
@@ -231,12 +226,7 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
 
 
 def find(run: Path, step: int | None = None) -> Checkpoint:
-    """Return the verified checkpoint of a step, or the newest one.
-
-    Raises:
-        InputError: there is no such checkpoint, or none at all.
-        DamagedError: it does not verify, or none does.
-    """
+    """Return the verified checkpoint of a step, or the newest one."""
     if step is not None:
         check_exists(run, step)
         return read(folder(run, step))
@@ -272,11 +262,7 @@ def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
 
 
 def quarantine_after(run: Path, step: int, why: str) -> None:
-    """Move all checkpoints after a step into quarantine, newest first.
-
-    Raises:
-        DamagedError: one cannot be moved.
-    """
+    """Move all checkpoints after a step into quarantine, newest first."""
     for later in [number for number in steps(run) if number > step]:
         quarantine_checkpoint(run, folder(run, later), why)
         if folder(run, later).exists():
@@ -347,11 +333,7 @@ class Saver:
     def finish(self, *, required: bool = False) -> str:
         """Wait for the write in progress, and return its error message, or "".
 
-        Args:
-            required: raise the error.
-
-        Raises:
-            Exception: the write failed, and is required or the third failure in a row.
+        The error is raised if the checkpoint is required, or if it is the third failure in a row.
         """
         if self._thread is None:
             return ""

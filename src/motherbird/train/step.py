@@ -54,15 +54,9 @@ class StepReport:
 class Stepper(Generic[Batch]):
     """Takes training steps: updates a model and its optimizer in place.
 
-    Args:
-        objective: the model, on its device and in training mode, and its loss.
-        optimizer: of the model's parameters.
-        distributed: all ranks.
-        dtype: of matrix products; weights stay float32.
-        seed: of dropout.
-        tree: sum gradients as a binary tree; see `gradients`.
-        limits: when a step is skipped and when the run is rolled back. Without limits a loss or a
-            gradient that is not finite is an error.
+    The objective's model is on its device and in training mode. Weights stay float32; ``dtype`` is
+    that of matrix products. ``tree``: see `gradients`. Without ``limits``, a loss or a gradient
+    that is not finite is an error instead of a skipped step or a rollback.
     """
 
     def __init__(
@@ -82,15 +76,10 @@ class Stepper(Generic[Batch]):
         self.parameters = list(optimizer.named.values())
 
     def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
-        """Take a step.
+        """Take a step, or raise DivergedError if it is not finite and there are no limits.
 
-        Args:
-            batches: the micro-batches of this rank, equally many on every rank.
-            progress: the state before the step, with the cursor after it.
-            lr: learning rate.
-
-        Raises:
-            DivergedError: the loss or the gradient is not finite, and there are no limits.
+        Every rank gives equally many micro-batches. ``progress`` is the state before the step, with
+        the cursor after it.
         """
         counts = self.distributed.all_gather(
             [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]

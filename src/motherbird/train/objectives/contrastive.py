@@ -27,11 +27,7 @@ class PairBatch:
 def pair_batch(
     tokenizer: Tokenizer, questions: Sequence[str], answers: Sequence[str], max_length: int
 ) -> PairBatch:
-    """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated.
-
-    Raises:
-        InputError: there are not as many answers as questions, or there are none.
-    """
+    """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated."""
     if len(questions) != len(answers) or not questions:
         raise InputError(f"{len(questions)} questions have {len(answers)} answers")
     ids = tokenizer.encode_batch([*questions, *answers])
