@@ -175,6 +175,6 @@ def test_exports_that_are_refused(motherbird, run, model, tmp_path):
     motherbird(*call, "--format", "tflite").refused("'tflite' is unknown")
     motherbird("export", run, "--out", run / "out").refused("inside the input")
     other = ("export", model, "--out", tmp_path / "out", "--format", "hf")
-    motherbird(*other, "--step", "5").refused("are for the folder of a run")
-    motherbird(*other, "--data", "x").refused("are for the folder of a run")
+    motherbird(*other, "--step", "5").refused("need the directory of a run")
+    motherbird(*other, "--data", "x").refused("need the directory of a run")
     assert not (tmp_path / "out").exists()

@@ -25,12 +25,10 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     """Parse '200' (steps) or '90s', '9m', '2h' (time) to (steps, seconds)."""
     if value is None:
         return None, None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
-    if not found or float(found[1]) <= 0 or (not found[2] and "." in found[1]):
+    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)([smhd])", value.strip())
+    if not found or float(found[1] or found[2]) <= 0:
         raise click.BadParameter("give steps, such as 200, or time, such as 90s, 9m, 2h")
-    if found[2]:
-        return None, float(found[1]) * SECONDS[found[2]]
-    return int(found[1]), None
+    return (int(found[1]), None) if found[1] else (None, float(found[2]) * SECONDS[found[3]])
 
 
 @click.command(name="pretrain")
@@ -108,11 +106,10 @@ def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
     """Print the result, as JSON if ``seconds`` is given; raise StoppedError after a signal."""
     from ..errors import StoppedError
 
-    state = outcome.progress
+    state, how = outcome.progress, "the same command resumes"
     if outcome.signal is not None:
-        name = signal.Signals(outcome.signal).name
-        what = f"stopped by {name}, saved at step {state.step}"
-        raise StoppedError(what, str(run), "the same command resumes", outcome.signal)
+        what = f"stopped by {signal.Signals(outcome.signal).name}, saved at step {state.step}"
+        raise StoppedError(what, str(run), how, outcome.signal)
     if seconds is not None:
         from ..train import runs
 
@@ -120,9 +117,9 @@ def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
         keys = ("run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256")
         print_json({**{key: shown[key] for key in keys}, "seconds": round(seconds, 1)})
         return
-    how = "finished" if state.finished else "the same command resumes"
     loss = "" if state.loss is None else f", loss {state.loss:.3f}"
-    click.echo(f"{run}: step {state.step:,}, {human(state.tokens)} tokens{loss}; {how}")
+    end = "finished" if state.finished else how
+    click.echo(f"{run}: step {state.step:,}, {human(state.tokens)} tokens{loss}; {end}")
 
 
 def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
@@ -143,12 +140,10 @@ def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
             f"{phase['seq_len']:,}, {human(phase['tokens'])} tokens ({phase['epochs']:.3g} "
             f"epochs), {phase['tokens_per_s']:,.0f} tokens/s, {_duration(phase['hours'] * 3600)}"
         )
-    memory = found["memory"]
-    click.echo(
-        f"memory about {human(memory['total'], 'B')}: state {human(memory['state'], 'B')}, "
-        f"gradients {human(memory['gradients'], 'B')}, activations "
-        f"{human(memory['activations'], 'B')}; a checkpoint {human(found['checkpoint'], 'B')}"
-    )
+    sizes = {name: human(size, "B") for name, size in found["memory"].items()}
+    total = sizes.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    click.echo(f"memory about {total}: {parts}; a checkpoint {human(found['checkpoint'], 'B')}")
 
 
 def _duration(seconds: float) -> str:
