@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -108,11 +109,7 @@ def step_gradients(
     Returns:
         The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.
     """
-
-    def compute(loss: Loss) -> tuple[float, Gradients]:
-        return micro_batch_gradients(parameters, loss)
-
-    results = run_in_order(compute, losses, threads)
+    results = run_in_order(partial(micro_batch_gradients, parameters), losses, threads)
     values: list[float] = []
 
     def next_gradients() -> Gradients:

@@ -53,7 +53,7 @@ class Optimizer:
                 groups, lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True,
                 max_lr=1.0, foreach=rest[0].device.type != "cpu", triton=False,
             )  # fmt: skip
-        self._muon = Muon(muon, lr=1.0, weight_decay=0.0) if muon else None
+        self._all = [self._adam, *([Muon(muon, lr=1.0, weight_decay=0.0)] if muon else [])]
 
     def begin_phase(self, peak: float, weight_decay: float) -> None:
         """Set a phase's peak learning rate and its weight decay, which is that of a peak step."""
@@ -63,9 +63,8 @@ class Optimizer:
             matrices["weight_decay"] = weight_decay
         else:  # AdamW and Muon multiply it by lr
             matrices["weight_decay"] = weight_decay / peak
-        if self._muon is not None:
-            for group in self._muon.param_groups:
-                group["weight_decay"] = weight_decay / peak
+        for group in (group for muon in self._all[1:] for group in muon.param_groups):
+            group["weight_decay"] = weight_decay / peak
 
     def step(self, lr: float, gradients: list[Tensor]) -> None:
         """Update the parameters with a learning rate and gradients in the order of `named`."""
@@ -78,10 +77,6 @@ class Optimizer:
         for parameter in self.named.values():
             parameter.grad = None
         self.steps += 1
-
-    @property
-    def _all(self) -> list[torch.optim.Optimizer]:
-        return [self._adam] if self._muon is None else [self._adam, self._muon]
 
     def state(self) -> dict[str, Tensor]:
         """Return the state as "<moment>.<parameter>" to tensor, not copied; empty at first."""

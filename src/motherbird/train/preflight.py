@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..files import locked
 from . import cost, run_info, run_log, state
 from .gradients import executor_for
 from .init_weights import initial_config
-from .recipe import Recipe, differences, from_json
+from .recipe import Recipe, differences
 from .run_info import RunInfo
 from .state import Checkpoint
 
@@ -32,9 +32,8 @@ def check_data(recipe: Recipe, prepared: PreparedDataset) -> None:
         chosen_rows(prepared, phase.row_filter)
 
 
-@contextmanager
-def lock_run(run: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run's directory, which may be new; yield a function that verifies it.
+def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
+    """Lock a run's directory, which may be new; the context is a function that verifies it.
 
     Raises:
         OutputExistsError: it is not a directory, or contains something other than a run.
@@ -55,8 +54,7 @@ def lock_run(run: Path) -> Iterator[Callable[[], None]]:
         raise InputError(
             "the output cannot be written", str(run), "check permissions, or name another"
         )
-    with locked(run / run_info.LOCK) as check:
-        yield check
+    return locked(run / run_info.LOCK)
 
 
 def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> RunInfo:
@@ -77,7 +75,7 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
         return info
     info = run_info.read(run)
     # Parsed and written again, so that a key added by a later version is not a difference.
-    before = strict.plain(from_json(info.given, str(run / run_info.FILE)))
+    before = strict.plain(strict.build(Recipe, info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
         raise InputError(

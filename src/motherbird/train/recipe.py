@@ -291,11 +291,6 @@ def load(path: str | Path, changes: Sequence[str] = (), steps: int | None = None
     return recipe if steps is None else recipe.with_steps(steps)
 
 
-def from_json(data: object, where: str) -> Recipe:
-    """Return a recipe that was written as JSON."""
-    return strict.build(Recipe, data, where)
-
-
 def differences(old: object, new: object, at: str = "") -> Iterator[str]:
     """Yield the differences of two recipes (as dictionaries): "train.lr: 0.001, was 0.002"."""
     if isinstance(old, dict) and isinstance(new, dict):

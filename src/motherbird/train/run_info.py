@@ -9,7 +9,7 @@ from .. import strict
 from ..core.config import EncoderConfig
 from ..errors import InputError
 from ..files import read_json, write_text
-from .recipe import Recipe, from_json
+from .recipe import Recipe
 
 FILE, LOCK = "run.json", "LOCK"
 
@@ -31,7 +31,7 @@ class RunInfo:
 
     def parsed_recipe(self, run: Path) -> Recipe:
         """Return the recipe that is used; ``run`` is named in errors."""
-        return from_json(self.recipe, str(run / FILE))
+        return strict.build(Recipe, self.recipe, str(run / FILE))
 
     def parsed_config(self, run: Path) -> EncoderConfig:
         """Return the model's configuration; ``run`` is named in errors."""

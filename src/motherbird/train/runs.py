@@ -16,10 +16,9 @@ from ..core.tokenizer import Tokenizer
 from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
 from ..nn import checkpoint, devices
-from ..nn.heads import MaskedLM
 from . import card, run_info, run_log, state
 from .init_weights import model_of_run
-from .recipe import Recipe, differences, from_json
+from .recipe import Recipe, differences
 from .run_info import RunInfo
 from .state import Checkpoint, Progress
 
@@ -135,22 +134,7 @@ def average(
         DamagedError: one does not verify.
     """
     chosen = _chosen(run, last, best, steps)
-    check_replaceable(out, "model")
-    folder, tokenizer = _dataset(run_info.read(run), data)
-    model, _ = model_of_run(run, chosen[0])
-    sums: dict[str, Tensor] = {name: t.double() for name, t in model.state_dict().items()}
-    for step in chosen[1:]:
-        other, _ = model_of_run(run, step)
-        if other.model.config != model.model.config:
-            raise InputError(
-                f"steps {chosen[0]} and {step} belong to phases with other lengths or theta",
-                str(run),
-                "average checkpoints of one phase",
-            )
-        for name, tensor in other.state_dict().items():
-            sums[name] += tensor  # in float64
-    model.load_state_dict({name: (s / len(chosen)).float() for name, s in sums.items()})
-    _save(model, out, dtype, tokenizer, run, chosen, folder)
+    _write(run, out, chosen, data, dtype)
     return chosen
 
 
@@ -215,7 +199,7 @@ def _changed_recipe(
     raw = deepcopy(info.recipe)
     for change in changes:
         strict.change(raw, change)
-    recipe = from_json(raw, str(run))
+    recipe = strict.build(Recipe, raw, str(run))
     new: dict[str, Any] = strict.plain(recipe)
     found = sorted(differences(info.recipe, new))
     now = progress.cursor.phase
@@ -243,29 +227,35 @@ def export(
     run: Path, out: Path, step: int | None = None, data: Path | None = None, dtype: str = "float32"
 ) -> Checkpoint:
     """Write a checkpoint's model as a Hugging Face directory, with a model card of the run."""
+    return _write(run, out, [step], data, dtype)
+
+
+def _write(
+    run: Path, out: Path, steps: Sequence[int | None], data: Path | None, dtype: str
+) -> Checkpoint:
+    """Write the mean of checkpoints (None is the newest) as a model, and return the first."""
     info = run_info.read(run)
     check_replaceable(out, "model")
     folder, tokenizer = _dataset(info, data)
-    model, found = model_of_run(run, step)
-    _save(model, out, dtype, tokenizer, run, [found.progress.step], folder)
-    return found
-
-
-def _save(
-    model: MaskedLM,
-    out: Path,
-    dtype: str,
-    tokenizer: Tokenizer,
-    run: Path,
-    steps: Sequence[int],
-    data: Path,
-) -> None:
+    model, found = model_of_run(run, steps[0])
+    sums: dict[str, Tensor] = {name: t.double() for name, t in model.state_dict().items()}
+    for step in steps[1:]:
+        other, _ = model_of_run(run, step)
+        if other.model.config != model.model.config:
+            raise InputError(
+                f"steps {steps[0]} and {step} belong to phases with other lengths or theta",
+                str(run),
+                "average checkpoints of one phase",
+            )
+        for name, tensor in other.state_dict().items():
+            sums[name] += tensor  # in float64
+    model.load_state_dict({name: (s / len(steps)).float() for name, s in sums.items()})
+    chosen = [found.progress.step if step is None else step for step in steps]
     checkpoint.save(
-        model.to(devices.DTYPES[dtype]),
-        out,
-        tokenizer=tokenizer,
-        write_more=lambda fresh: card.write(fresh, run, steps, data),
-    )
+        model.to(devices.DTYPES[dtype]), out, tokenizer=tokenizer,
+        write_more=lambda fresh: card.write(fresh, run, chosen, folder),
+    )  # fmt: skip
+    return found
 
 
 def _dataset(info: RunInfo, data: Path | None) -> tuple[Path, Tokenizer]:
