@@ -3,7 +3,7 @@
 import re
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,9 +91,10 @@ def command(
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
-    with progress("", total=1.0, quiet=json_) as advance, ExitStack() as stack:
-        display = _Display(run if tensorboard else None, json_, advance)
-        stack.callback(display.close)
+    with (
+        progress("", total=1.0, quiet=json_) as advance,
+        closing(_Display(run if tensorboard else None, json_, advance)) as display,
+    ):
         outcome = pretrain(
             read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
             on_start=display.start, on_step=display.step, on_event=display.event,
@@ -207,8 +208,7 @@ class _Display:
             f"{_memory():.1f} GB",
             f"{_duration((self.steps - last.number) * seconds / count)} left",
         ]
-        utilization = self._utilization(last)
-        if utilization is not None:
+        if (utilization := self._utilization(last)) is not None:
             parts.insert(4, f"{utilization:.0%} of roofline")
         if last.evaluation is not None:
             parts.append(f"held out {last.evaluation.loss:.3f}, {last.evaluation.accuracy:.1%}")

@@ -119,11 +119,8 @@ def check(
         room = shutil.disk_usage(home).free
         wanted = checkpoint_size(recipe, config) * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
-            raise InputError(
-                f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
-                str(run),
-                "free some space, or lower save.keep",
-            )
+            what = f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free"
+            raise InputError(what, str(run), "free some space, or lower save.keep")
     return found
 
 

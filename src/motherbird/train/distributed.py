@@ -47,7 +47,7 @@ class Distributed:
     rank: int  # number of this process; rank 0 writes files and output
     world_size: int  # number of processes
     device: torch.device  # device of this rank
-    # process group with a long timeout, for while rank 0 reads, verifies and writes
+    # process group with a long timeout, used while rank 0 reads, verifies and writes
     slow_group: Any = None
 
     @property
@@ -112,16 +112,11 @@ class Distributed:
 
 @contextmanager
 def join(device: str | None, timeout: float) -> Iterator[Distributed]:
-    """Join the process group, if torchrun started this process.
-
-    Args:
-        device: "cpu", "cuda" or another device name; None is the CPU. With "cuda" each rank of a
-            node uses its own GPU.
-        timeout: seconds after which a rank that does not answer is considered lost.
+    """Join the process group, if torchrun started this process; with "cuda" each rank has its GPU.
 
     Raises:
         InputError: the device is not available, or torchrun's variables are incomplete.
-        WorkerError: another rank ended or hung, here or in any collective operation.
+        WorkerError: another rank ended, or did not answer for ``timeout`` seconds, here or later.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:

@@ -16,6 +16,7 @@ from .distributed import Distributed
 from .gradients import executor_for, run_in_order
 
 SEED = 15  # of row order and masks, whatever the run's seed
+MICRO_TOKENS = 4096  # tokens of a micro-batch in `evaluate_by_source`
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,7 @@ class TextEvaluation(Evaluation):
 
 
 def evaluate_by_source(
-    model: MaskedLM,
-    prepared: PreparedDataset,
-    seq_len: int,
-    *,
-    tokens: int,
-    rate: float,
-    micro_tokens: int = 4096,
+    model: MaskedLM, prepared: PreparedDataset, seq_len: int, *, tokens: int, rate: float
 ) -> Iterator[tuple[str, TextEvaluation]]:
     """Evaluate on the held-out text of each source, and last on that of all ("all").
 
@@ -103,32 +98,25 @@ def evaluate_by_source(
         InputError: the dataset has no held-out text, or its tokenizer is not the model's.
     """
     own = model.model.tokenizer
+    where = str(prepared.directory)
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
-        raise InputError(
-            "the model's tokenizer is not the dataset's",
-            str(prepared.directory),
-            "prepare the text with --tokenizer and the model's directory",
-        )
+        how = "prepare the text with --tokenizer and the model's directory"
+        raise InputError("the model's tokenizer is not the dataset's", where, how)
     names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:
-        raise InputError(
-            "nothing is held out", str(prepared.directory), "run prepare again with --eval 0.01"
-        )
+        raise InputError("nothing is held out", where, "run prepare again with --eval 0.01")
     for sources in [*((name,) for name in names), None]:
         batches = held_out_batches(
             prepared, RowFilter(seq_len, held_out=True, sources=sources),
-            max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate,
+            max(1, tokens // seq_len), max(1, MICRO_TOKENS // seq_len), rate,
         )  # fmt: skip
         text = _original_text(batches, prepared.tokenizer.special_ids)
         size = len(prepared.tokenizer.decode(text.tolist()).encode())
-        yield (
-            sources[0] if sources else "all",
-            TextEvaluation(
-                **asdict(evaluate(model, batches)),
-                unigram=unigram_entropy([text.tolist()], []),
-                bytes_a_token=size / len(text),
-            ),
-        )
+        found = TextEvaluation(
+            **asdict(evaluate(model, batches)), unigram=unigram_entropy([text.tolist()], []),
+            bytes_a_token=size / len(text),
+        )  # fmt: skip
+        yield sources[0] if sources else "all", found
 
 
 def _original_text(batches: Sequence[MicroBatch], special: Sequence[int]) -> Int[np.ndarray, " T"]:

@@ -36,12 +36,9 @@ def executor_for(device: torch.device) -> Executor:
 def in_fixed_order(device: torch.device) -> Iterator[None]:
     """Make a GPU's kernels deterministic while the block lasts; on a CPU they are.
 
-    torch gets one CPU thread beside a GPU: waking up others would take longer than the little work
-    that is done there.
-
-    Raises:
-        RuntimeError: in the block, if a kernel has no deterministic version; or at the first matrix
-            product, if the process used cuBLAS before without CUBLAS_WORKSPACE_CONFIG=:4096:8.
+    A kernel without a deterministic version, or cuBLAS used before without CUBLAS_WORKSPACE_CONFIG,
+    raises RuntimeError in the block. torch gets one CPU thread beside a GPU: waking up others would
+    take longer than the little work that is done there.
     """
     if device.type != "cuda":
         yield

@@ -30,14 +30,14 @@ class Verdict:
 class Health:
     """The recent losses and norms of a run, and the recent skipped steps."""
 
-    # those of the last accepted steps, oldest first
+    # of the last accepted steps, oldest first
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     phase_steps: int = 0  # steps since the phase began
-    # numbers of the steps that were skipped recently
+    # numbers of the recently skipped steps, by their cause
     nonfinite: list[int] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
-    # how many of the last steps were skipped
+    # number of skipped steps in a row until now, by their cause
     nonfinite_in_row: int = 0
     spikes_in_row: int = 0
     shifted: int = 0  # steps for which the mean loss has been above `shift_limit`

@@ -61,16 +61,9 @@ def train(
 ) -> StepReport:
     """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
 
-    AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half.
-
-    Args:
-        objective: the model, on its device, and its loss.
-        batches: see `run_steps`.
-        lr: peak learning rate.
-        seconds: length of the run; the learning rate follows the clock.
-        steps: length of the run; the learning rate follows the steps, and the run is repeatable.
-        seed: of dropout.
-        on_step: called after every step, with its report and the share of the run that is done.
+    AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The
+    learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable.
+    ``on_step`` gets the report of every step and the share of the run that is done.
 
     Returns:
         The report of the last step.

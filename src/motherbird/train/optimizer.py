@@ -21,13 +21,8 @@ Name = Literal["adamw", "stableadamw", "muon"]
 class Optimizer:
     """One or two optimizers behind one interface, with named state.
 
-    Args:
-        model: its parameters are updated; matrices decay, norms and biases do not.
-        name: "adamw", "stableadamw", or "muon" (Muon for the matrices of the layers, StableAdamW
-            for everything else).
-
-    Raises:
-        MissingExtraError: torch-optimi is not installed, and the optimizer needs it.
+    Matrices decay, norms and biases do not. "muon" is Muon for the matrices of the layers, and
+    StableAdamW for everything else.
     """
 
     def __init__(self, model: nn.Module, name: Name) -> None:

@@ -44,16 +44,12 @@ def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
     if run.exists() and not (run / run_info.FILE).exists():
         foreign = [p.name for p in run.iterdir() if p.name != run_info.LOCK]
         if any(not name.startswith(f".{run_info.FILE}.") for name in foreign):
-            raise OutputExistsError(
-                f"the output folder contains {sorted(foreign)[0]!r} and is not a run",
-                str(run),
-                "name a new folder",
-            )
+            what = f"the output folder contains {sorted(foreign)[0]!r} and is not a run"
+            raise OutputExistsError(what, str(run), "name a new folder")
     home = next(p for p in (run, *run.parents) if p.exists())
     if not os.access(home, os.W_OK | os.X_OK):
-        raise InputError(
-            "the output cannot be written", str(run), "check permissions, or name another"
-        )
+        how = "check permissions, or name another"
+        raise InputError("the output cannot be written", str(run), how)
     return locked(run / run_info.LOCK)
 
 
@@ -78,17 +74,12 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
     before = strict.plain(strict.build(Recipe, info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
-        raise InputError(
-            f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}",
-            str(run),
-            "give the same recipe, or another --out; motherbird runs rewind can change a run",
-        )
+        how = "give the same recipe, or another --out; motherbird runs rewind can change a run"
+        what = f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}"
+        raise InputError(what, str(run), how)
     if info.data != prepared.fingerprint:
-        raise InputError(
-            "the prepared dataset is not the one that this run began with",
-            str(prepared.directory),
-            "give the same dataset, or another --out",
-        )
+        what = "the prepared dataset is not the one that this run began with"
+        raise InputError(what, str(prepared.directory), "give the same dataset, or another --out")
     cost.check(recipe, info.parsed_config(run), device, threads, None)
     for key in MACHINE:
         if made_with[key] != info.made_with[key]:
@@ -105,9 +96,5 @@ def newest(run: Path) -> Checkpoint | None:
     found = state.newest(run, quarantine=True)
     damaged = (run / "quarantine").glob("step-*.damaged.*")
     if found is None and (run_log.read(run) or any(damaged)):
-        raise DamagedError(
-            "the run has no checkpoint left",
-            str(run),
-            "restore one from a backup, or start a new run in another directory",
-        )
+        raise DamagedError("the run has no checkpoint left", str(run), state.RESTORE)
     return found

@@ -157,7 +157,7 @@ class Limits:
     min_steps: int = 64
     # a spike is more than so many standard deviations above the mean of the window
     sigmas: float = 6.0
-    factor: float = 1.1  # ... and more than this factor above it.
+    factor: float = 1.1  # and also more than this factor times the mean
     spikes: int = 5  # consecutive spikes that cause a rollback
     nonfinite: int = 3  # consecutive steps with a loss or gradient that is not finite, likewise
     recent_spikes: int = 10  # spikes in the last 1,000 steps, likewise

@@ -22,8 +22,7 @@ class RunInfo:
     recipe: dict[str, Any]  # the recipe that is used: the same, except for changes by `runs rewind`
     config: dict[str, Any]  # configuration of the model, as `EncoderConfig`
     data: str  # SHA-256 of the prepared dataset's manifest
-    # ranges of rows that are left out after rollbacks: phase, first row, end (exclusive), and the
-    # reason
+    # ranges of rows left out after rollbacks: phase, first row, end (exclusive), and the reason
     skips: list[dict[str, Any]]
     changes: list[dict[str, Any]]  # calls of `runs rewind`: the step, and what was set
     made_with: dict[str, Any]  # machine, device and versions at the start
@@ -46,11 +45,8 @@ def write(run: Path, info: RunInfo) -> None:
 def read(run: Path) -> RunInfo:
     """Read run.json, or raise InputError if the directory does not contain a run."""
     if not (run / FILE).is_file():
-        raise InputError(
-            f"not the directory of a run (it has no {FILE})",
-            str(run),
-            "give the --out of motherbird pretrain; motherbird runs list shows the runs",
-        )
+        how = "give the --out of motherbird pretrain; motherbird runs list shows the runs"
+        raise InputError(f"not the directory of a run (it has no {FILE})", str(run), how)
     raw = read_json(run / FILE)
     if not isinstance(raw, dict) or raw.keys() != RunInfo.__dataclass_fields__.keys():
         raise InputError(f"not a {FILE} of this version", str(run / FILE))

@@ -127,11 +127,7 @@ def average(
     """Write the mean of several checkpoints as a Hugging Face directory, and return their steps.
 
     The newest ``last``, the ``best`` by held-out loss and those of ``steps`` are averaged together,
-    each once, in float64.
-
-    Raises:
-        InputError: there are fewer checkpoints, none is chosen, or their configurations differ.
-        DamagedError: one does not verify.
+    each once, in float64. They have to exist, to verify, and to have equal configurations.
     """
     chosen = _chosen(run, last, best, steps)
     _write(run, out, chosen, data, dtype)
@@ -161,12 +157,8 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
     """Set a run back to a checkpoint, and change keys that match `CHANGEABLE` from there on.
 
     Later checkpoints are kept in RUN/quarantine. They are moved before anything else is written,
-    newest first, so a kill in between leaves the run as it was at some earlier step. Returns the
-    step of the newest checkpoint before.
-
-    Raises:
-        InputError: there is no such checkpoint, a change is impossible, or nothing would change.
-        DamagedError: the checkpoint does not verify.
+    newest first, so a kill in between leaves the run as it was at some earlier step. An impossible
+    change is an error, also if nothing would change. Returns the newest step before.
     """
     run_info.read(run)  # before a lock file is created in a directory that is not a run
     with locked(run / run_info.LOCK) as check:
@@ -206,20 +198,14 @@ def _changed_recipe(
     for difference in found:
         name = difference.partition(":")[0]
         if not re.fullmatch(CHANGEABLE, name):
-            raise InputError(
-                f"{name} cannot change within a run",
-                str(run),
-                "rates, weight decay, masking, tokens of phases, save, evaluate and health can",
-            )
+            how = "rates, weight decay, masking, tokens of phases, save, evaluate and health can"
+            raise InputError(f"{name} cannot change within a run", str(run), how)
         if name.startswith("phases.") and int(name.split(".")[1]) < now:
             raise InputError(f"{name} is of a phase that is over at step {progress.step}", str(run))
     phase = recipe.phases[now]
     if phase.is_over(progress.cursor.rows):
-        raise InputError(
-            f"phase {phase.name!r} would be over before step {progress.step}",
-            str(run),
-            "give it more tokens, or go further back",
-        )
+        what = f"phase {phase.name!r} would be over before step {progress.step}"
+        raise InputError(what, str(run), "give it more tokens, or go further back")
     return new, bool(found)
 
 
@@ -242,11 +228,8 @@ def _write(
     for step in steps[1:]:
         other, _ = model_of_run(run, step)
         if other.model.config != model.model.config:
-            raise InputError(
-                f"steps {steps[0]} and {step} belong to phases with other lengths or theta",
-                str(run),
-                "average checkpoints of one phase",
-            )
+            what = f"steps {steps[0]} and {step} belong to phases with other lengths or theta"
+            raise InputError(what, str(run), "average checkpoints of one phase")
         for name, tensor in other.state_dict().items():
             sums[name] += tensor  # in float64
     model.load_state_dict({name: (s / len(steps)).float() for name, s in sums.items()})

@@ -23,7 +23,7 @@ class LearningRateSchedule:
 
     peak: float  # learning rate between warm-up and decay
     warm_up: int = 0  # tokens of the linear rise from 0
-    decay: int = 0  # tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024).
+    decay: int = 0  # tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024)
     final: float = 0.001  # final learning rate as a fraction of the peak; the reference uses 0.001
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 KIND = "training state"
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 VERSION = 2
+RESTORE = "restore one from a backup, or start a new run in another directory"
 DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"
 }  # fmt: skip
@@ -86,11 +87,7 @@ class Checkpoint:
     sha256: str  # SHA-256 of state.safetensors
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read weights ("model.<name>") and optimizer state ("optimizer.<moment>.<name>").
-
-        Raises:
-            DamagedError: they cannot be read, or are not finite.
-        """
+        """Read the tensors, "model.<name>" and "optimizer.<moment>.<name>", all of them finite."""
         path = self.directory / TENSORS
         try:
             tensors = load_file(path)
@@ -117,10 +114,8 @@ def steps(run: Path) -> list[int]:
 def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint, completely or not at all; an existing one is left unchanged.
 
-    The run's lock is held, and the tensors, on the CPU, do not change until this returns.
-
-    Raises:
-        OSError, NoRoomError: it could not be written; nothing that existed before was changed.
+    The run's lock is held, and the tensors, on the CPU, do not change until this returns. After an
+    OSError or NoRoomError, nothing that existed before is changed.
     """
     directory = folder(run, progress.step)
     if directory.exists():  # perhaps written by a process that was killed before it could sync
@@ -165,11 +160,7 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
 
 
 def read(directory: Path) -> Checkpoint:
-    """Read a checkpoint, after comparing every byte of it with its manifest.
-
-    Raises:
-        InputError, DamagedError: it is not a checkpoint, or was changed after it was written.
-    """
+    """Read a checkpoint, after comparing every byte of it with its manifest."""
     if directory.is_symlink():
         raise DamagedError("it is a symbolic link, not a directory", str(directory))
     check_directory(directory, KIND)
@@ -179,11 +170,8 @@ def read(directory: Path) -> Checkpoint:
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
-        raise OutdatedError(
-            f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}",
-            str(path),
-            "use the version that wrote it",
-        )
+        what = f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}"
+        raise OutdatedError(what, str(path), "use the version that wrote it")
     progress = strict.build(Progress, raw, str(path))
     if directory.name != f"step-{progress.step:08}":
         raise DamagedError(f"it contains the state of step {progress.step}", str(directory))
@@ -193,8 +181,7 @@ def read(directory: Path) -> Checkpoint:
 def newest(run: Path, *, before: int | None = None, quarantine: bool = False) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, up to a step; None if the run has none.
 
-    Raises:
-        DamagedError: there are checkpoints, but none verifies; with the reason for each.
+    If none verifies, DamagedError has the reason for each.
     """
     reasons = []
     for step in steps(run):
@@ -217,11 +204,7 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
             if quarantine:
                 quarantine_checkpoint(run, directory, "damaged")
     if reasons:
-        raise DamagedError(
-            f"no checkpoint can be used: {'; '.join(reasons)}",
-            str(run),
-            "restore one from a backup, or start a new run in another directory",
-        )
+        raise DamagedError(f"no checkpoint can be used: {'; '.join(reasons)}", str(run), RESTORE)
     return None
 
 
@@ -240,11 +223,8 @@ def check_exists(run: Path, step: int) -> None:
     """Raise InputError, listing the checkpoints, if a step has none."""
     existing = steps(run)
     if step not in existing:
-        raise InputError(
-            f"there is no checkpoint of step {step}",
-            str(run),
-            f"there are {', '.join(map(str, sorted(existing)))}" if existing else "",
-        )
+        how = f"there are {', '.join(map(str, sorted(existing)))}" if existing else ""
+        raise InputError(f"there is no checkpoint of step {step}", str(run), how)
 
 
 def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
@@ -266,11 +246,9 @@ def quarantine_after(run: Path, step: int, why: str) -> None:
     for later in [number for number in steps(run) if number > step]:
         quarantine_checkpoint(run, folder(run, later), why)
         if folder(run, later).exists():
-            raise DamagedError(
-                "a checkpoint cannot be moved to quarantine",
-                str(folder(run, later)),
-                "check the permissions of the directory, and try again",
-            )
+            how = "check the permissions of the directory, and try again"
+            what = "a checkpoint cannot be moved to quarantine"
+            raise DamagedError(what, str(folder(run, later)), how)
 
 
 def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
