@@ -162,13 +162,9 @@ def _config(tokenizer: Tokenizer) -> EncoderConfig:
 
 
 def _train(
-    model: MaskedLM,
-    encoded: list[list[int]],
-    tokenizer: Tokenizer,
-    seed: int,
-    seconds: float,
+    model: MaskedLM, encoded: list[list[int]], tokenizer: Tokenizer, seed: int, seconds: float,
     say: Say,
-) -> StepReport:
+) -> StepReport:  # fmt: skip
     """Train the masked LM, with a progress bar on a terminal, or a line for every tenth."""
     recent: list[float] = []
     start = time.perf_counter()

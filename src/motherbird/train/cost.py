@@ -160,12 +160,9 @@ def estimate(
 
 
 def _speed(
-    recipe: Recipe,
-    prepared: PreparedDataset,
-    config: EncoderConfig,
-    number: int,
+    recipe: Recipe, prepared: PreparedDataset, config: EncoderConfig, number: int,
     device: torch.device,
-) -> float:
+) -> float:  # fmt: skip
     """Measure the tokens per second of forward and backward, with a micro-batch on each core."""
     phase = recipe.phases[number]
     model = MaskedLM(recipe.config(config, number)).to(device).train()

@@ -92,13 +92,9 @@ def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[flo
 
 
 def step_gradients(
-    parameters: Sequence[Tensor],
-    losses: Sequence[Loss],
-    threads: Executor,
-    distributed: Distributed,
-    *,
-    tree: bool = False,
-) -> tuple[list[float], Gradients]:
+    parameters: Sequence[Tensor], losses: Sequence[Loss], threads: Executor,
+    distributed: Distributed, *, tree: bool = False,
+) -> tuple[list[float], Gradients]:  # fmt: skip
     """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
     Micro-batches are numbered rank by rank, and each rank has equally many.

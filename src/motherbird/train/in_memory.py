@@ -34,14 +34,9 @@ def _masking(tokenizer: Tokenizer, rate: float) -> Masking:
 
 
 def training_batches(
-    documents: Sequence[Sequence[int]],
-    tokenizer: Tokenizer,
-    *,
-    length: int,
-    rows: int,
-    micro_batches: int,
-    seed: int,
-) -> Iterator[tuple[list[MicroBatch], Cursor]]:
+    documents: Sequence[Sequence[int]], tokenizer: Tokenizer, *, length: int, rows: int,
+    micro_batches: int, seed: int,
+) -> Iterator[tuple[list[MicroBatch], Cursor]]:  # fmt: skip
     """Yield the masked micro-batches of every step, epoch after epoch without end.
 
     Documents longer than a row of ``length`` tokens are split. A step has ``rows`` rows, in at most

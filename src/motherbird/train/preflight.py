@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from .. import machine, strict
-from ..data.loader import chosen_rows
 from ..data.prepared import PreparedDataset
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
@@ -24,12 +23,6 @@ from .state import Checkpoint
 log = logging.getLogger(__name__)
 
 MACHINE = ("device", "cpu", "threads", "python", "versions")  # results depend on these, bit for bit
-
-
-def check_data(recipe: Recipe, prepared: PreparedDataset) -> None:
-    """Raise InputError if a phase has no rows: a length, a source or all documents are missing."""
-    for phase in recipe.phases:
-        chosen_rows(prepared, phase.row_filter)
 
 
 def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:

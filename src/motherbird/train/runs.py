@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -90,17 +91,12 @@ def show(run: Path) -> dict[str, Any]:
     progress = found.progress
     evaluated = [e for e in card.evaluations(run) if e["step"] <= progress.step]
     return {
-        "run": str(run),
-        **_position(info.parsed_recipe(run), progress),
-        "sha256": found.sha256,
+        "run": str(run), **_position(info.parsed_recipe(run), progress), "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
-        "checkpoints": sorted(state.steps(run)),
-        "noted": _skipped_steps(run, progress.step),
-        "skips": info.skips,
-        "changes": info.changes,
-        "data": info.data,
+        "checkpoints": sorted(state.steps(run)), "noted": _skipped_steps(run, progress.step),
+        "skips": info.skips, "changes": info.changes, "data": info.data,
         "world_size": progress.world_size,
-    }
+    }  # fmt: skip
 
 
 def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
@@ -115,15 +111,9 @@ def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
 
 
 def average(
-    run: Path,
-    out: Path,
-    *,
-    last: int = 0,
-    best: int = 0,
-    steps: Sequence[int] = (),
-    data: Path | None = None,
-    dtype: str = "float32",
-) -> list[int]:
+    run: Path, out: Path, *, last: int = 0, best: int = 0, steps: Sequence[int] = (),
+    data: Path | None = None, dtype: str = "float32",
+) -> list[int]:  # fmt: skip
     """Write the mean of several checkpoints as a Hugging Face directory, and return their steps.
 
     The newest ``last``, the ``best`` by held-out loss and those of ``steps`` are averaged together,
@@ -176,9 +166,8 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
         run_info.write(
             run, replace(info, recipe=recipe, skips=skips, changes=[*info.changes, note])
         )
-        events = run_log.RunLog(run, step)
-        events.event("rewound", newest, to=step, set=list(changes))
-        events.close()
+        with closing(run_log.RunLog(run, step)) as events:
+            events.event("rewound", newest, to=step, set=list(changes))
     return newest
 
 
