@@ -3,20 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from .. import machine
 from ..data.loader import Cursor
 from ..errors import InputError
 from ..nn.devices import fastest_dtype
 from .distributed import Distributed
-from .objectives import Objective, PackedBatch
+from .objectives import Objective
 from .optimizer import Optimizer
 from .schedule import LearningRateSchedule
 from .state import Progress
-from .step import Stepper, StepReport
+from .step import Batch, Stepper, StepReport
 
-Batch = TypeVar("Batch", bound=PackedBatch)
 # Every so many steps freed memory is returned to the system: documents of ever new lengths
 # fragment it, by some 50 MB per step at nano size (docs/log.md).
 TRIM_EVERY = 10

@@ -236,34 +236,29 @@ class Recipe:
     def check_world_size(self, world_size: int) -> None:
         """Raise InputError if the steps of this run cannot be divided by a number of ranks."""
         if self.train.reduce == "tree" and world_size & (world_size - 1):
-            raise InputError(
-                f'{world_size} ranks cannot use train.reduce = "tree"', how="use 1, 2, 4, 8 ..."
-            )
+            what = f'{world_size} ranks cannot use train.reduce = "tree"'
+            raise InputError(what, how="use 1, 2, 4, 8 ...")
         for number, phase in enumerate(self.phases):
             key = self.key_of("micro_tokens", number)
             first = phase.first_rows or phase.rows
             for rows in range(first, phase.rows + 1, first):
                 micro = self.micro_rows(phase, rows)
-                if rows % (micro * world_size):
-                    fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
-                    good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
-                    raise InputError(
-                        f"a step of {rows} rows is not a multiple of {world_size} ranks x "
-                        f"micro-batches of {micro} rows",
-                        f"phase {phase.name!r}",
-                        f"set {key} to {good}"
-                        if good
-                        else f"make the rows of every step a multiple of {world_size}",
-                    )
+                if rows % (micro * world_size) == 0:
+                    continue
+                fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
+                good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
+                how = f"make the rows of every step a multiple of {world_size}"
+                ranks = f"{world_size} ranks x micro-batches of {micro} rows"
+                raise InputError(
+                    f"a step of {rows} rows is not a multiple of {ranks}",
+                    f"phase {phase.name!r}", f"set {key} to {good}" if good else how,
+                )  # fmt: skip
 
     def config(self, base: EncoderConfig, phase: int) -> EncoderConfig:
         """Return the model's configuration in a phase: its RoPE base and its context length."""
-        theta = self.phases[phase].theta
-        return replace(
-            base,
-            max_position_embeddings=self.phases[phase].seq_len,  # never shorter than before
-            global_rope_theta=base.global_rope_theta if theta is None else theta,
-        )
+        seq_len, theta = self.phases[phase].seq_len, self.phases[phase].theta
+        theta = base.global_rope_theta if theta is None else theta
+        return replace(base, max_position_embeddings=seq_len, global_rope_theta=theta)
 
     def steps(self) -> int:
         """Return the number of steps of the whole run."""
