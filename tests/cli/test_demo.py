@@ -68,7 +68,7 @@ def test_what_it_says_meanwhile(demo):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, toy, small_tokenizer, monkeypatch):
     """Both together would overlap."""
-    from motherbird.cli import demo as module
+    from motherbird.cli import demo_steps
     from motherbird.data.loader import Cursor
     from motherbird.nn import MaskedLM
     from motherbird.train.health import Verdict
@@ -89,7 +89,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(terminal, toy, small_tokenizer,
     monkeypatch.setattr("motherbird.train.loop.train", train)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     # Unwrapped, because types are not checked then: this train returns None.
-    inspect.unwrap(module._train)(MaskedLM(toy), [], small_tokenizer, 0, 1.0, said.append)
+    inspect.unwrap(demo_steps._train)(MaskedLM(toy), [], small_tokenizer, 0, 1.0, said.append)
 
 
 def test_the_folder(demo):

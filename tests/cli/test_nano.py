@@ -68,8 +68,10 @@ def test_the_commands_use_it(motherbird, tmp_path):
     assert np.allclose(np.load(tmp_path / "vectors.npy"), wanted, atol=1e-5)
     about = motherbird("info", hub.NANO, "--json").done().json
     assert about["parameters"]["total"] <= 20e6
-    for name in ("fill-mask", "embed", "evaluate"):
-        assert f"[default: {hub.NANO}]" in " ".join(motherbird(name, "--help").done().out.split())
+    for name in ("fill-mask", "embed", "evaluate lm"):
+        assert f"[default: {hub.NANO}]" in " ".join(
+            motherbird(*name.split(), "--help").done().out.split()
+        )
 
 
 def test_it_has_read(nano):

@@ -649,10 +649,16 @@ def test_a_log_on_a_full_disk_does_not_stop_a_run(
 ):
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    monkeypatch.setattr(
-        run_log.RunLog, "_open",
-        lambda self, name: open("/dev/full", "a", encoding="utf-8", buffering=1),
-    )  # fmt: skip
+
+    class Full(run_log.RunLog):
+        def __init__(self, run, step):
+            super().__init__(run, step)
+            self.close()
+            self._files = {
+                name: open("/dev/full", "a", encoding="utf-8", buffering=1) for name in self._files
+            }
+
+    monkeypatch.setattr("motherbird.train.pretrain.RunLog", Full)
     out = tmp_path / "run"
     train(tiny, smoke_set, out)
     assert state.newest(out).sha256 == whole["float32"].sha256

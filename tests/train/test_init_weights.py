@@ -109,12 +109,12 @@ def test_what_an_id_means_must_not_change(small_run, small_tokenizer, added, tmp
     model = model_of_run(small_run)[0]
     model.save(tmp_path / "hf", tokenizer=small_tokenizer)
     trained = load(str(tmp_path / "hf"))
-    assert added_ids(trained, small_tokenizer) == []
-    assert added_ids(trained, added) == [1024, 1025]
-    assert set(extended_weights(trained, small_tokenizer, 1024)) == set(model.state_dict())
+    assert added_ids(trained, small_tokenizer, "hf") == []
+    assert added_ids(trained, added, "hf") == [1024, 1025]
+    assert set(extended_weights(trained, small_tokenizer, 1024, "hf")) == set(model.state_dict())
     other = tokenizers.train(prose[1:], 1024)
     with pytest.raises(InputError, match=r"id \d+ is .* in the data and .* in the model"):
-        added_ids(trained, other)
+        added_ids(trained, other, "hf")
 
 
 def test_a_smaller_model_is_refused_before_anything_is_made(

@@ -568,15 +568,18 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
 
 def lose_workers(at, recipe, smoke_set, train, run):
     """Send signals to all data workers of a run after some steps, and return their number."""
-    import multiprocessing
+    import gc
+
+    from motherbird.workers import Worker
 
     lost = []
 
     def on_step(report):
         if report.number in at:
-            for child in multiprocessing.active_children():
-                lost.append(child.pid)
-                os.kill(child.pid, at[report.number])
+            for worker in [each for each in gc.get_objects() if type(each) is Worker]:
+                if worker.alive:
+                    lost.append(worker.pid)
+                    os.kill(worker.pid, at[report.number])
 
     train(recipe, smoke_set, run, on_step=on_step)
     return len(lost)
@@ -617,8 +620,8 @@ def test_data_workers_that_die_or_hang_change_nothing(
 class Raising(loader.BatchBuilder):
     """Raises for every request from some row on."""
 
-    def __init__(self, argument, first):
-        super().__init__(argument)
+    def __init__(self, *arguments, first):
+        super().__init__(*arguments)
         self.first = first
 
     def __call__(self, request):

@@ -30,7 +30,8 @@ import json, os, sys, time
 import torch
 from pathlib import Path
 from motherbird.train.pretrain import pretrain
-from motherbird.train.recipe import from_json
+from motherbird import strict
+from motherbird.train.recipe import Recipe
 
 def on_step(report):
     print("step", report.number, flush=True)
@@ -40,7 +41,7 @@ if __name__ == "__main__":  # data workers import this file
     torch.set_num_threads(1)
     run, data, steps, recipe, wait = *sys.argv[1:5], float(sys.argv[5])
     print("rank", os.environ.get("RANK"), os.getpid(), flush=True)
-    pretrain(from_json(json.loads(recipe), "test"), Path(data), Path(run),
+    pretrain(strict.build(Recipe, json.loads(recipe), "test"), Path(data), Path(run),
              max_steps=None if steps == "all" else int(steps), on_step=on_step)
 """
 

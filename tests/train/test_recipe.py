@@ -11,7 +11,7 @@ from motherbird import strict
 from motherbird.errors import InputError
 from motherbird.train import recipe as recipes
 from motherbird.train.phase import Phase
-from motherbird.train.recipe import Recipe, Train, differences, from_json, load
+from motherbird.train.recipe import Recipe, Train, differences, load
 
 HOME = Path(__file__).resolve().parents[2] / "recipes"
 RUNS = sorted(p.name for p in HOME.glob("*.toml") if not p.name.startswith("mixture"))
@@ -27,7 +27,7 @@ def test_every_recipe_is_known_here():
 @pytest.mark.parametrize("name", RUNS)
 def test_a_recipe_parses_and_survives_json(name):
     recipe = load(HOME / name)
-    assert from_json(strict.plain(recipe), name) == recipe
+    assert strict.build(Recipe, strict.plain(recipe), name) == recipe
 
 
 def test_base_is_the_papers():

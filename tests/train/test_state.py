@@ -652,12 +652,13 @@ def test_a_limit_on_the_size_of_files(tmp_path, forked):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_log_that_cannot_be_written_only_warns(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(
-        run_log.RunLog, "_open",
-        lambda self, name: open("/dev/full", "a", encoding="utf-8", buffering=1),
-    )  # fmt: skip
+def test_a_log_that_cannot_be_written_only_warns(tmp_path, caplog):
     log = run_log.RunLog(tmp_path, 0)
+    log.close()
+    log._files = {
+        name: open("/dev/full", "a", encoding="utf-8", buffering=1)
+        for name in (run_log.LOG, run_log.EVENTS)
+    }
     for step in range(1000):  # more than any buffer
         log.step({"step": step, "text": "x" * 100})
         log.event("skip", step)

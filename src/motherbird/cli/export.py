@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 
 from . import options
-from .output import human, print_json, progress
+from .output import human, print_result, progress
 
 
 @click.command(name="export")
 @click.argument("model", metavar="MODEL")
 @click.option("--format", metavar="FORMAT",
-              help="hf, onnx or openvino; for a run, hf is the default.")  # fmt: skip
+              help="Format: hf, onnx or openvino; for a run, hf is the default.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", help="The directory to write.")
 @click.option("--head", default="auto", metavar="HEAD", show_default=True,
               help="auto, none, pooling (a vector for each text) or logits (the checkpoint's head)."
@@ -25,23 +25,15 @@ from .output import human, print_json, progress
               "(onnx).")  # fmt: skip
 @click.option("--step", type=int, metavar="N",
               help="For a run: the step of the checkpoint; the newest by default.")  # fmt: skip
-@click.option("--data", metavar="DIR",
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
               help="For a run: its prepared dataset, if it was moved.")  # fmt: skip
 @options.revision
 @options.threads
 @options.as_json
 def command(
-    model: str,
-    format: str | None,
-    out: str,
-    head: str,
-    dtype: str,
-    step: int | None,
-    data: str | None,
-    revision: str | None,
-    threads: int | None,
-    json_: bool,
-) -> None:
+    model: str, format: str | None, out: str, head: str, dtype: str, step: int | None,
+    data: Path | None, revision: str | None, threads: int | None, json_: bool,
+) -> None:  # fmt: skip
     """Export MODEL, a directory, a run or a name on the Hub, for other libraries.
 
     \b
@@ -81,39 +73,31 @@ def command(
 
 
 def _write_run(
-    run: str, path: Path, step: int | None, data: str | None, dtype: str, json_: bool
+    run: str, path: Path, step: int | None, data: Path | None, dtype: str, json_: bool
 ) -> None:
     """Export a checkpoint of a run as a Hugging Face directory."""
     from ..train import runs
 
     stored = "float32" if dtype == "auto" else dtype
-    found = runs.export(Path(run), path, step, None if data is None else Path(data), stored)
-    step = found.progress.step
-    if json_:
-        print_json({"run": run, "step": step, "sha256": found.sha256, "out": str(path)})
-        return
-    click.echo(f"{path}: step {step:,} of {run}, trained on {found.progress.tokens:,} tokens")
+    found = runs.export(Path(run), path, step, data, stored)
+    step, tokens = found.progress.step, found.progress.tokens
+    value = {"run": run, "step": step, "sha256": found.sha256, "out": str(path)}
+    print_result(value, f"{path}: step {step:,} of {run}, trained on {tokens:,} tokens", json_)
 
 
 @contextlib.contextmanager
-def _folder(run: str, step: int | None, data: str | None) -> Iterator[str]:
+def _folder(run: str, step: int | None, data: Path | None) -> Iterator[str]:
     """Export a checkpoint to a temporary directory with the run's name."""
     from ..train import runs
 
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / Path(run).resolve().name
-        runs.export(Path(run), folder, step, None if data is None else Path(data))
+        runs.export(Path(run), folder, step, data)
         yield str(folder)
 
 
 def _convert(
-    model: str,
-    path: Path,
-    format: str,
-    head: str,
-    dtype: str,
-    revision: str | None,
-    json_: bool,
+    model: str, path: Path, format: str, head: str, dtype: str, revision: str | None, json_: bool
 ) -> None:
     """Export a model to a format, and compare it."""
     from ..export import export
@@ -123,13 +107,11 @@ def _convert(
             model, path, format, head=head, dtype=dtype, revision=revision,
             on_case=lambda tokens, total: advance(tokens / total),
         )  # fmt: skip
-    if json_:
-        print_json(asdict(certificate))
-        return
     size = sum(p.stat().st_size for p in (path / certificate.file).parent.glob("*model*"))
     longest = max(max(case.lengths) for case in certificate.cases)
     cosine = "" if certificate.cosine is None else f", cosine {certificate.cosine:.7f}"
-    click.echo(
+    text = (
         f"{path / certificate.file}: {certificate.dtype}, {human(size, 'B')}; differs from the "
         f"model by at most {certificate.difference:.1e}{cosine}, up to {longest:,} tokens"
     )
+    print_result(asdict(certificate), text, json_)

@@ -11,56 +11,34 @@ from ..core.hub import NANO
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-as_json = click.option(
-    "--json", "json_", is_flag=True, help="Print the result as one JSON document."
-)
-model = click.option(
-    "--model", default=NANO, show_default=True, metavar="MODEL",
-    help="A model directory, or owner/name on the Hub.",
-)  # fmt: skip
+as_json = click.option("--json", "json_", is_flag=True,
+                       help="Print the result as one JSON document.")  # fmt: skip
+model = click.option("--model", default=NANO, show_default=True, metavar="MODEL",
+                     help="A model directory, or owner/name on the Hub.")  # fmt: skip
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
-attention = click.option(
-    "--attention", default="auto", metavar="NAME", show_default=True,
-    help="Attention kernel: auto, flash, tiled, banded or oracle.",
-)  # fmt: skip
-device = click.option(
-    "--device", default="cpu", metavar="DEVICE", show_default=True, help="Device: cpu, cuda or mps."
-)
-dtype = click.option(
-    "--dtype", default="auto", metavar="DTYPE", show_default=True,
-    help="auto (the fastest on this machine), float32, bfloat16, float16 or int8.",
-)  # fmt: skip
-stored = click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Dtype of the written weights; bfloat16 halves the size.",
-)  # fmt: skip
-threads = click.option(
-    "--threads",
-    type=click.IntRange(1, 4096),
-    metavar="N",
-    help="Number of CPU threads; all cores by default.",
-)
-seed = click.option(
-    "--seed",
-    default=0,
-    metavar="N",
-    show_default=True,
-    type=click.IntRange(0, 2**63 - 1),
-    help="Random seed.",
-)
-max_bad = click.option(
-    "--max-bad",
-    type=click.FloatRange(0, 1),
-    metavar="FRACTION",
-    help="Fraction of documents that may be unreadable; with 0, the first one is an error.",
-)
+attention = click.option("--attention", default="auto", metavar="NAME", show_default=True,
+                         help="Attention kernel: auto, flash, tiled, banded or oracle."
+                         )  # fmt: skip
+device = click.option("--device", default="cpu", metavar="DEVICE", show_default=True,
+                      help="Device: cpu, cuda or mps.")  # fmt: skip
+dtype = click.option("--dtype", default="auto", metavar="DTYPE", show_default=True,
+                     help="auto (the fastest on this machine), float32, bfloat16, float16 or int8."
+                     )  # fmt: skip
+stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
+                      show_default=True,
+                      help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
+threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N",
+                       help="Number of CPU threads; all cores by default.")  # fmt: skip
+seed = click.option("--seed", default=0, metavar="N", show_default=True,
+                    type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
+max_bad = click.option("--max-bad", type=click.FloatRange(0, 1), metavar="FRACTION",
+                       help="Fraction of documents that may be unreadable; with 0, the first one "
+                       "is an error.")  # fmt: skip
 
 
 def compute(function: F) -> F:
     """Add --device, --dtype and --threads."""
-    for option in (threads, dtype, device):
-        function = option(function)
-    return function
+    return device(dtype(threads(function)))
 
 
 def is_main_process() -> bool:
@@ -69,11 +47,7 @@ def is_main_process() -> bool:
 
 
 def check_text(text: str) -> None:
-    """Check that an argument is valid Unicode.
-
-    Raises:
-        InputError: it is not; the message shows it escaped.
-    """
+    """Raise InputError, which shows it escaped, if an argument is not valid Unicode."""
     from ..errors import InputError
 
     try:
@@ -92,11 +66,7 @@ def set_threads(count: int | None) -> None:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Check an output path: its parent directory exists, and it is not inside an input.
-
-    Raises:
-        InputError: the path cannot be used.
-    """
+    """Return an output path whose parent directory exists, and which is not inside an input."""
     from ..errors import InputError
 
     if not all([path, *inputs]):
@@ -105,11 +75,8 @@ def output(path: str, inputs: list[str]) -> Path:
     for given in inputs:
         path_in = Path(given).resolve()
         if out == path_in or (path_in.is_dir() and path_in in out.parents):
-            raise InputError(
-                f"the output would be inside the input {given}",
-                str(path),
-                f"choose another --out, such as ../{out.name}",
-            )
+            what, how = f"the output would be inside the input {given}", f"such as ../{out.name}"
+            raise InputError(what, path, f"choose another --out, {how}")
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

@@ -16,6 +16,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
+def print_result(value: Any, text: str, json_: bool) -> None:
+    """Print the result of a command as one JSON document, or as text."""
+    if json_:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
 def is_terminal() -> bool:
     """Return whether standard error is a terminal, which shows progress bars."""
     return sys.stderr is not None and sys.stderr.isatty()
@@ -28,23 +36,15 @@ def has_colour() -> bool:
 
 @contextmanager
 def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on standard error, if that is a terminal.
-
-    Yields:
-        A function to call with the amount of work that was done, and a text to show at the bar.
-    """
+    """Show a progress bar on standard error, if that is a terminal; yield what advances it."""
     if quiet or not is_terminal():
         yield lambda done, text="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
+    words, more = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+    columns = (words, BarColumn(), TimeRemainingColumn(), more)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, text="")
         yield lambda done, text="": bar.update(task, advance=done, text=text)

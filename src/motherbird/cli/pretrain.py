@@ -3,7 +3,7 @@
 import re
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,12 +25,10 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     """Parse '200' (steps) or '90s', '9m', '2h' (time) to (steps, seconds)."""
     if value is None:
         return None, None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
-    if not found or float(found[1]) <= 0 or (not found[2] and "." in found[1]):
+    found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)([smhd])", value.strip())
+    if not found or float(found[1] or found[2]) <= 0:
         raise click.BadParameter("give steps, such as 200, or time, such as 90s, 9m, 2h")
-    if found[2]:
-        return None, float(found[1]) * SECONDS[found[2]]
-    return int(found[1]), None
+    return (int(found[1]), None) if found[1] else (None, float(found[2]) * SECONDS[found[3]])
 
 
 @click.command(name="pretrain")
@@ -49,18 +47,10 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @options.threads
 @options.as_json
 def command(
-    recipe: str,
-    data: str,
-    out: str | None,
-    changes: tuple[str, ...],
-    steps: int | None,
-    limit: tuple[int | None, float | None],
-    dry_run: bool,
-    tensorboard: bool,
-    device: str,
-    threads: int | None,
-    json_: bool,
-) -> None:
+    recipe: str, data: str, out: str | None, changes: tuple[str, ...], steps: int | None,
+    limit: tuple[int | None, float | None], dry_run: bool, tensorboard: bool, device: str,
+    threads: int | None, json_: bool,
+) -> None:  # fmt: skip
     """Pretrain an encoder with masked language modelling, as defined by the TOML file RECIPE.
 
     \b
@@ -93,9 +83,10 @@ def command(
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
-    with progress("", total=1.0, quiet=json_) as advance, ExitStack() as stack:
-        display = _Display(run if tensorboard else None, json_, advance)
-        stack.callback(display.close)
+    with (
+        progress("", total=1.0, quiet=json_) as advance,
+        closing(_Display(run if tensorboard else None, json_, advance)) as display,
+    ):
         outcome = pretrain(
             read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
             on_start=display.start, on_step=display.step, on_event=display.event,
@@ -108,11 +99,10 @@ def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
     """Print the result, as JSON if ``seconds`` is given; raise StoppedError after a signal."""
     from ..errors import StoppedError
 
-    state = outcome.progress
+    state, how = outcome.progress, "the same command resumes"
     if outcome.signal is not None:
-        name = signal.Signals(outcome.signal).name
-        what = f"stopped by {name}, saved at step {state.step}"
-        raise StoppedError(what, str(run), "the same command resumes", outcome.signal)
+        what = f"stopped by {signal.Signals(outcome.signal).name}, saved at step {state.step}"
+        raise StoppedError(what, str(run), how, outcome.signal)
     if seconds is not None:
         from ..train import runs
 
@@ -120,9 +110,9 @@ def _finish(run: Path, outcome: "Outcome", seconds: float | None) -> None:
         keys = ("run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256")
         print_json({**{key: shown[key] for key in keys}, "seconds": round(seconds, 1)})
         return
-    how = "finished" if state.finished else "the same command resumes"
     loss = "" if state.loss is None else f", loss {state.loss:.3f}"
-    click.echo(f"{run}: step {state.step:,}, {human(state.tokens)} tokens{loss}; {how}")
+    end = "finished" if state.finished else how
+    click.echo(f"{run}: step {state.step:,}, {human(state.tokens)} tokens{loss}; {end}")
 
 
 def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
@@ -143,12 +133,10 @@ def _dry_run(recipe: Any, data: Path, device: str, json_: bool) -> None:
             f"{phase['seq_len']:,}, {human(phase['tokens'])} tokens ({phase['epochs']:.3g} "
             f"epochs), {phase['tokens_per_s']:,.0f} tokens/s, {_duration(phase['hours'] * 3600)}"
         )
-    memory = found["memory"]
-    click.echo(
-        f"memory about {human(memory['total'], 'B')}: state {human(memory['state'], 'B')}, "
-        f"gradients {human(memory['gradients'], 'B')}, activations "
-        f"{human(memory['activations'], 'B')}; a checkpoint {human(found['checkpoint'], 'B')}"
-    )
+    sizes = {name: human(size, "B") for name, size in found["memory"].items()}
+    total = sizes.pop("total")
+    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    click.echo(f"memory about {total}: {parts}; a checkpoint {human(found['checkpoint'], 'B')}")
 
 
 def _duration(seconds: float) -> str:
@@ -159,13 +147,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Display:
-    """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds.
-
-    Args:
-        tensorboard: directory of the run, if its figures are also written for TensorBoard.
-        quiet: show nothing.
-        advance: moves the progress bar.
-    """
+    """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds."""
 
     def __init__(self, tensorboard: Path | None, quiet: bool, advance: Any) -> None:
         self.tensorboard, self.quiet, self.advance = tensorboard, quiet, advance
@@ -218,18 +200,14 @@ class _Display:
             f"{_memory():.1f} GB",
             f"{_duration((self.steps - last.number) * seconds / count)} left",
         ]
-        utilization = self._utilization(last)
-        if utilization is not None:
+        if (utilization := self._utilization(last)) is not None:
             parts.insert(4, f"{utilization:.0%} of roofline")
         if last.evaluation is not None:
             parts.append(f"held out {last.evaluation.loss:.3f}, {last.evaluation.accuracy:.1%}")
         return "  ".join(parts)
 
     def _utilization(self, report: "StepReport") -> float | None:
-        """Return the share of the CPU's peak matrix product speed; None on a GPU.
-
-        Forward, backward and head are counted.
-        """
+        """Return the share of the CPU's peak matrix product speed; None on a GPU."""
         from ..core import flops
         from ..nn import roofline
         from ..nn.heads import MaskedLM

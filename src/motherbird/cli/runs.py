@@ -6,13 +6,12 @@ from pathlib import Path
 import click
 
 from . import options
-from .output import human, print_json
+from .output import human, print_json, print_result
 
 run_argument = click.argument("run", metavar="RUN")
 out_option = click.option("--out", required=True, metavar="DIR", help="Directory of the model.")
-data_option = click.option(
-    "--data", metavar="DIR", help="Directory of the run's dataset, if it was moved."
-)
+data_option = click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
+                           help="Directory of the run's dataset, if it was moved.")  # fmt: skip
 
 
 @click.group(name="runs")
@@ -72,25 +71,22 @@ def show(run: str, json_: bool) -> None:
     over = ", finished" if found["finished"] else ""
     click.echo(f"{run}: step {found['step']:,} of {found['steps']:,}, {found['phase']}{over}")
     loss = "none" if found["loss"] is None else f"{found['loss']:.4f}"
-    click.echo(f"  tokens       {found['tokens']:,}, of which {found['masked']:,} were masked")
-    click.echo(f"  loss         {loss}")
+    rows = [("tokens", f"{found['tokens']:,}, of which {found['masked']:,} were masked"),
+            ("loss", loss)]  # fmt: skip
     if (held := found["evaluation"]) is not None:
-        click.echo(
-            f"  held out     loss {held['loss']:.4f}, accuracy {held['accuracy']:.2%} "
-            f"at step {held['step']:,}"
-        )
-    click.echo(f"  checkpoints  {', '.join(map(str, found['checkpoints']))}")
-    click.echo(f"  sha256       {found['sha256']}")
-    for each in found["noted"]:
-        click.echo(f"  {each['event']:<12} at step {each['step']:,}: {each['why']}")
+        scores = f"loss {held['loss']:.4f}, accuracy {held['accuracy']:.2%}"
+        rows.append(("held out", f"{scores} at step {held['step']:,}"))
+    rows += [("checkpoints", ", ".join(map(str, found["checkpoints"])))]
+    rows += [("sha256", found["sha256"])]
+    rows += [(n["event"], f"at step {n['step']:,}: {n['why']}") for n in found["noted"]]
     for skip in found["skips"]:
-        click.echo(
-            f"  rolled back  at step {skip['step']:,} to {skip['to']:,}, skipping "
-            f"{skip['batches']:,} batches: {skip['why']}"
-        )
+        skipped = f"skipping {skip['batches']:,} batches: {skip['why']}"
+        rows.append(("rolled back", f"at step {skip['step']:,} to {skip['to']:,}, {skipped}"))
     for change in found["changes"]:
         what = ", ".join(change["set"]) or "nothing"
-        click.echo(f"  rewound      from {change['from']:,} to {change['step']:,}, set: {what}")
+        rows.append(("rewound", f"from {change['from']:,} to {change['step']:,}, set: {what}"))
+    for name, text in rows:
+        click.echo(f"  {name:<12} {text}")
 
 
 @command.command(name="average")
@@ -106,15 +102,9 @@ def show(run: str, json_: bool) -> None:
 @data_option
 @options.as_json
 def average(
-    run: str,
-    last: int,
-    best: int,
-    steps: tuple[int, ...],
-    dtype: str,
-    out: str,
-    data: str | None,
+    run: str, last: int, best: int, steps: tuple[int, ...], dtype: str, out: str, data: Path | None,
     json_: bool,
-) -> None:
+) -> None:  # fmt: skip
     """Write the mean of several checkpoints' weights in RUN as a model directory.
 
     The checkpoints chosen by --last, --best and --step are averaged together, each once. An --out
@@ -127,12 +117,10 @@ def average(
 
     averaged = runs.average(
         Path(run), path, last=last, best=best, steps=steps,
-        data=None if data is None else Path(data), dtype=dtype,
+        data=data, dtype=dtype,
     )  # fmt: skip
-    if json_:
-        print_json({"run": run, "steps": averaged, "out": out})
-        return
-    click.echo(f"{out}: the mean of steps {', '.join(map(str, averaged))}")
+    text = f"{out}: the mean of steps {', '.join(map(str, averaged))}"
+    print_result({"run": run, "steps": averaged, "out": out}, text, json_)
 
 
 @command.command(name="rewind")
@@ -153,11 +141,9 @@ def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
     from ..train import runs
 
     before = runs.rewind(Path(run), step, changes)
-    if json_:
-        print_json({"run": run, "step": step, "from": before, "set": list(changes)})
-        return
-    what = f", with {', '.join(changes)}" if changes else ""
-    click.echo(f"{run}: back from step {before:,} to step {step:,}{what}")
+    text = f"{run}: back from step {before:,} to step {step:,}"
+    text += f", with {', '.join(changes)}" if changes else ""
+    print_result({"run": run, "step": step, "from": before, "set": list(changes)}, text, json_)
 
 
 @command.command(name="report")
@@ -173,7 +159,4 @@ def report(run: str, out: str | None, json_: bool) -> None:
     from ..train import report as reports
 
     reports.report(Path(run), path)
-    if json_:
-        print_json({"run": run, "out": str(path)})
-        return
-    click.echo(str(path))
+    print_result({"run": run, "out": str(path)}, str(path), json_)

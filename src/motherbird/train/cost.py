@@ -47,11 +47,10 @@ def checkpoint_size(recipe: Recipe, config: EncoderConfig) -> int:
 def memory(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int
 ) -> dict[str, int]:
-    """Estimate the memory of a process from the sizes of tensors.
+    """Estimate the bytes of memory of a process from the sizes of tensors.
 
-    Returns:
-        Bytes of "state" (weights, optimizer state, and the copy that is being saved), "gradients"
-        and "activations" (of the micro-batches that run at the same time), and the "total".
+    "state" contains weights, optimizer state and the copy that is being saved; "activations" are
+    those of the micro-batches that run at the same time; "total" is the sum.
     """
     state = checkpoint_size(recipe, config)
     on_cpu = device.type == "cpu"
@@ -100,14 +99,7 @@ def _advice(recipe: Recipe, found: dict[str, int]) -> str:
 def check(
     recipe: Recipe, config: EncoderConfig, device: torch.device, threads: int, run: Path | None
 ) -> dict[str, int]:
-    """Check that a run fits into memory, and its checkpoints on the disk (if ``run`` is given).
-
-    Returns:
-        See `memory`.
-
-    Raises:
-        InputError: it does not; with what is needed, what is free, and what to change.
-    """
+    """Return `memory`, or raise InputError if memory or the disk of ``run`` is too small."""
     found = memory(recipe, config, device, threads)
     if device.type == "cuda":
         free: float | None = torch.cuda.mem_get_info(device)[0]
@@ -127,28 +119,15 @@ def check(
         room = shutil.disk_usage(home).free
         wanted = checkpoint_size(recipe, config) * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
-            raise InputError(
-                f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free",
-                str(run),
-                "free some space, or lower save.keep",
-            )
+            what = f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free"
+            raise InputError(what, str(run), "free some space, or lower save.keep")
     return found
 
 
 def estimate(
     recipe: Recipe, data: Path, device_name: str | None, *, measure: bool = True
 ) -> dict[str, Any]:
-    """Estimate what a run takes on this machine.
-
-    Args:
-        recipe: that of the run.
-        data: directory of a prepared dataset.
-        device_name: "cpu", "cuda" or another device name; None is the CPU.
-        measure: measure the time too, with one micro-batch on each core.
-
-    Raises:
-        InputError: as in `pretrain`.
-    """
+    """Estimate what a run takes; ``measure`` also times a micro-batch on each core."""
     device = resolve_device(device_name)
     recipe.check_world_size(1)
     prepared = PreparedDataset(data)
@@ -181,12 +160,9 @@ def estimate(
 
 
 def _speed(
-    recipe: Recipe,
-    prepared: PreparedDataset,
-    config: EncoderConfig,
-    number: int,
+    recipe: Recipe, prepared: PreparedDataset, config: EncoderConfig, number: int,
     device: torch.device,
-) -> float:
+) -> float:  # fmt: skip
     """Measure the tokens per second of forward and backward, with a micro-batch on each core."""
     phase = recipe.phases[number]
     model = MaskedLM(recipe.config(config, number)).to(device).train()

@@ -42,18 +42,12 @@ def _rank_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Distributed:
-    """This process among all ranks, and the collective operations.
+    """This process among all ranks, and the collective operations."""
 
-    Attributes:
-        rank: number of this process; rank 0 writes files and output.
-        world_size: number of processes.
-        device: device of this rank.
-        slow_group: process group with a long timeout, for while rank 0 reads, verifies and writes.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
+    rank: int  # number of this process; rank 0 writes files and output
+    world_size: int  # number of processes
+    device: torch.device  # device of this rank
+    # process group with a long timeout, used while rank 0 reads, verifies and writes
     slow_group: Any = None
 
     @property
@@ -73,12 +67,10 @@ class Distributed:
 
     @_rank_errors()
     def all_reduce(self, tensors: Sequence[Shaped[Tensor, "..."]], tree: bool) -> None:
-        """Replace tensors by their sum over all ranks.
+        """Replace tensors by their sum over all ranks, in the backend's order.
 
-        Args:
-            tensors: of the same shapes on every rank.
-            tree: add pairs of ranks, then pairs of pairs, and so on, instead of in the backend's
-                order; for a power of two of ranks.
+        With ``tree``, for a power of two of ranks, add pairs of ranks, then pairs of pairs, and so
+        on.
         """
         if self.world_size == 1:
             return
@@ -120,16 +112,11 @@ class Distributed:
 
 @contextmanager
 def join(device: str | None, timeout: float) -> Iterator[Distributed]:
-    """Join the process group, if torchrun started this process.
-
-    Args:
-        device: "cpu", "cuda" or another device name; None is the CPU. With "cuda" each rank of a
-            node uses its own GPU.
-        timeout: seconds after which a rank that does not answer is considered lost.
+    """Join the process group, if torchrun started this process; with "cuda" each rank has its GPU.
 
     Raises:
         InputError: the device is not available, or torchrun's variables are incomplete.
-        WorkerError: another rank ended or hung, here or in any collective operation.
+        WorkerError: another rank ended, or did not answer for ``timeout`` seconds, here or later.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:

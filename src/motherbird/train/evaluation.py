@@ -16,21 +16,16 @@ from .distributed import Distributed
 from .gradients import executor_for, run_in_order
 
 SEED = 15  # of row order and masks, whatever the run's seed
+MICRO_TOKENS = 4096  # tokens of a micro-batch in `evaluate_by_source`
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation.
+    """The result of an evaluation."""
 
-    Attributes:
-        loss: mean cross entropy of the masked tokens, in nats.
-        accuracy: fraction of the masked tokens that got the highest probability.
-        masked: number of masked tokens.
-    """
-
-    loss: float
-    accuracy: float
-    masked: int
+    loss: float  # mean cross entropy of the masked tokens, in nats
+    accuracy: float  # fraction of the masked tokens that got the highest probability
+    masked: int  # number of masked tokens
 
 
 def evaluate(
@@ -39,16 +34,9 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     distributed: Distributed | None = None,
 ) -> Evaluation:
-    """Evaluate a model; the result is the same for any number of threads and ranks.
+    """Evaluate a model on masked micro-batches, or raise InputError if no token is masked.
 
-    Args:
-        model: on its device; its training mode is restored.
-        batches: all micro-batches; every rank computes its part of them.
-        dtype: of matrix products under autocast.
-        distributed: all ranks; this process alone if not given.
-
-    Raises:
-        InputError: there is no masked token.
+    Every rank computes its part. The result is the same for any number of threads and ranks.
     """
     ranks = distributed or Distributed(0, 1, model.model.device)
 
@@ -80,15 +68,7 @@ def evaluate(
 def held_out_batches(
     prepared: PreparedDataset, row_filter: RowFilter, rows: int, micro_rows: int, rate: float
 ) -> list[MicroBatch]:
-    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none.
-
-    Args:
-        prepared: the dataset.
-        row_filter: which of its rows.
-        rows: number of rows at most.
-        micro_rows: rows of a micro-batch.
-        rate: fraction of the tokens that is masked.
-    """
+    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none."""
     builder = BatchBuilder(prepared.directory, row_filter, masking_of(prepared, rate))
     count = min(rows, len(builder.rows))
     if not count:
@@ -98,15 +78,10 @@ def held_out_batches(
 
 @dataclass(frozen=True)
 class TextEvaluation(Evaluation):
-    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics.
+    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics."""
 
-    Attributes:
-        unigram: loss in nats of predicting by the text's own token frequencies.
-        bytes_a_token: mean number of UTF-8 bytes per token.
-    """
-
-    unigram: float
-    bytes_a_token: float
+    unigram: float  # loss in nats of predicting by the text's own token frequencies
+    bytes_a_token: float  # mean number of UTF-8 bytes per token
 
     @property
     def nats_a_byte(self) -> float:
@@ -115,54 +90,33 @@ class TextEvaluation(Evaluation):
 
 
 def evaluate_by_source(
-    model: MaskedLM,
-    prepared: PreparedDataset,
-    seq_len: int,
-    *,
-    tokens: int,
-    rate: float,
-    micro_tokens: int = 4096,
+    model: MaskedLM, prepared: PreparedDataset, seq_len: int, *, tokens: int, rate: float
 ) -> Iterator[tuple[str, TextEvaluation]]:
     """Evaluate on the held-out text of each source, and last on that of all ("all").
 
-    Args:
-        model: on its device, in its own dtype; its tokenizer is the dataset's.
-        prepared: the dataset.
-        seq_len: tokens per row; the dataset was prepared for this length.
-        tokens: tokens of each source at most, in whole rows.
-        rate: fraction of the tokens that is masked.
-        micro_tokens: tokens of a micro-batch.
-
     Raises:
-        InputError: the dataset has no held-out text, or the tokenizers differ.
+        InputError: the dataset has no held-out text, or its tokenizer is not the model's.
     """
     own = model.model.tokenizer
+    where = str(prepared.directory)
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
-        raise InputError(
-            "the model's tokenizer is not the dataset's",
-            str(prepared.directory),
-            "prepare the text with --tokenizer and the model's directory",
-        )
+        how = "prepare the text with --tokenizer and the model's directory"
+        raise InputError("the model's tokenizer is not the dataset's", where, how)
     names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:
-        raise InputError(
-            "nothing is held out", str(prepared.directory), "run prepare again with --eval 0.01"
-        )
+        raise InputError("nothing is held out", where, "run prepare again with --eval 0.01")
     for sources in [*((name,) for name in names), None]:
         batches = held_out_batches(
             prepared, RowFilter(seq_len, held_out=True, sources=sources),
-            max(1, tokens // seq_len), max(1, micro_tokens // seq_len), rate,
+            max(1, tokens // seq_len), max(1, MICRO_TOKENS // seq_len), rate,
         )  # fmt: skip
         text = _original_text(batches, prepared.tokenizer.special_ids)
         size = len(prepared.tokenizer.decode(text.tolist()).encode())
-        yield (
-            sources[0] if sources else "all",
-            TextEvaluation(
-                **asdict(evaluate(model, batches)),
-                unigram=unigram_entropy([text.tolist()], []),
-                bytes_a_token=size / len(text),
-            ),
-        )
+        found = TextEvaluation(
+            **asdict(evaluate(model, batches)), unigram=unigram_entropy([text.tolist()], []),
+            bytes_a_token=size / len(text),
+        )  # fmt: skip
+        yield sources[0] if sources else "all", found
 
 
 def _original_text(batches: Sequence[MicroBatch], special: Sequence[int]) -> Int[np.ndarray, " T"]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,12 +36,9 @@ def executor_for(device: torch.device) -> Executor:
 def in_fixed_order(device: torch.device) -> Iterator[None]:
     """Make a GPU's kernels deterministic while the block lasts; on a CPU they are.
 
-    torch gets one CPU thread beside a GPU: waking up others would take longer than the little work
-    that is done there.
-
-    Raises:
-        RuntimeError: in the block, if a kernel has no deterministic version; or at the first matrix
-            product, if the process used cuBLAS before without CUBLAS_WORKSPACE_CONFIG=:4096:8.
+    A kernel without a deterministic version, or cuBLAS used before without CUBLAS_WORKSPACE_CONFIG,
+    raises RuntimeError in the block. torch gets one CPU thread beside a GPU: waking up others would
+    take longer than the little work that is done there.
     """
     if device.type != "cuda":
         yield
@@ -94,31 +92,17 @@ def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[flo
 
 
 def step_gradients(
-    parameters: Sequence[Tensor],
-    losses: Sequence[Loss],
-    threads: Executor,
-    distributed: Distributed,
-    *,
-    tree: bool = False,
-) -> tuple[list[float], Gradients]:
+    parameters: Sequence[Tensor], losses: Sequence[Loss], threads: Executor,
+    distributed: Distributed, *, tree: bool = False,
+) -> tuple[list[float], Gradients]:  # fmt: skip
     """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
-    Args:
-        parameters: those of the model, the same on every rank.
-        losses: one for each micro-batch of this rank, equally many on every rank. Micro-batches are
-            numbered rank by rank.
-        threads: see `executor_for`.
-        distributed: all ranks.
-        tree: sum as a binary tree; see the module's docstring.
+    Micro-batches are numbered rank by rank, and each rank has equally many.
 
     Returns:
         The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.
     """
-
-    def compute(loss: Loss) -> tuple[float, Gradients]:
-        return micro_batch_gradients(parameters, loss)
-
-    results = run_in_order(compute, losses, threads)
+    results = run_in_order(partial(micro_batch_gradients, parameters), losses, threads)
     values: list[float] = []
 
     def next_gradients() -> Gradients:

@@ -19,43 +19,30 @@ RECENT, RECENT_ROLLBACKS = 1000, 5000  # steps
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do after a step's gradient is known.
+    """What to do after a step's gradient is known."""
 
-    Attributes:
-        action: "apply" the update, "skip" it, or "roll back" the run.
-        reason: what is wrong; empty if nothing is.
-        onset: the step at which it began, for a rollback.
-    """
-
-    action: Action
-    reason: str = ""
-    onset: int = 0
+    action: Action  # "apply" the update, "skip" it, or "roll back" the run
+    reason: str = ""  # what is wrong; empty if nothing is
+    onset: int = 0  # the step at which it began, for a rollback
 
 
 @dataclass
 class Health:
-    """The recent losses and norms of a run, and the recent skipped steps.
+    """The recent losses and norms of a run, and the recent skipped steps."""
 
-    Attributes:
-        losses, norms: those of the last accepted steps, oldest first.
-        phase_steps: steps since the phase began.
-        nonfinite, spikes: numbers of the steps that were skipped recently.
-        nonfinite_in_row, spikes_in_row: how many of the last steps were skipped.
-        shifted: steps for which the mean loss has been above `shift_limit`.
-        shifted_from: the step at which that began.
-        shift_limit: what the mean loss is compared with.
-    """
-
+    # of the last accepted steps, oldest first
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
-    phase_steps: int = 0
+    phase_steps: int = 0  # steps since the phase began
+    # numbers of the recently skipped steps, by their cause
     nonfinite: list[int] = field(default_factory=list)
     spikes: list[int] = field(default_factory=list)
+    # number of skipped steps in a row until now, by their cause
     nonfinite_in_row: int = 0
     spikes_in_row: int = 0
-    shifted: int = 0
-    shifted_from: int = 0
-    shift_limit: float = 0.0
+    shifted: int = 0  # steps for which the mean loss has been above `shift_limit`
+    shifted_from: int = 0  # the step at which that began
+    shift_limit: float = 0.0  # what the mean loss is compared with
 
     def begin_phase(self) -> None:
         """Forget the old phase: another row length, rate or masking rate gives other losses."""
@@ -63,14 +50,7 @@ class Health:
         self.nonfinite_in_row = self.spikes_in_row = 0
 
     def judge(self, step: int, loss: float, norm: float, limits: Limits) -> Verdict:
-        """Return the verdict on a step.
-
-        Args:
-            step: its number.
-            loss: its mean loss.
-            norm: L2 norm of its whole gradient.
-            limits: of the recipe.
-        """
+        """Return the verdict on a step with a mean loss and the L2 norm of its whole gradient."""
         self.phase_steps += 1
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return self._not_finite(step, loss, norm, limits)

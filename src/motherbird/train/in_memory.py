@@ -17,11 +17,7 @@ TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1
 
 
 def split(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int) -> list[list[int]]:
-    """Split encoded documents into pieces of at most ``length`` tokens, with special tokens.
-
-    Raises:
-        InputError: the special tokens alone are longer than that.
-    """
+    """Split encoded documents into pieces of at most ``length`` tokens, with special tokens."""
     prefix, suffix = tokenizer.template_ids()
     room = length - len(prefix) - len(suffix)
     if room < 1:
@@ -38,26 +34,13 @@ def _masking(tokenizer: Tokenizer, rate: float) -> Masking:
 
 
 def training_batches(
-    documents: Sequence[Sequence[int]],
-    tokenizer: Tokenizer,
-    *,
-    length: int,
-    rows: int,
-    micro_batches: int,
-    seed: int,
-) -> Iterator[tuple[list[MicroBatch], Cursor]]:
+    documents: Sequence[Sequence[int]], tokenizer: Tokenizer, *, length: int, rows: int,
+    micro_batches: int, seed: int,
+) -> Iterator[tuple[list[MicroBatch], Cursor]]:  # fmt: skip
     """Yield the masked micro-batches of every step, epoch after epoch without end.
 
-    Args:
-        documents: encoded documents of any length.
-        tokenizer: that of the documents.
-        length: tokens per row; longer documents are split.
-        rows: rows of a step.
-        micro_batches: number of micro-batches per step at most.
-        seed: of order and masks.
-
-    Raises:
-        InputError: there is no text to train on.
+    Documents longer than a row of ``length`` tokens are split. A step has ``rows`` rows, in at most
+    ``micro_batches`` parts.
     """
     pieces = split(documents, tokenizer, length)
     packed_rows = best_fit([len(piece) for piece in pieces], length)

@@ -1,6 +1,6 @@
 """Initial weights: random, from another run, or from a published checkpoint."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,26 +21,8 @@ from .recipe import Recipe
 VOCABULARY = ("decoder.bias", "decoder.weight", "model.embeddings.tok_embeddings.weight")
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """A model to start from, in float32, and its directory or name."""
-
-    model: MaskedLM
-    where: str
-
-    @property
-    def config(self) -> EncoderConfig:
-        """Its configuration."""
-        return self.model.model.config
-
-
 def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Checkpoint]:
-    """Load the model of a run's newest checkpoint, or of a step's, as configured in its phase.
-
-    Raises:
-        InputError: there is no such run or step.
-        DamagedError: the checkpoint does not verify.
-    """
+    """Load the model of a run's newest checkpoint, or of a step's, as configured in its phase."""
     info = run_info.read(run)
     found = state.find(run, step)
     config = info.parsed_recipe(run).config(info.parsed_config(run), found.progress.phase)
@@ -55,11 +37,7 @@ def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Ch
 
 
 def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tensor]:
-    """Load a checkpoint's weights into a model, and return its optimizer state.
-
-    Raises:
-        DamagedError: the weights are not those of this model.
-    """
+    """Load a checkpoint's weights into a model, and return its optimizer state."""
     saved = found.tensors()
     weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
@@ -70,30 +48,21 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
     return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
 
-def load(source: str) -> Pretrained:
-    """Load a run's newest model, or a Hugging Face checkpoint.
-
-    Raises:
-        InputError, DamagedError: it cannot be read.
-    """
+def load(source: str) -> MaskedLM:
+    """Load a run's newest model, or a Hugging Face checkpoint."""
     if (Path(source) / run_info.FILE).is_file():
-        return Pretrained(model_of_run(Path(source))[0], source)
-    return Pretrained(MaskedLM.load(source, dtype="float32"), source)
+        return model_of_run(Path(source))[0]
+    return MaskedLM.load(source, dtype="float32")
 
 
 def initial_config(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:
-    """Return the configuration of a new run, after checking the model that it starts from.
-
-    Raises:
-        InputError: the shape is impossible, or cannot be initialized from that model.
-    """
-    source = recipe.init.from_
-    if source is None:
+    """Return the configuration of a new run, after checking the model that it starts from."""
+    if recipe.init.from_ is None:
         return recipe.model.config(prepared.tokenizer)
-    pretrained = load(source)
-    config = recipe.model.config(prepared.tokenizer, pretrained.config)
-    added_ids(pretrained, prepared.tokenizer)
-    check_tileable(_with_vocabulary(pretrained.config, config.vocab_size), config)
+    pretrained = load(recipe.init.from_)
+    config = recipe.model.config(prepared.tokenizer, pretrained.model.config)
+    added_ids(pretrained, prepared.tokenizer, recipe.init.from_)
+    check_tileable(_with_vocabulary(pretrained.model.config, config.vocab_size), config)
     return config
 
 
@@ -101,20 +70,20 @@ def _with_vocabulary(config: EncoderConfig, size: int) -> EncoderConfig:
     return replace(config, vocab_size=max(size, config.vocab_size))
 
 
-def added_ids(pretrained: Pretrained, tokenizer: Tokenizer) -> list[int]:
+def added_ids(pretrained: MaskedLM, tokenizer: Tokenizer, where: str) -> list[int]:
     """Return the ids of the data's tokenizer that the model was not trained on.
 
     Raises:
         InputError: an id stands for another token than before.
     """
-    size = pretrained.config.vocab_size
-    old = pretrained.model.model.tokenizer
+    size = pretrained.model.config.vocab_size
+    old = pretrained.model.tokenizer
     if old is None:
         if tokenizer.vocab_size > size:
             raise InputError(
                 f"the data has {tokenizer.vocab_size} tokens, the model {size}, and there is no "
                 "tokenizer to compare",
-                pretrained.where,
+                where,
                 "copy its tokenizer.json into its directory; a run's is in its dataset",
             )
         return []
@@ -127,7 +96,7 @@ def added_ids(pretrained: Pretrained, tokenizer: Tokenizer) -> list[int]:
         elif before != token:
             raise InputError(
                 f"id {i} is {token!r} in the data and {before!r} in the model",
-                pretrained.where,
+                where,
                 "prepare the data with the model's tokenizer, or with one that only adds to it",
             )
     return sorted(added)
@@ -140,8 +109,8 @@ def init_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> 
         return
     pretrained = load(recipe.init.from_)
     config = model.model.config
-    weights = extended_weights(pretrained, prepared.tokenizer, config.vocab_size)
-    old = _with_vocabulary(pretrained.config, config.vocab_size)
+    weights = extended_weights(pretrained, prepared.tokenizer, config.vocab_size, recipe.init.from_)
+    old = _with_vocabulary(pretrained.model.config, config.vocab_size)
     with torch.device("meta"):
         smaller = MaskedLM(old)
     smaller.load_state_dict(weights, assign=True)
@@ -149,17 +118,17 @@ def init_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> 
 
 
 def extended_weights(
-    pretrained: Pretrained, tokenizer: Tokenizer, size: int
+    pretrained: MaskedLM, tokenizer: Tokenizer, size: int, where: str
 ) -> dict[str, Float[Tensor, "..."]]:
-    """Return a model's weights with rows for new tokens.
+    """Return a model's weights with rows for the tokens that `added_ids` finds.
 
     The old tokenizer splits the text of a new token into several tokens. The new row is the mean of
     their rows, which is close to what the model expects at this place.
     """
-    weights = dict(pretrained.model.state_dict())
-    old = pretrained.model.model.tokenizer
+    weights = dict(pretrained.state_dict())
+    old = pretrained.model.tokenizer
     pieces = {}
-    for i in added_ids(pretrained, tokenizer):
+    for i in added_ids(pretrained, tokenizer, where):
         assert old is not None
         pieces[i] = old.backend.encode(tokenizer.decode([i]), add_special_tokens=False).ids
     for name in VOCABULARY:

@@ -3,20 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from .. import machine
 from ..data.loader import Cursor
 from ..errors import InputError
 from ..nn.devices import fastest_dtype
 from .distributed import Distributed
-from .objectives import Objective, PackedBatch
+from .objectives import Objective
 from .optimizer import Optimizer
 from .schedule import LearningRateSchedule
 from .state import Progress
-from .step import Stepper, StepReport
+from .step import Batch, Stepper, StepReport
 
-Batch = TypeVar("Batch", bound=PackedBatch)
 # Every so many steps freed memory is returned to the system: documents of ever new lengths
 # fragment it, by some 50 MB per step at nano size (docs/log.md).
 TRIM_EVERY = 10
@@ -26,20 +24,13 @@ WEIGHT_DECAY = 2e-5
 
 
 def run_steps(
-    stepper: Stepper[Batch],
-    batches: Iterator[tuple[Sequence[Batch], Cursor]],
-    progress: Progress,
-    lr: Callable[[Progress], float],
-    stop: Callable[[Progress], bool],
-) -> Iterator[StepReport]:
-    """Take steps, and yield the report of each.
+    stepper: Stepper[Batch], batches: Iterator[tuple[Sequence[Batch], Cursor]], progress: Progress,
+    lr: Callable[[Progress], float], stop: Callable[[Progress], bool],
+) -> Iterator[StepReport]:  # fmt: skip
+    """Take steps until ``stop``, and yield the report of each.
 
-    Args:
-        stepper: the model and its optimizer.
-        batches: for each step the micro-batches of this rank, and the cursor after it.
-        progress: the state before the first step.
-        lr: returns the learning rate of the step that follows a state.
-        stop: called with the state before every step; returns whether to end.
+    ``batches`` yields this rank's micro-batches of each step, and the cursor after it. ``lr`` and
+    ``stop`` are called with the state before every step.
     """
     while not stop(progress):
         started = time.perf_counter()
@@ -54,27 +45,15 @@ def run_steps(
 
 
 def train(
-    objective: Objective[Batch],
-    batches: Iterator[tuple[Sequence[Batch], Cursor]],
-    *,
-    lr: float,
-    seconds: float | None = None,
-    steps: int | None = None,
-    seed: int = 0,
+    objective: Objective[Batch], batches: Iterator[tuple[Sequence[Batch], Cursor]], *, lr: float,
+    seconds: float | None = None, steps: int | None = None, seed: int = 0,
     on_step: Callable[[StepReport, float], None] = lambda report, done: None,
-) -> StepReport:
+) -> StepReport:  # fmt: skip
     """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
 
-    AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half.
-
-    Args:
-        objective: the model, on its device, and its loss.
-        batches: see `run_steps`.
-        lr: peak learning rate.
-        seconds: length of the run; the learning rate follows the clock.
-        steps: length of the run; the learning rate follows the steps, and the run is repeatable.
-        seed: of dropout.
-        on_step: called after every step, with its report and the share of the run that is done.
+    AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The
+    learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable.
+    ``on_step`` gets the report of every step and the share of the run that is done.
 
     Returns:
         The report of the last step.

@@ -17,13 +17,7 @@ TINY = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with one parameter group for every matrix shape.
-
-    Args:
-        matrices: the parameters; all need a gradient at every step.
-        lr: learning rate.
-        weight_decay: decoupled; multiplied by the rate.
-    """
+    """Muon with a parameter group for each matrix shape; every step needs all gradients."""
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float) -> None:
         shapes: dict[torch.Size, list[Tensor]] = {}

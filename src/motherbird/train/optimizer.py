@@ -21,13 +21,8 @@ Name = Literal["adamw", "stableadamw", "muon"]
 class Optimizer:
     """One or two optimizers behind one interface, with named state.
 
-    Args:
-        model: its parameters are updated; matrices decay, norms and biases do not.
-        name: "adamw", "stableadamw", or "muon" (Muon for the matrices of the layers, StableAdamW
-            for everything else).
-
-    Raises:
-        MissingExtraError: torch-optimi is not installed, and the optimizer needs it.
+    Matrices decay, norms and biases do not. "muon" is Muon for the matrices of the layers, and
+    StableAdamW for everything else.
     """
 
     def __init__(self, model: nn.Module, name: Name) -> None:
@@ -53,7 +48,7 @@ class Optimizer:
                 groups, lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True,
                 max_lr=1.0, foreach=rest[0].device.type != "cpu", triton=False,
             )  # fmt: skip
-        self._muon = Muon(muon, lr=1.0, weight_decay=0.0) if muon else None
+        self._all = [self._adam, *([Muon(muon, lr=1.0, weight_decay=0.0)] if muon else [])]
 
     def begin_phase(self, peak: float, weight_decay: float) -> None:
         """Set a phase's peak learning rate and its weight decay, which is that of a peak step."""
@@ -63,9 +58,8 @@ class Optimizer:
             matrices["weight_decay"] = weight_decay
         else:  # AdamW and Muon multiply it by lr
             matrices["weight_decay"] = weight_decay / peak
-        if self._muon is not None:
-            for group in self._muon.param_groups:
-                group["weight_decay"] = weight_decay / peak
+        for group in (group for muon in self._all[1:] for group in muon.param_groups):
+            group["weight_decay"] = weight_decay / peak
 
     def step(self, lr: float, gradients: list[Tensor]) -> None:
         """Update the parameters with a learning rate and gradients in the order of `named`."""
@@ -79,10 +73,6 @@ class Optimizer:
             parameter.grad = None
         self.steps += 1
 
-    @property
-    def _all(self) -> list[torch.optim.Optimizer]:
-        return [self._adam] if self._muon is None else [self._adam, self._muon]
-
     def state(self) -> dict[str, Tensor]:
         """Return the state as "<moment>.<parameter>" to tensor, not copied; empty at first."""
         found: dict[str, Tensor] = {}
@@ -93,11 +83,7 @@ class Optimizer:
         return found
 
     def restore(self, tensors: Mapping[str, Tensor] | None, steps: int) -> None:
-        """Restore what `state` returned after some steps; without tensors only allocate it.
-
-        Raises:
-            DamagedError: a tensor is missing, unexpected, or of another shape or dtype.
-        """
+        """Restore what `state` returned after some steps; without tensors only allocate it."""
         if steps:
             # A step with zero gradients and rate 0 changes nothing, and allocates all state.
             self.step(0.0, [torch.zeros_like(parameter) for parameter in self.named.values()])

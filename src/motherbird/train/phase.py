@@ -10,45 +10,28 @@ from .schedule import BatchSizeSchedule, LearningRateSchedule, check
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run with one row length.
-
-    Attributes:
-        name: its name in logs.
-        tokens: its length in tokens of full rows.
-        seq_len: tokens per row; the data has to be prepared for this length.
-        rows: rows of a global step.
-        first_rows: rows of the first steps, if the batch grows; see `BatchSizeSchedule`.
-        rows_warm_up: tokens until the batch has its full size.
-        lr: peak learning rate; that of the run if not set.
-        warm_up: tokens of the linear rise of the learning rate.
-        decay: tokens of its 1 - sqrt decay at the end of the phase.
-        final: final learning rate as a fraction of the peak.
-        weight_decay: that of the run if not set.
-        masking: fraction of the tokens that is masked; that of the run if not set.
-        theta: RoPE base of the global layers; that of the model if not set.
-        micro_tokens: tokens of a micro-batch; that of the run if not set.
-        sources: train on these sources only; on all if not set.
-        min_tokens: train on documents of at least so many tokens only.
-    """
+    """A part of a run with one row length."""
 
     RENAMED: ClassVar = {"least_tokens": "min_tokens"}
 
-    name: str
-    tokens: int
-    seq_len: int
-    rows: int
+    name: str  # its name in logs
+    tokens: int  # its length in tokens of full rows
+    seq_len: int  # tokens per row; the data has to be prepared for this length
+    rows: int  # rows of a global step
+    # rows of the first steps, if the batch grows; see `BatchSizeSchedule`
     first_rows: int | None = None
-    rows_warm_up: int = 0
-    lr: float | None = None
-    warm_up: int = 0
-    decay: int = 0
-    final: float = 0.001
-    weight_decay: float | None = None
+    rows_warm_up: int = 0  # tokens until the batch has its full size
+    lr: float | None = None  # peak learning rate; that of the run if not set
+    warm_up: int = 0  # tokens of the linear rise of the learning rate
+    decay: int = 0  # tokens of its 1 - sqrt decay at the end of the phase
+    final: float = 0.001  # final learning rate as a fraction of the peak
+    weight_decay: float | None = None  # that of the run if not set
+    # fraction of the tokens that is masked; that of the run if not set
     masking: float | None = None
-    theta: float | None = None
-    micro_tokens: int | None = None
-    sources: tuple[str, ...] | None = None
-    min_tokens: int = 0
+    theta: float | None = None  # RoPE base of the global layers; that of the model if not set
+    micro_tokens: int | None = None  # tokens of a micro-batch; that of the run if not set
+    sources: tuple[str, ...] | None = None  # train on these sources only; on all if not set
+    min_tokens: int = 0  # train on documents of at least so many tokens only
 
     def __post_init__(self) -> None:
         check(self.tokens >= 1, f"tokens = {self.tokens} has to be at least 1")

@@ -2,22 +2,21 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from .. import machine, strict
-from ..data.loader import chosen_rows
 from ..data.prepared import PreparedDataset
 from ..errors import DamagedError, InputError, OutputExistsError
 from ..files import locked
 from . import cost, run_info, run_log, state
 from .gradients import executor_for
 from .init_weights import initial_config
-from .recipe import Recipe, differences, from_json
+from .recipe import Recipe, differences
 from .run_info import RunInfo
 from .state import Checkpoint
 
@@ -26,17 +25,8 @@ log = logging.getLogger(__name__)
 MACHINE = ("device", "cpu", "threads", "python", "versions")  # results depend on these, bit for bit
 
 
-def check_data(recipe: Recipe, prepared: PreparedDataset) -> None:
-    """Raise InputError if a phase has no rows: a length, a source or all documents are missing."""
-    for phase in recipe.phases:
-        chosen_rows(prepared, phase.row_filter)
-
-
-@contextmanager
-def lock_run(run: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a run's directory, which may be new.
-
-    Yields a function that raises InputError if the lock was lost.
+def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
+    """Lock a run's directory, which may be new; the context is a function that verifies it.
 
     Raises:
         OutputExistsError: it is not a directory, or contains something other than a run.
@@ -47,27 +37,17 @@ def lock_run(run: Path) -> Iterator[Callable[[], None]]:
     if run.exists() and not (run / run_info.FILE).exists():
         foreign = [p.name for p in run.iterdir() if p.name != run_info.LOCK]
         if any(not name.startswith(f".{run_info.FILE}.") for name in foreign):
-            raise OutputExistsError(
-                f"the output folder contains {sorted(foreign)[0]!r} and is not a run",
-                str(run),
-                "name a new folder",
-            )
+            what = f"the output folder contains {sorted(foreign)[0]!r} and is not a run"
+            raise OutputExistsError(what, str(run), "name a new folder")
     home = next(p for p in (run, *run.parents) if p.exists())
     if not os.access(home, os.W_OK | os.X_OK):
-        raise InputError(
-            "the output cannot be written", str(run), "check permissions, or name another"
-        )
-    with locked(run / run_info.LOCK) as check:
-        yield check
+        how = "check permissions, or name another"
+        raise InputError("the output cannot be written", str(run), how)
+    return locked(run / run_info.LOCK)
 
 
 def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> RunInfo:
-    """Write run.json of a new run, or compare that of an existing run with recipe and data.
-
-    Raises:
-        InputError: recipe or data are not those that the run began with, with all differences; or
-            there is not enough memory or disk space.
-    """
+    """Write run.json of a new run, or compare that of an existing run with recipe and data."""
     given = strict.plain(recipe)
     threads = executor_for(device).count
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -84,20 +64,15 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
         return info
     info = run_info.read(run)
     # Parsed and written again, so that a key added by a later version is not a difference.
-    before = strict.plain(from_json(info.given, str(run / run_info.FILE)))
+    before = strict.plain(strict.build(Recipe, info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
-        raise InputError(
-            f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}",
-            str(run),
-            "give the same recipe, or another --out; motherbird runs rewind can change a run",
-        )
+        how = "give the same recipe, or another --out; motherbird runs rewind can change a run"
+        what = f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}"
+        raise InputError(what, str(run), how)
     if info.data != prepared.fingerprint:
-        raise InputError(
-            "the prepared dataset is not the one that this run began with",
-            str(prepared.directory),
-            "give the same dataset, or another --out",
-        )
+        what = "the prepared dataset is not the one that this run began with"
+        raise InputError(what, str(prepared.directory), "give the same dataset, or another --out")
     cost.check(recipe, info.parsed_config(run), device, threads, None)
     for key in MACHINE:
         if made_with[key] != info.made_with[key]:
@@ -109,18 +84,10 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """Remove files of killed writes, and return the newest checkpoint; None for a new run.
-
-    Raises:
-        DamagedError: the run has started, and no checkpoint verifies.
-    """
+    """Remove files of killed writes, and return the newest checkpoint; None for a new run."""
     state.clean(run)
     found = state.newest(run, quarantine=True)
     damaged = (run / "quarantine").glob("step-*.damaged.*")
     if found is None and (run_log.read(run) or any(damaged)):
-        raise DamagedError(
-            "the run has no checkpoint left",
-            str(run),
-            "restore one from a backup, or start a new run in another directory",
-        )
+        raise DamagedError("the run has no checkpoint left", str(run), state.RESTORE)
     return found

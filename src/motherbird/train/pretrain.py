@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import machine
-from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
+from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, chosen_rows, masking_of
 from ..data.prepared import PreparedDataset
 from ..nn.heads import MaskedLM
 from . import preflight, run_info, signals, state
@@ -44,15 +44,10 @@ CHECK_EVERY = 100  # steps between checks that weights and optimizer state are f
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended.
+    """How a process ended."""
 
-    Attributes:
-        progress: the saved state.
-        signal: number of the signal that stopped it, or None.
-    """
-
-    progress: Progress
-    signal: int | None
+    progress: Progress  # the saved state
+    signal: int | None  # number of the signal that stopped it, or None
 
 
 def pretrain(
@@ -92,7 +87,8 @@ def pretrain(
         distributed = stack.enter_context(join(device, recipe.train.timeout))
         recipe.check_world_size(distributed.world_size)
         prepared = PreparedDataset(data)
-        preflight.check_data(recipe, prepared)
+        for phase in recipe.phases:
+            chosen_rows(prepared, phase.row_filter)  # InputError if there are none
         info: RunInfo | None = None
         check_lock: Callable[[], None] = lambda: None  # noqa: E731
         if distributed.is_main:
@@ -182,9 +178,8 @@ class _Process:
     def roll_back(self, error: _RollBack) -> RunInfo:
         """Roll the run back, on rank 0, and return its new run.json."""
         what = roll_back(self.run, self.recipe, error.verdict, error.progress)
-        events = RunLog(self.run, error.progress.step)
-        events.event("roll back", error.progress.step, reason=what)
-        events.close()
+        with contextlib.closing(RunLog(self.run, error.progress.step)) as events:
+            events.event("roll back", error.progress.step, reason=what)
         self.on_event(what)
         return run_info.read(self.run)
 
@@ -194,9 +189,8 @@ class _Process:
         if found is not None:
             return found.progress
         cursor = Cursor(self.recipe.seed, fingerprint=self.prepared.fingerprint)
-        return Progress(
-            cursor, scale=FLOAT16_SCALE if self.recipe.train.dtype == "float16" else 1.0
-        )
+        float16 = self.recipe.train.dtype == "float16"
+        return Progress(cursor, scale=FLOAT16_SCALE if float16 else 1.0)
 
     def _stepper(self, progress: Progress, found: Checkpoint | None) -> Stepper[MicroBatch]:
         """Create or restore model and optimizer on rank 0, and send them to the other ranks."""
@@ -293,12 +287,11 @@ class _Process:
         evaluation = None
         if held_out and (over or (every and report.number % every == 0)):
             evaluation = evaluate(self.model, held_out, self.stepper.dtype, self.distributed)
-        if report.verdict.action != "apply":
-            self._event(report.verdict.action, report.number, reason=report.verdict.reason)
+        action, reason = report.verdict.action, report.verdict.reason
+        if action != "apply":
+            self._event(action, report.number, reason=reason)
             if self.distributed.is_main:
-                self.on_event(
-                    f"step {report.number}: {report.verdict.action}: {report.verdict.reason}"
-                )
+                self.on_event(f"step {report.number}: {action}: {reason}")
         if over:
             progress = self._next_phase(progress)
         seconds = time.perf_counter() - report.started

@@ -28,17 +28,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The encoder's shape; vocabulary size and special ids come from the data's tokenizer.
+    """The encoder's shape; vocabulary size and special ids come from the data's tokenizer."""
 
-    Attributes:
-        preset: "base", "large", "mini" or "nano"; the other keys override its values. Without a
-            preset and without `Init.from_` it is base.
-        dropout: dropout of the attention's output (paper: 0.1). Published checkpoints say 0, which
-            is meant for inference.
-        initializer_range: standard deviation of the initial matrices (paper: 0.02). A narrow model
-            needs about 1 / sqrt(width); see docs/log.md.
-    """
-
+    # "base", "large", "mini" or "nano"; the other keys override its values. Without a preset and
+    # without `Init.from_` it is base.
     preset: Literal["base", "large", "mini", "nano"] | None = None
     hidden_size: int | None = None
     intermediate_size: int | None = None
@@ -47,7 +40,11 @@ class Geometry:
     local_attention: int | None = None
     global_attn_every_n_layers: int | None = None
     local_rope_theta: float | None = None
+    # standard deviation of the initial matrices (paper: 0.02). A narrow model needs about 1 /
+    # sqrt(width); see docs/log.md.
     initializer_range: float | None = None
+    # dropout of the attention's output (paper: 0.1). Published checkpoints say 0, which is meant
+    # for inference.
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -61,15 +58,7 @@ class Geometry:
         return {**given, "attention_dropout": self.dropout}
 
     def config(self, tokenizer: Tokenizer, initial: EncoderConfig | None = None) -> EncoderConfig:
-        """Return the configuration for a tokenizer.
-
-        Args:
-            tokenizer: that of the data.
-            initial: configuration of the model that the run starts from; used without a preset.
-
-        Raises:
-            InputError: the shape is impossible.
-        """
+        """Return the configuration for a tokenizer, based on the preset or on ``initial``."""
         if self.preset is not None or initial is None:
             initial = PRESETS[self.preset or "base"]()
         special: dict[str, Any] = {
@@ -88,42 +77,30 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Init:
-    """Where the initial weights come from; they are random by default.
+    """Where the initial weights come from; they are random by default."""
 
-    Attributes:
-        from_: directory of another run (its newest checkpoint), or a Hugging Face directory or
-            name. A smaller model is tiled into the larger one (paper 2.2.2).
-    """
-
+    # directory of another run (its newest checkpoint), or a Hugging Face directory or name. A
+    # smaller model is tiled into the larger one (paper 2.2.2).
     from_: str | None = None
 
 
 @dataclass(frozen=True)
 class Train:
-    """How steps are computed.
+    """How steps are computed."""
 
-    Attributes:
-        lr: peak learning rate of the phases that do not set their own.
-        weight_decay: the same for weight decay; norms and biases do not decay.
-        masking: the same for the masking rate (paper: 0.3).
-        optimizer: "stableadamw" (paper), "adamw", or "muon" for the matrices of the layers.
-        micro_tokens: tokens of a micro-batch, at least one row; this limits memory.
-        dtype: dtype of matrix products: "auto" is the fastest of the device; weights are float32.
-        reduce: how gradients of micro-batches are summed: "sum" is fast, "tree" gives the same
-            bits for 1, 2, 4 ... ranks.
-        workers: processes that load data ahead; 0 loads it in the training process.
-        timeout: seconds after which a rank that does not answer ends the run.
-    """
-
-    lr: float
-    weight_decay: float = 1e-5
-    masking: float = 0.3
+    lr: float  # peak learning rate of the phases that do not set their own
+    weight_decay: float = 1e-5  # the same for weight decay; norms and biases do not decay
+    masking: float = 0.3  # the same for the masking rate (paper: 0.3)
+    # "stableadamw" (paper), "adamw", or "muon" for the matrices of the layers
     optimizer: Literal["adamw", "stableadamw", "muon"] = "stableadamw"
-    micro_tokens: int = 8192
+    micro_tokens: int = 8192  # tokens of a micro-batch, at least one row; this limits memory
+    # dtype of matrix products: "auto" is the fastest of the device; weights are float32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # how gradients of micro-batches are summed: "sum" is fast, "tree" gives the same bits for 1, 2,
+    # 4 ... ranks.
     reduce: Literal["sum", "tree"] = "sum"
-    workers: int = 1
-    timeout: float = 60.0
+    workers: int = 1  # processes that load data ahead; 0 loads it in the training process
+    timeout: float = 60.0  # seconds after which a rank that does not answer ends the run
 
     def __post_init__(self) -> None:
         check(self.lr > 0, f"lr = {self.lr} has to be more than 0")
@@ -136,17 +113,12 @@ class Train:
 
 @dataclass(frozen=True)
 class Save:
-    """When checkpoints are written, and which are kept.
+    """When checkpoints are written, and which are kept."""
 
-    Attributes:
-        every: steps between checkpoints; 0 writes them only at the end of a phase and when the run
-            stops.
-        keep: number of the newest checkpoints that are kept.
-        keep_every: checkpoints whose step is a multiple of it are kept too; 0 keeps none of them.
-    """
-
+    # steps between checkpoints; 0 writes them only at the end of a phase and when the run stops
     every: int = 1000
-    keep: int = 3
+    keep: int = 3  # number of the newest checkpoints that are kept
+    # checkpoints whose step is a multiple of it are kept too; 0 keeps none of them
     keep_every: int = 0
 
     def __post_init__(self) -> None:
@@ -156,17 +128,11 @@ class Save:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluation on held-out rows, always with the same masks.
+    """Evaluation on held-out rows, always with the same masks."""
 
-    Attributes:
-        every: steps between evaluations; 0 evaluates only at the end of a phase.
-        tokens: at most so many tokens, in rows of the phase's length; at least one row.
-        masking: fraction of the tokens that is masked.
-    """
-
-    every: int = 1000
-    tokens: int = 262_144
-    masking: float = 0.15
+    every: int = 1000  # steps between evaluations; 0 evaluates only at the end of a phase
+    tokens: int = 262_144  # at most so many tokens, in rows of the phase's length; at least one row
+    masking: float = 0.15  # fraction of the tokens that is masked
 
     def __post_init__(self) -> None:
         good = self.every >= 0 and self.tokens >= 1
@@ -176,25 +142,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Limits:
-    """When steps are skipped and when a run is rolled back; see docs/pretraining.md.
-
-    Attributes:
-        window: number of accepted steps that a new one is compared with.
-        min_steps: accepted steps needed before anything is compared, also at the start of a phase.
-        sigmas: a spike is more than so many standard deviations above the mean of the window ...
-        factor: ... and more than this factor above it.
-        spikes: consecutive spikes that cause a rollback.
-        nonfinite: consecutive steps with a loss or gradient that is not finite, likewise.
-        recent_spikes: spikes in the last 1,000 steps, likewise.
-        recent_nonfinite: such steps in the last 1,000 steps, likewise.
-        shift_window: number of steps whose mean is compared with the window before them.
-        shift_sigmas: the loss has shifted if it is so many standard deviations above.
-        shift_steps: consecutive shifted steps that cause a rollback.
-        rollback_steps: a rollback goes back at least so many steps before the problem began.
-        min_skip, max_skip: batches that are skipped after a rollback.
-        rollbacks: number of rollbacks after which the run ends.
-        recent_rollbacks: the same within 5,000 steps.
-    """
+    """When steps are skipped and when a run is rolled back; see docs/pretraining.md."""
 
     RENAMED: ClassVar = {
         "least": "min_steps", "bad": "nonfinite", "spikes_recently": "recent_spikes",
@@ -204,22 +152,26 @@ class Limits:
         "rollbacks_recently": "recent_rollbacks",
     }  # fmt: skip
 
-    window: int = 128
+    window: int = 128  # number of accepted steps that a new one is compared with
+    # accepted steps needed before anything is compared, also at the start of a phase
     min_steps: int = 64
+    # a spike is more than so many standard deviations above the mean of the window
     sigmas: float = 6.0
-    factor: float = 1.1
-    spikes: int = 5
-    nonfinite: int = 3
-    recent_spikes: int = 10
-    recent_nonfinite: int = 10
-    shift_window: int = 32
-    shift_sigmas: float = 3.0
-    shift_steps: int = 100
+    factor: float = 1.1  # and also more than this factor times the mean
+    spikes: int = 5  # consecutive spikes that cause a rollback
+    nonfinite: int = 3  # consecutive steps with a loss or gradient that is not finite, likewise
+    recent_spikes: int = 10  # spikes in the last 1,000 steps, likewise
+    recent_nonfinite: int = 10  # such steps in the last 1,000 steps, likewise
+    shift_window: int = 32  # number of steps whose mean is compared with the window before them
+    shift_sigmas: float = 3.0  # the loss has shifted if it is so many standard deviations above
+    shift_steps: int = 100  # consecutive shifted steps that cause a rollback
+    # a rollback goes back at least so many steps before the problem began
     rollback_steps: int = 100
+    # batches that are skipped after a rollback
     min_skip: int = 200
     max_skip: int = 500
-    rollbacks: int = 5
-    recent_rollbacks: int = 2
+    rollbacks: int = 5  # number of rollbacks after which the run ends
+    recent_rollbacks: int = 2  # the same within 5,000 steps
 
     def __post_init__(self) -> None:
         may_be_0 = ("rollback_steps", "min_skip", "rollbacks", "recent_rollbacks")
@@ -234,27 +186,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run.
+    """A run."""
 
-    Attributes:
-        phases: in order.
-        train: how steps are computed.
-        model: shape of the encoder.
-        init: where its initial weights come from.
-        save: when checkpoints are written.
-        evaluate: when the model is evaluated on held-out rows.
-        health: when steps are skipped and when the run is rolled back.
-        seed: random seed of data order, masks, dropout and initial weights.
-    """
-
-    phases: tuple[Phase, ...]
-    train: Train
-    model: Geometry = field(default_factory=Geometry)
-    init: Init = field(default_factory=Init)
-    save: Save = field(default_factory=Save)
+    phases: tuple[Phase, ...]  # in order
+    train: Train  # how steps are computed
+    model: Geometry = field(default_factory=Geometry)  # shape of the encoder
+    init: Init = field(default_factory=Init)  # where its initial weights come from
+    save: Save = field(default_factory=Save)  # when checkpoints are written
+    # when the model is evaluated on held-out rows
     evaluate: Evaluate = field(default_factory=Evaluate)
+    # when steps are skipped and when the run is rolled back
     health: Limits = field(default_factory=Limits)
-    seed: int = 0
+    seed: int = 0  # random seed of data order, masks, dropout and initial weights
 
     def __post_init__(self) -> None:
         check(bool(self.phases), "a run needs at least one of [[phases]]")
@@ -293,45 +236,36 @@ class Recipe:
     def check_world_size(self, world_size: int) -> None:
         """Raise InputError if the steps of this run cannot be divided by a number of ranks."""
         if self.train.reduce == "tree" and world_size & (world_size - 1):
-            raise InputError(
-                f'{world_size} ranks cannot use train.reduce = "tree"', how="use 1, 2, 4, 8 ..."
-            )
+            what = f'{world_size} ranks cannot use train.reduce = "tree"'
+            raise InputError(what, how="use 1, 2, 4, 8 ...")
         for number, phase in enumerate(self.phases):
             key = self.key_of("micro_tokens", number)
             first = phase.first_rows or phase.rows
             for rows in range(first, phase.rows + 1, first):
                 micro = self.micro_rows(phase, rows)
-                if rows % (micro * world_size):
-                    fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
-                    good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
-                    raise InputError(
-                        f"a step of {rows} rows is not a multiple of {world_size} ranks x "
-                        f"micro-batches of {micro} rows",
-                        f"phase {phase.name!r}",
-                        f"set {key} to {good}"
-                        if good
-                        else f"make the rows of every step a multiple of {world_size}",
-                    )
+                if rows % (micro * world_size) == 0:
+                    continue
+                fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
+                good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
+                how = f"make the rows of every step a multiple of {world_size}"
+                ranks = f"{world_size} ranks x micro-batches of {micro} rows"
+                raise InputError(
+                    f"a step of {rows} rows is not a multiple of {ranks}",
+                    f"phase {phase.name!r}", f"set {key} to {good}" if good else how,
+                )  # fmt: skip
 
     def config(self, base: EncoderConfig, phase: int) -> EncoderConfig:
         """Return the model's configuration in a phase: its RoPE base and its context length."""
-        theta = self.phases[phase].theta
-        return replace(
-            base,
-            max_position_embeddings=self.phases[phase].seq_len,  # never shorter than before
-            global_rope_theta=base.global_rope_theta if theta is None else theta,
-        )
+        seq_len, theta = self.phases[phase].seq_len, self.phases[phase].theta
+        theta = base.global_rope_theta if theta is None else theta
+        return replace(base, max_position_embeddings=seq_len, global_rope_theta=theta)
 
     def steps(self) -> int:
         """Return the number of steps of the whole run."""
         return sum(phase.steps() for phase in self.phases)
 
     def with_steps(self, steps: int) -> "Recipe":
-        """Scale every phase so that the run has ``steps`` steps.
-
-        Raises:
-            InputError: that is less than one step for each phase.
-        """
+        """Scale every phase so that the run has ``steps`` steps."""
         if steps < len(self.phases):
             raise InputError(f"{steps} steps are too few for {len(self.phases)} phases")
         each = [phase.steps() for phase in self.phases]
@@ -347,23 +281,9 @@ class Recipe:
 
 
 def load(path: str | Path, changes: Sequence[str] = (), steps: int | None = None) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: a TOML file.
-        changes: "a.b=c" each; see `strict.load`.
-        steps: length of the whole run, instead of that in the file.
-
-    Raises:
-        InputError: listing all mistakes.
-    """
+    """Read a recipe from TOML, changed as in `strict.load`, and scaled to a length in steps."""
     recipe = strict.load(Recipe, path, changes)
     return recipe if steps is None else recipe.with_steps(steps)
-
-
-def from_json(data: object, where: str) -> Recipe:
-    """Return a recipe that was written as JSON."""
-    return strict.build(Recipe, data, where)
 
 
 def differences(old: object, new: object, at: str = "") -> Iterator[str]:

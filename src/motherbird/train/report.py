@@ -1,15 +1,14 @@
 """An HTML report of a run in one file: curves, stops, recipe, machine and evaluation."""
 
-import html
 import io
 import re
 import signal
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,71 +18,43 @@ from ..files import read_json, write_text
 from . import card, run_info, run_log, state
 from .runs import is_busy
 
+Values = Float[np.ndarray, " _"]  # one for each step, or for each point of a curve
 START = "<!doctype html>\n<!-- written by motherbird runs report -->\n"
 POINTS = 2000  # per curve, at most
-ROWS = 200  # per table, at most; the last ones are shown
 COLOURS = {"stopped": "#8a8a8a", "killed": "#d62728", "rolled back": "#9467bd",
            "rewound": "#2ca02c"}  # fmt: skip
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:#222;background:#fff}svg{width:100%;height:auto}table{border-collapse:collapse;"
-    "margin:.5rem 0;display:block;overflow-x:auto}td,th{padding:.15rem .7rem;text-align:left;"
-    "border-bottom:1px solid #ddd;vertical-align:top}pre{background:#f6f6f6;padding:.8rem;"
-    "overflow-x:auto;font-size:13px}h2{margin-top:2rem}"
-)
 
 
-@dataclass(frozen=True)
-class Mark:
-    """The end of a process of the run, a rollback, or a rewind.
+class Mark(NamedTuple):
+    """The end of a process of the run, a rollback, or a rewind."""
 
-    Attributes:
-        kind: a key of `COLOURS`.
-        step: the step at which it happened.
-        time: time of the log entry, in seconds since 1970.
-        what: a description.
-    """
-
-    kind: str
-    step: int
-    time: float
-    what: str
+    kind: str  # a key of `COLOURS`
+    step: int  # the step at which it happened
+    time: float  # time of the log entry, in seconds since 1970
+    what: str  # a description
 
 
 def report(run: Path, out: Path) -> None:
-    """Write the report; an existing report is replaced.
-
-    Raises:
-        InputError: the directory does not contain a run.
-        OutputExistsError: ``out`` exists and is not a report.
-        MissingExtraError: matplotlib is not installed.
-    """
+    """Write the report; an existing report is replaced, but no other file."""
     info = run_info.read(run)
     require_extra("matplotlib", "train")
     _check_out(out)
     recipe = info.parsed_recipe(run)
-    lines, events = run_log.read(run), run_log.read(run, run_log.EVENTS)
-    found = marks(events, is_busy(run))
-    step, steps = (lines[-1]["step"] if lines else 0), recipe.steps()
-    title = html.escape(run.resolve().name)
-    tokens = sum(line["tokens"] for line in lines)
-    numbered = [[str(n), *row] for n, row in enumerate(card.phase_rows(recipe), 1)]
-    parts = [
-        f'{START}<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-        f"<p>Step {step:,} of {steps:,}, {tokens:,} tokens; written {_when(time.time())}.</p>\n",
-        _svg(lines, found) if lines else "<p>No step was logged yet.</p>\n",
-        "<h2>Phases</h2>\n" + _table(("", *card.PHASE_HEAD), numbered),
-        "<h2>Stops</h2>\n" + _stops(found),
-        "<h2>Evaluation</h2>\n"
-        + _table(card.EVALUATION_HEAD, card.evaluation_rows(card.evaluations(run))),
-        "<h2>Checkpoints</h2>\n" + _checkpoints(run),
-        "<h2>Machine and versions, at the start</h2>\n"
-        + _table(("", ""), card.machine_rows(info.made_with)),
-        f"<h2>Recipe</h2>\n<pre>{html.escape(card.toml(info.recipe))}</pre>\n</body></html>\n",
-    ]
-    write_text(out, "".join(parts))
+    lines = run_log.read(run)
+    found = marks(run_log.read(run, run_log.EVENTS), is_busy(run))
+    head, rows = card.phase_table(recipe)
+    stops = [(_when(m.time), f"{m.step:,}", m.kind, m.what) for m in found]
+    text = card.render(
+        "report.html.jinja", name=run.resolve().name, info=info, recipe=recipe,
+        step=lines[-1]["step"] if lines else 0, tokens=sum(line["tokens"] for line in lines),
+        now=_when(time.time()), curves=_svg(lines, found) if lines else "",
+        phases=(("", *head), [(str(n), *row) for n, row in enumerate(rows, 1)]),
+        stops=(("time", "step", "event", ""), stops),
+        evaluations=card.evaluation_table(card.evaluations(run)),
+        checkpoints=(("step", "tokens", "size"), _checkpoints(run)),
+        machine=card.machine_table(info.made_with),
+    )  # fmt: skip
+    write_text(out, text)
 
 
 def _check_out(out: Path) -> None:
@@ -95,13 +66,10 @@ def _check_out(out: Path) -> None:
 
 
 def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
-    """Return the stops, rollbacks and rewinds of a run.
+    """Return the stops, rollbacks and rewinds of a run, from its event log.
 
-    A process that is killed logs no event, so its end is inferred from the next start.
-
-    Args:
-        events: the lines of the event log, in order.
-        busy: whether a process is training the run now.
+    A process that is killed logs no event, so its end is inferred from the next start, or if the
+    run is not ``busy``.
     """
     found: list[Mark] = []
     began: dict[str, Any] | None = None
@@ -185,24 +153,18 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
     return drawn
 
 
-def _column(lines: Sequence[dict[str, Any]], key: str) -> Float[np.ndarray, " steps"]:
-    return np.array([np.nan if line[key] is None else line[key] for line in lines], float)
+def _column(lines: Sequence[dict[str, Any]], key: str) -> Values:
+    return np.array([line[key] for line in lines], float)  # None becomes NaN
 
 
-def _curve(
-    panel: Any,
-    x: Float[np.ndarray, " steps"],
-    y: Float[np.ndarray, " steps"],
-    label: str,
-    name: str | None = None,
-) -> None:
+def _curve(panel: Any, x: Values, y: Values, label: str, name: str | None = None) -> None:
     """Plot a curve, and its moving mean on top."""
     panel.plot(*_thin(x, y), color="#aec7e8", linewidth=0.8)
     panel.plot(*_thin(x, smooth(y)), color="#1f77b4", linewidth=1.4, label=name)
     panel.set_ylabel(label)
 
 
-def smooth(y: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+def smooth(y: Values) -> Values:
     """Return the mean over 1% of the steps to each side, at least 2, of the finite values."""
     side = max(2, len(y) // 100)
     good = np.isfinite(y)
@@ -213,43 +175,32 @@ def smooth(y: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
     return np.divide(total, count, where=count > 0, out=np.full(len(y), np.nan))
 
 
-def _thin(
-    x: Float[np.ndarray, " steps"], y: Float[np.ndarray, " steps"]
-) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+def _thin(x: Values, y: Values) -> tuple[Values, Values]:
     """Return at most `POINTS`: of each part the value furthest from its mean, to keep spikes."""
     size = -(-len(y) // POINTS)
     if size < 2:
         return x, y
     chosen = []
     for first in range(0, len(y), size):
-        part = y[first : first + size]
-        good = np.isfinite(part)
-        if not good.any():
-            chosen.append(first)
-            continue
-        distance = np.where(good, np.abs(part - part[good].mean()), -1.0)
-        chosen.append(first + int(distance.argmax()))
+        part = np.ma.masked_invalid(y[first : first + size])
+        chosen.append(first + int(abs(part - part.mean()).argmax(fill_value=-1.0)))
     return x[chosen], y[chosen]
 
 
-def _phases(panel: Any, ends: Float[np.ndarray, " steps"], lines: Sequence[dict[str, Any]]) -> None:
+def _phases(panel: Any, ends: Values, lines: Sequence[dict[str, Any]]) -> None:
     """Number the phases, and shade every second one."""
-    names = [line["phase"] for line in lines]
-    begins = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
-    for number, begin in enumerate(begins):
-        last = begins[number + 1] - 1 if number + 1 < len(begins) else len(names) - 1
-        left = ends[begin - 1] if begin else 0.0
+    position = 0
+    for number, (_, group) in enumerate(groupby(line["phase"] for line in lines)):
+        left = ends[position - 1] if position else 0.0
+        position += len(list(group))
         if number % 2:
-            panel.axvspan(left, ends[last], color="black", alpha=0.05, linewidth=0)
+            panel.axvspan(left, ends[position - 1], color="black", alpha=0.05, linewidth=0)
         panel.text(left, 0.98, f" {number + 1}", transform=panel.get_xaxis_transform(), fontsize=7,
                    va="top", color="#666666")  # fmt: skip
 
 
 def _marks(
-    panel: Any,
-    ends: Float[np.ndarray, " steps"],
-    lines: Sequence[dict[str, Any]],
-    found: Sequence[Mark],
+    panel: Any, ends: Values, lines: Sequence[dict[str, Any]], found: Sequence[Mark]
 ) -> None:
     """Plot thin vertical lines, all of one kind as one curve."""
     steps = [line["step"] for line in lines]
@@ -265,28 +216,11 @@ def _marks(
                        transform=panel.get_xaxis_transform())  # fmt: skip
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
-
-    if not rows:
-        return "<p>None yet.</p>\n"
-    note = f"<p>The last {ROWS} of {len(rows):,}.</p>\n" if len(rows) > ROWS else ""
-    first = line(head, "th") if any(head) else ""
-    body = "".join(line(row, "td") for row in rows[-ROWS:])
-    return f"{note}<table>\n{first}{body}</table>\n"
-
-
-def _stops(found: Sequence[Mark]) -> str:
-    rows = [[_when(m.time), f"{m.step:,}", m.kind, m.what] for m in found]
-    return _table(("time", "step", "event", ""), rows)
-
-
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _checkpoints(run: Path) -> str:
+def _checkpoints(run: Path) -> list[tuple[str, str, str]]:
     """List the checkpoints, without verifying them."""
     rows = []
     for step in sorted(state.steps(run)):
@@ -296,5 +230,5 @@ def _checkpoints(run: Path) -> str:
             size = sum(p.stat().st_size for p in directory.iterdir())
         except (InputError, OSError):  # deleted in the meantime
             continue
-        rows.append([f"{step:,}", f"{progress['tokens']:,}", f"{size / 1e6:,.1f} MB"])
-    return _table(("step", "tokens", "size"), rows)
+        rows.append((f"{step:,}", f"{progress['tokens']:,}", f"{size / 1e6:,.1f} MB"))
+    return rows

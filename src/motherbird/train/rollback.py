@@ -16,16 +16,7 @@ from .state import Progress
 
 
 def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -> str:
-    """Record what is skipped, and move later checkpoints to quarantine.
-
-    Args:
-        run: directory of the run, whose lock is held; no checkpoint is being written.
-        recipe: that of the run.
-        verdict: what went wrong, and since when.
-        progress: the state at this moment.
-
-    Returns:
-        A description for the log.
+    """Record what is skipped, move later checkpoints to quarantine, and return a description.
 
     Raises:
         DivergedError: the run was rolled back too often, or there is no checkpoint to go back to.
@@ -46,11 +37,8 @@ def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -
         left = [step for step in state.steps(run) if step < verdict.onset]
         target = state.newest(run, before=left[-1]) if left else None
     if target is None:
-        raise DivergedError(
-            f"{verdict.reason}, and there is no earlier checkpoint",
-            str(run),
-            "lower the learning rate, or save more often (save.every, save.keep)",
-        )
+        how = "lower the learning rate, or save more often (save.every, save.keep)"
+        raise DivergedError(f"{verdict.reason}, and there is no earlier checkpoint", str(run), how)
     skip = _skipped_range(run, recipe, verdict, progress, target.progress)
     # Checkpoints first: after a kill in between, the run diverges and is rolled back again.
     state.quarantine_after(run, target.progress.step, "rolled-back")

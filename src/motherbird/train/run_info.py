@@ -9,39 +9,28 @@ from .. import strict
 from ..core.config import EncoderConfig
 from ..errors import InputError
 from ..files import read_json, write_text
-from .recipe import Recipe, from_json
+from .recipe import Recipe
 
 FILE, LOCK = "run.json", "LOCK"
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The content of run.json.
+    """The content of run.json."""
 
-    Attributes:
-        given: the recipe that the run began with; resuming needs the same.
-        recipe: the recipe that is used: the same, except for changes by `runs rewind`.
-        config: configuration of the model, as `EncoderConfig`.
-        data: SHA-256 of the prepared dataset's manifest.
-        skips: ranges of rows that are left out after rollbacks: phase, first row, end (exclusive),
-            and the reason.
-        changes: calls of `runs rewind`: the step, and what was set.
-        made_with: machine, device and versions at the start.
-        data_path: where the dataset was at the start.
-    """
-
-    given: dict[str, Any]
-    recipe: dict[str, Any]
-    config: dict[str, Any]
-    data: str
+    given: dict[str, Any]  # the recipe that the run began with; resuming needs the same
+    recipe: dict[str, Any]  # the recipe that is used: the same, except for changes by `runs rewind`
+    config: dict[str, Any]  # configuration of the model, as `EncoderConfig`
+    data: str  # SHA-256 of the prepared dataset's manifest
+    # ranges of rows left out after rollbacks: phase, first row, end (exclusive), and the reason
     skips: list[dict[str, Any]]
-    changes: list[dict[str, Any]]
-    made_with: dict[str, Any]
-    data_path: str
+    changes: list[dict[str, Any]]  # calls of `runs rewind`: the step, and what was set
+    made_with: dict[str, Any]  # machine, device and versions at the start
+    data_path: str  # where the dataset was at the start
 
     def parsed_recipe(self, run: Path) -> Recipe:
         """Return the recipe that is used; ``run`` is named in errors."""
-        return from_json(self.recipe, str(run / FILE))
+        return strict.build(Recipe, self.recipe, str(run / FILE))
 
     def parsed_config(self, run: Path) -> EncoderConfig:
         """Return the model's configuration; ``run`` is named in errors."""
@@ -54,17 +43,10 @@ def write(run: Path, info: RunInfo) -> None:
 
 
 def read(run: Path) -> RunInfo:
-    """Read run.json.
-
-    Raises:
-        InputError: the directory does not contain a run.
-    """
+    """Read run.json, or raise InputError if the directory does not contain a run."""
     if not (run / FILE).is_file():
-        raise InputError(
-            f"not the directory of a run (it has no {FILE})",
-            str(run),
-            "give the --out of motherbird pretrain; motherbird runs list shows the runs",
-        )
+        how = "give the --out of motherbird pretrain; motherbird runs list shows the runs"
+        raise InputError(f"not the directory of a run (it has no {FILE})", str(run), how)
     raw = read_json(run / FILE)
     if not isinstance(raw, dict) or raw.keys() != RunInfo.__dataclass_fields__.keys():
         raise InputError(f"not a {FILE} of this version", str(run / FILE))

@@ -23,40 +23,32 @@ TIMES = ("seconds", "wait", "save")
 
 
 class RunLog:
-    """Appends to a run's log and events, on rank 0.
-
-    Args:
-        run: directory of the run, whose lock is held.
-        step: lines of later steps are removed.
-    """
+    """Appends to a run's log and events, on rank 0, after removing the lines of later steps."""
 
     def __init__(self, run: Path, step: int) -> None:
         self.run = run
         self._failed = False
+        self._files: dict[str, TextIO] = {}
         for name in (LOG, EVENTS):
             path = run / name
-            if not path.exists():
-                continue
-            kept = [line for line in _complete_lines(path) if name == EVENTS or _step(line) <= step]
-            if "".join(kept) != path.read_text(encoding="utf-8", errors="replace"):
-                write_text(path, "".join(kept))
-        self._log = self._open(LOG)
-        self._events = self._open(EVENTS)
-
-    def _open(self, name: str) -> TextIO:
-        return (self.run / name).open("a", encoding="utf-8", buffering=1)
+            if path.exists():
+                lines = _complete_lines(path)
+                kept = "".join(each for each in lines if name == EVENTS or _step(each) <= step)
+                if kept != path.read_text(encoding="utf-8", errors="replace"):
+                    write_text(path, kept)
+            self._files[name] = path.open("a", encoding="utf-8", buffering=1)
 
     def step(self, line: dict[str, Any]) -> None:
         """Log a step."""
-        self._write(self._log, line)
+        self._write(LOG, line)
 
     def event(self, event: str, step: int, **more: Any) -> None:
         """Log an event, such as "start", "stop", "skip" or "roll back"."""
-        self._write(self._events, {"time": time.time(), "event": event, "step": step, **more})
+        self._write(EVENTS, {"time": time.time(), "event": event, "step": step, **more})
 
-    def _write(self, file: TextIO, line: dict[str, Any]) -> None:
+    def _write(self, name: str, line: dict[str, Any]) -> None:
         try:
-            file.write(json.dumps(line) + "\n")
+            self._files[name].write(json.dumps(line) + "\n")
         except (OSError, ValueError) as error:
             self._warn(error)
 
@@ -69,15 +61,14 @@ class RunLog:
     def sync(self) -> None:
         """Wait until all lines are on the disk, so that a checkpoint never has more steps."""
         try:
-            for name in (LOG, EVENTS):
-                disk.sync(self.run / name)
-            disk.sync(self.run)
+            for path in (self.run / LOG, self.run / EVENTS, self.run):
+                disk.sync(path)
         except OSError as error:
             self._warn(error)
 
     def close(self) -> None:
         """Close both files."""
-        for file in (self._log, self._events):
+        for file in self._files.values():
             try:
                 file.close()
             except OSError as error:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,9 @@ from ..core.tokenizer import Tokenizer
 from ..errors import InputError, MotherbirdError
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
 from ..nn import checkpoint, devices
-from ..nn.heads import MaskedLM
 from . import card, run_info, run_log, state
 from .init_weights import model_of_run
-from .recipe import Recipe, differences, from_json
+from .recipe import Recipe, differences
 from .run_info import RunInfo
 from .state import Checkpoint, Progress
 
@@ -34,15 +34,7 @@ CHANGEABLE = (
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """Describe the runs directly below a directory, by name; or the directory, if it is a run.
 
-    Nothing is verified.
-
-    Returns:
-        For each: "run" (its directory), "step" (of the newest checkpoint, or None), "steps",
-        "phase", "tokens", "loss", "finished", "working" (whether a process trains it now),
-        "written" (seconds since 1970) and "problem" (why it cannot be read, or None).
-
-    Raises:
-        InputError: the directory does not exist.
+    Nothing is verified. The keys are documented in `motherbird runs list`.
     """
     if not folder.is_dir():
         raise InputError("no such folder", str(folder))
@@ -93,28 +85,18 @@ def is_busy(run: Path) -> bool:
 
 
 def show(run: Path) -> dict[str, Any]:
-    """Describe a run by its newest checkpoint, which is verified.
-
-    Raises:
-        InputError: it is not a run, or has no checkpoint yet.
-        DamagedError: no checkpoint verifies.
-    """
+    """Describe a run by its newest checkpoint, which is verified."""
     info = run_info.read(run)
     found = state.find(run)
     progress = found.progress
     evaluated = [e for e in card.evaluations(run) if e["step"] <= progress.step]
     return {
-        "run": str(run),
-        **_position(info.parsed_recipe(run), progress),
-        "sha256": found.sha256,
+        "run": str(run), **_position(info.parsed_recipe(run), progress), "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
-        "checkpoints": sorted(state.steps(run)),
-        "noted": _skipped_steps(run, progress.step),
-        "skips": info.skips,
-        "changes": info.changes,
-        "data": info.data,
+        "checkpoints": sorted(state.steps(run)), "noted": _skipped_steps(run, progress.step),
+        "skips": info.skips, "changes": info.changes, "data": info.data,
         "world_size": progress.world_size,
-    }
+    }  # fmt: skip
 
 
 def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
@@ -129,53 +111,16 @@ def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
 
 
 def average(
-    run: Path,
-    out: Path,
-    *,
-    last: int = 0,
-    best: int = 0,
-    steps: Sequence[int] = (),
-    data: Path | None = None,
-    dtype: str = "float32",
-) -> list[int]:
-    """Write the mean of several checkpoints' weights as a Hugging Face directory.
+    run: Path, out: Path, *, last: int = 0, best: int = 0, steps: Sequence[int] = (),
+    data: Path | None = None, dtype: str = "float32",
+) -> list[int]:  # fmt: skip
+    """Write the mean of several checkpoints as a Hugging Face directory, and return their steps.
 
-    The checkpoints chosen by ``last``, ``best`` and ``steps`` are averaged together, each once.
-
-    Args:
-        run: directory of the run.
-        out: a new directory, or a model that motherbird wrote.
-        last: number of the newest checkpoints.
-        best: number of the checkpoints with the lowest held-out loss, evaluated at their own step.
-        steps: steps of checkpoints.
-        data: directory of the dataset, if it was moved.
-        dtype: dtype of the written weights, a name in `devices.DTYPES`; the mean is computed in
-            float64.
-
-    Returns:
-        The steps that were averaged.
-
-    Raises:
-        InputError: there are fewer checkpoints, none is chosen, or their configurations differ.
-        DamagedError: one does not verify.
+    The newest ``last``, the ``best`` by held-out loss and those of ``steps`` are averaged together,
+    each once, in float64. They have to exist, to verify, and to have equal configurations.
     """
     chosen = _chosen(run, last, best, steps)
-    check_replaceable(out, "model")
-    folder, tokenizer = _dataset(run_info.read(run), data)
-    model, _ = model_of_run(run, chosen[0])
-    sums: dict[str, Tensor] = {name: t.double() for name, t in model.state_dict().items()}
-    for step in chosen[1:]:
-        other, _ = model_of_run(run, step)
-        if other.model.config != model.model.config:
-            raise InputError(
-                f"steps {chosen[0]} and {step} belong to phases with other lengths or theta",
-                str(run),
-                "average checkpoints of one phase",
-            )
-        for name, tensor in other.state_dict().items():
-            sums[name] += tensor  # in float64
-    model.load_state_dict({name: (s / len(chosen)).float() for name, s in sums.items()})
-    _save(model, out, dtype, tokenizer, run, chosen, folder)
+    _write(run, out, chosen, data, dtype)
     return chosen
 
 
@@ -199,22 +144,11 @@ def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
 
 
 def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
-    """Set a run back to an earlier checkpoint, and change its recipe from there on.
+    """Set a run back to a checkpoint, and change keys that match `CHANGEABLE` from there on.
 
     Later checkpoints are kept in RUN/quarantine. They are moved before anything else is written,
-    newest first, so a kill in between leaves the run as it was at some earlier step.
-
-    Args:
-        run: directory of the run; no process may be using it.
-        step: step of a checkpoint.
-        changes: "a.b=c" each, for keys that match `CHANGEABLE`; see `strict.load`.
-
-    Returns:
-        The step of the newest checkpoint before.
-
-    Raises:
-        InputError: there is no such checkpoint, a change is impossible, or nothing would change.
-        DamagedError: the checkpoint does not verify.
+    newest first, so a kill in between leaves the run as it was at some earlier step. An impossible
+    change is an error, also if nothing would change. Returns the newest step before.
     """
     run_info.read(run)  # before a lock file is created in a directory that is not a run
     with locked(run / run_info.LOCK) as check:
@@ -232,9 +166,8 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
         run_info.write(
             run, replace(info, recipe=recipe, skips=skips, changes=[*info.changes, note])
         )
-        events = run_log.RunLog(run, step)
-        events.event("rewound", newest, to=step, set=list(changes))
-        events.close()
+        with closing(run_log.RunLog(run, step)) as events:
+            events.event("rewound", newest, to=step, set=list(changes))
     return newest
 
 
@@ -247,69 +180,54 @@ def _changed_recipe(
     raw = deepcopy(info.recipe)
     for change in changes:
         strict.change(raw, change)
-    recipe = from_json(raw, str(run))
+    recipe = strict.build(Recipe, raw, str(run))
     new: dict[str, Any] = strict.plain(recipe)
     found = sorted(differences(info.recipe, new))
     now = progress.cursor.phase
     for difference in found:
         name = difference.partition(":")[0]
         if not re.fullmatch(CHANGEABLE, name):
-            raise InputError(
-                f"{name} cannot change within a run",
-                str(run),
-                "rates, weight decay, masking, tokens of phases, save, evaluate and health can",
-            )
+            how = "rates, weight decay, masking, tokens of phases, save, evaluate and health can"
+            raise InputError(f"{name} cannot change within a run", str(run), how)
         if name.startswith("phases.") and int(name.split(".")[1]) < now:
             raise InputError(f"{name} is of a phase that is over at step {progress.step}", str(run))
     phase = recipe.phases[now]
     if phase.is_over(progress.cursor.rows):
-        raise InputError(
-            f"phase {phase.name!r} would be over before step {progress.step}",
-            str(run),
-            "give it more tokens, or go further back",
-        )
+        what = f"phase {phase.name!r} would be over before step {progress.step}"
+        raise InputError(what, str(run), "give it more tokens, or go further back")
     return new, bool(found)
 
 
 def export(
     run: Path, out: Path, step: int | None = None, data: Path | None = None, dtype: str = "float32"
 ) -> Checkpoint:
-    """Write a checkpoint's model as a Hugging Face directory, with a model card of the run.
+    """Write a checkpoint's model as a Hugging Face directory, with a model card of the run."""
+    return _write(run, out, [step], data, dtype)
 
-    Args:
-        run: directory of the run.
-        out: a new directory, or a model that motherbird wrote.
-        step: step of the checkpoint; the newest if not given.
-        data: directory of the dataset, if it was moved.
-        dtype: dtype of the written weights, a name in `devices.DTYPES`.
 
-    Raises:
-        InputError: there is no such step, or the dataset is missing.
-        DamagedError: the checkpoint does not verify.
-    """
+def _write(
+    run: Path, out: Path, steps: Sequence[int | None], data: Path | None, dtype: str
+) -> Checkpoint:
+    """Write the mean of checkpoints (None is the newest) as a model, and return the first."""
     info = run_info.read(run)
     check_replaceable(out, "model")
     folder, tokenizer = _dataset(info, data)
-    model, found = model_of_run(run, step)
-    _save(model, out, dtype, tokenizer, run, [found.progress.step], folder)
-    return found
-
-
-def _save(
-    model: MaskedLM,
-    out: Path,
-    dtype: str,
-    tokenizer: Tokenizer,
-    run: Path,
-    steps: Sequence[int],
-    data: Path,
-) -> None:
+    model, found = model_of_run(run, steps[0])
+    sums: dict[str, Tensor] = {name: t.double() for name, t in model.state_dict().items()}
+    for step in steps[1:]:
+        other, _ = model_of_run(run, step)
+        if other.model.config != model.model.config:
+            what = f"steps {steps[0]} and {step} belong to phases with other lengths or theta"
+            raise InputError(what, str(run), "average checkpoints of one phase")
+        for name, tensor in other.state_dict().items():
+            sums[name] += tensor  # in float64
+    model.load_state_dict({name: (s / len(steps)).float() for name, s in sums.items()})
+    chosen = [found.progress.step if step is None else step for step in steps]
     checkpoint.save(
-        model.to(devices.DTYPES[dtype]),
-        out,
-        tokenizer=tokenizer,
-        write_more=lambda fresh: card.write(fresh, run, steps, data),
-    )
+        model.to(devices.DTYPES[dtype]), out, tokenizer=tokenizer,
+        write_more=lambda fresh: card.write(fresh, run, chosen, folder),
+    )  # fmt: skip
+    return found
 
 
 def _dataset(info: RunInfo, data: Path | None) -> tuple[Path, Tokenizer]:

@@ -19,19 +19,12 @@ def check(ok: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """The learning rate of a phase, a trapezoid over its tokens (paper 2.2.2).
+    """The learning rate of a phase, a trapezoid over its tokens (paper 2.2.2)."""
 
-    Attributes:
-        peak: learning rate between warm-up and decay.
-        warm_up: tokens of the linear rise from 0.
-        decay: tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024).
-        final: final learning rate as a fraction of the peak; the reference uses 0.001.
-    """
-
-    peak: float
-    warm_up: int = 0
-    decay: int = 0
-    final: float = 0.001
+    peak: float  # learning rate between warm-up and decay
+    warm_up: int = 0  # tokens of the linear rise from 0
+    decay: int = 0  # tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024)
+    final: float = 0.001  # final learning rate as a fraction of the peak; the reference uses 0.001
 
     def __post_init__(self) -> None:
         check(self.peak > 0, f"peak = {self.peak} has to be more than 0")
@@ -39,11 +32,7 @@ class LearningRateSchedule:
         check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:
-        """Return the learning rate after ``tokens`` of a phase of ``total`` tokens.
-
-        Raises:
-            InputError: the phase is shorter than warm-up and decay together.
-        """
+        """Return the learning rate after ``tokens`` of a phase of ``total`` tokens."""
         if self.warm_up + self.decay > total:
             raise InputError(
                 f"warm-up and decay take {self.warm_up + self.decay} tokens of {total}",
@@ -64,16 +53,11 @@ class BatchSizeSchedule:
 
     Sizes are multiples of ``first``. Every size is used for equally many steps, and the full size
     begins where the warm-up ends (reference: base 768 to 4,608 over 50 billion tokens).
-
-    Attributes:
-        rows: rows of a step after the warm-up.
-        first: rows of the first steps; the same as ``rows`` if not set.
-        warm_up: tokens of full rows until the full size.
     """
 
-    rows: int
-    first: int | None = None
-    warm_up: int = 0
+    rows: int  # rows of a step after the warm-up
+    first: int | None = None  # rows of the first steps; the same as ``rows`` if not set
+    warm_up: int = 0  # tokens of full rows until the full size
 
     def __post_init__(self) -> None:
         check(self.rows >= 1, f"rows = {self.rows} has to be at least 1")

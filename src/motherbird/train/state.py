@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 KIND = "training state"
 TENSORS, PROGRESS = "state.safetensors", "progress.json"
 VERSION = 2
+RESTORE = "restore one from a backup, or start a new run in another directory"
 DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"
 }  # fmt: skip
@@ -53,37 +54,22 @@ class OutdatedError(InputError):
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of training, except weights and optimizer state; counts are of all ranks.
+    """The state of training, except weights and optimizer state; counts are of all ranks."""
 
-    Attributes:
-        cursor: position in the data.
-        step: number of steps taken, including those without an update.
-        updates: number of updates of the weights.
-        tokens: tokens trained on, including special tokens.
-        masked: loss terms trained on: masked tokens.
-        loss: mean loss of the last step in nats; None before the first, or if it is not finite.
-        scale: scale of the loss, for float16.
-        scale_steps: steps since the scale last changed.
-        health: recent losses, norms and skipped steps.
-        finished: whether the run is over.
-        world_size: number of ranks in the last step.
-        phase_ends: the last step of every finished phase.
-        format: version of this record.
-    """
-
-    cursor: Cursor
-    step: int = 0
-    updates: int = 0
-    tokens: int = 0
-    masked: int = 0
+    cursor: Cursor  # position in the data
+    step: int = 0  # number of steps taken, including those without an update
+    updates: int = 0  # number of updates of the weights
+    tokens: int = 0  # tokens trained on, including special tokens
+    masked: int = 0  # loss terms trained on: masked tokens
+    # mean loss of the last step in nats; None before the first, or if it is not finite
     loss: float | None = None
-    scale: float = 1.0
-    scale_steps: int = 0
-    health: Health = field(default_factory=Health)
-    finished: bool = False
-    world_size: int = 1
-    phase_ends: list[int] = field(default_factory=list)
-    format: int = VERSION
+    scale: float = 1.0  # scale of the loss, for float16
+    scale_steps: int = 0  # steps since the scale last changed
+    health: Health = field(default_factory=Health)  # recent losses, norms and skipped steps
+    finished: bool = False  # whether the run is over
+    world_size: int = 1  # number of ranks in the last step
+    phase_ends: list[int] = field(default_factory=list)  # the last step of every finished phase
+    format: int = VERSION  # version of this record
 
     @property
     def phase(self) -> int:
@@ -94,24 +80,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was verified.
+    """A checkpoint that was verified."""
 
-    Attributes:
-        directory: its directory.
-        progress: the content of progress.json.
-        sha256: SHA-256 of state.safetensors.
-    """
-
-    directory: Path
-    progress: Progress
-    sha256: str
+    directory: Path  # its directory
+    progress: Progress  # the content of progress.json
+    sha256: str  # SHA-256 of state.safetensors
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read weights ("model.<name>") and optimizer state ("optimizer.<moment>.<name>").
-
-        Raises:
-            DamagedError: they cannot be read, or are not finite.
-        """
+        """Read the tensors, "model.<name>" and "optimizer.<moment>.<name>", all of them finite."""
         path = self.directory / TENSORS
         try:
             tensors = load_file(path)
@@ -138,10 +114,8 @@ def steps(run: Path) -> list[int]:
 def save(run: Path, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint, completely or not at all; an existing one is left unchanged.
 
-    The run's lock is held, and the tensors, on the CPU, do not change until this returns.
-
-    Raises:
-        OSError, NoRoomError: it could not be written; nothing that existed before was changed.
+    The run's lock is held, and the tensors, on the CPU, do not change until this returns. After an
+    OSError or NoRoomError, nothing that existed before is changed.
     """
     directory = folder(run, progress.step)
     if directory.exists():  # perhaps written by a process that was killed before it could sync
@@ -186,11 +160,7 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
 
 
 def read(directory: Path) -> Checkpoint:
-    """Read a checkpoint, after comparing every byte of it with its manifest.
-
-    Raises:
-        InputError, DamagedError: it is not a checkpoint, or was changed after it was written.
-    """
+    """Read a checkpoint, after comparing every byte of it with its manifest."""
     if directory.is_symlink():
         raise DamagedError("it is a symbolic link, not a directory", str(directory))
     check_directory(directory, KIND)
@@ -200,11 +170,8 @@ def read(directory: Path) -> Checkpoint:
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
-        raise OutdatedError(
-            f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}",
-            str(path),
-            "use the version that wrote it",
-        )
+        what = f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}"
+        raise OutdatedError(what, str(path), "use the version that wrote it")
     progress = strict.build(Progress, raw, str(path))
     if directory.name != f"step-{progress.step:08}":
         raise DamagedError(f"it contains the state of step {progress.step}", str(directory))
@@ -212,15 +179,9 @@ def read(directory: Path) -> Checkpoint:
 
 
 def newest(run: Path, *, before: int | None = None, quarantine: bool = False) -> Checkpoint | None:
-    """Return the newest checkpoint that verifies, or None if the run has no checkpoint.
+    """Return the newest checkpoint that verifies, up to a step; None if the run has none.
 
-    Args:
-        run: directory of the run.
-        before: only consider steps up to this one.
-        quarantine: move checkpoints that do not verify away; the caller holds the lock.
-
-    Raises:
-        DamagedError: there are checkpoints, but none verifies; with the reason for each.
+    If none verifies, DamagedError has the reason for each.
     """
     reasons = []
     for step in steps(run):
@@ -243,21 +204,12 @@ def newest(run: Path, *, before: int | None = None, quarantine: bool = False) ->
             if quarantine:
                 quarantine_checkpoint(run, directory, "damaged")
     if reasons:
-        raise DamagedError(
-            f"no checkpoint can be used: {'; '.join(reasons)}",
-            str(run),
-            "restore one from a backup, or start a new run in another directory",
-        )
+        raise DamagedError(f"no checkpoint can be used: {'; '.join(reasons)}", str(run), RESTORE)
     return None
 
 
 def find(run: Path, step: int | None = None) -> Checkpoint:
-    """Return the verified checkpoint of a step, or the newest one.
-
-    Raises:
-        InputError: there is no such checkpoint, or none at all.
-        DamagedError: it does not verify, or none does.
-    """
+    """Return the verified checkpoint of a step, or the newest one."""
     if step is not None:
         check_exists(run, step)
         return read(folder(run, step))
@@ -271,11 +223,8 @@ def check_exists(run: Path, step: int) -> None:
     """Raise InputError, listing the checkpoints, if a step has none."""
     existing = steps(run)
     if step not in existing:
-        raise InputError(
-            f"there is no checkpoint of step {step}",
-            str(run),
-            f"there are {', '.join(map(str, sorted(existing)))}" if existing else "",
-        )
+        how = f"there are {', '.join(map(str, sorted(existing)))}" if existing else ""
+        raise InputError(f"there is no checkpoint of step {step}", str(run), how)
 
 
 def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
@@ -293,19 +242,13 @@ def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:
 
 
 def quarantine_after(run: Path, step: int, why: str) -> None:
-    """Move all checkpoints after a step into quarantine, newest first.
-
-    Raises:
-        DamagedError: one cannot be moved.
-    """
+    """Move all checkpoints after a step into quarantine, newest first."""
     for later in [number for number in steps(run) if number > step]:
         quarantine_checkpoint(run, folder(run, later), why)
         if folder(run, later).exists():
-            raise DamagedError(
-                "a checkpoint cannot be moved to quarantine",
-                str(folder(run, later)),
-                "check the permissions of the directory, and try again",
-            )
+            how = "check the permissions of the directory, and try again"
+            what = "a checkpoint cannot be moved to quarantine"
+            raise DamagedError(what, str(folder(run, later)), how)
 
 
 def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
@@ -368,11 +311,7 @@ class Saver:
     def finish(self, *, required: bool = False) -> str:
         """Wait for the write in progress, and return its error message, or "".
 
-        Args:
-            required: raise the error.
-
-        Raises:
-            Exception: the write failed, and is required or the third failure in a row.
+        The error is raised if the checkpoint is required, or if it is the third failure in a row.
         """
         if self._thread is None:
             return ""

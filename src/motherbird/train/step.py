@@ -28,39 +28,22 @@ SCALE_STEPS = 2000  # successful steps until the scale is doubled
 
 @dataclass(frozen=True)
 class StepReport:
-    """The result of one training step, the same on every rank except where noted.
+    """The result of one training step, the same on every rank except where noted."""
 
-    Attributes:
-        progress: the state after the step.
-        lr: learning rate of the update.
-        loss: mean over all loss terms of all ranks, in nats.
-        norm: L2 norm of the whole gradient.
-        tokens: tokens of all ranks.
-        weight: loss terms of all ranks, such as masked tokens.
-        verdict: whether the update was made.
-        lengths: tokens of each document of this rank.
-        started: `time.perf_counter` at the beginning of the step, on this rank.
-        wait: seconds of it spent waiting for data, on this rank.
-        seconds: duration of the step, on this rank.
-        save: seconds of it spent on the checkpoint, on this rank.
-        phase: name of the phase, in pretraining.
-        evaluation: evaluation after the step, if there was one.
-    """
-
-    progress: Progress
-    lr: float
-    loss: float
-    norm: float
-    tokens: int
-    weight: int
-    verdict: Verdict
-    lengths: Sequence[int] = ()
-    started: float = 0.0
-    wait: float = 0.0
-    seconds: float = 0.0
-    save: float = 0.0
-    phase: str = ""
-    evaluation: Evaluation | None = None
+    progress: Progress  # the state after the step
+    lr: float  # learning rate of the update
+    loss: float  # mean over all loss terms of all ranks, in nats
+    norm: float  # L2 norm of the whole gradient
+    tokens: int  # tokens of all ranks
+    weight: int  # loss terms of all ranks, such as masked tokens
+    verdict: Verdict  # whether the update was made
+    lengths: Sequence[int] = ()  # tokens of each document of this rank
+    started: float = 0.0  # `time.perf_counter` at the beginning of the step, on this rank
+    wait: float = 0.0  # seconds of it spent waiting for data, on this rank
+    seconds: float = 0.0  # duration of the step, on this rank
+    save: float = 0.0  # seconds of it spent on the checkpoint, on this rank
+    phase: str = ""  # name of the phase, in pretraining
+    evaluation: Evaluation | None = None  # evaluation after the step, if there was one
 
     @property
     def number(self) -> int:
@@ -71,43 +54,25 @@ class StepReport:
 class Stepper(Generic[Batch]):
     """Takes training steps: updates a model and its optimizer in place.
 
-    Args:
-        objective: the model, on its device and in training mode, and its loss.
-        optimizer: of the model's parameters.
-        distributed: all ranks.
-        dtype: of matrix products; weights stay float32.
-        seed: of dropout.
-        tree: sum gradients as a binary tree; see `gradients`.
-        limits: when a step is skipped and when the run is rolled back. Without limits a loss or a
-            gradient that is not finite is an error.
+    The objective's model is on its device and in training mode. Weights stay float32; ``dtype`` is
+    that of matrix products. ``tree``: see `gradients`. Without ``limits``, a loss or a gradient
+    that is not finite is an error instead of a skipped step or a rollback.
     """
 
     def __init__(
-        self,
-        objective: Objective[Batch],
-        optimizer: Optimizer,
-        distributed: Distributed,
-        dtype: torch.dtype,
-        *,
-        seed: int,
-        tree: bool = False,
-        limits: Limits | None = None,
-    ) -> None:
+        self, objective: Objective[Batch], optimizer: Optimizer, distributed: Distributed,
+        dtype: torch.dtype, *, seed: int, tree: bool = False, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         self.objective, self.optimizer, self.distributed = objective, optimizer, distributed
         self.dtype, self.seed, self.tree, self.limits = dtype, seed, tree, limits
         self.threads = executor_for(distributed.device)
         self.parameters = list(optimizer.named.values())
 
     def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
-        """Take a step.
+        """Take a step, or raise DivergedError if it is not finite and there are no limits.
 
-        Args:
-            batches: the micro-batches of this rank, equally many on every rank.
-            progress: the state before the step, with the cursor after it.
-            lr: learning rate.
-
-        Raises:
-            DivergedError: the loss or the gradient is not finite, and there are no limits.
+        Every rank gives equally many micro-batches. ``progress`` is the state before the step, with
+        the cursor after it.
         """
         counts = self.distributed.all_gather(
             [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]

@@ -20,7 +20,6 @@ class PackedBatch(Protocol):
     @property
     def packed(self) -> Packed:
         """The documents that the model reads."""
-        ...
 
 
 Batch_contra = TypeVar("Batch_contra", bound=PackedBatch, contravariant=True)
@@ -33,12 +32,9 @@ class Objective(Protocol[Batch_contra]):
     @property
     def model(self) -> nn.Module:
         """The module that is trained."""
-        ...
 
     def weight(self, batch: Batch_contra) -> int:
         """Return the number of loss terms of a micro-batch."""
-        ...
 
     def loss(self, batch: Batch_contra) -> Float[Tensor, ""]:
         """Return the sum of the micro-batch's loss terms, with its graph."""
-        ...

@@ -18,25 +18,16 @@ from ...nn.packed import Packed, pack
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of texts.
+    """Pairs of texts."""
 
-    Attributes:
-        packed: all questions, then all answers, in the same order.
-        pairs: number of pairs.
-    """
-
-    packed: Packed
-    pairs: int
+    packed: Packed  # all questions, then all answers, in the same order
+    pairs: int  # number of pairs
 
 
 def pair_batch(
     tokenizer: Tokenizer, questions: Sequence[str], answers: Sequence[str], max_length: int
 ) -> PairBatch:
-    """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated.
-
-    Raises:
-        InputError: there are not as many answers as questions, or there are none.
-    """
+    """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated."""
     if len(questions) != len(answers) or not questions:
         raise InputError(f"{len(questions)} questions have {len(answers)} answers")
     ids = tokenizer.encode_batch([*questions, *answers])
@@ -48,16 +39,11 @@ class ContrastiveObjective:
     """InfoNCE with in-batch negatives, in both directions (van den Oord et al. 2018).
 
     Question i belongs to answer i and to no other answer of the micro-batch.
-
-    Attributes:
-        model: the encoder.
-        pooling: how the vector of a text is computed.
-        temperature: divides the cosine similarities.
     """
 
-    model: Encoder
-    pooling: Pooling = "mean"
-    temperature: float = 0.05
+    model: Encoder  # the encoder
+    pooling: Pooling = "mean"  # how the vector of a text is computed
+    temperature: float = 0.05  # divides the cosine similarities
 
     def weight(self, batch: PairBatch) -> int:
         """Return the number of pairs."""

@@ -15,13 +15,9 @@ from ...nn.packed import Packed
 
 @dataclass(frozen=True)
 class MaskedLMObjective:
-    """Cross entropy in nats over the masked tokens; the head runs on those alone.
+    """Cross entropy in nats over the masked tokens; the head runs on those alone."""
 
-    Attributes:
-        model: the encoder with its masked-LM head.
-    """
-
-    model: MaskedLM
+    model: MaskedLM  # the encoder with its masked-LM head
 
     def weight(self, batch: MicroBatch) -> int:
         """Return the number of masked tokens."""
