@@ -32,8 +32,16 @@ def command() -> None:
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
 @options.threads
 @options.as_json
-def cpu(workload: str | None, systems: str | None, repeats: int, model: str, minutes: float,
-        out: str | None, threads: int | None, json_: bool) -> None:  # fmt: skip
+def cpu(
+    workload: str | None,
+    systems: str | None,
+    repeats: int,
+    model: str,
+    minutes: float,
+    out: str | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Measure tokens/s, latency and memory of motherbird and of every installed peer.
 
     Workloads: short-fixed (512 tokens), short-variable (N(256, 64)), long-fixed (8,192),

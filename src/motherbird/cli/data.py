@@ -24,8 +24,14 @@ def command() -> None:
 @click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
               help="Cleaning processes; one per core if not set.")  # fmt: skip
 @options.as_json
-def build(mixture: str, out: str, decontaminate: tuple[str, ...], max_bad: float | None,
-          processes: int | None, json_: bool) -> None:  # fmt: skip
+def build(
+    mixture: str,
+    out: str,
+    decontaminate: tuple[str, ...],
+    max_bad: float | None,
+    processes: int | None,
+    json_: bool,
+) -> None:
     """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
 
     Packages are downloaded from their registries. After an interruption, the same command resumes
@@ -77,8 +83,15 @@ def build(mixture: str, out: str, decontaminate: tuple[str, ...], max_bad: float
 @click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
 @options.seed
 @options.as_json
-def show(directory: str, seq_len: int | None, count: int, rate: float, png: str | None, seed: int,
-         json_: bool) -> None:  # fmt: skip
+def show(
+    directory: str,
+    seq_len: int | None,
+    count: int,
+    rate: float,
+    png: str | None,
+    seed: int,
+    json_: bool,
+) -> None:
     """Verify a prepared dataset, and show its content and some masked rows.
 
     DIR can be an fsspec URL; the dataset is downloaded to a local cache.

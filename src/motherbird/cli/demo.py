@@ -31,9 +31,14 @@ Saved in {out} after {seconds:.0f} seconds. Now try:
 @options.threads
 @options.as_json
 def command(
-    text: str | None, out: str, minutes: float, questions: tuple[str, ...], seed: int,
-    threads: int | None, json_: bool,
-) -> None:  # fmt: skip
+    text: str | None,
+    out: str,
+    minutes: float,
+    questions: tuple[str, ...],
+    seed: int,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Train a tiny encoder on text of this machine, fill masks, and search.
 
     Without --text it reads the sources and documentation of its own Python; no network is used. An

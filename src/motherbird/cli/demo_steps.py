@@ -162,9 +162,13 @@ def _config(tokenizer: Tokenizer) -> EncoderConfig:
 
 
 def _train(
-    model: MaskedLM, encoded: list[list[int]], tokenizer: Tokenizer, seed: int, seconds: float,
+    model: MaskedLM,
+    encoded: list[list[int]],
+    tokenizer: Tokenizer,
+    seed: int,
+    seconds: float,
     say: Say,
-) -> StepReport:  # fmt: skip
+) -> StepReport:
     """Train the masked LM, with a progress bar on a terminal, or a line for every tenth."""
     recent: list[float] = []
     start = time.perf_counter()

@@ -37,9 +37,18 @@ def command() -> None:
 @options.compute
 @options.as_json
 def lm(
-    model: str, data: str, seq_len: int, tokens: int, masking: float, attention: str,
-    revision: str | None, device: str, dtype: str, threads: int | None, json_: bool,
-) -> None:  # fmt: skip
+    model: str,
+    data: str,
+    seq_len: int,
+    tokens: int,
+    masking: float,
+    attention: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Measure masked-LM loss and accuracy on held-out text, by source.
 
     \b

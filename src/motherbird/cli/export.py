@@ -31,9 +31,17 @@ from .output import human, print_result, progress
 @options.threads
 @options.as_json
 def command(
-    model: str, format: str | None, out: str, head: str, dtype: str, step: int | None,
-    data: Path | None, revision: str | None, threads: int | None, json_: bool,
-) -> None:  # fmt: skip
+    model: str,
+    format: str | None,
+    out: str,
+    head: str,
+    dtype: str,
+    step: int | None,
+    data: Path | None,
+    revision: str | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Export MODEL, a directory, a run or a name on the Hub, for other libraries.
 
     \b

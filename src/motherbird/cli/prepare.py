@@ -32,9 +32,17 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @options.seed
 @options.threads
 @options.as_json
-def command(mixture: str, tokenizer: str, seq_lens: list[int], out: str, held_out: float,
-            max_bad: float | None, seed: int, threads: int | None,
-            json_: bool) -> None:  # fmt: skip
+def command(
+    mixture: str,
+    tokenizer: str,
+    seq_lens: list[int],
+    out: str,
+    held_out: float,
+    max_bad: float | None,
+    seed: int,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Clean, tokenize and pack the text of MIXTURE for training.
 
     MIXTURE is a TOML file with [[source]] tables, the output of `motherbird data build`, or a

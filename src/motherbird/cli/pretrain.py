@@ -47,10 +47,18 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @options.threads
 @options.as_json
 def command(
-    recipe: str, data: str, out: str | None, changes: tuple[str, ...], steps: int | None,
-    limit: tuple[int | None, float | None], dry_run: bool, tensorboard: bool, device: str,
-    threads: int | None, json_: bool,
-) -> None:  # fmt: skip
+    recipe: str,
+    data: str,
+    out: str | None,
+    changes: tuple[str, ...],
+    steps: int | None,
+    limit: tuple[int | None, float | None],
+    dry_run: bool,
+    tensorboard: bool,
+    device: str,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Pretrain an encoder with masked language modelling, as defined by the TOML file RECIPE.
 
     \b

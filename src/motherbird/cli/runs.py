@@ -102,9 +102,15 @@ def show(run: str, json_: bool) -> None:
 @data_option
 @options.as_json
 def average(
-    run: str, last: int, best: int, steps: tuple[int, ...], dtype: str, out: str, data: Path | None,
+    run: str,
+    last: int,
+    best: int,
+    steps: tuple[int, ...],
+    dtype: str,
+    out: str,
+    data: Path | None,
     json_: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Write the mean of several checkpoints' weights in RUN as a model directory.
 
     The checkpoints chosen by --last, --best and --step are averaged together, each once. An --out

@@ -30,9 +30,17 @@ def command() -> None:
 @options.max_bad
 @options.threads
 @options.as_json
-def train(mixture: str, size: int, out: str, compare: tuple[str, ...], megabytes: float,
-          held_out: float, max_bad: float | None, threads: int | None,
-          json_: bool) -> None:  # fmt: skip
+def train(
+    mixture: str,
+    size: int,
+    out: str,
+    compare: tuple[str, ...],
+    megabytes: float,
+    held_out: float,
+    max_bad: float | None,
+    threads: int | None,
+    json_: bool,
+) -> None:
     """Train a byte-level BPE for text and code on MIXTURE (a TOML file, a corpus, or text).
 
     The report (also in DIR/report.json) counts tokens of held-out documents.

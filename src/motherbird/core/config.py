@@ -105,8 +105,13 @@ class EncoderConfig:
         for name in ("embedding", "attention", "mlp", "classifier"):
             if not 0 <= getattr(self, f"{name}_dropout") < 1:
                 problems.append(f"{name}_dropout is not within 0..1")
-        for name in ("global_rope_theta", "local_rope_theta", "norm_eps", "initializer_range",
-                     "initializer_cutoff_factor"):  # fmt: skip
+        for name in (
+            "global_rope_theta",
+            "local_rope_theta",
+            "norm_eps",
+            "initializer_range",
+            "initializer_cutoff_factor",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 problems.append(f"{name} = {value} is not a positive number")

@@ -120,9 +120,12 @@ class Rows:
         firsts = documents["start"].astype(np.int64) + pieces["first"]
         shards = self.prepared.shards
         for shard, first, length, end in zip(
-            documents["shard"].tolist(), firsts.tolist(), lengths.tolist(), ends.tolist(),
+            documents["shard"].tolist(),
+            firsts.tolist(),
+            lengths.tolist(),
+            ends.tolist(),
             strict=True,
-        ):  # fmt: skip
+        ):
             ids[end - length + 1 : end - 1] = shards[shard][first : first + length - SPECIAL_TOKENS]
         row_tokens = np.add.reduceat(lengths, np.cumsum([0, *map(len, each[:-1])]))
         return ids, lengths, row_tokens

@@ -138,8 +138,16 @@ def check_tileable(old: EncoderConfig, new: EncoderConfig) -> None:
         before, after = getattr(old, name), getattr(new, name)
         if after < before:
             problems.append(f"{name} would shrink from {before} to {after}")
-    for name in ("vocab_size", "head_dim", "norm_bias", "attention_bias", "mlp_bias",
-                 "classifier_bias", "decoder_bias", "tie_word_embeddings"):  # fmt: skip
+    for name in (
+        "vocab_size",
+        "head_dim",
+        "norm_bias",
+        "attention_bias",
+        "mlp_bias",
+        "classifier_bias",
+        "decoder_bias",
+        "tie_word_embeddings",
+    ):
         before, after = getattr(old, name), getattr(new, name)
         if after != before:
             problems.append(f"{name} must stay {before}, not {after}")

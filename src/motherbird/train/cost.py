@@ -160,9 +160,12 @@ def estimate(
 
 
 def _speed(
-    recipe: Recipe, prepared: PreparedDataset, config: EncoderConfig, number: int,
+    recipe: Recipe,
+    prepared: PreparedDataset,
+    config: EncoderConfig,
+    number: int,
     device: torch.device,
-) -> float:  # fmt: skip
+) -> float:
     """Measure the tokens per second of forward and backward, with a micro-batch on each core."""
     phase = recipe.phases[number]
     model = MaskedLM(recipe.config(config, number)).to(device).train()

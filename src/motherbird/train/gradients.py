@@ -92,9 +92,13 @@ def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[flo
 
 
 def step_gradients(
-    parameters: Sequence[Tensor], losses: Sequence[Loss], threads: Executor,
-    distributed: Distributed, *, tree: bool = False,
-) -> tuple[list[float], Gradients]:  # fmt: skip
+    parameters: Sequence[Tensor],
+    losses: Sequence[Loss],
+    threads: Executor,
+    distributed: Distributed,
+    *,
+    tree: bool = False,
+) -> tuple[list[float], Gradients]:
     """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
     Micro-batches are numbered rank by rank, and each rank has equally many.

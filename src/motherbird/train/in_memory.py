@@ -34,9 +34,14 @@ def _masking(tokenizer: Tokenizer, rate: float) -> Masking:
 
 
 def training_batches(
-    documents: Sequence[Sequence[int]], tokenizer: Tokenizer, *, length: int, rows: int,
-    micro_batches: int, seed: int,
-) -> Iterator[tuple[list[MicroBatch], Cursor]]:  # fmt: skip
+    documents: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    rows: int,
+    micro_batches: int,
+    seed: int,
+) -> Iterator[tuple[list[MicroBatch], Cursor]]:
     """Yield the masked micro-batches of every step, epoch after epoch without end.
 
     Documents longer than a row of ``length`` tokens are split. A step has ``rows`` rows, in at most

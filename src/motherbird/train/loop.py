@@ -24,9 +24,12 @@ WEIGHT_DECAY = 2e-5
 
 
 def run_steps(
-    stepper: Stepper[Batch], batches: Iterator[tuple[Sequence[Batch], Cursor]], progress: Progress,
-    lr: Callable[[Progress], float], stop: Callable[[Progress], bool],
-) -> Iterator[StepReport]:  # fmt: skip
+    stepper: Stepper[Batch],
+    batches: Iterator[tuple[Sequence[Batch], Cursor]],
+    progress: Progress,
+    lr: Callable[[Progress], float],
+    stop: Callable[[Progress], bool],
+) -> Iterator[StepReport]:
     """Take steps until ``stop``, and yield the report of each.
 
     ``batches`` yields this rank's micro-batches of each step, and the cursor after it. ``lr`` and
@@ -45,10 +48,15 @@ def run_steps(
 
 
 def train(
-    objective: Objective[Batch], batches: Iterator[tuple[Sequence[Batch], Cursor]], *, lr: float,
-    seconds: float | None = None, steps: int | None = None, seed: int = 0,
+    objective: Objective[Batch],
+    batches: Iterator[tuple[Sequence[Batch], Cursor]],
+    *,
+    lr: float,
+    seconds: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
     on_step: Callable[[StepReport, float], None] = lambda report, done: None,
-) -> StepReport:  # fmt: skip
+) -> StepReport:
     """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
 
     AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The

@@ -233,10 +233,12 @@ class _Process:
         )  # fmt: skip
         with contextlib.closing(self._batches(phase, progress.cursor)) as batches:
             for report in run_steps(
-                self.stepper, batches, progress,
+                self.stepper,
+                batches,
+                progress,
                 lambda now: lr.at(now.cursor.rows * phase.seq_len, phase.tokens),
                 lambda now: self._stops(),
-            ):  # fmt: skip
+            ):
                 progress = self._after_step(report, phase, held_out)
                 if progress.cursor.phase != number or progress.finished:
                     return progress, False

@@ -111,9 +111,15 @@ def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
 
 
 def average(
-    run: Path, out: Path, *, last: int = 0, best: int = 0, steps: Sequence[int] = (),
-    data: Path | None = None, dtype: str = "float32",
-) -> list[int]:  # fmt: skip
+    run: Path,
+    out: Path,
+    *,
+    last: int = 0,
+    best: int = 0,
+    steps: Sequence[int] = (),
+    data: Path | None = None,
+    dtype: str = "float32",
+) -> list[int]:
     """Write the mean of several checkpoints as a Hugging Face directory, and return their steps.
 
     The newest ``last``, the ``best`` by held-out loss and those of ``steps`` are averaged together,

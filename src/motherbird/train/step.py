@@ -60,9 +60,16 @@ class Stepper(Generic[Batch]):
     """
 
     def __init__(
-        self, objective: Objective[Batch], optimizer: Optimizer, distributed: Distributed,
-        dtype: torch.dtype, *, seed: int, tree: bool = False, limits: Limits | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        objective: Objective[Batch],
+        optimizer: Optimizer,
+        distributed: Distributed,
+        dtype: torch.dtype,
+        *,
+        seed: int,
+        tree: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
         self.objective, self.optimizer, self.distributed = objective, optimizer, distributed
         self.dtype, self.seed, self.tree, self.limits = dtype, seed, tree, limits
         self.threads = executor_for(distributed.device)
