@@ -60,7 +60,7 @@ def measure(model: SentenceTransformer, texts: list[str], rounds: int) -> dict[s
                 seconds[f"{who} wall"].append(time.perf_counter() - wall)
                 seconds[f"{who} cpu"].append(time.process_time() - cpu)
     middle = {key: statistics.median(values) for key, values in seconds.items()}
-    # Not by encode itself: it would normalise in bfloat16, and no length would be 1.
+    # Not by encode itself: it would normalize in bfloat16, and no length would be 1.
     one, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors.values())
     return {
         "seconds": seconds,

@@ -6,8 +6,8 @@
 Texts are the docstrings of Python's standard library, or the field "text" of a .jsonl file, which
 may be gzipped. Vectors are mean pooled. For each dtype, the script reports the mean and the
 smallest cosine of a text's vector with its float32 vector, and the fraction of the ten nearest
-neighbours in float32 that are among the ten nearest in the dtype. Vectors of a masked-LM encoder
-are close to each other, so neighbours are more informative than cosines.
+neighbors in float32 that are among the ten nearest in the dtype. Vectors of a masked-LM encoder
+are close to each other, so neighbors are more informative than cosines.
 """
 
 import argparse
@@ -24,14 +24,14 @@ NEIGHBOURS = 10
 
 
 def vectors(model: Path, dtype: str, texts: list[str]) -> NDArray[np.float32]:
-    """Return normalised vectors."""
+    """Return normalized vectors."""
     made = Embedder(Encoder.load(model, dtype=dtype)).embed(texts)
     made = np.asarray(made, dtype=np.float32)
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-def neighbours(of: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the indices of the nearest neighbours of each vector."""
+def neighbors(of: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the indices of the nearest neighbors of each vector."""
     near = of @ of.T
     np.fill_diagonal(near, -np.inf)
     return np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
@@ -47,12 +47,12 @@ def main() -> None:
     given = parser.parse_args()
     chosen = texts(given.texts, given.count)
     truth = vectors(given.model, "float32", chosen)
-    nearest = neighbours(truth)
+    nearest = neighbors(truth)
     rows = {}
     for dtype in ("bfloat16", "int8"):
         made = vectors(given.model, dtype, chosen)
         cosines = (made * truth).sum(1)
-        both = [len(np.intersect1d(a, b)) for a, b in zip(nearest, neighbours(made), strict=True)]
+        both = [len(np.intersect1d(a, b)) for a, b in zip(nearest, neighbors(made), strict=True)]
         rows[dtype] = {
             "mean_cosine": float(cosines.mean()),
             "least_cosine": float(cosines.min()),

@@ -77,8 +77,8 @@ def by_vectors(embedder: Embedder, length: int, raw: bool) -> Search:
             for some in (texts, queries)
         )
         if not raw:
-            centre = documents.mean(axis=0)
-            documents, asked = documents - centre, asked - centre
+            center = documents.mean(axis=0)
+            documents, asked = documents - center, asked - center
         documents /= np.linalg.norm(documents, axis=1, keepdims=True)
         return np.argsort(-(asked @ documents.T), axis=1, kind="stable")[:, :TOP]
 

@@ -96,7 +96,7 @@ def narrow(found: Result) -> str:
         [dtype, f"{found[dtype]['mean_cosine']:.5f}", f"{found[dtype]['neighbours_kept']:.1%}"]
         for dtype in ("bfloat16", "int8")
     ]
-    return table(("dtype", "mean cosine", "ten nearest neighbours kept"), rows) + (
+    return table(("dtype", "mean cosine", "ten nearest neighbors kept"), rows) + (
         f"\nMean-pooled vectors of {found['texts']:,} texts.\n"
     )
 

@@ -33,7 +33,7 @@ def test_prepare_and_show(motherbird, ready, documented, has_shape):
     assert said["efficiency"] == min(a["efficiency"] for a in said["lengths"].values()) > 0.95
     text = motherbird("data", "show", out).done().out
     assert "verified" in text and "rows of   128" in text and "[MASK]" in text
-    assert "\x1b[" not in text  # no colours without a terminal
+    assert "\x1b[" not in text  # no colors without a terminal
     shown = (
         motherbird("data", "show", out, "--seq-len", "1024", "--rows", "1", "--json").done().json
     )

@@ -60,9 +60,9 @@ def test_int8(model, documents, tmp_path, capfd, recwarn, caplog):
     assert files(path.parent) == ["model_int8.onnx"]
     assert capfd.readouterr() == ("", "") and not caplog.records and not list(recwarn)
     tensors = {t.name: t for t in onnx.load(path).graph.initializer}
-    quantised = [n for n, t in tensors.items() if t.data_type == onnx.TensorProto.INT8]
+    quantized = [n for n, t in tensors.items() if t.data_type == onnx.TensorProto.INT8]
     matrices = [n for n in tensors if n.endswith("_quantized")]
-    assert len(matrices) == 4 * 4 + 2 and set(matrices) <= set(quantised)  # head and decoder
+    assert len(matrices) == 4 * 4 + 2 and set(matrices) <= set(quantized)  # head and decoder
     floats = [t for t in tensors.values() if t.data_type == onnx.TensorProto.FLOAT]
     wide = [t.name for t in floats if np.prod(t.dims) > 512 * 8]  # larger than a rotary table
     assert wide == ["embeddings.tok_embeddings.weight"]

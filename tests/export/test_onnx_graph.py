@@ -218,14 +218,14 @@ def test_tensors_are_stored_once(lively):
 def test_onnxruntime_recognises_gelu(lively, tmp_path):
     """It is one fast kernel instead of six nodes."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3  # that such a file is for one machine only
     onnxruntime.InferenceSession(
         build(exportable(lively(MaskedLM))).SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
     )
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert kinds.count("Gelu") == 5 and "Erf" not in kinds
 
 

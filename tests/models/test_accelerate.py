@@ -331,7 +331,7 @@ def test_another_dtype_at_any_time(dtype, runs):
 
 
 def test_a_changed_model_is_followed(runs):
-    """Steps of an optimiser, loaded weights, a resized vocabulary, a new layer."""
+    """Steps of an optimizer, loaded weights, a resized vocabulary, a new layer."""
     model, given = accelerate(tiny("ModernBertForMaskedLM")), batch()
 
     def agree():
@@ -498,7 +498,7 @@ def narrowed(model):
     model.layers[2].mlp.Wi = nn.Linear(64, 100, bias=False)
 
 
-def quantised(model):
+def quantized(model):
     layer = model.layers[0].mlp.Wo
     layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
 
@@ -513,7 +513,7 @@ ALTERED = {
     "final_norm has type RMSNorm": normed_otherwise,
     "layers.1.mlp.Wo.weight is missing|weight_orig is new": pruned,
     r"layers.2.mlp.Wi.weight is \(100, 64\), not \(192, 64\)": narrowed,
-    "layers.0.mlp.Wo.weight is not a plain tensor": quantised,
+    "layers.0.mlp.Wo.weight is not a plain tensor": quantized,
     "layers.3.attn.Wqkv.weight is not a plain tensor|attn_norm": elsewhere,
 }
 
@@ -526,7 +526,7 @@ def test_altered_layers_are_refused(says):
     with pytest.raises(InputError, match=f"({says}).*restore"):
         accelerate(model)
     assert not isinstance(model.forward, home._Forward)
-    if ALTERED[says] is not patched and ALTERED[says] is not quantised:
+    if ALTERED[says] is not patched and ALTERED[says] is not quantized:
         model = accelerate(tiny())
         model(**batch())
         ALTERED[says](model)

@@ -144,7 +144,7 @@ def pair(toy):
     return toy, new, MaskedLM(toy), MaskedLM(new)
 
 
-def centre(new: int, old: int) -> torch.Tensor:
+def center(new: int, old: int) -> torch.Tensor:
     """The old index of every new one."""
     return (torch.arange(new) - (new - old) // 2) % old
 
@@ -156,8 +156,8 @@ def test_every_tensor_of_a_tiled_model(pair):
             parameter.copy_(torch.arange(parameter.numel()).view_as(parameter) + number * 10**5)
     tile(smaller, larger, old, new)
     a, b = smaller.state_dict(), larger.state_dict()
-    width, glu = centre(64, 32), centre(80, 48)
-    heads = centre(64, 32)  # by whole heads: one head of 16 moves in front
+    width, glu = center(64, 32), center(80, 48)
+    heads = center(64, 32)  # by whole heads: one head of 16 moves in front
     assert (heads.view(4, 16) % 16 == torch.arange(16)).all()
 
     for name in ("model.embeddings.norm.weight", "model.final_norm.weight", "head.norm.weight"):

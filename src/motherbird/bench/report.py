@@ -151,7 +151,7 @@ def chart(document: Document, path: Path) -> None:
         for name in WORKLOADS
     }
     shown = {name: rows for name, rows in shown.items() if rows}
-    colours = {"float32": "#4c72b0", "bfloat16": "#dd8452", "int8": "#55a868"}
+    colors = {"float32": "#4c72b0", "bfloat16": "#dd8452", "int8": "#55a868"}
     tallest = max(map(len, shown.values()), default=1)
     figure, axes = pyplot.subplots(
         len(shown) or 1, 1, figsize=(9, 0.4 + (0.25 * tallest + 0.5) * len(shown)), squeeze=False
@@ -159,7 +159,7 @@ def chart(document: Document, path: Path) -> None:
     for panel, (name, rows) in zip(axes[:, 0], shown.items(), strict=False):
         rows = sorted(rows, key=lambda row: row["tokens_per_s"])
         labels = [f"{row['system']} {row['dtype']}" for row in rows]
-        color = [colours.get(row["dtype"], "#888888") for row in rows]
+        color = [colors.get(row["dtype"], "#888888") for row in rows]
         bars = panel.barh(labels, [row["tokens_per_s"] for row in rows], color=color, alpha=0.75)
         for bar, row in zip(bars, rows, strict=True):
             bar.set_hatch("" if row["correct"] else "///")

@@ -101,7 +101,7 @@ def choose(
         order_of = np.random.default_rng([SEED, len(chosen)]).permutation(len(chosen))
         mixed = [chosen[i] for i in order_of]
         return [mixed[i : i + size] for i in range(0, len(mixed), size)]
-    whole = _neighbours(lengths, order, size)
+    whole = _neighbors(lengths, order, size)
     batches = round(tokens / (mean * len(lengths) / len(whole)))
     count = max(1, min(batches, len(whole)))
     if order == "tokens" and count > parallel:
@@ -109,7 +109,7 @@ def choose(
     return _evenly(whole, count)
 
 
-def _neighbours(lengths: list[int], order: Order, size: int) -> list[list[int]]:
+def _neighbors(lengths: list[int], order: Order, size: int) -> list[list[int]]:
     """Return all documents in batches of similar length, as a large job would be cut."""
     if order == "tokens" and size > 1:
         from ..core.batching import split_by_tokens

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import options
-from .output import has_colour, human, print_json, progress_of_fraction
+from .output import has_color, human, print_json, progress_of_fraction
 
 
 @click.group(name="data")
@@ -129,13 +129,13 @@ def show(
 
 
 def _echo_rows(rows: list[dict[str, Any]], length: int) -> None:
-    colour = has_colour()
+    color = has_color()
     for row in rows:
         click.echo(f"\nrow {row['row']} of length {length}")
         for piece in row["pieces"]:
             title = f"--- {piece['source']}, {piece['tokens']} tokens"
-            click.echo(click.style(title, fg="cyan"), color=colour)
+            click.echo(click.style(title, fg="cyan"), color=color)
             for is_masked, text in piece["text"]:
                 styled = click.style(text, fg="yellow", bold=True) if is_masked else text
-                click.echo(styled, nl=False, color=colour)
+                click.echo(styled, nl=False, color=color)
             click.echo()

@@ -29,8 +29,8 @@ def is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def has_colour() -> bool:
-    """Return whether standard output is a terminal with colours (no-color.org)."""
+def has_color() -> bool:
+    """Return whether standard output is a terminal with colors (no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 

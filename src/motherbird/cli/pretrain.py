@@ -59,7 +59,7 @@ def command(
     threads: int | None,
     json_: bool,
 ) -> None:
-    """Pretrain an encoder with masked language modelling, as defined by the TOML file RECIPE.
+    """Pretrain an encoder with masked language modeling, as defined by the TOML file RECIPE.
 
     \b
     motherbird prepare TEXT --tokenizer DIR --seq-len 256,1024 --eval 0.05 --out dataset

@@ -65,7 +65,7 @@ def _check_family(raw: dict[str, Any], where: str) -> None:
         )
     for key, reason in (
         ("auto_map", "needs code from the model directory to be run"),
-        ("quantization_config", "is quantised by another library"),
+        ("quantization_config", "is quantized by another library"),
         ("rope_scaling", "scales its rotary positions"),
     ):
         if raw.get(key):

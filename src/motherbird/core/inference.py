@@ -1,6 +1,6 @@
 """The interface between models that take texts and what computes: token ids in, arrays out.
 
-Everything above it (prompts, truncation, batching, order, normalisation) is written once and does
+Everything above it (prompts, truncation, batching, order, normalization) is written once and does
 not depend on what computes. `motherbird.nn.inference` implements it with PyTorch.
 """
 

@@ -1,7 +1,7 @@
 """Text to token ids and back: load any tokenizer.json, train a new one, save for AutoTokenizer.
 
 Special tokens that occur in a text are plain text: ``"[SEP]"`` in a README is five characters, not
-the end of a document. Only `Tokenizer.encode_masked` recognises the mask token.
+the end of a document. Only `Tokenizer.encode_masked` recognizes the mask token.
 """
 
 import json
@@ -153,7 +153,7 @@ class Tokenizer:
     def encode_masked(self, text: str) -> list[int]:
         """Return the ids of a text in which the mask token's text is a mask.
 
-        ``[MASK]`` is recognised for every tokenizer, whatever its own mask token is. As in
+        ``[MASK]`` is recognized for every tokenizer, whatever its own mask token is. As in
         ModernBERT, the mask absorbs the white space before it.
 
         Raises:
@@ -292,7 +292,7 @@ def check_size(size: int) -> None:
 def train(texts: Iterable[str], size: int) -> Tokenizer:
     """Train a byte-level BPE for text and code, with five special tokens and 83 unused entries.
 
-    Normalisation (NFC), pre-tokenisation (GPT-2) and template (BERT) are those of ModernBERT, but
+    Normalization (NFC), pre-tokenization (GPT-2) and template (BERT) are those of ModernBERT, but
     runs of spaces are not split off beforehand: a line break is merged with the indentation that
     follows it, so that a line of code has one token less.
 

@@ -22,7 +22,7 @@ ARCHITECTURES: Mapping[str, type[Model]] = {head.architecture: head for head in 
 
 @runtime_checkable
 class Graph(GraphBuilder, Protocol):
-    """A `GraphBuilder` that can also normalise vectors."""
+    """A `GraphBuilder` that can also normalize vectors."""
 
     def normalize(self, x: str) -> str:
         """Scale the vector of each document to length 1."""

@@ -29,7 +29,7 @@ class GraphAttention:
         config: the encoder's configuration.
         chunked: compute a global layer in steps over its queries (a Scan), so that the scores need
             CHUNK times sequence numbers. Otherwise the layer is one dense product, which OpenVINO
-            recognises and computes without storing the scores.
+            recognizes and computes without storing the scores.
     """
 
     def __init__(self, graph: Graph, config: EncoderConfig, chunked: bool) -> None:

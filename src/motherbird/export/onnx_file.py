@@ -1,4 +1,4 @@
-"""Write, quantise and run ONNX files."""
+"""Write, quantize and run ONNX files."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def save(model: ModelProto, path: Path) -> None:
 
 
 def save_int8(model: ModelProto, path: Path) -> None:
-    """Write a model with int8 weights, whose activations are quantised dynamically.
+    """Write a model with int8 weights, whose activations are quantized dynamically.
 
     Weights have one scale per column and use 7 of 8 bits, since 8 bits overflow in the instructions
     of older CPUs. The embedding and the products inside attention stay float32; a tied decoder is

@@ -58,7 +58,7 @@ def accelerate(model: M) -> M:
 
     Raises:
         InputError: the model contains no ModernBERT, or one whose layers were replaced (adapters,
-            quantisation) or are on several devices.
+            quantization) or are on several devices.
     """
     _check_module(model, "accelerate")
     found = [module for module in model.modules() if _is_family(module)]

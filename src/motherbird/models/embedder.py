@@ -32,7 +32,7 @@ class Embedder(TextModel):
         prompts: text to put before a document, by name.
         default_prompt: name of the prompt that is used unless another is given.
         max_length: largest number of tokens of a text; None is the encoder's limit.
-        normalize: whether the model's directory tells other libraries to normalise vectors.
+        normalize: whether the model's directory tells other libraries to normalize vectors.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Embedder(TextModel):
             texts: n texts, none of them empty.
             prompt: the name of a prompt, or a text to put before each.
             normalize: scale every vector to length 1.
-            truncate_dim: keep only the first dimensions, before normalising.
+            truncate_dim: keep only the first dimensions, before normalizing.
             max_length: largest number of tokens of a text, special tokens included.
             truncate: truncate longer texts, and log how many, instead of refusing them.
             batch_tokens: tokens of a batch; None is what suits the device.

@@ -53,7 +53,7 @@ class Embeddings(nn.Module):
         self.dropout = config.embedding_dropout
 
     def forward(self, ids: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
-        """Look up and normalise the vectors of token ids."""
+        """Look up and normalize the vectors of token ids."""
         return dropout(self.norm(self.tok_embeddings(ids)), self.dropout, self.training)
 
 

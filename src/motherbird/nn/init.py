@@ -32,7 +32,7 @@ def _deviations(config: EncoderConfig) -> dict[str, float]:
 
 @torch.no_grad()
 def init_weights(module: nn.Module, config: EncoderConfig) -> None:
-    """Initialise parameters: matrices from a truncated normal distribution, norms 1, biases 0.
+    """Initialize parameters: matrices from a truncated normal distribution, norms 1, biases 0.
 
     The encoder inside a model with a head (``model.``) is not changed.
     """
@@ -78,16 +78,16 @@ def _wrap(x: Shaped[Tensor, "..."], dim: int, size: int, offset: int) -> Tensor:
 
 @torch.no_grad()
 def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: EncoderConfig) -> None:
-    """Initialise a larger model from a smaller one of the same class (paper 2.2.2, centre tiling).
+    """Initialize a larger model from a smaller one of the same class (paper 2.2.2, center tiling).
 
-    Every new tensor has the old one in its centre and repeats it towards the edges. Q, K and V are
+    Every new tensor has the old one in its center and repeats it towards the edges. Q, K and V are
     tiled separately and by whole heads, the two halves of the GLU separately and in line with the
     columns of ``mlp.Wo``. Nothing is rescaled. A new layer that is made from old layer 0, which has
     no attention norm, gets one of ones.
 
     Args:
         smaller: the trained model.
-        larger: the model to initialise, in place.
+        larger: the model to initialize, in place.
         old: configuration of ``smaller``.
         new: configuration of ``larger``.
 
@@ -128,7 +128,7 @@ def tile(smaller: nn.Module, larger: nn.Module, old: EncoderConfig, new: Encoder
 
 
 def check_tileable(old: EncoderConfig, new: EncoderConfig) -> None:
-    """Check that `tile` can initialise one model from another.
+    """Check that `tile` can initialize one model from another.
 
     Raises:
         InputError: it cannot; the message lists all reasons.

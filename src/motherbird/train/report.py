@@ -21,14 +21,14 @@ from .runs import is_busy
 Values = Float[np.ndarray, " _"]  # one for each step, or for each point of a curve
 START = "<!doctype html>\n<!-- written by motherbird runs report -->\n"
 POINTS = 2000  # per curve, at most
-COLOURS = {"stopped": "#8a8a8a", "killed": "#d62728", "rolled back": "#9467bd",
+COLORS = {"stopped": "#8a8a8a", "killed": "#d62728", "rolled back": "#9467bd",
            "rewound": "#2ca02c"}  # fmt: skip
 
 
 class Mark(NamedTuple):
     """The end of a process of the run, a rollback, or a rewind."""
 
-    kind: str  # a key of `COLOURS`
+    kind: str  # a key of `COLORS`
     step: int  # the step at which it happened
     time: float  # time of the log entry, in seconds since 1970
     what: str  # a description
@@ -204,14 +204,14 @@ def _marks(
 ) -> None:
     """Plot thin vertical lines, all of one kind as one curve."""
     steps = [line["step"] for line in lines]
-    for kind, colour in COLOURS.items():
+    for kind, color in COLORS.items():
         marked = []
         for mark in [mark for mark in found if mark.kind == kind][-POINTS // 4 :]:
             there = bisect_right(steps, mark.step)
             marked.append(ends[there - 1] if there else 0.0)
         if marked:
             x = [value for place in marked for value in (place, place, np.nan)]
-            panel.plot(x, [0.0, 1.0, np.nan] * len(marked), color=colour, linewidth=0.7,
+            panel.plot(x, [0.0, 1.0, np.nan] * len(marked), color=color, linewidth=0.7,
                        linestyle="-" if kind == "killed" else "--", label=kind,
                        transform=panel.get_xaxis_transform())  # fmt: skip
 

@@ -66,7 +66,7 @@ class HeadModel(Model, Generic[Row]):
         self.head = PredictionHead(encoder.config)
 
     def _init_weights(self) -> None:
-        """Initialise the head, on the encoder's device and in its dtype."""
+        """Initialize the head, on the encoder's device and in its dtype."""
         init.init_weights(self, self.model.config)
         self.to(self.model.device, self.model.final_norm.weight.dtype)
 

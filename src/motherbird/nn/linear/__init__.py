@@ -3,7 +3,7 @@
 A linear kernel is a module with
 
     why_not(device, dtype) -> str | None   the reason why it cannot run there, or None
-    PackedLinear(weights, biases)          the parts of one weight, reordered or quantised once
+    PackedLinear(weights, biases)          the parts of one weight, reordered or quantized once
 
 where ``PackedLinear(weights, biases)(x)`` equals ``linear(x, weight, bias)`` for every part, within
 docs/numerics.md. Packed weights are copies: they need memory beside the weights, have no gradient,

@@ -2,7 +2,7 @@
 
 A weight has a scale for each output channel. An activation has a scale for each token, so that its
 largest magnitude becomes 127. The sums are exact integers, which are scaled afterwards. An input is
-quantised once for all parts of a weight.
+quantized once for all parts of a weight.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 MAX_VALUE = 127
 ZERO = 128  # the zero point of unsigned activations
-ROWS = 512  # tokens that are quantised at once, so that they stay in the cache
+ROWS = 512  # tokens that are quantized at once, so that they stay in the cache
 ISA_EXTENSIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict the masked tokens."""
+"""Masked language modeling: predict the masked tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
