@@ -57,7 +57,7 @@ def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypa
         monkeypatch.setattr(runner, name, 0.1)
     out = tmp_path / "result.json"
     result = motherbird(
-        "bench", "cpu", "--model", model, "--workload", "queries,long-fixed",
+        "bench", "cpu", "--model", model, "--workloads", "queries,long-fixed",
         "--systems", "motherbird/float32,transformers/float32", "--out", out, "--json", *ONE,
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -81,7 +81,7 @@ def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypa
 
 def test_every_failure_is_a_row(motherbird, model, fakes, documented, has_shape):
     result = motherbird(
-        "bench", "cpu", "--model", model, "--workload", "latency", "--json", *ONE,
+        "bench", "cpu", "--model", model, "--workloads", "latency", "--json", *ONE,
         "--systems", "right,nan,raises,dies,absent",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -109,7 +109,7 @@ def test_on_paper_and_in_a_file(motherbird, model, fakes, tmp_path, monkeypatch)
     )
     out = tmp_path / "result.json"
     result = motherbird(
-        "bench", "cpu", "--model", model, "--workload", "queries,latency",
+        "bench", "cpu", "--model", model, "--workloads", "queries,latency",
         "--systems", "right,nan", "--out", out, *ONE,
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -124,8 +124,8 @@ def test_on_paper_and_in_a_file(motherbird, model, fakes, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--workload", "shrot-fixed"], "no workload 'shrot-fixed'.*short-fixed, short-variable"),
-        (["--workload", "queries,"], "no workload ''"),
+        (["--workloads", "shrot-fixed"], "no workload 'shrot-fixed'.*short-fixed, short-variable"),
+        (["--workloads", "queries,"], "no workload ''"),
         (["--systems", "tranformers"], "no system 'tranformers'.*transformers"),
         (["--systems", "openvino/float16"], "no system 'openvino/float16'"),
         (["--model", "no/such/folder/anywhere"], "no/such/folder"),
@@ -174,7 +174,7 @@ def test_random_weights_are_the_same_in_every_run(tmp_path, toy, monkeypatch):
 def test_a_signal_leaves_no_process_and_no_file(number, code, model, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "motherbird", "bench", "cpu", "--model", str(model), *ONE,
-               "--workload", "queries", "--systems", "motherbird/float32"]  # fmt: skip
+               "--workloads", "queries", "--systems", "motherbird/float32"]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
         end = time.monotonic() + 60
         while not workers(tmp_path):
@@ -196,7 +196,7 @@ def workers(folder):
 def test_report(motherbird, tmp_path, model, fakes):
     pytest.importorskip("matplotlib")
     out, page = tmp_path / "result.json", tmp_path / "page.md"
-    motherbird("bench", "cpu", "--model", model, "--workload", "latency", "--systems", "right",
+    motherbird("bench", "cpu", "--model", model, "--workloads", "latency", "--systems", "right",
                "--out", out, *ONE)  # fmt: skip
     page.write_text("# Speed\n<!-- tables: start -->\n<!-- tables: end -->\nprose\n")
     result = motherbird("bench", "report", out, "--page", page, "--json").done().json

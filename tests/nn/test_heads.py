@@ -166,12 +166,12 @@ def rows_of(head, count=16):
         ids = [937, *draw(900, 6 + number % 4), 938]
         if head is MaskedLM:
             positions = [1, 3]
-            rows.append(masked_lm.Row(ids, positions, draw(900, 2)))
+            rows.append(masked_lm.Example(ids, positions, draw(900, 2)))
         elif head is SequenceClassifier:
-            rows.append(sequence_classifier.Row(ids, draw(3, 1)[0]))
+            rows.append(sequence_classifier.Example(ids, draw(3, 1)[0]))
         else:
             labels = [IGNORED, *draw(3, len(ids) - 2), IGNORED]
-            rows.append(token_classifier.Row(ids, labels))
+            rows.append(token_classifier.Example(ids, labels))
     return rows
 
 
@@ -209,7 +209,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_rows(head, toy):
 def test_ignored_tokens_do_not_count(toy):
     model = TokenClassifier(toy, ("a", "b")).eval()
     ids = [1, 2, 3, 4]
-    both = [model.loss(*model.collate([token_classifier.Row(ids, labels)])).item()
+    both = [model.loss(*model.collate([token_classifier.Example(ids, labels)])).item()
             for labels in ([0, IGNORED, 1, IGNORED], [0, 1, 1, 0])]  # fmt: skip
     logits = model(pack([ids])).log_softmax(-1)
     assert both[0] == pytest.approx(-(logits[0, 0] + logits[2, 1]).item(), rel=1e-5)

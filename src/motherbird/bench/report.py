@@ -131,7 +131,7 @@ def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
 def into_page(text: str, tables: str, where: str) -> str:
     """Return the page with its tables replaced; InputError without exactly one pair of markers."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise InputError("the page lacks its markers", where, f"write {START} and {END} into it")
+        raise InputError("the page has no table markers", where, f"write {START} and {END} into it")
     before, after = text.split(START)[0], text.split(END)[1]
     return f"{before}{START}\n\n{tables}\n{END}{after}"
 

@@ -39,7 +39,7 @@ WARM = 10.0  # seconds: a search that took this long counts as a repeat, without
 SLOWER = 0.9  # of the best speed; below it, a batch size counts as slower
 LIMIT = 300.0  # seconds of one measurement, then it fails
 OnStep = Callable[[str, int], None]  # a line of progress, and the number of steps it stands for
-NO_TIME = "no time was left: give more --minutes, or fewer systems"
+NO_TIME = "no time was left: use more --minutes, or fewer systems"
 
 
 @dataclass(frozen=True)

@@ -18,22 +18,22 @@ def command() -> None:
 
 
 @command.command(name="cpu")
-@click.option("--workload", metavar="LIST",
-              help="Workloads to measure, comma-separated; all if not set.")  # fmt: skip
+@click.option("--workloads", metavar="LIST",
+              help="Workloads to measure, comma-separated (default: all).")  # fmt: skip
 @click.option("--systems", metavar="LIST",
-              help="Systems, comma-separated: name or name/dtype; all if not set.")  # fmt: skip
+              help="Systems, comma-separated: name or name/dtype (default: all).")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=3, show_default=True,
               metavar="N", help="Measurements per system; slow ones may get fewer.")  # fmt: skip
 @click.option("--model", default="base", show_default=True, metavar="MODEL",
               help="base, large, mini, nano (random weights), or a model's directory.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=45.0, show_default=True,
-              metavar="M", help="Time limit; fewer minutes, fewer documents.")  # fmt: skip
+              metavar="M", help="Time limit; a shorter run measures fewer documents.")  # fmt: skip
 @click.option("--out", metavar="FILE.json",
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
 @options.threads
 @options.as_json
 def cpu(
-    workload: str | None,
+    workloads: str | None,
     systems: str | None,
     repeats: int,
     model: str,
@@ -51,7 +51,7 @@ def cpu(
     sentence-transformers, and the other models of the paper's table: bert, roberta, deberta-v3,
     nomic-bert, gte. Each runs in a process of its own, and its vectors are checked before it is
     measured; if one cannot run, the table says why. Install the peers with
-    pip install 'motherbird[bench]'.
+    pip install -c constraints.txt '.[bench]'.
 
     With --json: {"machine", "model", "roofline_tflops": {"float32", "bfloat16", "int8"},
     "roofline_runs", "rows": [{"system", "workload", "dtype", "batch", "batch_of", "documents",
@@ -69,9 +69,9 @@ def cpu(
     from ..files import write_text
 
     if path is not None and path.is_dir():
-        raise InputError("--out is a directory", str(out), "give a file name")
+        raise InputError("--out is a directory", str(out), "use the name of a file")
     selected = bench.Options(
-        model, bench.parse_workloads(workload), bench.parse_systems(systems), repeats, minutes,
+        model, bench.parse_workloads(workloads), bench.parse_systems(systems), repeats, minutes,
         threads or machine.physical_cores(),
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def cpu(
               help="Markdown page; the tables between its two markers are replaced.")  # fmt: skip
 @options.as_json
 def report_(files: tuple[str, ...], page: str, json_: bool) -> None:
-    """Write results of `bench cpu --out` into a page as tables, and as charts beside it.
+    """Write results of `bench cpu --out` into a page as tables, with charts in its directory.
 
     The tables are written between the comments "tables: start" and "tables: end" of the page; the
     rest of it is kept.
@@ -116,7 +116,7 @@ def report_(files: tuple[str, ...], page: str, json_: bool) -> None:
     try:
         before = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the page cannot be read", page, "name a Markdown file") from error
+        raise InputError("the page cannot be read", page, "use a Markdown file") from error
     charts = [report.chart_name(document) for document in documents]
     text = report.into_page(before, report.markdown(documents, charts), page)
     for document, name in zip(documents, charts, strict=True):

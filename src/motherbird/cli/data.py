@@ -19,10 +19,11 @@ def command() -> None:
 @click.argument("mixture", metavar="MIXTURE")
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option("--decontaminate", multiple=True, metavar="PATH",
-              help="Evaluation texts; drop documents that share 13 words in a row.")  # fmt: skip
+              help="Drop documents that share 13 consecutive words with these texts; "
+              "repeatable.")  # fmt: skip
 @options.max_bad
 @click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
-              help="Cleaning processes; one per core if not set.")  # fmt: skip
+              help="Number of cleaning processes (default: one per core).")  # fmt: skip
 @options.as_json
 def build(
     mixture: str,
@@ -32,7 +33,7 @@ def build(
     processes: int | None,
     json_: bool,
 ) -> None:
-    """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a folder or a file).
+    """Read, clean and de-duplicate the text of MIXTURE (a TOML file, a directory or a file).
 
     Packages are downloaded from their registries. After an interruption, the same command resumes
     the work. corpus.json says what was dropped and why, with examples.
@@ -74,10 +75,10 @@ def build(
 @command.command(name="show")
 @click.argument("directory", metavar="DIR")
 @click.option("--seq-len", type=int, metavar="N",
-              help="Row length; the first of the dataset if not set.")  # fmt: skip
+              help="Row length (default: the first of the dataset).")  # fmt: skip
 @click.option("--rows", "count", default=2, metavar="N", show_default=True,
               type=click.IntRange(0, 1000), help="Number of rows to show.")  # fmt: skip
-@click.option("--rate", default=0.3, metavar="SHARE", show_default=True,
+@click.option("--masking", default=0.3, metavar="FRACTION", show_default=True,
               type=click.FloatRange(0, 1, min_open=True),
               help="Fraction of masked tokens.")  # fmt: skip
 @click.option("--png", metavar="FILE", help="Also write a histogram of document lengths.")
@@ -87,7 +88,7 @@ def show(
     directory: str,
     seq_len: int | None,
     count: int,
-    rate: float,
+    masking: float,
     png: str | None,
     seed: int,
     json_: bool,
@@ -105,7 +106,7 @@ def show(
 
     prepared = (PreparedDataset.fetch if "://" in directory else PreparedDataset)(directory)
     length = seq_len or int(next(iter(prepared.about.lengths)))
-    shown = examples(prepared, length, count, rate, seed)
+    shown = examples(prepared, length, count, masking, seed)
     if png is not None:
         histogram(prepared, options.output(png, [directory]))
     if json_:
@@ -121,7 +122,7 @@ def show(
     for name, rows in about.lengths.items():
         click.echo(
             f"  rows of {name:>5}: {rows.rows:,} ({rows.held_out_rows:,} held out), "
-            f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents cut"
+            f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents split"
         )
     _echo_rows(shown, length)
     if png is not None:

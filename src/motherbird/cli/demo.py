@@ -16,17 +16,19 @@ Saved in {out} after {seconds:.0f} seconds. Now try:
   motherbird fill-mask "import [MASK]"    # with {nano}
   echo 'compress a file' | motherbird embed - --model {out} --out vectors.npy
   motherbird info {out}
-  motherbird demo --text YOUR_FOLDER --out other-demo"""
+  motherbird demo --text DIRECTORY --out other-demo"""
 
 
 @click.command(name="demo")
-@click.option("--text", metavar="PATH", help="Your own file or folder instead of Python's library.")
+@click.option(
+    "--text", metavar="PATH", help="A file or directory of text instead of Python's library."
+)
 @click.option("--out", default="motherbird-demo", metavar="DIR", show_default=True,
-              help="Directory of the model.")  # fmt: skip
+              help="Output directory.")  # fmt: skip
 @click.option("--minutes", default=3.0, metavar="M", show_default=True,
               type=click.FloatRange(0.1, 24 * 60), help="Approximate duration.")  # fmt: skip
 @click.option("--question", "questions", multiple=True, metavar="TEXT",
-              help="Search for this; repeatable.")  # fmt: skip
+              help="A question to search for; repeatable.")  # fmt: skip
 @options.seed
 @options.threads
 @options.as_json
@@ -41,8 +43,8 @@ def command(
 ) -> None:
     """Train a tiny encoder on text of this machine, fill masks, and search.
 
-    Without --text it reads the sources and documentation of its own Python; no network is used. An
-    --out that an earlier demo wrote is replaced; any other directory is refused.
+    Without --text it reads the sources and documentation of the running Python; no network is used.
+    An --out that an earlier demo wrote is replaced; any other existing directory is an error.
 
     With --json: {"out", "seconds", "documents", "megabytes", "vocabulary", "parameters", "steps",
     "tokens_per_second", "held_out_loss", "unigram_entropy", "gain", "fills", "nano_fills",

@@ -82,8 +82,8 @@ def _read(text: str | None, say: Say) -> list[Document]:
     documents = list(stdlib.read() if text is None else readers.read(text))
     size = sum(len(d.text.encode()) for d in documents)
     if size < 50_000:
-        what = f"{size / 1000:.0f} kB of text is too little to learn from"
-        raise InputError(what, str(text), "give 50")
+        what = f"there is too little text to train on ({size / 1000:.0f} kB)"
+        raise InputError(what, str(text), "at least 50 kB are needed")
     source = f"from {text}" if text else "of this Python's standard library"
     say(f"1/5 reading    {len(documents)} documents {source}, {size / 1e6:.1f} MB")
     return documents

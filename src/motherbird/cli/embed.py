@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 @options.model
 @click.option("--out", required=True, metavar="FILE.npy", help="The file to write.")
 @click.option("--prompt", metavar="TEXT", help="The name of a prompt of the model, or any text.")
-@click.option("--max-length", type=int, metavar="N", help="Largest number of tokens of a text.")
-@click.option("--truncate", is_flag=True, help="Truncate longer texts instead of refusing them.")
+@click.option("--max-length", type=int, metavar="N", help="Maximum number of tokens per text.")
+@click.option(
+    "--truncate", is_flag=True, help="Truncate longer texts; without it, they are an error."
+)
 @click.option("--truncate-dim", type=int, metavar="N", help="Keep only the first N dimensions.")
 @click.option("--no-normalize", is_flag=True, help="Do not scale the vectors to length 1.")
 @click.option("--batch-tokens", type=int, metavar="N",
-              help="Tokens of a batch; chosen for the device by default.")  # fmt: skip
+              help="Tokens per batch (default: depends on the device).")  # fmt: skip
 @options.attention
 @options.revision
 @options.compute

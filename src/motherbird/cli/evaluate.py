@@ -1,4 +1,4 @@
-"""``motherbird evaluate``: measure a model on a task."""
+"""``motherbird evaluate``: evaluate a model on a task."""
 
 from dataclasses import asdict
 
@@ -10,17 +10,18 @@ from .output import print_json, progress
 
 class _Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does; `motherbird evaluate --model ...` was a command of version 0.1."""
+        """Parse as click does; before there were several tasks, lm was `motherbird evaluate`."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            what = f"{error.format_message().rstrip('.')}; use motherbird evaluate lm"
+            name = error.option_name
+            what = f"The option {name} is one of a task; use motherbird evaluate lm {name} ..."
             raise click.UsageError(what, ctx) from error
 
 
 @click.group(name="evaluate", cls=_Group)
 def command() -> None:
-    """Measure a model: lm, loss and accuracy on held-out text."""
+    """Evaluate a model. lm: masked-LM loss and accuracy on held-out text."""
 
 
 @command.command(name="lm")
@@ -29,9 +30,9 @@ def command() -> None:
 @click.option("--seq-len", type=click.IntRange(8), default=1024, show_default=True, metavar="N",
               help="Tokens per row; the dataset has to be prepared for it.")  # fmt: skip
 @click.option("--tokens", type=click.IntRange(1), default=200_000, show_default=True, metavar="N",
-              help="Tokens of each source at most.")  # fmt: skip
+              help="Maximum number of tokens per source.")  # fmt: skip
 @click.option("--masking", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.15,
-              show_default=True, metavar="SHARE", help="Fraction of masked tokens.")  # fmt: skip
+              show_default=True, metavar="FRACTION", help="Fraction of masked tokens.")  # fmt: skip
 @options.attention
 @options.revision
 @options.compute
@@ -55,7 +56,7 @@ def lm(
     motherbird evaluate lm --model model --data dataset
 
     The text is what motherbird prepare --eval held out; the masks are always the same. "unigram" is
-    the loss of predicting by the text's token frequencies; "gain" is the difference to it.
+    the loss of predicting by the text's token frequencies; "gain" is "unigram" minus "loss".
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
     "masked", "unigram", "bytes_a_token", "nats_a_byte"}}}; losses in nats per token, "all" last.

@@ -21,10 +21,10 @@ from .output import human, print_result, progress
               help="auto, none, pooling (a vector for each text) or logits (the checkpoint's head)."
               )  # fmt: skip
 @click.option("--dtype", default="auto", metavar="DTYPE", show_default=True,
-              help="auto (float32; for hf as stored), float32, bfloat16 (hf of a run) or int8 "
-              "(onnx).")  # fmt: skip
+              help="auto, float32, bfloat16 (runs only) or int8 (onnx only). auto is float32, or "
+              "for hf the stored dtype.")  # fmt: skip
 @click.option("--step", type=int, metavar="N",
-              help="For a run: the step of the checkpoint; the newest by default.")  # fmt: skip
+              help="For a run: the step of the checkpoint (default: the newest).")  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
               help="For a run: its prepared dataset, if it was moved.")  # fmt: skip
 @options.revision
@@ -48,9 +48,9 @@ def command(
     motherbird export motherbird-demo --format onnx --out motherbird-onnx
     motherbird export run --out model
 
-    The exported file is compared with the model on documents of 1 to 8,192 tokens. If they differ,
-    nothing is written; else certificate.json contains the differences. An earlier export in --out
-    is replaced.
+    The exported file is compared with the model on documents of 1 to 8,192 tokens. If they differ
+    by more than the tolerance, nothing is written; otherwise certificate.json lists the
+    differences. An earlier export in --out is replaced.
 
     A run of motherbird pretrain is exported to hf with a model card that says how it was trained,
     without a comparison; its JSON is {"run", "step", "sha256", "out"}.
@@ -69,9 +69,8 @@ def command(
         raise click.UsageError("A run has no revisions; use --step to choose a checkpoint.")
     if is_run and format in (None, "hf"):
         if head != "auto" or dtype not in ("auto", "float32", "bfloat16"):
-            raise click.UsageError(
-                "The hf export of a run takes no --head, and float32 or bfloat16."
-            )
+            what = "A run is exported to hf without --head, in float32 or bfloat16."
+            raise click.UsageError(what)
         _write_run(model, path, step, data, dtype, json_)
         return
     if format is None:

@@ -17,7 +17,7 @@ from .output import human, print_json
 def command(model: str | None, revision: str | None, json_: bool) -> None:
     """Describe MODEL (a directory, or owner/name on the Hub), or without MODEL this machine.
 
-    The weights are read and checked, but not used.
+    The weights are read and validated, but the model is not run.
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
@@ -70,7 +70,10 @@ def _show_machine(report: dict[str, Any]) -> None:
     rows = [
         *((key, report[key]) for key in ("motherbird", "python", "torch")),
         ("model", f"{NANO} is included; see motherbird info {NANO}"),
-        ("cpu", f"{cpu['name']} ({', '.join(cpu['isa_extensions']) or 'no known ISA extensions'})"),
+        (
+            "processor",
+            f"{cpu['name']} ({', '.join(cpu['isa_extensions']) or 'no known ISA extensions'})",
+        ),
         ("threads", report["threads"]),
     ]
     for device in report["devices"]:
@@ -158,8 +161,8 @@ def _show_model(report: dict[str, Any]) -> None:
     total, embedding = report["parameters"]["total"], report["parameters"]["embedding"]
     bias = [key.removesuffix("_bias") for key in g if key.endswith("_bias") and g[key]]
     geometry = (
-        f"{g['num_hidden_layers']} layers x {g['hidden_size']}, {g['num_attention_heads']} heads, "
-        f"GLU {g['intermediate_size']} ({g['hidden_activation']})"
+        f"{g['num_hidden_layers']} layers, hidden size {g['hidden_size']}, "
+        f"{g['num_attention_heads']} heads, GLU {g['intermediate_size']} ({g['hidden_activation']})"
     )
     window = f"{g['local_attention'] // 2} tokens on each side"
     rows: list[tuple[str, Any]] = [
@@ -184,7 +187,11 @@ def _show_model(report: dict[str, Any]) -> None:
         special = ", ".join(f"{token} {i}" for token, i in tokenizer["special"].values())
         rows.append(("tokenizer", f"{tokenizer['entries']:,} entries; {special}"))
     embedding = report["embedding"]
-    place = f"encoder in {embedding['encoder']}/" if embedding["encoder"] else "this encoder"
+    place = (
+        f"encoder in {embedding['encoder']}/"
+        if embedding["encoder"]
+        else "the encoder of this directory"
+    )
     prompts = ", ".join(embedding["prompts"]) or "none"
     rows.append(("embed", f"{place}, {embedding['pooling']} pooling, prompts: {prompts}"))
     if report["labels"]:

@@ -1,17 +1,18 @@
 """The entry point: imports a command when it is called, and prints errors as one line.
 
-Exit codes: 0 success, 1 failure, 2 invalid arguments or input, 130 and 143 stopped by SIGINT and
-SIGTERM.
+Exit codes: 0 success, 1 failure, 2 invalid arguments or configuration, 130 stopped by SIGINT, 143
+by SIGTERM.
 """
 
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from importlib import import_module
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -20,7 +21,7 @@ from ..errors import MotherbirdError
 
 # name -> (module, line in --help); every module has a click command called `command`.
 COMMANDS = {
-    "bench": ("bench", "Measure speed and memory beside other libraries on this machine."),
+    "bench": ("bench", "Compare speed and memory with other libraries on this machine."),
     "data": ("data", "Build a corpus; show a prepared dataset."),
     "demo": (
         "demo",
@@ -77,7 +78,7 @@ class Lazy(click.Group):
     invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="motherbird")
-@click.option("--verbose", is_flag=True, help="Log what is chosen, and why.")
+@click.option("--verbose", is_flag=True, help="Log the choice of kernels, dtypes and devices.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: bool, debug: bool) -> None:
@@ -135,14 +136,21 @@ def _broken_pipe() -> int:
 def _report(error: Exception) -> int:
     if isinstance(error, MotherbirdError):
         return _fail(error.code, error.what, error.where, error.how, error.exit_code)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and error.ctx is not None:
+        group = cast(click.Group, error.ctx.command)
+        how = f"use one of {', '.join(group.list_commands(error.ctx))}"
+        what = f"a command is missing after {error.ctx.command_path}"
+        return _fail("usage", what, "", f"{how}; see {error.ctx.command_path} --help", 2)
     if isinstance(error, click.ClickException):
         how = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             how = f"see {error.ctx.command_path} --help"
         return _fail("usage", error.format_message().rstrip("."), "", how, 2)
     if isinstance(error, OSError):
-        where = str(error.filename or "")
-        return _fail("io", error.strerror or str(error), where, "free space or check rights, retry")
+        # A temporary file is reported with the name that it would have got.
+        where = re.sub(r"\.([^/]+)\.[0-9a-f]+\.tmp(?=/|$)", r"\1", str(error.filename or ""))
+        how = "check the path, the permissions and the free space"
+        return _fail("io", error.strerror or str(error), where, how)
     name, text = type(error).__name__, str(error)
     if name in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:
         return _fail("memory", "not enough memory", "", "use a smaller model or shorter texts")

@@ -22,13 +22,13 @@ attention = click.option("--attention", default="auto", metavar="NAME", show_def
 device = click.option("--device", default="cpu", metavar="DEVICE", show_default=True,
                       help="Device: cpu, cuda or mps.")  # fmt: skip
 dtype = click.option("--dtype", default="auto", metavar="DTYPE", show_default=True,
-                     help="auto (the fastest on this machine), float32, bfloat16, float16 or int8."
-                     )  # fmt: skip
+                     help="auto (the fastest on this machine), float32, bfloat16, float16, "
+                     "float64 or int8.")  # fmt: skip
 stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
                       show_default=True,
                       help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
 threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N",
-                       help="Number of CPU threads; all cores by default.")  # fmt: skip
+                       help="Number of CPU threads (default: all cores).")  # fmt: skip
 seed = click.option("--seed", default=0, metavar="N", show_default=True,
                     type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
 max_bad = click.option("--max-bad", type=click.FloatRange(0, 1), metavar="FRACTION",
@@ -66,7 +66,7 @@ def set_threads(count: int | None) -> None:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Return an output path whose parent directory exists, and which is not inside an input."""
+    """Return an output path whose parent directory exists, and which is not in an input."""
     from ..errors import InputError
 
     if not all([path, *inputs]):
@@ -75,8 +75,8 @@ def output(path: str, inputs: list[str]) -> Path:
     for given in inputs:
         path_in = Path(given).resolve()
         if out == path_in or (path_in.is_dir() and path_in in out.parents):
-            what, how = f"the output would be inside the input {given}", f"such as ../{out.name}"
-            raise InputError(what, path, f"choose another --out, {how}")
+            what = "the output is the input" if out == path_in else "the output is inside the input"
+            raise InputError(f"{what} {given}", path, "choose another path")
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

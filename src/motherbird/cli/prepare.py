@@ -5,14 +5,14 @@ import time
 import click
 
 from . import options
-from .output import human, print_json, progress_of_fraction
+from .output import count, human, print_json, progress_of_fraction
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
     try:
         lengths = [int(part) for part in value.split(",")]
     except ValueError as error:
-        raise click.BadParameter("give whole numbers such as 1024,8192") from error
+        raise click.BadParameter("use whole numbers, such as 1024,8192") from error
     if min(lengths) < 8 or max(lengths) > 1 << 20:
         raise click.BadParameter("a row has 8 to 1,048,576 tokens")
     return lengths
@@ -20,12 +20,12 @@ def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 
 @click.command(name="prepare")
 @click.argument("mixture", metavar="MIXTURE")
-@click.option("--tokenizer", required=True, metavar="DIR",
-              help="A directory with tokenizer.json, or such a file.")  # fmt: skip
+@click.option("--tokenizer", required=True, metavar="TOKENIZER",
+              help="A tokenizer.json, a directory with one, or a model's name.")  # fmt: skip
 @click.option("--seq-len", "seq_lens", default="1024", metavar="N,N", show_default=True,
               callback=_lengths, help="Tokens per row, for one or several lengths.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
-@click.option("--eval", "held_out", default=0.0, metavar="SHARE", show_default=True,
+@click.option("--eval", "held_out", default=0.0, metavar="FRACTION", show_default=True,
               type=click.FloatRange(0, 1, max_open=True),
               help="Fraction of documents held out, by the hash of their text.")  # fmt: skip
 @options.max_bad
@@ -46,8 +46,8 @@ def command(
     """Clean, tokenize and pack the text of MIXTURE for training.
 
     MIXTURE is a TOML file with [[source]] tables, the output of `motherbird data build`, or a
-    folder or file of text. After an interruption, the same command resumes the work; the result is
-    the same. An existing prepared dataset is replaced.
+    directory or file of text. After an interruption, the same command resumes the work; the result
+    is the same. An existing prepared dataset is replaced.
 
     Files that are not text are skipped, with a warning; a damaged file (an invalid line of JSON, a
     truncated compressed file) is an error, unless --max-bad allows it.
@@ -74,7 +74,7 @@ def command(
     documents = result["documents"]
     tokens = sum(source.tokens for source in prepared.about.sources.values())
     click.echo(
-        f"{path}: {documents['kept']:,} documents, {human(tokens)} tokens, "
+        f"{path}: {count(documents['kept'], 'document')}, {human(tokens)} tokens, "
         f"{result['seconds']:.1f} s"
     )
     for name, source in prepared.about.sources.items():
@@ -82,12 +82,12 @@ def command(
             f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens"
             + (f", {source.copies:.2f} times an epoch" if source.copies != 1 else "")
         )
-    for reason, count in documents["dropped"].items():
-        click.echo(f"  dropped {count:,}: {reason}")
+    for reason, dropped in documents["dropped"].items():
+        click.echo(f"  dropped {count(dropped, 'document')}: {reason}")
     if documents["bad"]:
-        click.echo(f"  skipped {documents['bad']:,} that cannot be read")
+        click.echo(f"  skipped {count(documents['bad'], 'document')} that cannot be read")
     if documents["held_out"]:
-        click.echo(f"  held out {documents['held_out']:,} for evaluation")
+        click.echo(f"  held out {count(documents['held_out'], 'document')} for evaluation")
     for length, about in prepared.about.lengths.items():
-        cut = f", {about.cut:,} documents cut" if about.cut else ""
+        cut = f", {count(about.cut, 'document')} split" if about.cut else ""
         click.echo(f"  rows of {length:>5}: {about.rows:,}, {about.efficiency:.2%} full{cut}")

@@ -27,7 +27,9 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
         return None, None
     found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)([smhd])", value.strip())
     if not found or float(found[1] or found[2]) <= 0:
-        raise click.BadParameter("give steps, such as 200, or time, such as 90s, 9m, 2h")
+        raise click.BadParameter(
+            "use a number of steps, such as 200, or a time, such as 90s, 9m or 2h"
+        )
     return (int(found[1]), None) if found[1] else (None, float(found[2]) * SECONDS[found[3]])
 
 
@@ -35,8 +37,8 @@ def _limit(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.argument("recipe", metavar="RECIPE")
 @click.option("--data", required=True, metavar="DIR", help="A dataset from motherbird prepare.")
 @click.option("--out", metavar="RUN", help="Directory of the run; an existing run is resumed.")
-@click.option("--set", "changes", multiple=True, metavar="A.B=C",
-              help="Change the recipe: train.lr=1e-3, phases.0.rows=64; repeatable.")  # fmt: skip
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+              help="Change a key of the recipe, such as train.lr=1e-3; repeatable.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), metavar="N",
               help="Scale every phase so that the run has N steps.")  # fmt: skip
 @click.option("--stop-after", "limit", callback=_limit, metavar="N|TIME",
@@ -65,9 +67,10 @@ def command(
     motherbird prepare TEXT --tokenizer DIR --seq-len 256,1024 --eval 0.05 --out dataset
     motherbird pretrain recipes/smoke.toml --data dataset --out run
 
-    The same command resumes a run that was stopped or killed, and gives the same bits as without a
-    stop. SIGTERM and Ctrl-C let the step finish, save, and exit with 143 and 130. On several GPUs
-    or machines: torchrun --nproc-per-node 8 -m motherbird pretrain ... --device cuda.
+    The same command resumes a run that was stopped or killed; the result is bit-identical to that
+    of a run without stops. After SIGTERM or Ctrl-C the current step finishes, a checkpoint is
+    saved, and the exit code is 143 or 130. On several GPUs or machines: torchrun --nproc-per-node 8
+    -m motherbird pretrain ... --device cuda.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
     "seconds"}; the hash is that of weights and optimizer state. With --dry-run: {"steps", "tokens",
@@ -83,7 +86,7 @@ def command(
         _dry_run(read, Path(data), device, json_)
         return
     if out is None:
-        raise click.UsageError("--out is needed, the directory of the run.")
+        raise click.UsageError("Missing option '--out', the directory of the run.")
     run = options.output(out, [data])
     from ..errors import require_extra
     from ..train.pretrain import pretrain
@@ -215,7 +218,7 @@ class _Display:
         return "  ".join(parts)
 
     def _utilization(self, report: "StepReport") -> float | None:
-        """Return the share of the CPU's peak matrix product speed; None on a GPU."""
+        """Return the fraction of the roofline; None on a GPU, or if the matmuls are too short."""
         from ..core import flops
         from ..nn import roofline
         from ..nn.heads import MaskedLM
@@ -232,7 +235,8 @@ class _Display:
             return None
         head = flops.head_flops(config, report.weight // stepper.distributed.world_size)
         total = 3 * (flops.flops(config, report.lengths) + head)
-        return total / report.seconds / self.roofline / 1e12
+        fraction = total / report.seconds / self.roofline / 1e12
+        return fraction if fraction <= 1 else None  # those of tiny models cannot be timed
 
     def _write(self, run: Path, report: "StepReport") -> None:
         """Write the figures of a step for TensorBoard."""

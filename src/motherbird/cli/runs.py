@@ -1,4 +1,4 @@
-"""``motherbird runs``: look at pretraining runs, average their checkpoints, rewind them."""
+"""``motherbird runs``: list and show pretraining runs, average their checkpoints, rewind them."""
 
 import time
 from pathlib import Path
@@ -9,21 +9,21 @@ from . import options
 from .output import human, print_json, print_result
 
 run_argument = click.argument("run", metavar="RUN")
-out_option = click.option("--out", required=True, metavar="DIR", help="Directory of the model.")
+out_option = click.option("--out", required=True, metavar="DIR", help="Output directory.")
 data_option = click.option("--data", type=click.Path(path_type=Path), metavar="DIR",
                            help="Directory of the run's dataset, if it was moved.")  # fmt: skip
 
 
 @click.group(name="runs")
 def command() -> None:
-    """Show, report, average or rewind pretraining runs."""
+    """List, show, report, average or rewind pretraining runs."""
 
 
 @command.command(name="list")
-@click.argument("folder", metavar="FOLDER", default=".")
+@click.argument("folder", metavar="[DIR]", default=".")
 @options.as_json
 def list_(folder: str, json_: bool) -> None:
-    """List the runs directly below FOLDER (by default the current one), without verifying them.
+    """List the runs directly below DIR (default: the current directory), without verifying them.
 
     With --json: [{"run", "step", "steps", "phase", "tokens", "loss", "finished", "working",
     "written", "problem"}]; "written" is in seconds since 1970, "working" says whether a process
@@ -60,7 +60,7 @@ def show(run: str, json_: bool) -> None:
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
     "sha256", "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world_size"};
     "evaluation" is null before the first, then {"step", "phase", "loss", "accuracy", "masked"};
-    "noted" [{"step", "event", "why"}] of skipped steps; equal runs have equal "sha256".
+    "noted" [{"step", "event", "why"}] of skipped steps; identical runs have the same "sha256".
     """
     from ..train import runs
 
@@ -133,14 +133,14 @@ def average(
 @run_argument
 @click.option("--to-step", "step", required=True, metavar="N", type=int,
               help="The step of a checkpoint.")  # fmt: skip
-@click.option("--set", "changes", multiple=True, metavar="a.b=c",
-              help="Change the recipe from there on: train.lr=1e-4; repeatable.")  # fmt: skip
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+              help="Change a key of the recipe, such as train.lr=1e-4; repeatable.")  # fmt: skip
 @options.as_json
 def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
     """Set RUN back to an earlier checkpoint; `motherbird pretrain` then resumes from there.
 
-    These may be set: rates, weight decay, masking and tokens of phases that are not over, save,
-    evaluate and health. Later checkpoints are kept in RUN/quarantine.
+    --set can change learning rates, weight decay, masking and tokens of phases that have not ended,
+    and the tables save, evaluate and health. Later checkpoints are kept in RUN/quarantine.
 
     With --json: {"run", "step", "from", "set"}.
     """
@@ -154,7 +154,7 @@ def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
 
 @command.command(name="report")
 @run_argument
-@click.option("--out", metavar="FILE", help="The report; RUN/report.html by default.")
+@click.option("--out", metavar="FILE", help="The HTML file (default: RUN/report.html).")
 @options.as_json
 def report(run: str, out: str | None, json_: bool) -> None:
     """Write an HTML report of RUN: curves, stops, recipe, machine and evaluation, in one file.

@@ -20,11 +20,11 @@ def command() -> None:
               help="Size of the vocabulary, a multiple of 64.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option("--compare", multiple=True, metavar="FILE",
-              help="Another tokenizer.json or its directory; can be repeated.")  # fmt: skip
+              help="Another tokenizer.json or its directory; repeatable.")  # fmt: skip
 @click.option("--megabytes", default=300.0, metavar="MB", show_default=True,
               type=click.FloatRange(0, min_open=True),
               help="Megabytes of randomly chosen training text.")  # fmt: skip
-@click.option("--held-out", default=0.02, metavar="SHARE", show_default=True,
+@click.option("--held-out", default=0.02, metavar="FRACTION", show_default=True,
               type=click.FloatRange(0, 1, max_open=True),
               help="Fraction of documents for the report, by the hash of their text.")  # fmt: skip
 @options.max_bad

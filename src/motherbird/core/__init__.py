@@ -1,1 +1,1 @@
-"""The encoder and all it stands on: packing, attention, checkpoints, tokenizer, masking."""
+"""Configuration, tokenizer, batching and the inference interface, without torch."""

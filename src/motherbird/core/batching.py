@@ -26,7 +26,7 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
         InputError: the budget is below 1.
     """
     if budget < 1:
-        raise InputError(f"a token budget of {budget} is too small", how="use 1 or more")
+        raise InputError(f"invalid number of tokens per batch {budget}", how="use 1 or more")
     batches: list[list[int]] = []
     room = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

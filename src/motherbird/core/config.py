@@ -12,7 +12,7 @@ LayerType = Literal["full_attention", "sliding_attention"]
 Activation = Literal["gelu", "gelu_pytorch_tanh", "gelu_new", "silu", "relu"]
 Pooling = Literal["cls", "mean"]
 
-# Larger sizes mean a damaged or malicious file, and are refused before memory is allocated.
+# Larger sizes mean a damaged or malicious file, and are an error before memory is allocated.
 _MAXIMA = {
     "vocab_size": 2**24,
     "hidden_size": 2**16,
@@ -35,7 +35,7 @@ class EncoderConfig:
     side, and itself.
 
     Raises:
-        InputError: a value is impossible; the message lists all such values.
+        InputError: a value is invalid; the message lists all such values.
     """
 
     vocab_size: int = 50_368
@@ -101,7 +101,9 @@ class EncoderConfig:
         problems = []
         for name, largest in _MAXIMA.items():
             if not 1 <= getattr(self, name) <= largest:
-                problems.append(f"{name} = {getattr(self, name)} is not within 1..{largest}")
+                problems.append(
+                    f"{name} = {getattr(self, name)} is not an integer from 1 to {largest}"
+                )
         for name in ("embedding", "attention", "mlp", "classifier"):
             if not 0 <= getattr(self, f"{name}_dropout") < 1:
                 problems.append(f"{name}_dropout is not within 0..1")

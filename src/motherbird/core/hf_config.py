@@ -1,7 +1,7 @@
 """Read and write config.json, with the keys of transformers 4, 5 and the research repository.
 
 Written files have all keys, so that every version can read them. Files whose old and new keys
-disagree are refused, because two versions of transformers would load two different models.
+disagree are an error, because two versions of transformers would load two different models.
 """
 
 import logging
@@ -164,7 +164,7 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
     transformers does not write two labels without names.
 
     Raises:
-        InputError: id2label does not map the numbers from 0 to names.
+        InputError: id2label does not map 0, 1, 2, ... to names.
     """
     labels = raw.get("id2label")
     if labels is None:
@@ -173,9 +173,7 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
         labels = {str(i): f"LABEL_{i}" for i in range(count)} if possible else None
     wanted = [str(i) for i in range(len(labels))] if isinstance(labels, dict) else []
     if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
-        raise InputError(
-            "id2label does not map the numbers from 0 to names, or num_labels is impossible"
-        )
+        raise InputError("id2label does not map 0, 1, 2, ... to names, or num_labels is invalid")
     names = tuple(labels[number] for number in wanted)
     if not all(isinstance(name, str) for name in names):
         raise InputError("a label in id2label is not a string")

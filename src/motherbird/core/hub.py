@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import InputError
 
 NANO = "motherbird-nano"  # included in the package
-PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * crosses folders
+PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * matches / too
 NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 
@@ -27,7 +27,7 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"there is no such directory ({reason})", name[:100]) from error
     if is_directory and revision is not None:
-        raise InputError("a directory has no revisions", name, "omit the revision")
+        raise InputError("only models on the Hub have revisions", name, "omit the revision")
     if is_directory:
         return path
     if exists:
@@ -43,7 +43,7 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     except Exception as error:  # of the library, of its HTTP client, or of the system
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"there is no such directory, and downloading it from the Hub failed ({reason})",
+            f"the model cannot be downloaded from the Hub ({reason})",
             name if revision is None else f"{name} at revision {revision}",
             "check the name, or copy the model to this machine and pass its directory",
         ) from error

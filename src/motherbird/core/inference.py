@@ -1,7 +1,7 @@
-"""The interface between models that take texts and what computes: token ids in, arrays out.
+"""The interface between models that take texts and the backends that compute: ids in, arrays out.
 
 Everything above it (prompts, truncation, batching, order, normalization) is written once and does
-not depend on what computes. `motherbird.nn.inference` implements it with PyTorch.
+not depend on the backend. `motherbird.nn.inference` implements it with PyTorch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -31,9 +31,8 @@ class Masking:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
-            raise InputError(
-                f"a masking rate of {self.rate} is impossible", how="give more than 0, up to 1"
-            )
+            how = "use a value greater than 0 and at most 1"
+            raise InputError(f"invalid masking rate {self.rate}", how=how)
 
     @cached_property
     def _ordinary(self) -> Bool[np.ndarray, " V"]:

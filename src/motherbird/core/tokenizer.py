@@ -248,7 +248,7 @@ def load(path: Path) -> Tokenizer:
     if not file.is_file():
         raise InputError("there is no tokenizer.json", str(path))
     check_files(file.parent, [file.name])
-    read_json(file)  # refuses duplicate keys and the like
+    read_json(file)  # duplicate keys and the like are errors
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
         ids = backend.encode("a").ids
@@ -284,8 +284,7 @@ def check_size(size: int) -> None:
     smallest = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64
     if size % 64 or size < smallest:
         raise InputError(
-            f"a vocabulary of {size} is impossible",
-            how=f"use a multiple of 64 from {smallest}",
+            f"invalid vocabulary size {size}", how=f"use a multiple of 64, at least {smallest}"
         )
 
 
@@ -301,7 +300,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         size: number of entries, a multiple of 64 (for efficient matrix products).
 
     Raises:
-        InputError: the size is impossible, or there is not enough text for it.
+        InputError: the size is invalid, or there is not enough text for it.
     """
     check_size(size)
     fixed = len(SPECIAL) + UNUSED

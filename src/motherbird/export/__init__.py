@@ -50,7 +50,7 @@ def export(
         on_case: called with the tokens of each comparison that is done, and of all comparisons.
 
     Raises:
-        InputError: the model cannot be loaded, has no such head, or an argument is impossible.
+        InputError: the model cannot be loaded, has no such head, or an argument is invalid.
         OutputExistsError: ``out`` exists and is not an export of motherbird.
         MissingExtraError: a package for the format is not installed.
         DamagedError: the weights are damaged.

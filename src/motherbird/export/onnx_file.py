@@ -16,7 +16,7 @@ ONE_FILE = 2**30  # bytes of weights; larger ones go to FILE_data (protobuf is l
 
 
 def save(model: ModelProto, path: Path) -> None:
-    """Write a model; large weights go into a second file beside it, FILE_data."""
+    """Write a model; large weights go into a second file, FILE_data."""
     path.parent.mkdir(exist_ok=True)
     large = _weight_bytes(model) > ONE_FILE
     onnx.save_model(

@@ -11,7 +11,7 @@ from .certificate import Runner, padded
 
 
 def convert(onnx_file: Path, path: Path) -> None:
-    """Write ``path`` (.xml) and the .bin beside it, with float32 weights.
+    """Write ``path`` (.xml) and the .bin file of the same name, with float32 weights.
 
     openvino.convert_model does the same, but also sends telemetry.
     """

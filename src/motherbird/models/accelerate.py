@@ -40,7 +40,7 @@ _FLAGS = ("output_hidden_states", "output_attentions", "is_causal")
 
 
 def accelerate(model: M) -> M:
-    """Run a loaded model of the ModernBERT family on motherbird's encoder, without padding.
+    """Compute a loaded model of the ModernBERT family with motherbird's encoder, without padding.
 
     Outputs are the same at every token. At padding positions, whose outputs in transformers are
     meaningless, they are zero. Weights, names, files and training of the model do not change.
@@ -331,7 +331,7 @@ def _modified(what: str) -> InputError:
     return InputError(
         f"a ModernBertModel was modified: {what}",
         "motherbird.accelerate",
-        "merge or remove the changes, or call motherbird.restore(model) and use it as it is",
+        "merge or remove the changes, or use the model without motherbird.accelerate",
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
-from ..errors import InputError
+from ..errors import DamagedError, InputError
 from ..files import read_json, read_json_object
 from .text_model import TextModel
 
@@ -31,8 +31,8 @@ class Embedder(TextModel):
         pooling: "mean" of the token vectors, or "cls", the vector of the first token.
         prompts: text to put before a document, by name.
         default_prompt: name of the prompt that is used unless another is given.
-        max_length: largest number of tokens of a text; None is the encoder's limit.
-        normalize: whether the model's directory tells other libraries to normalize vectors.
+        max_length: maximum number of tokens per text; None is the encoder's limit.
+        normalize: whether saved models normalize vectors in other libraries.
     """
 
     def __init__(
@@ -157,15 +157,15 @@ class Embedder(TextModel):
             prompt: the name of a prompt, or a text to put before each.
             normalize: scale every vector to length 1.
             truncate_dim: keep only the first dimensions, before normalizing.
-            max_length: largest number of tokens of a text, special tokens included.
-            truncate: truncate longer texts, and log how many, instead of refusing them.
-            batch_tokens: tokens of a batch; None is what suits the device.
+            max_length: maximum number of tokens per text, special tokens included.
+            truncate: truncate longer texts, and log how many; otherwise they are an error.
+            batch_tokens: tokens per batch; None chooses by the device.
 
         Returns:
             A float32 array (n, D) whose row i belongs to text i.
 
         Raises:
-            InputError: a text is empty or too long, or an argument is impossible.
+            InputError: a text is empty or too long, or an argument is invalid.
         """
         ids, _ = self.tokenize(texts, prompt=prompt, max_length=max_length, truncate=truncate)
         return self.embed_ids(
@@ -188,9 +188,7 @@ class Embedder(TextModel):
         size = self.model.config.hidden_size
         dimensions = size if truncate_dim is None else truncate_dim
         if not 1 <= dimensions <= size:
-            raise InputError(
-                f"truncate_dim = {dimensions} is impossible", how=f"the vectors have 1..{size}"
-            )
+            raise InputError(f"invalid truncate_dim {dimensions}", how=f"use 1 to {size}")
         vectors = np.empty((len(ids), dimensions), dtype=np.float32)
         for documents, rows in self.batches(ids, self.pooling, batch_tokens=batch_tokens):
             part = np.stack(rows)[:, :dimensions]
@@ -256,7 +254,9 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 def _read_pooling(path: Path) -> Pooling:
-    settings = _read_optional(path)
+    if not path.is_file():
+        raise DamagedError("the file is missing", str(path), "download the model again")
+    settings = read_json_object(path)
     modes = [k for k, v in settings.items() if k.startswith("pooling_mode_") and v is True]
     mode = settings.get("pooling_mode") or "+".join(m.removeprefix("pooling_mode_") for m in modes)
     known: dict[str, Pooling] = {

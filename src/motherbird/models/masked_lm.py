@@ -55,7 +55,7 @@ class MaskedLM(TextModel):
         """
         vocab_size = self.model.config.vocab_size
         if not 1 <= top_k <= vocab_size:
-            raise InputError(f"top_k = {top_k} is impossible", how=f"use 1 to {vocab_size}")
+            raise InputError(f"invalid top_k {top_k}", how=f"use 1 to {vocab_size}")
         ids = self.tokenizer.encode_masked(text)
         positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
         [(_, [logits])] = self.batches([ids], "logits", [positions])

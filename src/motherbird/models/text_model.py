@@ -28,8 +28,8 @@ class TextModel:
     """A model with its tokenizer; subclasses turn its arrays into results.
 
     Args:
-        model: what computes: a torch model (`motherbird.nn`), or any `InferenceModel`.
-        max_length: largest number of tokens of a text; None is the encoder's limit.
+        model: computes the outputs: a torch model (`motherbird.nn`), or any `InferenceModel`.
+        max_length: maximum number of tokens per text; None is the encoder's limit.
         prompts: text to put before a document, by name.
         default_prompt: name of the prompt that is used unless another is given.
     """
@@ -83,7 +83,7 @@ class TextModel:
         """
         if self.model.tokenizer is None:
             raise InputError(
-                "the model came without a tokenizer", how="put tokenizer.json into its directory"
+                "the model has no tokenizer", how="put tokenizer.json into its directory"
             )
         return self.model.tokenizer
 
@@ -101,26 +101,26 @@ class TextModel:
         Args:
             texts: the texts, none of them empty.
             prompt: the name of a prompt, or a text to put before each.
-            max_length: largest number of tokens of a text, special tokens included.
-            truncate: truncate longer texts, and log how many, instead of refusing them.
+            max_length: maximum number of tokens per text, special tokens included.
+            truncate: truncate longer texts, and log how many; otherwise they are an error.
             names: what errors call the texts; "text 0", "text 1" ... by default.
 
         Returns:
             The ids of each text, and how many texts were truncated.
 
         Raises:
-            InputError: a text is empty or too long, or an argument is impossible.
+            InputError: a text is empty or too long, or an argument is invalid.
         """
         if isinstance(texts, str):
-            raise InputError("texts is one string", how="pass a list: [text]")
+            raise InputError("texts is a string", how="pass a list of strings")
         names = names or [f"text {number}" for number in range(len(texts))]
         limit = self.max_length if max_length is None else max_length
         longest = self.model.config.max_position_embeddings
         if not 1 <= limit <= longest:
-            raise InputError(
-                f"max_length = {limit} is impossible", how=f"the model takes 1 to {longest} tokens"
-            )
+            raise InputError(f"invalid maximum length {limit}", how=f"use 1 to {longest} tokens")
         for name, text in zip(names, texts, strict=True):
+            if not isinstance(text, str):
+                raise InputError(f"the text is of type {type(text).__name__}, not a string", name)
             if not text.strip():
                 raise InputError("the text is empty", name, "leave it out")
         prompt = self.default_prompt if prompt is None else prompt
@@ -130,7 +130,7 @@ class TextModel:
         if long and not truncate:
             more = f" and {len(long) - 1} more" if long[1:] else ""
             raise InputError(
-                f"{len(ids[long[0]])} tokens are more than the limit of {limit}",
+                f"the text has {len(ids[long[0]])} tokens, the limit is {limit}",
                 names[long[0]] + more,
                 "split the text, or truncate it (truncate=True, --truncate)",
             )

@@ -44,7 +44,9 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     file = directory / "config.json"
     if not file.is_file():
-        raise InputError("there is no config.json: this is not a model directory", str(directory))
+        run = f"export the run first: motherbird export {directory} --out DIR"
+        how = run if (directory / "run.json").is_file() else "use the directory of a model"
+        raise InputError("not a model directory (config.json is missing)", str(directory), how)
     return read_json_object(file)
 
 
@@ -188,7 +190,7 @@ def _load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
 def _select(
     model: "Model", tensors: dict[str, Tensor], config: EncoderConfig, where: str
 ) -> dict[str, Tensor]:
-    """Return the tensors of the model's own parameters, and refuse files that do not fit."""
+    """Return the tensors of the model's own parameters, and check that names and shapes match."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     prefix = "" if model.encoder is model else "model."
     copy = tensors.get("decoder.weight")
@@ -205,7 +207,7 @@ def _select(
         raise InputError(
             f"the checkpoint has no {model.architecture} head ({_few(missing)})",
             where,
-            "load it as Encoder, or fine-tune it first",
+            f"load it with Encoder.load, and make a new head: {type(model).__name__}(encoder, ...)",
         )
     for what, names in (("lacks", missing), ("has unknown", extra)):
         if names:

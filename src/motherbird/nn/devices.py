@@ -1,4 +1,4 @@
-"""Devices and dtypes: from the names that users give to what this machine has."""
+"""Devices and dtypes: their names, and which of them this machine has."""
 
 import torch
 
@@ -25,7 +25,7 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
                 *(["mps"] if torch.backends.mps.is_available() else [])]  # fmt: skip
         raise InputError(
-            f"device {str(device)!r} is not on this machine", how=f"use {' or '.join(have)}"
+            f"device {str(device)!r} is not available", how=f"use {' or '.join(have)}"
         ) from error
     return chosen
 

@@ -1,4 +1,4 @@
-"""What the encoder and the models with a head have in common: loading, saving, where they are."""
+"""What the encoder and the models with a head have in common: loading, saving, device and dtype."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
@@ -94,7 +94,7 @@ class Model(nn.Module):
         Args:
             name_or_dir: a Hugging Face directory, or a name on the Hub.
             dtype: a torch dtype or its name. None keeps the stored dtype, "auto" takes the fastest
-                on the device, "int8" computes matrix products in 8 bits where they are exact enough
+                on the device, "int8" computes those matrix products in 8 bits that are exact enough
                 (`quantize.quantize`).
             attention: see `Encoder`.
             device: a torch device or its name; None is the CPU.

@@ -59,7 +59,7 @@ def test_missing_packages_and_their_extra(monkeypatch):
     for system in SYSTEMS:
         reason = system.missing()
         assert (reason is None) == (system.name == "motherbird")
-        assert reason is None or "pip install 'motherbird[bench]'" in reason
+        assert reason is None or "pip install -c constraints.txt '.[bench]'" in reason
 
 
 def test_listing_the_systems_brings_nothing_into_a_worker():

@@ -56,7 +56,7 @@ class System:
         absent = [name for name in self.packages if find_spec(name) is None]
         if not absent:
             return None
-        return f"{' and '.join(absent)} not installed: pip install 'motherbird[bench]'"
+        return f"{' and '.join(absent)} not installed: pip install -c constraints.txt '.[bench]'"
 
     def limit(self, job: "Job") -> int:
         """Return the tokens of the longest document that the system accepts."""

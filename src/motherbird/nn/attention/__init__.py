@@ -56,8 +56,9 @@ def check_name(name: str) -> None:
         InputError: there is no such kernel; the message lists them.
     """
     if name != "auto" and name not in KERNELS:
-        known = " or ".join(KERNELS)
-        raise InputError(f"attention = {name!r} does not exist", how=f"use auto or {known}")
+        *names, last = ("auto", *KERNELS)
+        how = f"use {', '.join(names)} or {last}"
+        raise InputError(f"unknown attention kernel {name!r}", how=how)
 
 
 def choose(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
@@ -76,4 +77,6 @@ def choose(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKern
             log.info("attention on %s: %s (%s)", at, candidate, why)
             return KERNELS[candidate]
         reasons.append(f"{candidate}: {reason}")
-    raise InputError("no attention kernel can run", f"{device}, {dtype}", "; ".join(reasons))
+    what = "no attention kernel can run" if name == "auto" else "the attention kernel cannot run"
+    at = f"on {device} in {dtype}".replace("torch.", "")
+    raise InputError(f"{what} {at}", "; ".join(reasons), "" if name == "auto" else "use auto")

@@ -13,7 +13,7 @@ from ..rope import tables
 
 BLOCK = 64  # queries of a block in a local layer
 LANES = 32  # the keys of a tile are a multiple: other softmax rows cost twice as much
-LONG = 2048  # a document of so many tokens is a span of its own
+LONG = 2048  # a document of at least this many tokens is a span of its own
 MAX_PADDING = 0.1  # fraction of a tile that may be padding, if documents share it
 
 Heads = Float[Tensor, "T N H"]  # queries, keys, values or outputs of every head

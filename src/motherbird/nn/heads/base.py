@@ -13,7 +13,7 @@ from ..encoder import ACTIVATIONS, Encoder, Norm
 from ..model import Model
 from ..packed import Packed
 
-Row = TypeVar("Row", bound=tuple[Any, ...])
+Example = TypeVar("Example", bound=tuple[Any, ...])
 IGNORED = -100  # a target that does not count, as in torch and transformers
 
 
@@ -48,7 +48,7 @@ class PredictionHead(nn.Module):
         return self.norm(self.activation(self.dense(x)))
 
 
-class HeadModel(Model, Generic[Row]):
+class HeadModel(Model, Generic[Example]):
     """Base class of the models with a head: one file each, listed in `motherbird.nn.heads.HEADS`.
 
     Args:
@@ -80,6 +80,6 @@ class HeadModel(Model, Generic[Row]):
         raise NotImplementedError
 
     @staticmethod
-    def collate(rows: Sequence[Row]) -> tuple[Packed, *tuple[Tensor, ...]]:
+    def collate(rows: Sequence[Example]) -> tuple[Packed, *tuple[Tensor, ...]]:
         """Make the arguments of `loss` from rows of data."""
         raise NotImplementedError

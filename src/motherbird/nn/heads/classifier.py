@@ -9,12 +9,12 @@ from ...core.config import EncoderConfig
 from ...core.hf_config import read_labels
 from ..dropout import dropout
 from ..encoder import Encoder
-from .base import HeadModel, Row
+from .base import Example, HeadModel
 
 C = TypeVar("C", bound="Classifier[Any]")
 
 
-class Classifier(HeadModel[Row]):
+class Classifier(HeadModel[Example]):
     """An encoder with a head and C logits.
 
     Args:

@@ -16,7 +16,7 @@ from ..packed import Packed, pack
 from .base import HeadModel
 
 
-class Row(NamedTuple):
+class Example(NamedTuple):
     """A document with masked tokens: its ids, the masked positions, and the original ids there."""
 
     ids: Sequence[int]
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         return linear(x, embedding if self.weight is None else self.weight, self.bias)
 
 
-class MaskedLM(HeadModel[Row]):
+class MaskedLM(HeadModel[Example]):
     """An encoder with a masked-LM head: logits over the vocabulary for each token."""
 
     architecture = "ModernBertForMaskedLM"
@@ -81,7 +81,7 @@ class MaskedLM(HeadModel[Row]):
         return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
 
     @staticmethod
-    def collate(rows: Sequence[Row]) -> tuple[Packed, Int[Tensor, " M"], Int[Tensor, " M"]]:
+    def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " M"], Int[Tensor, " M"]]:
         """Pack documents; positions become those in the batch."""
         packed = pack([row.ids for row in rows])
         starts = packed.cu_seqlens.tolist()

@@ -14,14 +14,14 @@ from .base import pool
 from .classifier import Classifier
 
 
-class Row(NamedTuple):
+class Example(NamedTuple):
     """A document's token ids and the index of its label."""
 
     ids: Sequence[int]
     label: int
 
 
-class SequenceClassifier(Classifier[Row]):
+class SequenceClassifier(Classifier[Example]):
     """An encoder with a classifier on the pooled document ("cls" or "mean", see the config)."""
 
     architecture = "ModernBertForSequenceClassification"
@@ -41,7 +41,7 @@ class SequenceClassifier(Classifier[Row]):
         return cross_entropy(logits, targets.to(logits.device), reduction="sum")
 
     @staticmethod
-    def collate(rows: Sequence[Row]) -> tuple[Packed, Int[Tensor, " S"]]:
+    def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " S"]]:
         """Pack documents, with their labels."""
         return pack([row.ids for row in rows]), torch.tensor([row.label for row in rows])
 

@@ -14,14 +14,14 @@ from .base import IGNORED
 from .classifier import Classifier
 
 
-class Row(NamedTuple):
+class Example(NamedTuple):
     """A document's token ids and the index of each token's label, or `IGNORED`."""
 
     ids: Sequence[int]
     labels: Sequence[int]
 
 
-class TokenClassifier(Classifier[Row]):
+class TokenClassifier(Classifier[Example]):
     """An encoder with a classifier on each token."""
 
     architecture = "ModernBertForTokenClassification"
@@ -40,7 +40,7 @@ class TokenClassifier(Classifier[Row]):
         return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
 
     @staticmethod
-    def collate(rows: Sequence[Row]) -> tuple[Packed, Int[Tensor, " T"]]:
+    def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " T"]]:
         """Pack documents, with the labels of their tokens."""
         labels = [label for row in rows for label in row.labels]
         return pack([row.ids for row in rows]), torch.tensor(labels)

@@ -6,8 +6,9 @@ A linear kernel is a module with
     PackedLinear(weights, biases)          the parts of one weight, reordered or quantized once
 
 where ``PackedLinear(weights, biases)(x)`` equals ``linear(x, weight, bias)`` for every part, within
-docs/numerics.md. Packed weights are copies: they need memory beside the weights, have no gradient,
-and are made again when a weight has changed. Without a kernel, torch's own ``linear`` is used.
+docs/numerics.md. Packed weights are copies: they need memory in addition to the weights, have
+no gradient, and are rebuilt when a weight has changed. Without a kernel, torch's ``linear`` is
+used.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
 class Projection(nn.Linear):
     """A linear layer whose output is split into parts.
 
-    A packed weight is made again after an operation changed the weight or it was replaced. A write
+    A packed weight is rebuilt after the weight is changed by an operation or replaced. A write
     through ``weight.data`` in evaluation mode, which torch does not count, is only noticed after
     the next call of `train`.
 
