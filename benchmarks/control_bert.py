@@ -208,7 +208,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("set", type=Path)
+    parser.add_argument("dataset", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--tokens", type=float, default=8e6)
     parser.add_argument("--every", type=float, default=5e5, help="tokens between evaluations")
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     recipe = run_info.read(options.run).parsed_recipe(options.run)
-    prepared = PreparedDataset(options.set)
+    prepared = PreparedDataset(options.dataset)
     if options.out is None:
         train(options, recipe, prepared)
         return

@@ -2,7 +2,7 @@
 
     python benchmarks/pooled_retrieval.py MODEL SETS [--max-length 8192] [--out FILE.json]
 
-SETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are not
+DATASETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are not
 computed again. The model is compared with the same encoder with random weights, and with BM25
 (bm25s with its stop words and an English stemmer, both in the extra "bench"). A masked-LM encoder
 is weak at this; the result shows its quality before any training on pairs. The mean of all vectors
@@ -108,10 +108,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("model")
-    parser.add_argument("sets", type=Path)
+    parser.add_argument("datasets", type=Path)
     parser.add_argument("--max-length", type=int, default=8192)
     parser.add_argument("--raw", action="store_true", help="leave the mean vector in")
-    parser.add_argument("--only", nargs="*", help="names of sets")
+    parser.add_argument("--only", nargs="*", help="names of datasets")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     trained = Embedder(Encoder.load(options.model, dtype="auto"))
@@ -126,7 +126,7 @@ def main() -> None:
     if options.out and options.out.exists():
         rows = json.loads(options.out.read_text(encoding="utf-8"))["ndcg@10"]
     command = f"python benchmarks/pooled_retrieval.py MODEL SETS --max-length {options.max_length}"
-    for meta in sorted(options.sets.glob("*/meta.json")):
+    for meta in sorted(options.datasets.glob("*/meta.json")):
         about = json.loads(meta.read_text(encoding="utf-8"))
         if about["name"] not in rows and about["name"] in (options.only or [about["name"]]):
             rows[about["name"]] = score(searches, meta.parent, about["split"])

@@ -31,7 +31,7 @@ def demo_folder(tmp_path_factory):
     out = str(folder / "motherbird-demo")
     arguments = ["--text", str(sources), "--minutes", "0.1", "--out", out]
     command.main(arguments, standalone_mode=False)
-    prepare(sources, out, folder / "set", [1024])
+    prepare(sources, out, folder / "dataset", [1024])
     return folder
 
 

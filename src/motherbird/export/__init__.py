@@ -1,4 +1,4 @@
-"""Exports: a Hugging Face directory, ONNX or OpenVINO, each with a certificate of parity."""
+"""Exports: a Hugging Face directory, ONNX or OpenVINO, each compared with the model."""
 
 import json
 import shutil

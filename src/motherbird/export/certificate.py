@@ -1,4 +1,4 @@
-"""A certificate of parity: how much an exported file differs from the float32 model.
+"""The certificate of an export: how much an exported file differs from the float32 model.
 
 Both are run on the same documents of random tokens. "packed" compares a packed batch of the model
 with a padded batch of the file, "one by one" compares each document by itself.

@@ -79,7 +79,7 @@ class Embedder(TextModel):
         return self.model.model.encoder
 
     def save(self, directory: str | Path) -> None:
-        """Write a directory for sentence-transformers 5.3 and 6, transformers and motherbird.
+        """Write a directory for sentence-transformers 6, transformers 5 and motherbird.
 
         Raises:
             OutputExistsError: the directory exists and was not written by motherbird.

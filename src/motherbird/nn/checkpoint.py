@@ -233,7 +233,7 @@ def save(
     tokenizer: Tokenizer | None = None,
     write_more: Callable[[Path], None] = lambda directory: None,
 ) -> None:
-    """Write a Hugging Face directory that transformers 4.57 to 5.x and other libraries load.
+    """Write a Hugging Face directory that transformers 5 and other libraries load.
 
     Args:
         model: the model.
