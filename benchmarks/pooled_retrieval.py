@@ -1,9 +1,9 @@
 """Evaluate mean-pooled vectors of an encoder on retrieval datasets: nDCG@10.
 
-    python benchmarks/pooled_retrieval.py MODEL SETS [--max-length 8192] [--out FILE.json]
+    python benchmarks/pooled_retrieval.py MODEL DATASETS [--max-length 8192] [--out FILE.json]
 
-DATASETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are not
-computed again. The model is compared with the same encoder with random weights, and with BM25
+DATASETS has a directory for each dataset, in the layout of BEIR; datasets that are in FILE.json are
+not computed again. The model is compared with the same encoder with random weights, and with BM25
 (bm25s with its stop words and an English stemmer, both in the extra "bench"). A masked-LM encoder
 is weak at this; the result shows its quality before any training on pairs. The mean of all vectors
 of a corpus is subtracted first (unless --raw), because the vectors of such models are close to each
