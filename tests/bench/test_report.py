@@ -92,7 +92,7 @@ def test_the_page_keeps_its_prose():
     assert once == f"# Title\n\nBefore.\n\n{report.START}\n\nnew\n\n{report.END}\n\nAfter.\n"
     assert report.into_page(once, "new\n", "page.md") == once
     for broken in ("no markers", report.START, f"{report.END} {report.START}", page + page):
-        with pytest.raises(InputError, match="lacks its markers"):
+        with pytest.raises(InputError, match="no table markers"):
             report.into_page(broken, "new", "page.md")
 
 

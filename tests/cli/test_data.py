@@ -47,7 +47,7 @@ def test_prepare_says_it_in_lines(motherbird, sources, tokenizer, tmp_path):
     text = motherbird("prepare", sources, "--tokenizer", tokenizer, "--out", tmp_path / "set",
                       "--eval", "0.3").done().out  # fmt: skip
     assert re.search(r"set: 5 documents, .* tokens, .* s\n", text)
-    assert re.search(r"rows of  1024: \d+, \d+\.\d+% full, \d documents cut", text)
+    assert re.search(r"rows of  1024: \d+, \d+\.\d+% full, \d documents split", text)
 
 
 def test_a_picture(motherbird, ready, tmp_path):

@@ -52,5 +52,5 @@ def test_refused(motherbird, data, model, options, says):
 
 
 def test_the_command_of_version_0_1_gets_a_hint(motherbird, data, model):
-    says = "No such option.*--model.*use motherbird evaluate lm"
+    says = "--model.*use motherbird evaluate lm"
     motherbird("evaluate", "--model", model, "--data", data).refused(says)

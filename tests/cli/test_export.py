@@ -50,8 +50,10 @@ def test_refusals(motherbird, model, tmp_path, tree):
     call("--head", "hat").refused("'hat' is unknown")
     call("--dtype", "int4").refused("'int4' is unknown")
     call(out="nowhere/out").refused("does not exist")
-    motherbird("export", model, "--format", "hf", "--out", model / "x").refused("inside the input")
-    motherbird("export", model, "--format", "hf", "--out", model).refused("inside the input")
+    motherbird("export", model, "--format", "hf", "--out", model / "x").refused(
+        "(is|inside) the input"
+    )
+    motherbird("export", model, "--format", "hf", "--out", model).refused("(is|inside) the input")
     motherbird("export", model, "--out", tmp_path / "out").refused("'--format'")
     motherbird("export", tmp_path / "none", "--format", "hf", "--out", tmp_path / "out").refused(
         "no such directory"

@@ -36,7 +36,7 @@ def test_a_model_on_paper(motherbird, model):
     rows = dict(line.split("  ", 1) for line in motherbird("info", model).done().out.splitlines())
     rows = {name: text.strip() for name, text in rows.items()}
     assert rows["model"] == str(model)
-    assert rows["geometry"] == "4 layers x 32, 2 heads, GLU 48 (gelu)"
+    assert rows["geometry"] == "4 layers, hidden size 32, 2 heads, GLU 48 (gelu)"
     assert rows["layers"] == "GllG  (2 global, 2 local)"
     assert "8 tokens on each side" in rows["local layers"]
     assert rows["max length"] == "512 tokens"
@@ -96,7 +96,7 @@ def test_models_that_are_none(motherbird, model, tmp_path):
     for name, says in {
         "nowhere": "no such directory.*nowhere",
         "file": "this is a file.*file",
-        "": "no config.json",
+        "": "config.json is missing",
         "list": "not a JSON object.*config.json",
         "other": "'bert'.*is not supported.*config.json",
         "twice": "'model_type' occurs twice.*config.json",

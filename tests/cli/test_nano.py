@@ -56,7 +56,7 @@ def test_a_folder_of_its_name_is_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for other in (f"./{hub.NANO}", Path(hub.NANO)):
         assert hub.find(other) == Path(hub.NANO)
-    with pytest.raises(package.InputError, match="no revisions"):
+    with pytest.raises(package.InputError, match="have revisions"):
         hub.find(hub.NANO, "main")
 
 

@@ -135,11 +135,11 @@ def test_a_signal_saves_and_says_so(number, code, smoke, tmp_path):
     [
         (["--set", "trian.lr=1"], "trian is unknown .did you mean train"),
         (["--set", "train.lr"], "not of the form a.b=c"),
-        (["--stop-after", "0"], "give steps, such as 200, or time"),
-        (["--stop-after", "-3"], "give steps|No such option"),
-        (["--stop-after", "9x"], "give steps"),
+        (["--stop-after", "0"], "use a number of steps, such as 200, or a time"),
+        (["--stop-after", "-3"], "use a number of steps|No such option"),
+        (["--stop-after", "9x"], "use a number of steps"),
         (["--steps", "0"], "0 is not in the range"),
-        (["--device", "cuda:99"], "is not on this machine"),
+        (["--device", "cuda:99"], "is not available"),
         (["--data", "nowhere"], "no such folder"),
         (["--set", "phases.0.seq_len=64"], "not prepared for rows of 64"),
         (["--batch-size", "4"], "No such option"),
@@ -159,7 +159,7 @@ def test_the_output_is_checked(smoke, motherbird, data, tmp_path):
     smoke[smoke.index("--out") + 1] = data / "run"
     motherbird(*smoke).refused("inside the input")
     del smoke[smoke.index("--out") : smoke.index("--out") + 2]
-    motherbird(*smoke).refused("--out is needed")
+    motherbird(*smoke).refused("Missing option .--out.")
 
 
 def test_another_recipe_in_the_same_folder(smoke, motherbird):

@@ -348,7 +348,7 @@ def test_research_keys():
         ({"model_type": "bert"}, "'bert'"),
         ({"model_type": None}, "is not supported"),
         ({"model_type": ["modernbert"]}, "is not supported"),
-        ({"quantization_config": {"bits": 4}}, "quantis"),
+        ({"quantization_config": {"bits": 4}}, "quantiz"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
         (
             {"rope_parameters": {FULL: {"rope_type": "yarn", "rope_theta": 80000.0}}},

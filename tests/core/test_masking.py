@@ -107,7 +107,7 @@ def test_masks_of_neighbouring_steps_are_independent():
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, 30.0, math.nan, math.inf])
 def test_impossible_rates(rate):
-    with pytest.raises(InputError, match=rf"rate of {rate}"):
+    with pytest.raises(InputError, match=rf"rate {rate}"):
         mask(ordinary(10), rate)
 
 

@@ -99,9 +99,9 @@ LONG = "many words " * 400
 
 
 def test_a_text_beyond_the_limit_is_refused(embedder):
-    with pytest.raises(InputError, match=r"more than the limit of 512: text 1 and 1 more"):
+    with pytest.raises(InputError, match=r"the limit is 512: text 1 and 1 more"):
         embedder.embed(["short", LONG, LONG])
-    with pytest.raises(InputError, match=r"more than the limit of 10: text 3"):
+    with pytest.raises(InputError, match=r"the limit is 10: text 3"):
         embedder.embed(TEXTS[:1] + ["x", "y"] + TEXTS[3:], max_length=10)
 
 
@@ -122,7 +122,7 @@ def test_the_limit_of_an_embedder(encoder):
     assert Embedder(encoder).max_length == 512
     assert Embedder(encoder, max_length=10_000).max_length == 512
     short = Embedder(encoder, max_length=10)
-    with pytest.raises(InputError, match="limit of 10"):
+    with pytest.raises(InputError, match="limit is 10"):
         short.embed([TEXTS[3]])
     assert short.embed([TEXTS[3]], max_length=512).shape == (1, 32)
 
@@ -130,12 +130,12 @@ def test_the_limit_of_an_embedder(encoder):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"truncate_dim": 0}, "1..32"),
-        ({"truncate_dim": 33}, "1..32"),
+        ({"truncate_dim": 0}, "use 1 to 32"),
+        ({"truncate_dim": 33}, "use 1 to 32"),
         ({"max_length": 0}, "1 to 512"),
         ({"max_length": 513}, "1 to 512"),
         ({"max_length": 2, "truncate": True}, "fits into 2"),
-        ({"batch_tokens": 0}, "budget of 0"),
+        ({"batch_tokens": 0}, "per batch 0"),
     ],
     ids=str,
 )
@@ -145,12 +145,12 @@ def test_impossible_arguments(arguments, says, embedder):
 
 
 def test_one_string_is_no_list(embedder):
-    with pytest.raises(InputError, match="one string"):
+    with pytest.raises(InputError, match="is a string"):
         embedder.embed("a text")
 
 
 def test_an_embedder_without_tokenizer(toy):
-    with pytest.raises(InputError, match="without a tokenizer"):
+    with pytest.raises(InputError, match="has no tokenizer"):
         Embedder(Encoder(toy)).embed(["a"])
 
 

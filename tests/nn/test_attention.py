@@ -365,9 +365,9 @@ def test_flash_at_base_geometry_and_8192_tokens(window, in_fixed_order):
 
 @pytest.mark.parametrize("name", ["fast", "", "AUTO"])
 def test_unknown_names_are_refused(name, toy):
-    with pytest.raises(InputError, match="auto or flash or tiled or banded or oracle"):
+    with pytest.raises(InputError, match="auto, flash, tiled, banded or oracle"):
         attention.choose(name, CPU, torch.float32)
-    with pytest.raises(InputError, match="auto or flash or tiled or banded or oracle"):
+    with pytest.raises(InputError, match="auto, flash, tiled, banded or oracle"):
         Encoder(toy, attention=name)
 
 

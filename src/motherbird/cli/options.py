@@ -75,8 +75,9 @@ def output(path: str, inputs: list[str]) -> Path:
     for given in inputs:
         path_in = Path(given).resolve()
         if out == path_in or (path_in.is_dir() and path_in in out.parents):
-            what = "the output is the input" if out == path_in else "the output is inside the input"
-            raise InputError(f"{what} {given}", path, "choose another path")
+            same = "the output is the input"
+            what = same if out == path_in else f"the output is inside the input {given}"
+            raise InputError(what, path, "choose another path")
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

@@ -331,7 +331,7 @@ def _modified(what: str) -> InputError:
     return InputError(
         f"a ModernBertModel was modified: {what}",
         "motherbird.accelerate",
-        "merge or remove the changes, or use the model without motherbird.accelerate",
+        "merge or remove the changes, or call motherbird.restore(model) to use its own forward",
     )
 
 
