@@ -225,7 +225,13 @@ def test_text_that_cannot_be_learned_from(motherbird, tmp_path, tree):
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": 5}\n')
     before = tree(tmp_path)
     out = ("--out", tmp_path / "made")
-    refused(motherbird, "no such file or folder.*nowhere", "--text", tmp_path / "nowhere", *out)
+    refused(
+        motherbird,
+        "file or directory does not exist.*nowhere",
+        "--text",
+        tmp_path / "nowhere",
+        *out,
+    )
     refused(motherbird, "no text was found.*empty", "--text", tmp_path / "empty", *out)
     refused(motherbird, "too little.*little.txt", "--text", tmp_path / "little.txt", *out)
     refused(motherbird, "too small.*vocabulary", "--text", tmp_path / "same.txt", *out)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, files, workers
-from ..errors import DamagedError, require_extra
+from ..errors import DamagedError, counted, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
 from . import overlap
@@ -171,7 +171,8 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
     named = [name for tally in tallies for name in tally.bad_examples]
     if bad:
         more = "; ..." if bad > 5 else ""
-        log.warning("skipped %d files without usable text: %s%s", bad, "; ".join(named[:5]), more)
+        skipped = f"{counted(bad, 'file')} without usable text"
+        log.warning("skipped %s: %s%s", skipped, "; ".join(named[:5]), more)
     if mixture.max_bad is not None and bad > mixture.max_bad * (bad + read):
         what = f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}"
         how = "repair them, or allow more with --max-bad"
