@@ -249,7 +249,7 @@ def test_other_files_may_not(tmp_path):
     refused(tmp_path / "folder", "not created by motherbird")
     make(tmp_path / "out", a="1")
     (tmp_path / "out" / "mine").write_text("mine")
-    refused(tmp_path / "out", "also holds 'mine'")
+    refused(tmp_path / "out", "also contains 'mine'")
 
 
 @posix

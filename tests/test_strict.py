@@ -53,7 +53,7 @@ def test_everything_that_a_field_may_be(tmp_path):
     ("text", "says"),
     [
         ("", "name is missing"),
-        ('name = "n"\nnmae = 1', "unknown key nmae .did you mean name\?"),
+        ('name = "n"\nnmae = 1', "unknown key nmae .did you mean name."),
         ('name = "n"\nzzzz = 1', "unknown key zzzz .keys: name"),
         ("name = 1", "name = 1 is not text"),
         ('name = "n"\nkind = "c"', "kind = 'c' is not one of a, b"),

@@ -286,7 +286,7 @@ def test_a_worker_that_is_lost_is_replaced(action, tmp_path, caplog):
         assert list(in_order(workers, iter(range(10)))) == list(range(0, 20, 2))
     assert time.monotonic() - start < 20
     (record,) = caplog.records
-    says = {"kill": "killed by SIGKILL", "hang": "within 2 seconds", "exit": "exit code 3"}[action]
+    says = {"kill": "killed by SIGKILL", "hang": "within 2 s", "exit": "exit code 3"}[action]
     assert says in record.getMessage()
 
 

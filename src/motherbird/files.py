@@ -20,8 +20,8 @@ from .disk import locked as locked
 from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
-KINDS = {"converted model": "exported model", "prepared-text": "prepared dataset",
-         "training state": "checkpoint"}  # what messages call them  # fmt: skip
+KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset",
+         "training state": "a checkpoint"}  # what messages call them  # fmt: skip
 
 
 def parse_json(text: str) -> Any:
@@ -52,9 +52,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the file ({error.strerror})", str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"the file is not valid JSON ({error})", str(path), "repair or remove it"
-        ) from error
+        raise InputError(f"the file is not valid JSON ({error})", str(path), "fix it") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise DamagedError("the file is not a manifest of motherbird", str(path))
     for name in manifest["sha256"]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise DamagedError(f"the file {name!r} is outside its directory", str(path))
+            raise DamagedError(f"the file {name!r} is outside the directory", str(path))
     return manifest
 
 
@@ -179,8 +177,11 @@ def check_directory(directory: Path, kind: str) -> None:
         DamagedError: a file is missing, was changed, or is not in the manifest; it is named.
     """
     if not (directory / MANIFEST).is_file():
-        what = f"is not {_name(kind)} ({MANIFEST} is missing)"
-        what = what if directory.is_dir() else "does not exist"
+        what = (
+            f"is not {_name(kind)} ({MANIFEST} is missing)"
+            if directory.is_dir()
+            else "does not exist"
+        )
         raise InputError(f"the directory {what}", str(directory))
     try:
         manifest = read_manifest(directory)
@@ -202,8 +203,7 @@ def check_directory(directory: Path, kind: str) -> None:
 
 
 def _name(kind: Any) -> str:
-    name = KINDS.get(str(kind), str(kind))
-    return f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+    return KINDS.get(str(kind), f"a {kind}")
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:

@@ -148,10 +148,9 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]}?)" if near else f" (keys: {', '.join(known)})"
         hint = hint if near or not any(hint in one for one in mistakes) else ""  # a list only once
-        new = getattr(kind, "RENAMED", {}).get(key)
-        path = _join(at, key)
-        renamed = f"{path} was renamed to {_join(at, new)}" if new else ""
-        mistakes.append(renamed or f"unknown key {path}{hint}")
+        own, new = _join(at, key), getattr(kind, "RENAMED", {}).get(key)
+        what = f"{own} was renamed to {_join(at, new)}" if new else f"unknown key {own}{hint}"
+        mistakes.append(what)
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[field.name])})")
@@ -165,8 +164,8 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     try:
         return kind(**made)
     except InputError as error:
-        begins_with_key = str(error).partition(" ")[0] in known
-        mistakes.append(f"{at}{'.' if begins_with_key else ': '}{error}" if at else str(error))
+        colon = "." if str(error).partition(" ")[0] in known else ": "  # "a.b = 1 ...", or "a: ..."
+        mistakes.append(f"{at}{colon}{error}" if at else str(error))
         return None
 
 

@@ -150,7 +150,7 @@ def test_packages(tmp_path, registry):
     assert [(d.source, d.text) for d in made] == [("python", "a = 1"), ("typescript", "let x = 1")]
     assert made.about.sources["python"].packages == ("pack-1.0-py3-none-any.whl",)
     assert made.about.sources["typescript"].bad_examples == (
-        "cannot be downloaded (ERROR: No matching distribution): npm:gone",
+        "npm:gone (the package cannot be downloaded (ERROR: No matching distribution))",
     )
     with pytest.raises(FetchError, match="cannot be downloaded .*pypi:gone"):
         of(tmp_path, Source("python", packages=("pypi:gone",)))

@@ -58,8 +58,8 @@ def test_a_byte_order_mark_is_no_text(name, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"good \xff bad", "not UTF-8 text.*byte 5"),
-        ("text".encode("utf-16"), "not UTF-8 text.*byte 0"),
+        (b"good \xff bad", "invalid UTF-8 text.*byte 5"),
+        ("text".encode("utf-16"), "invalid UTF-8 text.*byte 0"),
         (b"ab\0cd", "binary file.*character 2"),
     ],
 )

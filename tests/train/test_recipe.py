@@ -208,5 +208,5 @@ def test_the_configuration_of_a_phase(small_tokenizer):
 def test_a_run_needs_a_phase_and_steps():
     with pytest.raises(InputError, match="at least one"):
         Recipe((), Train(lr=1.0))
-    with pytest.raises(InputError, match="steps = 2 is less than the number of phases, 3"):
+    with pytest.raises(InputError, match="steps = 2 is less than one per phase .3"):
         load(HOME / "smoke.toml", steps=2)

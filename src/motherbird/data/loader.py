@@ -184,8 +184,7 @@ class Loader:
             raise InputError(what, str(prepared.directory), how)
         self.rows = len(chosen_rows(prepared, choice))
         if not self.rows:
-            what = "no rows match the phase's sources and min_tokens"
-            raise InputError(what, str(prepared.directory))
+            raise InputError("no rows match sources and min_tokens", str(prepared.directory))
         self.cursor = replace(cursor, fingerprint=prepared.fingerprint)
         self._arguments = (prepared.directory, choice, masking)
         self._step_rows, self._rank, self._world_size = step_rows, rank, world_size
@@ -209,9 +208,8 @@ class Loader:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
-                ranks = counted(self._world_size, "rank")
-                what = f"a step of {counted(rows, 'row')} cannot be divided among {ranks}"
-                raise InputError(what)
+                size, ranks = counted(rows, "row"), counted(self._world_size, "rank")
+                raise InputError(f"a step of {size} cannot be divided among {ranks}")
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)

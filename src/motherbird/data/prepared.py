@@ -212,7 +212,7 @@ class PreparedDataset:
         InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
-            has = " and ".join(", ".join(self.about.lengths).rsplit(", ", 1))
+            has = " and ".join(self.about.lengths)
             how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
             what = f"the dataset has no rows of {counted(seq_len, 'token')}"
             raise InputError(what, str(self.directory), how)
@@ -227,9 +227,8 @@ class PreparedDataset:
                     raise InputError(f"there is no source {name!r}", str(self.directory), how)
             chosen &= np.isin(self.documents["source"], [known.index(name) for name in sources])
         if not held_out and not (chosen & ~self.documents["held_out"]).any():
-            names = f", sources = {', '.join(sources)}" if sources is not None else ""
-            what, how = "no document matches sources and min_tokens", f"min_tokens = {min_tokens}"
-            raise InputError(what, str(self.directory), how + names)
+            how = f"min_tokens = {min_tokens}, sources = {list(sources) if sources else 'all'}"
+            raise InputError("no documents match sources and min_tokens", str(self.directory), how)
         return Rows(self, *packed_rows(self.documents, seq_len, held_out, chosen))
 
     def _array(self, name: str) -> NDArray[Any]:

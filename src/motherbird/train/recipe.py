@@ -131,7 +131,7 @@ class Evaluate:
     """Evaluation on held-out rows, always with the same masks."""
 
     every: int = 1000  # steps between evaluations; 0 evaluates only at the end of a phase
-    tokens: int = 262_144  # at most this many tokens, in rows of the phase's length, but one row
+    tokens: int = 262_144  # at most this many tokens, in rows of the phase's length, or one row
     masking: float = 0.15  # fraction of the tokens that is masked
 
     def __post_init__(self) -> None:
@@ -159,11 +159,9 @@ class Limits:
     sigmas: float = 6.0
     factor: float = 1.1  # and also more than this factor times the mean
     spikes: int = 5  # this many consecutive spikes cause a rollback
-    # this many consecutive steps with a loss or gradient that is not finite cause a rollback
-    nonfinite: int = 3
+    nonfinite: int = 3  # this many consecutive steps with a non-finite loss or gradient cause one
     recent_spikes: int = 10  # more than this many spikes in the last 1,000 steps cause a rollback
-    # at least this many steps that are not finite among the last 1,000 cause a rollback
-    recent_nonfinite: int = 10
+    recent_nonfinite: int = 10  # at least this many non-finite steps in the last 1,000 cause one
     shift_window: int = 32  # number of steps whose mean is compared with the window before them
     shift_sigmas: float = 3.0  # the loss has shifted if it is this many standard deviations above
     shift_steps: int = 100  # consecutive shifted steps that cause a rollback
@@ -210,9 +208,8 @@ class Recipe:
         for before, after in zip(self.phases, self.phases[1:], strict=False):
             check(
                 after.seq_len >= before.seq_len,
-                f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
-                f"{before.name!r} before it ({before.seq_len}); rows must not become "
-                "shorter from phase to phase",
+                f"phase {after.name!r} has shorter rows ({after.seq_len}) than {before.name!r} "
+                f"before it ({before.seq_len}); rows must not become shorter from phase to phase",
             )
         for phase in self.phases:
             phase.lr_schedule(self.train.lr)
@@ -270,9 +267,7 @@ class Recipe:
     def with_steps(self, steps: int) -> "Recipe":
         """Scale every phase so that the run has ``steps`` steps."""
         if steps < len(self.phases):
-            raise InputError(
-                f"steps = {steps} is less than the number of phases, {len(self.phases)}"
-            )
+            raise InputError(f"steps = {steps} is less than one per phase ({len(self.phases)})")
         each = [phase.steps() for phase in self.phases]
         scaled = [count * steps / sum(each) for count in each]
         given = [max(1, int(exact)) for exact in scaled]

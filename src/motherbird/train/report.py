@@ -133,7 +133,7 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
                   linewidth=1, label="held out")  # fmt: skip
     rate.plot(*_thin(ends, _column(lines, "lr")), color="#1f77b4", linewidth=1.2)
     rate.set_ylabel("learning rate")
-    _curve(norm, ends, _column(lines, "norm"), "norm of the gradient")
+    _curve(norm, ends, _column(lines, "norm"), "gradient norm")
     seconds = _column(lines, "seconds")
     per_second = np.divide(_column(lines, "tokens"), seconds, where=seconds > 0,
                            out=np.full(len(seconds), np.nan))  # fmt: skip

@@ -135,12 +135,10 @@ def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
     existing = state.steps(run)
     losses = {e["step"]: e["loss"] for e in card.evaluations(run)}
     evaluated = sorted((s for s in existing if s in losses), key=lambda step: losses[step])
-    for name, wanted, there, what in (
-        ("last", last, existing, "checkpoint"),
-        ("best", best, evaluated, "evaluated checkpoint"),
-    ):
+    for name, wanted, there in (("last", last, existing), ("best", best, evaluated)):
         if wanted > len(there):
-            what = f"--{name} {wanted}: the run has only {counted(len(there), what)}"
+            noun = "checkpoint" if name == "last" else "evaluated checkpoint"
+            what = f"--{name} {wanted}: the run has only {counted(len(there), noun)}"
             raise InputError(what, str(run))
     for step in steps:
         state.check_exists(run, step)
@@ -183,9 +181,7 @@ def _changed_recipe(
 ) -> tuple[dict[str, Any], bool]:
     """Return the recipe with the changes, and whether it differs from the recipe before."""
     if progress.finished:
-        raise InputError(
-            f"the run is over at step {progress.step}", str(run), "rewind to an earlier step"
-        )
+        raise InputError(f"the run is over at step {progress.step}", str(run), "use a lower step")
     raw = deepcopy(info.recipe)
     for change in changes:
         strict.change(raw, change)

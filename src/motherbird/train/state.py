@@ -166,7 +166,7 @@ def read(directory: Path) -> Checkpoint:
     check_directory(directory, KIND)
     digests = read_manifest(directory)["sha256"]
     if digests.keys() != {TENSORS, PROGRESS}:
-        raise DamagedError("the directory contains files of no checkpoint", str(directory))
+        raise DamagedError("the checkpoint contains unknown files", str(directory))
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
