@@ -20,8 +20,7 @@ from .disk import locked as locked
 from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
-KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset",
-         "training state": "a checkpoint"}  # what messages call them  # fmt: skip
+KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset"}  # in errors
 
 
 def parse_json(text: str) -> Any:
@@ -177,11 +176,8 @@ def check_directory(directory: Path, kind: str) -> None:
         DamagedError: a file is missing, was changed, or is not in the manifest; it is named.
     """
     if not (directory / MANIFEST).is_file():
-        what = (
-            f"is not {_name(kind)} ({MANIFEST} is missing)"
-            if directory.is_dir()
-            else "does not exist"
-        )
+        gone = not directory.is_dir()
+        what = "does not exist" if gone else f"is not {_name(kind)} ({MANIFEST} is missing)"
         raise InputError(f"the directory {what}", str(directory))
     try:
         manifest = read_manifest(directory)

@@ -315,7 +315,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
     for words in ("Step 26 of a run of 26 steps", "| c | 4,096 | 8 | 256 | 2 |", "stableadamw",
                   "library", "motherbird pretrain recipe.toml", "motherbird export run --step 26",
                   f"{found.progress.tokens:,} tokens", "## Limits", "| cpu | ", "torch 2",
-                  runs.show(whole)["data"], "products in float32", "| held out | licence |",
+                  runs.show(whole)["data"], "products in float32", "| held out | license |",
                   "hours of steps, in 1 process"):  # fmt: skip
         assert words in card, words
     assert str(smoke_set.parent) not in card  # paths are private

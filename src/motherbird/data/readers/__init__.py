@@ -46,7 +46,7 @@ def read_file(
     except DamagedError as error:
         yield error
     except OSError as error:
-        yield NotTextError(f"cannot be read ({error.strerror})", name_of(path))
+        yield NotTextError(f"the file cannot be read ({error.strerror})", name_of(path))
 
 
 def files_of(
