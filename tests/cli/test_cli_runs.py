@@ -50,7 +50,7 @@ def test_list(motherbird, run, documented, has_shape):
     with locked(run / "LOCK"):
         assert ", running, " in motherbird("runs", "list", run).done().out
     (run / "run.json").write_text("{}")
-    assert f"{run}: not a run.json" in motherbird("runs", "list", run).done().out
+    assert f"{run}: the file is not a run.json" in motherbird("runs", "list", run).done().out
     shutil.rmtree(run)
     assert motherbird("runs", "list", run.parent).done().out == f"no runs in {run.parent}\n"
     motherbird("runs", "list", run).refused("directory does not exist")

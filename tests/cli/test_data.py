@@ -95,7 +95,10 @@ def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["prepare", "gone", "--tokenizer", "{t}", "--out", "o"], "no such file or folder.*gone"),
+        (
+            ["prepare", "gone", "--tokenizer", "{t}", "--out", "o"],
+            "file or directory does not exist.*gone",
+        ),
         (["prepare", "{s}", "--tokenizer", "gone", "--out", "o"], "gone"),
         (
             ["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--seq-len", "x"],
@@ -108,8 +111,8 @@ def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
         (["prepare", "{s}", "--tokenizer", "{t}", "--out", "{s}/o"], "inside the input"),
         (["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--eval", "1"], "eval"),
         (["prepare", "{s}", "--tokenizr", "{t}", "--out", "o"], "--tokenizer"),
-        (["data", "show", "gone"], "no such folder.*gone"),
-        (["data", "show", "{t}"], "it holds a tokenizer"),
+        (["data", "show", "gone"], "directory does not exist.*gone"),
+        (["data", "show", "{t}"], "this is a tokenizer, not a prepared dataset"),
         (["data", "build", "gone", "--out", "o"], "file or directory does not exist"),
         (["data", "bild"], "No such command"),
         (["tokenizer", "train", "{s}", "--size", "1000", "--out", "o"], "multiple of 64"),

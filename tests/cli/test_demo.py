@@ -188,9 +188,9 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     before = tree(tmp_path)
     for name, says in {
         "mine": "not created by motherbird.*mine",
-        "ours": "also holds 'notes.txt'",
-        "model": "holds a model, not a demo",
-        "file": "not a folder.*file",
+        "ours": "also contains 'notes.txt'",
+        "model": "is a model, not a demo",
+        "file": "not a directory.*file",
         "nowhere/deep": "does not exist.*nowhere",
     }.items():
         result = refused(motherbird, says, "--text", sources, "--out", tmp_path / name)

@@ -40,7 +40,7 @@ def test_json(motherbird, data, model):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--seq-len", 512], "was not prepared for rows of 512 tokens"),
+        (["--seq-len", 512], "no rows of 512 tokens"),
         (["--masking", 1.5], "--masking"),
         (["--data", "nowhere"], "nowhere"),
         (["--model", "nowhere"], "nowhere"),

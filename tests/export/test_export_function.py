@@ -253,7 +253,7 @@ def test_impossible_arguments(arguments, says, tmp_path):
 def test_a_missing_package_is_named(format, package, extra, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"'{package}'.*motherbird\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"'{package}'.*'\.\[{extra}\]"):
         export(tmp_path / "model", tmp_path / "out", format)
 
 

@@ -98,7 +98,7 @@ def test_differences_are_named():
         phases=(replace(old.phases[0], rows=64), *old.phases[1:]),
     )
     found = sorted(differences(strict.plain(old), strict.plain(new)))
-    assert found == ["phases.0.rows: 64, was 32", "train.lr: 1.0, was 0.004"]
+    assert found == ["phases.0.rows is 64, was 32", "train.lr is 1.0, was 0.004"]
     assert list(differences(strict.plain(old), strict.plain(old))) == []
 
 

@@ -212,7 +212,7 @@ class PreparedDataset:
         InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
-            has = " and ".join(self.about.lengths)
+            has = " and ".join(", ".join(self.about.lengths).rsplit(", ", 1))
             how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
             what = f"the dataset has no rows of {counted(seq_len, 'token')}"
             raise InputError(what, str(self.directory), how)
