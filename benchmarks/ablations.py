@@ -87,7 +87,7 @@ VARIANTS = {
 }
 
 
-def bytes_a_token(prepared: PreparedDataset) -> float:
+def bytes_per_token(prepared: PreparedDataset) -> float:
     """Return the mean number of bytes per token of the held-out text."""
     rows = prepared.rows(SEQ_LEN, held_out=True)
     ids, _, _ = rows.gather(range(len(rows)))
@@ -108,16 +108,16 @@ def measure(variant: Variant, data: Path, minutes: float, work: Path) -> dict[st
     log = run_log.read(run)
     evaluation = log[-1]["evaluation"]
     prepared = PreparedDataset(data, verify=False)
-    size = bytes_a_token(prepared)
+    size = bytes_per_token(prepared)
     return {
         "variant": vars(variant),
         "parameters": cost.parameters(initial_config(recipe, prepared)),
         "steps": steps,
         "tokens": sum(line["tokens"] for line in log),
         "minutes": sum(line["seconds"] for line in log) / 60,
-        "bytes_a_token": size,
+        "bytes_per_token": size,
         "evaluation": evaluation,
-        "nats_a_byte": evaluation["loss"] / size,
+        "nats_per_byte": evaluation["loss"] / size,
         "losses": [round(line["loss"], 4) for line in log],
     }
 

@@ -33,8 +33,8 @@ def by_source(found: Result) -> str:
     """Return the section for the results of `motherbird evaluate lm --json`."""
     rows = [
         [
-            name, f"{s['loss']:.3f}", f"{s['unigram'] - s['loss']:.2f}", f"{s['nats_a_byte']:.3f}",
-            f"{s['accuracy']:.1%}", f"{s['masked']:,}",
+            name, f"{s['loss']:.3f}", f"{s['unigram'] - s['loss']:.2f}",
+            f"{s['nats_per_byte']:.3f}", f"{s['accuracy']:.1%}", f"{s['masked']:,}",
         ]
         for name, s in found["sources"].items()
     ]  # fmt: skip

@@ -243,13 +243,13 @@ def test_other_files_may_not(tmp_path):
         assert tree(tmp_path) == before
 
     (tmp_path / "file").write_text("mine")
-    refused(tmp_path / "file", "is not a folder")
+    refused(tmp_path / "file", "is not a directory")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").write_text("mine")
     refused(tmp_path / "folder", "not created by motherbird")
     make(tmp_path / "out", a="1")
     (tmp_path / "out" / "mine").write_text("mine")
-    refused(tmp_path / "out", "also holds 'mine'")
+    refused(tmp_path / "out", "also contains 'mine'")
 
 
 @posix

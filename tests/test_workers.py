@@ -170,7 +170,7 @@ def test_a_worker_that_does_not_answer_is_stopped(work):
     worker = work()
     worker.ask("HOME", 30.0)
     start = time.monotonic()
-    with pytest.raises(WorkerDied, match=r"no answer within 0\.3 seconds") as failed:
+    with pytest.raises(WorkerDied, match=r"no answer within 0\.3 s") as failed:
         worker.ask("hang", 0.3)
     assert time.monotonic() - start < 10 and not worker.alive and not failed.value.killed
     stopped = work()
@@ -286,7 +286,7 @@ def test_a_worker_that_is_lost_is_replaced(action, tmp_path, caplog):
         assert list(in_order(workers, iter(range(10)))) == list(range(0, 20, 2))
     assert time.monotonic() - start < 20
     (record,) = caplog.records
-    says = {"kill": "killed by SIGKILL", "hang": "within 2 seconds", "exit": "exit code 3"}[action]
+    says = {"kill": "killed by SIGKILL", "hang": "within 2 s", "exit": "exit code 3"}[action]
     assert says in record.getMessage()
 
 

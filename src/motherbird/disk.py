@@ -178,8 +178,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if not is_held():
             what = "the lock was removed or replaced while it was held"
-            how = "let one process at a time work there, and start again"
-            raise InputError(what, str(path), how)
+            raise InputError(what, str(path), "run only one process at a time in this directory")
 
     while True:
         try:

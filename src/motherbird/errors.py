@@ -81,5 +81,10 @@ def require_extra(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        what, how = f"the package {module!r} is not installed", f"pip install 'motherbird[{extra}]'"
-        raise MissingExtraError(what, how=how) from error
+        how = f"pip install -c constraints.txt '.[{extra}]'"
+        raise MissingExtraError(f"the package {module!r} is not installed", how=how) from error
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with a noun: "1 row" or "1,024 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -20,6 +20,7 @@ from .disk import locked as locked
 from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
+KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset"}  # in errors
 
 
 def parse_json(text: str) -> Any:
@@ -50,14 +51,14 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the file ({error.strerror})", str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error})", str(path), "repair or remove it") from error
+        raise InputError(f"the file is not valid JSON ({error})", str(path), "fix it") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object with `read_json`; anything else is an InputError."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(path))
+        raise InputError("the file is not a JSON object", str(path))
     return value
 
 
@@ -109,23 +110,23 @@ def check_replaceable(directory: Path, kind: str) -> None:
     """
     what = _why_not_replaceable(directory, kind)
     if what:
-        how = "give a new folder, or remove this one yourself"
+        how = "choose another --out, or delete this directory"
         raise OutputExistsError(what, str(directory), how)
 
 
 def _why_not_replaceable(directory: Path, kind: str) -> str | None:
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        return "the output exists and is not a folder"
+        return "the output exists and is not a directory"
     if not directory.exists() or not any(directory.iterdir()):
         return None
     if not (directory / MANIFEST).is_file():
-        return "the output folder was not created by motherbird"
+        return "the output directory was not created by motherbird"
     manifest = read_manifest(directory)
     if manifest.get("kind") != kind:
-        return f"the output folder holds a {manifest.get('kind')}, not a {kind}"
+        return f"the output directory is {_name(manifest.get('kind'))}, not {_name(kind)}"
     others = sorted(_contents(directory) - {MANIFEST, *manifest["sha256"]})
     if others:
-        return f"the output folder also holds {others[0]!r}, which motherbird did not write"
+        return f"the output directory also contains {others[0]!r}, which motherbird did not write"
     return None
 
 
@@ -147,10 +148,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
-        raise DamagedError("not a manifest of motherbird", str(path))
+        raise DamagedError("the file is not a manifest of motherbird", str(path))
     for name in manifest["sha256"]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise DamagedError(f"it names a file outside its folder, {name!r}", str(path))
+            raise DamagedError(f"the file {name!r} is outside the directory", str(path))
     return manifest
 
 
@@ -175,8 +176,9 @@ def check_directory(directory: Path, kind: str) -> None:
         DamagedError: a file is missing, was changed, or is not in the manifest; it is named.
     """
     if not (directory / MANIFEST).is_file():
-        what = "not a folder that motherbird finished" if directory.is_dir() else "no such folder"
-        raise InputError(f"{what} (it would hold {MANIFEST})", str(directory))
+        gone = not directory.is_dir()
+        what = "does not exist" if gone else f"is not {_name(kind)} ({MANIFEST} is missing)"
+        raise InputError(f"the directory {what}", str(directory))
     try:
         manifest = read_manifest(directory)
     except InputError as error:
@@ -184,15 +186,20 @@ def check_directory(directory: Path, kind: str) -> None:
     if (directory / MANIFEST).read_bytes() != _manifest_text(manifest).encode():
         raise DamagedError("the file was changed after it was written", str(directory / MANIFEST))
     if manifest.get("kind") != kind:
-        raise InputError(f"it holds a {manifest.get('kind')}, not a {kind}", str(directory))
+        what = f"this is {_name(manifest.get('kind'))}, not {_name(kind)}"
+        raise InputError(what, str(directory))
     names = set(manifest["sha256"])
     for name in sorted(names ^ (_contents(directory) - {MANIFEST})):
-        what = "is missing" if name in names else "is not in the folder's manifest"
+        what = "is missing" if name in names else "is not in the directory's manifest"
         raise DamagedError(f"the file {what}", str(directory / name))
     for name in [MANIFEST, *sorted(names)]:
         if (directory / name).is_symlink() or not (directory / name).is_file():
-            raise DamagedError("it is a link or a folder, not a file", str(directory / name))
+            raise DamagedError("this is a link or a directory, not a file", str(directory / name))
     check_files(directory, sorted(names))
+
+
+def _name(kind: Any) -> str:
+    return KINDS.get(str(kind), f"a {kind}")
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
@@ -206,7 +213,7 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
 def resumable_directory(
     directory: Path, kind: str, plan: Any, *, wait: bool = False
 ) -> Iterator[Path]:
-    """Provide a hidden work directory beside ``directory`` for long work that can be resumed.
+    """Provide a hidden work directory next to ``directory`` for long work that can be resumed.
 
     The files of an earlier, interrupted attempt are kept if its plan was the same, and removed
     otherwise. The work directory is removed at the end of the block, unless an error occurs.

@@ -1,4 +1,4 @@
-"""The machine: CPU, threads, versions, environment variables, and memory."""
+"""Information about the machine: CPU, threads, versions, environment variables and memory."""
 
 import ctypes
 import os
@@ -119,7 +119,7 @@ def reset_peak_memory() -> None:
 
 
 def be_killed_first() -> None:
-    """Let Linux end this process first if memory runs out, not its parent or another program."""
+    """If memory runs out, let Linux kill this process first, before its parent or others."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

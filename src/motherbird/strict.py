@@ -30,12 +30,12 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        what = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot read the file ({what})", str(path)) from error
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid TOML ({error})", str(path)) from error
+        raise InputError(f"the file is not valid TOML ({error})", str(path)) from error
     for one in changes:
         change(data, one)
     return build(kind, data, str(path))
@@ -81,7 +81,7 @@ def change(data: dict[str, Any], text: str) -> None:
     path, equals, given = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise InputError("not of the form a.b=c", text)
+        raise InputError("--set needs KEY=VALUE, such as train.lr=1e-3", text)
     try:
         value = tomllib.loads(f"value = {given}")["value"]
     except tomllib.TOMLDecodeError:
@@ -117,7 +117,7 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
             return float(cast(float, given))
     if kind is not float and _is_plain(kind, given):
         return given
-    mistakes.append(f"{at or 'it'} = {given!r} is not {describe(kind)}")
+    mistakes.append(f"{f'{at} = ' if at else ''}{given!r} is not {describe(kind)}")
     return None
 
 
@@ -146,10 +146,11 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     before = len(mistakes)
     for key in sorted(given.keys() - known.keys()):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}" if near else f"known are {', '.join(known)}"
-        new = getattr(kind, "RENAMED", {}).get(key)
-        what = f"was renamed to {_join(at, new)}" if new else f"is unknown ({hint})"
-        mistakes.append(f"{_join(at, key)} {what}")
+        hint = f" (did you mean {near[0]}?)" if near else f" (keys: {', '.join(known)})"
+        hint = hint if near or not any(hint in one for one in mistakes) else ""  # a list only once
+        own, new = _join(at, key), getattr(kind, "RENAMED", {}).get(key)
+        what = f"{own} was renamed to {_join(at, new)}" if new else f"unknown key {own}{hint}"
+        mistakes.append(what)
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             mistakes.append(f"{_join(at, name)} is missing ({describe(types_of[field.name])})")
@@ -163,7 +164,8 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     try:
         return kind(**made)
     except InputError as error:
-        mistakes.append(f"{at}: {error}" if at else str(error))
+        colon = "." if str(error).partition(" ")[0] in known else ": "  # "a.b = 1 ...", or "a: ..."
+        mistakes.append(f"{at}{colon}{error}" if at else str(error))
         return None
 
 

@@ -108,7 +108,7 @@ class Worker:
         """
         timeout = None if limit is None else max(0.0, since + limit - time.monotonic())
         if not wait_for([future], timeout).done:
-            self.stop(f"no answer within {limit:g} seconds")
+            self.stop(f"no answer within {limit:g} s")
         error = future.exception()
         return error if isinstance(error, WorkerDied) else None
 
@@ -226,12 +226,12 @@ class PoolWorker:
         if death is None:
             return False
         self._failures.append(str(death))
-        log.warning("a data worker is replaced: %s", death)
+        log.warning("replacing a data worker: %s", death)
         self.process.stop()
         if len(self._failures) == TRIES:
             what = f"a data worker failed {TRIES} times: {'; '.join(self._failures)}"
             where = str(self.pending[0][0])[:200] if self.pending else ""
-            how = "check memory and disk; run with 0 workers to see the error itself"
+            how = "check memory and disk; set train.workers=0 to see the error"
             raise WorkerError(what, where, how) from death
         self._launch()
         return True

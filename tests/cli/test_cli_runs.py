@@ -48,12 +48,12 @@ def test_list(motherbird, run, documented, has_shape):
     (shape,) = documented("runs", "list")
     assert has_shape(found, shape) and len(found) == 1
     with locked(run / "LOCK"):
-        assert ", working, " in motherbird("runs", "list", run).done().out
+        assert ", running, " in motherbird("runs", "list", run).done().out
     (run / "run.json").write_text("{}")
-    assert f"{run}: not a run.json" in motherbird("runs", "list", run).done().out
+    assert f"{run}: the file is not a run.json" in motherbird("runs", "list", run).done().out
     shutil.rmtree(run)
     assert motherbird("runs", "list", run.parent).done().out == f"no runs in {run.parent}\n"
-    motherbird("runs", "list", run).refused("no such folder")
+    motherbird("runs", "list", run).refused("directory does not exist")
 
 
 def test_show(motherbird, run, documented, has_shape):
@@ -69,7 +69,7 @@ def test_show(motherbird, run, documented, has_shape):
 
 def test_average(motherbird, run, tmp_path, documented, has_shape):
     call = ("runs", "average", run, "--out", tmp_path / "out")
-    text = motherbird(*call, "--last", "1", "--step", "7").refused("no checkpoint of step 7").out
+    text = motherbird(*call, "--last", "1", "--step", "7").refused("no checkpoint for step 7").out
     assert text == ""
     said = motherbird(*call, "--step", "4", "--step", "6").done().out
     assert said == f"{tmp_path / 'out'}: the mean of steps 4, 6\n"
@@ -78,7 +78,7 @@ def test_average(motherbird, run, tmp_path, documented, has_shape):
     assert has_shape(found, shape) and found["steps"] == [8]
     assert motherbird("info", tmp_path / "out").done().out
     data = made_elsewhere(run, tmp_path)
-    motherbird(*call, "--best", "1").refused("give its directory with --data")
+    motherbird(*call, "--best", "1").refused("set --data to its directory")
     motherbird(*call, "--best", "1", "--data", data).done()
 
 
@@ -99,8 +99,8 @@ def test_rewind(motherbird, run, documented, has_shape):
     assert (found["step"], found["from"], found["set"]) == (6, 8, [*change[1::2]])
     assert motherbird(*call, "4").done().out == f"{run}: back from step 6 to step 4\n"
     motherbird(*call, "4").refused("at step 4 already, and nothing is set")
-    motherbird(*call, "5").refused("no checkpoint of step 5.*there are 0, 2, 4")
-    motherbird(*call, "2", "--set", "seed=1").refused("seed cannot change within a run")
+    motherbird(*call, "5").refused("no checkpoint for step 5.*existing steps: 0, 2, 4")
+    motherbird(*call, "2", "--set", "seed=1").refused("seed cannot be changed in an existing run")
     motherbird(*call, "2", "--set", "train.masking=2").refused("masking = 2.0 has to be")
     motherbird(*call, "x").refused("--to-step")
     motherbird("runs", "rewind", run).refused("--to-step")
@@ -154,7 +154,7 @@ def test_export_of_a_run(motherbird, run, tmp_path):
     about = motherbird("info", tmp_path / "out", "--json").done().json
     assert about["tensors"]["dtypes"] == ["bfloat16"]
     data = made_elsewhere(run, tmp_path)
-    motherbird(*call).refused("give its directory with --data")
+    motherbird(*call).refused("set --data to its directory")
     motherbird(*call, "--data", data).done()
 
 
@@ -168,7 +168,7 @@ def test_export_of_a_run_by_way_of_hf(motherbird, run, tmp_path):
 
 def test_exports_that_are_refused(motherbird, run, model, tmp_path):
     call = ("export", run, "--out", tmp_path / "out")
-    motherbird(*call, "--step", "5").refused("no checkpoint of step 5")
+    motherbird(*call, "--step", "5").refused("no checkpoint for step 5")
     motherbird(*call, "--revision", "main").refused("has no revisions")
     motherbird(*call, "--dtype", "int8").refused("without --head, in float32 or bfloat16")
     motherbird(*call, "--head", "none").refused("without --head, in float32 or bfloat16")

@@ -95,7 +95,10 @@ def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["prepare", "gone", "--tokenizer", "{t}", "--out", "o"], "no such file or folder.*gone"),
+        (
+            ["prepare", "gone", "--tokenizer", "{t}", "--out", "o"],
+            "file or directory does not exist.*gone",
+        ),
         (["prepare", "{s}", "--tokenizer", "gone", "--out", "o"], "gone"),
         (
             ["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--seq-len", "x"],
@@ -108,9 +111,9 @@ def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
         (["prepare", "{s}", "--tokenizer", "{t}", "--out", "{s}/o"], "inside the input"),
         (["prepare", "{s}", "--tokenizer", "{t}", "--out", "o", "--eval", "1"], "eval"),
         (["prepare", "{s}", "--tokenizr", "{t}", "--out", "o"], "--tokenizer"),
-        (["data", "show", "gone"], "no such folder.*gone"),
-        (["data", "show", "{t}"], "it holds a tokenizer"),
-        (["data", "build", "gone", "--out", "o"], "no such file or folder"),
+        (["data", "show", "gone"], "directory does not exist.*gone"),
+        (["data", "show", "{t}"], "this is a tokenizer, not a prepared dataset"),
+        (["data", "build", "gone", "--out", "o"], "file or directory does not exist"),
         (["data", "bild"], "No such command"),
         (["tokenizer", "train", "{s}", "--size", "1000", "--out", "o"], "multiple of 64"),
         (["tokenizer", "train", "{s}", "--size", "32768", "--out", "o"], "too small"),
@@ -124,7 +127,7 @@ def test_mistakes(motherbird, sources, tokenizer, tmp_path, monkeypatch, tree, a
 
 
 def test_showing_another_length(motherbird, ready):
-    motherbird("data", "show", ready[0], "--seq-len", "77").refused("it has 128, 1024")
+    motherbird("data", "show", ready[0], "--seq-len", "77").refused("it has rows of 128 and 1024")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -188,9 +188,9 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     before = tree(tmp_path)
     for name, says in {
         "mine": "not created by motherbird.*mine",
-        "ours": "also holds 'notes.txt'",
-        "model": "holds a model, not a demo",
-        "file": "not a folder.*file",
+        "ours": "also contains 'notes.txt'",
+        "model": "is a model, not a demo",
+        "file": "not a directory.*file",
         "nowhere/deep": "does not exist.*nowhere",
     }.items():
         result = refused(motherbird, says, "--text", sources, "--out", tmp_path / name)
@@ -225,7 +225,13 @@ def test_text_that_cannot_be_learned_from(motherbird, tmp_path, tree):
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": 5}\n')
     before = tree(tmp_path)
     out = ("--out", tmp_path / "made")
-    refused(motherbird, "no such file or folder.*nowhere", "--text", tmp_path / "nowhere", *out)
+    refused(
+        motherbird,
+        "file or directory does not exist.*nowhere",
+        "--text",
+        tmp_path / "nowhere",
+        *out,
+    )
     refused(motherbird, "no text was found.*empty", "--text", tmp_path / "empty", *out)
     refused(motherbird, "too little.*little.txt", "--text", tmp_path / "little.txt", *out)
     refused(motherbird, "too small.*vocabulary", "--text", tmp_path / "same.txt", *out)

@@ -32,15 +32,15 @@ def test_json(motherbird, data, model):
     ).done().json  # fmt: skip
     assert report["masking"] == 0.3 and report["seq_len"] == 128
     every = report["sources"]["all"]
-    keys = {"loss", "accuracy", "masked", "unigram", "bytes_a_token", "nats_a_byte"}
+    keys = {"loss", "accuracy", "masked", "unigram", "bytes_per_token", "nats_per_byte"}
     assert set(every) == keys
-    assert every["nats_a_byte"] == pytest.approx(every["loss"] / every["bytes_a_token"])
+    assert every["nats_per_byte"] == pytest.approx(every["loss"] / every["bytes_per_token"])
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--seq-len", 512], "was not prepared for rows of 512 tokens"),
+        (["--seq-len", 512], "no rows of 512 tokens"),
         (["--masking", 1.5], "--masking"),
         (["--data", "nowhere"], "nowhere"),
         (["--model", "nowhere"], "nowhere"),

@@ -45,7 +45,7 @@ GERMAN = "Der schnelle braune Fuchs springt über den faulen Hund und geht nach 
     [
         (ENGLISH, Source("s", path="x"), None),
         ("ab", Source("s", path="x", min_chars=3), "too short"),
-        ("a\n" + "b" * 11, Source("s", path="x", max_line=10), "a line too long"),
+        ("a\n" + "b" * 11, Source("s", path="x", max_line=10), "line too long"),
         ("a\n" + "b" * 10, Source("s", path="x", max_line=10), None),
         ("12345 a", Source("s", path="x", min_letters=0.5), "too few letters"),
         ("abc 12", Source("s", path="x", min_letters=0.5), None),
@@ -60,4 +60,4 @@ def test_language():
     pytest.importorskip("resiliparse")
     english = Source("s", path="x", language="en")
     assert rejection_reason(ENGLISH, english) is None
-    assert rejection_reason(GERMAN, english) == "another language"
+    assert rejection_reason(GERMAN, english) == "wrong language"

@@ -167,7 +167,7 @@ def test_a_lost_worker_changes_nothing(prepared, reference, number, monkeypatch)
 
 
 def test_the_set_has_to_be_the_same(prepared):
-    with pytest.raises(InputError, match="not the one that this run began with"):
+    with pytest.raises(InputError, match="prepared dataset is not the run's"):
         loader(prepared, Cursor(3, fingerprint="other"))
     cursor = next(iter(loader(prepared))).cursor
     assert cursor.fingerprint == prepared.fingerprint
@@ -175,7 +175,7 @@ def test_the_set_has_to_be_the_same(prepared):
 
 
 def test_a_step_that_cannot_be_shared(prepared):
-    with pytest.raises(InputError, match="4 rows cannot be shared by 3 ranks"):
+    with pytest.raises(InputError, match="4 rows cannot be divided among 3 ranks"):
         next(iter(loader(prepared, world_size=3)))
 
 

@@ -141,9 +141,12 @@ def test_only_long_documents(prepared):
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ({"seq_len": 512}, "rows of 512 tokens.*it has 128, 1024"),
+        ({"seq_len": 512}, "no rows of 512 tokens.*it has rows of 128 and 1024; .* 512"),
         ({"seq_len": 128, "sources": ["x"]}, "no source 'x'"),
-        ({"seq_len": 128, "min_tokens": 10**9}, "no document is left"),
+        (
+            {"seq_len": 128, "min_tokens": 10**9},
+            "no documents match.*: min_tokens = 10+, sources = all",
+        ),
     ],
 )
 def test_rows_that_are_not_there(prepared, choice, says):
@@ -180,15 +183,15 @@ def test_files_too_many_and_too_few(prepared, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(prepared.directory, folder)
     (folder / "more.txt").write_text("more")
-    with pytest.raises(DamagedError, match=r"not in the folder's manifest.*more\.txt"):
+    with pytest.raises(DamagedError, match=r"not in the directory's manifest.*more\.txt"):
         PreparedDataset(folder)
     (folder / "more.txt").unlink()
     (folder / "documents.npy").unlink()
     with pytest.raises(DamagedError, match=r"is missing.*documents\.npy"):
         PreparedDataset(folder)
-    with pytest.raises(InputError, match="not a folder that motherbird finished"):
+    with pytest.raises(InputError, match="not a prepared dataset .motherbird.json is missing"):
         PreparedDataset(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="directory does not exist"):
         PreparedDataset(tmp_path / "nowhere")
 
 
@@ -318,12 +321,12 @@ def test_a_full_disk_leaves_what_can_go_on(library, tokenizer_folder, tmp_path, 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"seq_lens": [2]}, "rows of 2 tokens"),
-        ({"seq_lens": []}, "rows of 0 tokens"),
-        ({"held_out": 1.0}, "held-out share of 1.0"),
-        ({"seed": -1}, "seed of -1"),
+        ({"seq_lens": [2]}, "invalid row length 2"),
+        ({"seq_lens": []}, "invalid row length 0"),
+        ({"held_out": 1.0}, "invalid held-out fraction 1: use"),
+        ({"seed": -1}, "invalid seed -1"),
         ({"tokenizer": "nowhere"}, "nowhere"),
-        ({"text": "nowhere"}, "no such file or folder"),
+        ({"text": "nowhere"}, "file or directory does not exist"),
     ],
 )
 def test_arguments_that_cannot_be_used(library, tokenizer_folder, tmp_path, change, says):
@@ -352,9 +355,9 @@ def test_mixtures_refuse_what_makes_no_sense():
             Source(**{"name": "a", "path": "x", **change})
     a, b = Source("a", path="x", max_tokens=5), Source("b", path="x")
     for sources, weights, says in (
-        ((), {}, "no .*source"),
+        ((), {}, "no .*source.* table"),
         ((a, a), {}, "two sources"),
-        ((a, b), {"a": 1.0}, "'b' has no weight"),
+        ((a, b), {"a": 1.0}, "'b' has none"),
         ((b,), {"a": 1.0, "b": 1.0}, "weights.a: there is no such source"),
         ((b,), {"b": 0.0}, "weights.b = 0.0"),
         ((a,), {"a": 1.0}, "'a': weights and max_tokens exclude"),
@@ -423,6 +426,6 @@ def test_a_damaged_set_behind_a_url(prepared, tmp_path):
     manifest = json.loads((remote / MANIFEST).read_text())
     manifest["sha256"]["../evil"] = "0"
     (remote / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(DamagedError, match="outside its folder"):
+    with pytest.raises(DamagedError, match="outside the directory"):
         PreparedDataset.fetch(f"file://{remote}", tmp_path / "cache")
     assert not (tmp_path / "cache" / "evil").exists()

@@ -58,8 +58,8 @@ def test_a_byte_order_mark_is_no_text(name, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"good \xff bad", "not UTF-8 text.*byte 5"),
-        ("text".encode("utf-16"), "not UTF-8 text.*byte 0"),
+        (b"good \xff bad", "invalid UTF-8 text.*byte 5"),
+        ("text".encode("utf-16"), "invalid UTF-8 text.*byte 0"),
         (b"ab\0cd", "binary file.*character 2"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_file_that_is_no_text(content, says, tmp_path):
 
 
 def test_a_missing_path(tmp_path):
-    with pytest.raises(InputError, match="no such file or folder.*nowhere"):
+    with pytest.raises(InputError, match="file or directory does not exist.*nowhere"):
         texts(tmp_path / "nowhere")
 
 
@@ -248,5 +248,5 @@ def test_without_the_package_for_zstandard(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, ZSTD, None)
     with pytest.raises(ImportError):
         importlib.import_module(ZSTD)
-    with pytest.raises(MissingExtraError, match=r"pip install 'motherbird\[data\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -c constraints.txt '\.\[data\]'"):
         texts(tmp_path / "a.jsonl.zst")

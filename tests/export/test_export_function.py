@@ -170,7 +170,7 @@ def test_a_model_is_never_replaced(lively, tmp_path, tree):
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
     before = tree(tmp_path)
     for out, says in (
-        ("other", "holds a model, not a converted model"),
+        ("other", "is a model, not an exported model"),
         ("foreign", "not created by motherbird"),
     ):
         with pytest.raises(OutputExistsError, match=says):
@@ -253,7 +253,7 @@ def test_impossible_arguments(arguments, says, tmp_path):
 def test_a_missing_package_is_named(format, package, extra, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"'{package}'.*motherbird\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"'{package}'.*'\.\[{extra}\]"):
         export(tmp_path / "model", tmp_path / "out", format)
 
 

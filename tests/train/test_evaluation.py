@@ -82,8 +82,8 @@ def test_evaluate_by_source_counts_what_is_there(model, smoke_set):
     text = ids[~np.isin(ids, prepared.tokenizer.special_ids)].tolist()
     every = found["all"]
     assert every.unigram == pytest.approx(unigram_entropy([text], []))
-    assert every.bytes_a_token == len(prepared.tokenizer.decode(text).encode()) / len(text)
-    assert every.nats_a_byte == every.loss / every.bytes_a_token
+    assert every.bytes_per_token == len(prepared.tokenizer.decode(text).encode()) / len(text)
+    assert every.nats_per_byte == every.loss / every.bytes_per_token
     # Untrained, so the loss is about that of a uniform distribution over the vocabulary.
     assert every.loss == pytest.approx(math.log(model.model.config.vocab_size), abs=1.0)
     assert 0.08 < every.masked / len(text) < 0.2
@@ -98,7 +98,7 @@ def test_another_tokenizer_is_refused(model, smoke_set):
 def test_nothing_held_out_is_refused(model, smoke_set, tmp_path):
     home = smoke_set.parent
     prepare(home / "library", home / "tokenizer", tmp_path / "set", [64, 256])
-    with pytest.raises(InputError, match="nothing is held out"):
+    with pytest.raises(InputError, match="no held-out documents"):
         list(
             evaluate_by_source(model, PreparedDataset(tmp_path / "set"), 64, tokens=100, rate=0.15)
         )

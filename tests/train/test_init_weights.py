@@ -133,7 +133,7 @@ def test_nothing_there_is_refused(tiny, smoke_set, train, tmp_path):
 
 def test_the_data_needs_the_recipes_lengths(tiny, smoke_set, train, tmp_path):
     phases = (replace(tiny.phases[0], seq_len=128), *tiny.phases[1:])
-    with pytest.raises(InputError, match="not prepared for rows of 128"):
+    with pytest.raises(InputError, match="no rows of 128"):
         train(replace(tiny, phases=phases), smoke_set, tmp_path / "run")
     phases = (replace(tiny.phases[0], sources=("nothing",)),)
     with pytest.raises(InputError, match="no source 'nothing'"):

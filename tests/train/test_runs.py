@@ -17,7 +17,8 @@ from motherbird.train.recipe import Save
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 KEYS = ["run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
-        "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world_size"]  # fmt: skip
+        "evaluation", "checkpoints", "skipped_steps", "skips", "changes", "data",
+        "world_size"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_show_tells_what_was_skipped_on_the_way(run):
     ):  # fmt: skip
         events.event(event, step, **more)
     events.close()
-    assert runs.show(run)["noted"] == [
+    assert runs.show(run)["skipped_steps"] == [
         {"step": 3, "event": "skip", "why": "a"},
     ]
 
@@ -116,13 +117,13 @@ def test_list(run, tmp_path, plan):
     assert (found["step"], found["phase"], found["finished"]) == (plan.steps(), "c", True)
     shown = runs.show(run)
     assert found["loss"] == shown["loss"] and found["tokens"] == shown["tokens"]
-    assert not found["working"] and found["written"] > 1e9
+    assert not found["running"] and found["written"] > 1e9
     [again] = runs.list_runs(run)
     assert {**again, "written": 0} == {**found, "written": 0}
     with locked(run / "LOCK"):
-        assert runs.list_runs(run)[0]["working"]
+        assert runs.list_runs(run)[0]["running"]
     assert not runs.is_busy(run) and not (tmp_path / "fresh" / "LOCK").exists()
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="directory does not exist"):
         runs.list_runs(tmp_path / "gone")
 
 
@@ -166,9 +167,9 @@ def test_the_best_are_those_of_the_lowest_loss(run, tmp_path):
     ("options", "says"),
     [
         ({}, "no checkpoint is chosen"),
-        ({"last": 1000}, r"last = 1000, but \d+ checkpoints exist"),
-        ({"best": 1000}, r"best = 1000, but \d+ checkpoints were evaluated"),
-        ({"steps": [1]}, "no checkpoint of step 1: .*: there are 0, 3, 6"),
+        ({"last": 1000}, r"--last 1000: the run has only \d+ checkpoints"),
+        ({"best": 1000}, r"--best 1000: the run has only \d+ evaluated checkpoints"),
+        ({"steps": [1]}, "no checkpoint for step 1: .*: existing steps: 0, 3, 6"),
         ({"steps": [3, 24]}, "steps 3 and 24 belong to phases with other lengths"),
         ({"last": 2, "data": "gone"}, "prepared dataset is missing"),
     ],
@@ -235,17 +236,17 @@ def test_what_was_left_out_later_is_forgotten(run):
     [
         (26, [], "the run is over at step 26"),
         (26, ["train.lr=1e-3"], "the run is over at step 26"),
-        (14, [], "no checkpoint of step 14: .*: there are 0, 3, 6"),
-        (-1, [], "no checkpoint of step -1"),
-        (15, ["train.lr"], "not of the form a.b=c"),
-        (15, ["train.lrr=1"], "train.lrr is unknown .did you mean lr"),
+        (14, [], "no checkpoint for step 14: .*: existing steps: 0, 3, 6"),
+        (-1, [], "no checkpoint for step -1"),
+        (15, ["train.lr"], "needs KEY=VALUE"),
+        (15, ["train.lrr=1"], "unknown key train.lrr .did you mean lr"),
         (15, ["train.lr=fast"], "train.lr = 'fast' is not a number"),
         (15, ["train.lr=-1"], "lr = -1.0 has to be more than 0"),
-        (15, ["train.optimizer=muon"], "train.optimizer cannot change"),
-        (15, ["seed=2"], "seed cannot change"),
-        (15, ["model.dropout=0.5"], "model.dropout cannot change"),
-        (15, ["phases.2.rows=4"], "phases.2.rows cannot change"),
-        (15, ["phases.1.seq_len=64"], "phases.1.seq_len cannot change"),
+        (15, ["train.optimizer=muon"], "train.optimizer cannot be changed"),
+        (15, ["seed=2"], "seed cannot be changed"),
+        (15, ["model.dropout=0.5"], "model.dropout cannot be changed"),
+        (15, ["phases.2.rows=4"], "phases.2.rows cannot be changed"),
+        (15, ["phases.1.seq_len=64"], "phases.1.seq_len cannot be changed"),
         (15, ["phases.5.lr=1"], "there is no phases.5 to set"),
         (15, ["phases=[]"], "at least one of"),
         (15, ["phases.0.lr=1e-4"], "phases.0.lr is of a phase that is over at step 15"),
@@ -314,7 +315,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
     for words in ("Step 26 of a run of 26 steps", "| c | 4,096 | 8 | 256 | 2 |", "stableadamw",
                   "library", "motherbird pretrain recipe.toml", "motherbird export run --step 26",
                   f"{found.progress.tokens:,} tokens", "## Limits", "| cpu | ", "torch 2",
-                  runs.show(whole)["data"], "products in float32", "| held out | licence |",
+                  runs.show(whole)["data"], "products in float32", "| held out | license |",
                   "hours of steps, in 1 process"):  # fmt: skip
         assert words in card, words
     assert str(smoke_set.parent) not in card  # paths are private
@@ -332,7 +333,7 @@ def test_an_export_of_a_step_has_the_configuration_of_its_phase(whole, tmp_path)
 def test_an_export_of_a_run_that_moved(run, smoke_set, tmp_path):
     about = run_info.read(run)
     run_info.write(run, replace(about, data_path=str(tmp_path / "gone")))
-    with pytest.raises(InputError, match="gone: give its directory with --data"):
+    with pytest.raises(InputError, match="gone: set --data to its directory"):
         runs.export(run, tmp_path / "out")
     runs.export(run, tmp_path / "out", data=smoke_set)
     run_info.write(run, replace(about, data="0" * 64))
@@ -355,7 +356,7 @@ def test_exports_that_are_refused(whole, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("not to be lost")
     with pytest.raises(OutputExistsError):
         runs.export(whole, tmp_path / "mine")
-    with pytest.raises(InputError, match="no checkpoint of step 7"):
+    with pytest.raises(InputError, match="no checkpoint for step 7"):
         runs.export(whole, tmp_path / "out", step=7)
     with pytest.raises(InputError, match="not the directory of a run"):
         runs.export(tmp_path, tmp_path / "out")

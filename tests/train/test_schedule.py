@@ -92,14 +92,17 @@ def test_without_a_warm_up():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: LearningRateSchedule(0.0), "peak = 0.0"),
+        (lambda: LearningRateSchedule(0.0), "lr = 0.0"),
         (lambda: LearningRateSchedule(1.0, warm_up=-1), "0 or more"),
         (lambda: LearningRateSchedule(1.0, final=2.0), "final = 2.0"),
-        (lambda: LearningRateSchedule(1.0, 60, 60).at(0, 100), "take 120 tokens of 100"),
+        (
+            lambda: LearningRateSchedule(1.0, 60, 60).at(0, 100),
+            r"\(120 tokens\) are longer than the phase \(100\)",
+        ),
         (lambda: BatchSizeSchedule(0), "rows = 0"),
-        (lambda: BatchSizeSchedule(10, 3, 100), "3 has to divide rows = 10"),
-        (lambda: BatchSizeSchedule(10, 5), "given together"),
-        (lambda: BatchSizeSchedule(10, None, 5), "given together"),
+        (lambda: BatchSizeSchedule(10, 3, 100), "3 does not divide rows = 10"),
+        (lambda: BatchSizeSchedule(10, 5), "set together"),
+        (lambda: BatchSizeSchedule(10, None, 5), "set together"),
     ],
 )
 def test_what_makes_no_sense(make, says):

@@ -59,7 +59,7 @@ def lm(
     the loss of predicting by the text's token frequencies; "gain" is "unigram" minus "loss".
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
-    "masked", "unigram", "bytes_a_token", "nats_a_byte"}}}; losses in nats per token, "all" last.
+    "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats a token, "all" last.
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset
@@ -77,7 +77,7 @@ def lm(
             advance(1, name)
             if not json_ and not sources:
                 click.echo(f"{'source':<22}{'loss':>8}{'gain':>8}{'accuracy':>10}{'masked':>9}")
-            sources[name] = {**asdict(each), "nats_a_byte": each.nats_a_byte}
+            sources[name] = {**asdict(each), "nats_per_byte": each.nats_per_byte}
             if not json_:
                 gain = each.unigram - each.loss
                 click.echo(

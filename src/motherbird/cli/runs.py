@@ -25,8 +25,8 @@ def command() -> None:
 def list_(folder: str, json_: bool) -> None:
     """List the runs directly below DIR (default: the current directory), without verifying them.
 
-    With --json: [{"run", "step", "steps", "phase", "tokens", "loss", "finished", "working",
-    "written", "problem"}]; "written" is in seconds since 1970, "working" says whether a process
+    With --json: [{"run", "step", "steps", "phase", "tokens", "loss", "finished", "running",
+    "written", "problem"}]; "written" is in seconds since 1970, "running" says whether a process
     is training the run now.
     """
     from ..train import runs
@@ -44,7 +44,7 @@ def list_(folder: str, json_: bool) -> None:
             continue
         step = "no checkpoint" if run["step"] is None else f"step {run['step']:,}"
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
-        now = "finished" if run["finished"] else "working" if run["working"] else "stopped"
+        now = "finished" if run["finished"] else "running" if run["running"] else "stopped"
         click.echo(
             f"{run['run']}: {step} of {run['steps']:,} ({run['phase']}), "
             f"{human(run['tokens'])} tokens{loss}, {now}, {when}"
@@ -58,9 +58,9 @@ def show(run: str, json_: bool) -> None:
     """Verify the newest checkpoint of RUN, and describe the run.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
-    "sha256", "evaluation", "checkpoints", "noted", "skips", "changes", "data", "world_size"};
-    "evaluation" is null before the first, then {"step", "phase", "loss", "accuracy", "masked"};
-    "noted" [{"step", "event", "why"}] of skipped steps; identical runs have the same "sha256".
+    "sha256", "evaluation", "checkpoints", "skipped_steps": [{"step", "event", "why"}], "skips",
+    "changes", "data", "world_size"}; "evaluation" is null before the first, then {"step", "phase",
+    "loss", "accuracy", "masked"}; identical runs have the same "sha256".
     """
     from ..train import runs
 
@@ -78,7 +78,7 @@ def show(run: str, json_: bool) -> None:
         rows.append(("held out", f"{scores} at step {held['step']:,}"))
     rows += [("checkpoints", ", ".join(map(str, found["checkpoints"])))]
     rows += [("sha256", found["sha256"])]
-    rows += [(n["event"], f"at step {n['step']:,}: {n['why']}") for n in found["noted"]]
+    rows += [(n["event"], f"at step {n['step']:,}: {n['why']}") for n in found["skipped_steps"]]
     for skip in found["skips"]:
         skipped = f"skipping {skip['batches']:,} batches: {skip['why']}"
         rows.append(("rolled back", f"at step {skip['step']:,} to {skip['to']:,}, {skipped}"))

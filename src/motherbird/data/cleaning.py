@@ -44,11 +44,11 @@ def rejection_reason(text: str, source: Source) -> str | None:
     if len(text) < source.min_chars:
         return "too short"
     if source.max_line is not None and max(map(len, text.split("\n"))) > source.max_line:
-        return "a line too long"
+        return "line too long"
     if source.min_letters and _letters(text) < source.min_letters:
         return "too few letters"
     if source.language is not None and _language(text) != source.language:
-        return "another language"
+        return "wrong language"
     return None
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from ..core.masking import Masking
 from ..core.rng import shuffled
-from ..errors import InputError, WorkerError
+from ..errors import InputError, WorkerError, counted
 from ..nn.packed import Packed
 from ..workers import in_order, pool
 from .prepared import PreparedDataset, Rows
@@ -57,7 +57,7 @@ class RowFilter:
     seq_len: int  # tokens of a row
     held_out: bool = False  # whether to use the held-out documents, or the others
     sources: tuple[str, ...] | None = None  # names of sources to use; all if None
-    min_tokens: int = 0  # use only documents with at least so many tokens
+    min_tokens: int = 0  # use only documents with at least this many tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,12 +179,12 @@ class Loader:
         skips: Sequence[tuple[int, int]] = (),  # ranges (first, last + 1) that are skipped
     ) -> None:
         if cursor.fingerprint not in ("", prepared.fingerprint):
-            what = "the prepared dataset is not the one that this run began with"
-            how = "give the same dataset, or start a new run"
+            what = "the prepared dataset is not the run's"
+            how = "use the run's dataset, or start a new run"
             raise InputError(what, str(prepared.directory), how)
         self.rows = len(chosen_rows(prepared, choice))
         if not self.rows:
-            raise InputError("the selection has no rows", str(prepared.directory))
+            raise InputError("no rows match sources and min_tokens", str(prepared.directory))
         self.cursor = replace(cursor, fingerprint=prepared.fingerprint)
         self._arguments = (prepared.directory, choice, masking)
         self._step_rows, self._rank, self._world_size = step_rows, rank, world_size
@@ -208,8 +208,8 @@ class Loader:
             cursor = cursor.beyond(self._skips)
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
-                what = f"a step of {rows} rows cannot be shared by {self._world_size} ranks"
-                raise InputError(what)
+                size, ranks = counted(rows, "row"), counted(self._world_size, "rank")
+                raise InputError(f"a step of {size} cannot be divided among {ranks}")
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)

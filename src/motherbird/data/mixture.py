@@ -20,17 +20,17 @@ class Source:
     """A source of text, and filters of its documents. Sizes are in characters."""
 
     name: str  # its name in reports
-    path: str | None = None  # a file or folder, relative to the file of the mixture
+    path: str | None = None  # a file or directory, relative to the file of the mixture
     # packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION; each
-    # is downloaded, unpacked and read like a folder
+    # is downloaded, unpacked and read like a directory
     packages: tuple[str, ...] = ()
-    # a Hugging Face dataset: a folder of `save_to_disk`, or a name on the Hub
+    # a Hugging Face dataset: a directory of `save_to_disk`, or a name on the Hub
     dataset: str | None = None
     subset: str | None = None  # the configuration of the dataset
     split: str = "train"  # the split of the dataset
     field: str = "text"  # the field of the text in .jsonl, Parquet and datasets
     encoding: str = "utf-8"  # the encoding of plain text; that of HTML is detected
-    # patterns of files in a folder, such as ["*.html", "!*/locale/*"]; all text files if not set
+    # patterns of its files, such as ["*.html", "!*/locale/*"]; all text files if not set
     files: tuple[str, ...] = ()
     code: tuple[str, ...] = ()  # keep only source code in these languages
     # keep only this natural language ("en"), as detected by resiliparse
@@ -52,7 +52,7 @@ class Source:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         origins = (self.path, self.packages or None, self.dataset)
         if sum(origin is not None for origin in origins) != 1:
-            raise InputError("needs exactly one of path, packages and dataset")
+            raise InputError("a source needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
             raise InputError(f"name = {self.name!r} has to be non-empty and without /")
         for name in self.code:
@@ -78,14 +78,14 @@ class Mixture:
     # files of other mixtures. Their sources are put before these, and their evaluation sets are
     # used too; their other settings are ignored.
     include: tuple[str, ...] = ()
-    # by source, its share of the tokens of an epoch: if a source has half the tokens of its share,
-    # its documents are repeated twice. Without weights, every document is used once.
+    # by source, its part of the tokens of an epoch, relative to the sum of all weights: a source
+    # with half of these tokens is used twice. Without weights, every document is used once.
     weights: dict[str, float] = field(default_factory=dict)
     # Jaccard similarity of five-word sequences above which the later of two documents is dropped;
     # if not set, only equal documents are dropped
     near_duplicates: float | None = None
-    # files and folders of evaluation sets; documents that share 13 consecutive words with one of
-    # their texts are dropped
+    # files and directories of evaluation sets; documents that share 13 consecutive words with one
+    # of their texts are dropped
     decontaminate: tuple[str, ...] = ()
     # fraction of documents that may be unreadable. If not set, files that are not text are skipped,
     # and damaged ones (an invalid line of JSON, a truncated compressed file) are errors.
@@ -94,7 +94,7 @@ class Mixture:
     def __post_init__(self) -> None:
         names = [source.name for source in self.source]
         if not names and not self.include:
-            raise InputError("has no [[source]]")
+            raise InputError("the mixture has no [[source]] table")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"two sources are called {name!r}")
@@ -108,7 +108,7 @@ class Mixture:
     def _check_weights(self, names: list[str]) -> None:
         for name in sorted({*names, *self.weights}):
             if name not in self.weights:
-                raise InputError(f"source {name!r} has no weight, others have")
+                raise InputError(f"either all sources have a weight or none; {name!r} has none")
             if name not in names:
                 raise InputError(f"weights.{name}: there is no such source")
             if self.weights[name] <= 0:
@@ -121,7 +121,7 @@ class Mixture:
 def read(
     path: str | Path, *, max_bad: float | None = None, decontaminate: Sequence[str] = ()
 ) -> Mixture:
-    """Read a mixture from a TOML file, or return one with a file or folder of text as its source.
+    """Read a mixture from a TOML file, or return one with a file or directory as its source.
 
     Paths are made absolute, and included mixtures are resolved. ``max_bad`` overrides the value of
     the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
@@ -129,7 +129,7 @@ def read(
     """
     path = Path(path).resolve()
     if not path.exists():
-        raise InputError("there is no such file or folder", str(path))
+        raise InputError("the file or directory does not exist", str(path))
     if path.is_file() and path.suffix == ".toml":
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
@@ -137,7 +137,7 @@ def read(
     paths = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
     for name in paths:
         if not Path(name).exists():
-            raise InputError("decontaminate: there is no such file or folder", name)
+            raise InputError("decontaminate: the file or directory does not exist", name)
     return replace(
         mixture, decontaminate=paths, max_bad=mixture.max_bad if max_bad is None else max_bad
     )
@@ -158,7 +158,7 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
             path = Path(os.path.abspath(home / source.path))
             source = replace(source, path=str(path))
             if not path.exists() and not source.optional:
-                what = f"source {source.name!r}: there is no such file or folder"
+                what = f"source {source.name!r}: the file or directory does not exist"
                 how = "correct its path, or set optional = true"
                 raise InputError(what, str(path), how)
         if source.dataset is not None and (home / source.dataset).exists():
@@ -175,4 +175,4 @@ def check_output(mixture: Mixture, out: Path) -> None:
         path = Path(name).resolve()
         if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
             what = f"the output would be inside the source {name}"
-            raise InputError(what, str(out), "give another one with --out")
+            raise InputError(what, str(out), "choose another --out")

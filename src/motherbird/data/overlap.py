@@ -64,7 +64,7 @@ def runs(
 
 
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
-    """Return the sorted hashes of the sequences of all texts in files and folders.
+    """Return the sorted hashes of the sequences of all texts in files and directories.
 
     These are all strings in lines of JSON, all text files, and long strings in .json files. No text
     is an InputError, a damaged file a DamagedError.

@@ -184,7 +184,7 @@ class Cleaner:
                 empty = empty and isinstance(found, Document) and not found.text.strip()
                 yield _relative(found, root, part.package)
             if empty:
-                yield _relative(NotTextError("an empty file", str(file)), root, part.package)
+                yield _relative(NotTextError("empty file", str(file)), root, part.package)
 
     def _filter(
         self, source: Source, found: Iterable[Document | DamagedError], tally: Tally
@@ -194,7 +194,7 @@ class Cleaner:
             if isinstance(document, DamagedError):
                 if limit == 0 or (limit is None and not isinstance(document, NotTextError)):
                     raise document
-                tally.merge(Tally(bad=1, bad_examples=(str(document),)))
+                tally.merge(Tally(bad=1, bad_examples=(f"{document.where} ({document.what})",)))
                 continue
             if not document.text.strip():
                 continue

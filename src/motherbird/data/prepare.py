@@ -37,7 +37,7 @@ COPIES = 1  # first number of a random key
 
 
 def prepare(
-    text: str | Path,  # the TOML file of a mixture, a corpus, or a folder or file of text
+    text: str | Path,  # the TOML file of a mixture, a corpus, or a directory or file of text
     tokenizer: str | Path,  # a tokenizer.json, or a directory with one
     out: str | Path,  # the output directory; an existing prepared dataset is replaced
     seq_lens: Sequence[int],  # row lengths in tokens
@@ -56,11 +56,11 @@ def prepare(
         FetchError: a package or dataset cannot be downloaded.
     """
     if not seq_lens or min(seq_lens) <= SPECIAL_TOKENS:
-        raise InputError(f"rows of {min(seq_lens, default=0)} tokens are impossible")
+        raise InputError(f"invalid row length {min(seq_lens, default=0)}", how="use 3 or more")
     if not 0 <= seed < 1 << 64:
-        raise InputError(f"a seed of {seed} is impossible", how="give 0 up to 2^64")
+        raise InputError(f"invalid seed {seed}", how="use at least 0 and less than 2^64")
     if not 0 <= held_out < 1:
-        raise InputError(f"a held-out share of {held_out} is impossible", how="give 0 up to 1")
+        raise InputError(f"invalid held-out fraction {held_out:g}", how="use 0 or more, below 1")
     out = Path(out)
     loaded = tokenizer_module.tokenizer(tokenizer)
     for role in ("cls", "sep", "mask"):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from .. import files
 from ..core import tokenizer
-from ..errors import DamagedError, InputError, require_extra
+from ..errors import DamagedError, InputError, counted, require_extra
 from ..strict import build
 from .packing import best_fit
 
@@ -212,8 +212,9 @@ class PreparedDataset:
         InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
-            how = f"it has {', '.join(self.about.lengths)}; run prepare again with --seq-len"
-            what = f"it was not prepared for rows of {seq_len} tokens"
+            has = " and ".join(", ".join(self.about.lengths).rsplit(", ", 1))
+            how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
+            what = f"the dataset has no rows of {counted(seq_len, 'token')}"
             raise InputError(what, str(self.directory), how)
         if sources is None and min_tokens == 0:
             return Rows(self, *map(self._array, row_files(seq_len, held_out)))
@@ -222,9 +223,12 @@ class PreparedDataset:
             known = list(self.about.sources)
             for name in sources:
                 if name not in known:
-                    how = f"it has {', '.join(known)}"
+                    how = f"the sources are {', '.join(known)}"
                     raise InputError(f"there is no source {name!r}", str(self.directory), how)
             chosen &= np.isin(self.documents["source"], [known.index(name) for name in sources])
+        if not held_out and not (chosen & ~self.documents["held_out"]).any():
+            how = f"min_tokens = {min_tokens}, sources = {list(sources) if sources else 'all'}"
+            raise InputError("no documents match sources and min_tokens", str(self.directory), how)
         return Rows(self, *packed_rows(self.documents, seq_len, held_out, chosen))
 
     def _array(self, name: str) -> NDArray[Any]:
@@ -232,7 +236,7 @@ class PreparedDataset:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise DamagedError(f"not an array ({error})", str(path)) from error
+            raise DamagedError(f"the file is not an array ({error})", str(path)) from error
 
 
 def shard_name(number: int) -> str:
@@ -266,7 +270,7 @@ def packed_rows(
     if not len(numbers):
         if held_out:
             return np.zeros(1, np.int64), np.empty(0, PIECE)
-        raise InputError("no document is left for rows")
+        raise InputError("no document is left for training")
     tokens = documents["tokens"][numbers].astype(np.int64)
     counts = -(-tokens // size)
     pieces = np.empty(int(counts.sum()), PIECE)

@@ -15,7 +15,7 @@ def fetch(package: str, folder: Path) -> str:
     """Download a package and unpack it, without running or installing it.
 
     The package is "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION. Its files are
-    unpacked to "inside" in an empty folder. Returns the file name of the archive, which contains
+    unpacked to "inside" in an empty directory. Returns the file name of the archive, which contains
     the version, or raises FetchError with the message of the client.
     """
     registry, _, wanted = package.partition(":")
@@ -46,7 +46,7 @@ def fetch(package: str, folder: Path) -> str:
             with tarfile.open(archive) as tar:
                 tar.extractall(inside, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise FetchError(f"cannot be unpacked ({error})", package) from error
+        raise FetchError(f"the package cannot be unpacked ({error})", package) from error
     archive.unlink()
     return archive.name
 
@@ -55,9 +55,9 @@ def _call(command: list[str], folder: Path, package: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
     except FileNotFoundError as error:
-        raise FetchError(f"needs {command[0]}, which is not installed", package) from error
+        raise FetchError(f"{command[0]} is not installed", package) from error
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"{command[0]} took more than {LIMIT} seconds", package) from error
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise FetchError(f"cannot be fetched ({said[:200]})", package)
+        raise FetchError(f"the package cannot be downloaded ({said[:200]})", package)

@@ -59,8 +59,10 @@ def train(
     tokenizers.check_size(size)
     compared = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
               tokenizers.tokenizer(path) for path in compare}  # fmt: skip
-    if not 0 <= held_out < 1 or megabytes <= 0:
-        raise InputError("the held-out share has to be 0 up to 1, and megabytes more than 0")
+    if not 0 <= held_out < 1:
+        raise InputError(f"invalid held-out fraction {held_out:g}", how="use 0 or more, below 1")
+    if megabytes <= 0:
+        raise InputError(f"invalid megabytes {megabytes:g}", how="use a value of more than 0")
     mixture, plan = corpora.find(text, max_bad)
     with resumable_directory(Path(out), "tokenizer", plan) as work:
         corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)

@@ -99,7 +99,7 @@ def machine_table(made_with: Mapping[str, Any]) -> Table:
 
 
 def _source_table(sources: Mapping[str, Any]) -> Table:
-    return ("source", "documents", "tokens", "copies per epoch", "held out", "licence"), [
+    return ("source", "documents", "tokens", "copies per epoch", "held out", "license"), [
         [name, f"{s['documents']:,}", f"{s['tokens']:,}", f"{s['copies']:.2f}",
          f"{s['held_out']:,}", s.get("licence", "")]
         for name, s in sources.items()

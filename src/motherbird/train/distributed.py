@@ -36,7 +36,7 @@ def _rank_errors() -> Iterator[None]:
         raise WorkerError(
             "another rank ended or did not answer in time",
             f"rank {dist.get_rank()}",
-            "its own message gives the reason; the same command resumes from the last checkpoint",
+            "read the message of that rank; the same command resumes from the last checkpoint",
         ) from error
 
 
@@ -57,7 +57,7 @@ class Distributed:
 
     @_rank_errors()
     def all_gather(self, values: Sequence[int | float]) -> list[list[float]]:
-        """Return the values of every rank, in rank order; each rank gives equally many."""
+        """Return the values of every rank, in rank order; each rank passes the same number."""
         if self.world_size == 1:
             return [[float(value) for value in values]]
         own = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -127,7 +127,7 @@ def join(device: str | None, timeout: float) -> Iterator[Distributed]:
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise InputError(
             "WORLD_SIZE is set without RANK and MASTER_ADDR",
-            how="start it with torchrun -m motherbird pretrain ...",
+            how="start the command with torchrun -m motherbird pretrain ...",
         )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

@@ -81,12 +81,12 @@ class TextEvaluation(Evaluation):
     """An `Evaluation` on the held-out text of one source or of all, with the text's statistics."""
 
     unigram: float  # loss in nats of predicting by the text's own token frequencies
-    bytes_a_token: float  # mean number of UTF-8 bytes per token
+    bytes_per_token: float  # mean number of UTF-8 bytes per token
 
     @property
-    def nats_a_byte(self) -> float:
+    def nats_per_byte(self) -> float:
         """The loss per byte, which makes models with different vocabularies comparable."""
-        return self.loss / self.bytes_a_token
+        return self.loss / self.bytes_per_token
 
 
 def evaluate_by_source(
@@ -100,11 +100,12 @@ def evaluate_by_source(
     own = model.model.tokenizer
     where = str(prepared.directory)
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
-        how = "prepare the text with --tokenizer and the model's directory"
+        how = "prepare the text with --tokenizer MODEL"
         raise InputError("the model's tokenizer is not the dataset's", where, how)
     names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:
-        raise InputError("nothing is held out", where, "run prepare again with --eval 0.01")
+        how = "prepare it again with --eval 0.01"
+        raise InputError("the dataset has no held-out documents", where, how)
     for sources in [*((name,) for name in names), None]:
         batches = held_out_batches(
             prepared, RowFilter(seq_len, held_out=True, sources=sources),
@@ -114,7 +115,7 @@ def evaluate_by_source(
         size = len(prepared.tokenizer.decode(text.tolist()).encode())
         found = TextEvaluation(
             **asdict(evaluate(model, batches)), unigram=unigram_entropy([text.tolist()], []),
-            bytes_a_token=size / len(text),
+            bytes_per_token=size / len(text),
         )  # fmt: skip
         yield sources[0] if sources else "all", found
 
@@ -134,5 +135,5 @@ def unigram_entropy(documents: Sequence[Sequence[int]], special_ids: Sequence[in
     """Return the entropy in nats of the token frequencies: the best loss without any context."""
     counts = np.bincount(np.concatenate([np.asarray(d, dtype=np.int64) for d in documents]))
     counts[[i for i in special_ids if i < len(counts)]] = 0
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    fractions = counts[counts > 0] / counts.sum()
+    return float(-(fractions * np.log(fractions)).sum())

@@ -28,7 +28,7 @@ Loss = Callable[[], Tensor]  # computes the loss of a micro-batch, with its grap
 
 
 def executor_for(device: torch.device) -> Executor:
-    """Return the threads for micro-batches: one per core on a CPU, none beside a GPU."""
+    """Return the threads for micro-batches: one per core on a CPU, none with a GPU."""
     return executor() if device.type == "cpu" else executor(1)
 
 
@@ -37,7 +37,7 @@ def in_fixed_order(device: torch.device) -> Iterator[None]:
     """Make a GPU's kernels deterministic while the block lasts; on a CPU they are.
 
     A kernel without a deterministic version, or cuBLAS used before without CUBLAS_WORKSPACE_CONFIG,
-    raises RuntimeError in the block. torch gets one CPU thread beside a GPU: waking up others would
+    raises RuntimeError in the block. torch gets one CPU thread with a GPU: waking up others would
     take longer than the little work that is done there.
     """
     if device.type != "cuda":

@@ -60,7 +60,7 @@ class Health:
             self.spikes = [s for s in self.spikes if s > step - RECENT] + [step]
             self.spikes_in_row += 1
             if self.spikes_in_row >= limits.spikes:
-                what = f"{self.spikes_in_row} spikes in a row, the last: {spike}"
+                what = f"repeated spikes ({self.spikes_in_row} in a row), the last: {spike}"
                 return Verdict("roll back", what, step - self.spikes_in_row + 1)
             if len(self.spikes) > limits.recent_spikes:
                 what = f"{len(self.spikes)} spikes in {RECENT} steps"
@@ -74,13 +74,13 @@ class Health:
     def _not_finite(self, step: int, loss: float, norm: float, limits: Limits) -> Verdict:
         self.nonfinite = [s for s in self.nonfinite if s > step - RECENT] + [step]
         self.nonfinite_in_row += 1
-        what = f"the loss is {loss}, the norm of the gradient {norm}"
+        what = f"the loss is {loss} and the gradient norm is {norm}"
         if self.nonfinite_in_row >= limits.nonfinite:
             count = self.nonfinite_in_row
-            return Verdict("roll back", f"{what}, {count} times in a row", step - count + 1)
+            return Verdict("roll back", f"{what} ({count} in a row)", step - count + 1)
         if len(self.nonfinite) >= limits.recent_nonfinite:
             count = len(self.nonfinite)
-            return Verdict("roll back", f"{what}, {count} times recently", self.nonfinite[0])
+            return Verdict("roll back", f"{what} ({count} recently)", self.nonfinite[0])
         return Verdict("skip", what)
 
     def _spike(self, loss: float, norm: float, limits: Limits) -> str:
@@ -113,7 +113,7 @@ class Health:
         if self.shifted < limits.shift_steps:
             return Verdict("apply")
         self.shifted = 0
-        what = f"the loss has been above {self.shift_limit:.4g} for {limits.shift_steps} steps"
+        what = f"the loss is above {self.shift_limit:.4g} since step {self.shifted_from}"
         return Verdict("roll back", what, self.shifted_from)
 
 

@@ -8,7 +8,7 @@ from ..core.masking import Masking
 from ..core.tokenizer import Tokenizer
 from ..data.loader import Cursor, MicroBatch
 from ..data.packing import best_fit
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..nn.packed import pack
 from .objectives.masked_lm import mask
 
@@ -21,7 +21,7 @@ def split(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int)
     prefix, suffix = tokenizer.template_ids()
     room = length - len(prefix) - len(suffix)
     if room < 1:
-        raise InputError(f"no text fits into {length} tokens")
+        raise InputError(f"no text fits into {counted(length, 'token')}")
     return [
         [*prefix, *inside[i : i + room], *suffix]
         for inside in (d[len(prefix) : len(d) - len(suffix)] for d in documents)

@@ -42,7 +42,7 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
     weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
     if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
-        raise DamagedError("its tensors are not those of the model", str(found.directory))
+        raise DamagedError("the tensors are not those of the model", str(found.directory))
     model.load_state_dict(weights)
     prefix = "optimizer."
     return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
@@ -84,7 +84,7 @@ def added_ids(pretrained: MaskedLM, tokenizer: Tokenizer, where: str) -> list[in
                 f"the data has {tokenizer.vocab_size} tokens, the model {size}, and there is no "
                 "tokenizer to compare",
                 where,
-                "copy its tokenizer.json into its directory; a run's is in its dataset",
+                "copy tokenizer.json of the model (for a run, of its dataset) into its directory",
             )
         return []
     known = {i: token for token, i in old.backend.get_vocab(with_added_tokens=True).items()}

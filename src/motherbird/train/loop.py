@@ -15,8 +15,8 @@ from .schedule import LearningRateSchedule
 from .state import Progress
 from .step import Batch, Stepper, StepReport
 
-# Every so many steps freed memory is returned to the system: documents of ever new lengths
-# fragment it, by some 50 MB per step at nano size (docs/log.md).
+# Steps after which freed memory is returned to the system: documents of ever new lengths fragment
+# it, by some 50 MB per step at nano size (docs/log.md).
 TRIM_EVERY = 10
 WHOLE = 1_000_000  # `train` measures its schedule in millionths of the run
 WARM_UP, DECAY = 30_000, 500_000
@@ -61,13 +61,13 @@ def train(
 
     AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The
     learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable.
-    ``on_step`` gets the report of every step and the share of the run that is done.
+    ``on_step`` gets the report of every step and the fraction of the run that is done.
 
     Returns:
         The report of the last step.
 
     Raises:
-        InputError: not exactly one of seconds and steps is given and positive.
+        InputError: not exactly one of seconds and steps is set and positive.
         DivergedError: the loss is not finite.
     """
     if (seconds is None) == (steps is None) or not (seconds or steps or 0) > 0:

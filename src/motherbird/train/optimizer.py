@@ -96,7 +96,7 @@ class Optimizer:
         fresh = self.state()
         if fresh.keys() != tensors.keys():
             odd = sorted(fresh.keys() ^ tensors.keys())
-            raise DamagedError(f"the optimizer state does not fit the model: {', '.join(odd[:5])}")
+            raise DamagedError(f"optimizer state does not match the model: {', '.join(odd[:5])}")
         for name, moment in fresh.items():
             saved = tensors[name]
             if saved.shape != moment.shape or saved.dtype != moment.dtype:

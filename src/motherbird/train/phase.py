@@ -31,7 +31,7 @@ class Phase:
     theta: float | None = None  # RoPE base of the global layers; that of the model if not set
     micro_tokens: int | None = None  # tokens of a micro-batch; that of the run if not set
     sources: tuple[str, ...] | None = None  # train on these sources only; on all if not set
-    min_tokens: int = 0  # train on documents of at least so many tokens only
+    min_tokens: int = 0  # train only on documents of at least this many tokens
 
     def __post_init__(self) -> None:
         check(self.tokens >= 1, f"tokens = {self.tokens} has to be at least 1")
@@ -93,7 +93,7 @@ class Phase:
 
 
 def check_rates(masking: float | None, weight_decay: float | None = None) -> None:
-    """Raise InputError if a masking rate or a weight decay is impossible."""
+    """Raise InputError if a masking rate or a weight decay is invalid."""
     if masking is not None:
         check(0 < masking <= 1, f"masking = {masking} has to be more than 0 and at most 1")
     if weight_decay is not None:

@@ -32,17 +32,17 @@ def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
         OutputExistsError: it is not a directory, or contains something other than a run.
         InputError: another process is using it, or it cannot be written.
     """
+    how = "choose another --out"
     if run.is_symlink() or (run.exists() and not run.is_dir()):
-        raise OutputExistsError("the output exists and is not a folder", str(run), "name another")
+        raise OutputExistsError("the output exists and is not a directory", str(run), how)
     if run.exists() and not (run / run_info.FILE).exists():
         foreign = [p.name for p in run.iterdir() if p.name != run_info.LOCK]
         if any(not name.startswith(f".{run_info.FILE}.") for name in foreign):
-            what = f"the output folder contains {sorted(foreign)[0]!r} and is not a run"
-            raise OutputExistsError(what, str(run), "name a new folder")
+            what = f"the output directory contains {sorted(foreign)[0]!r} and is not a run"
+            raise OutputExistsError(what, str(run), how)
     home = next(p for p in (run, *run.parents) if p.exists())
     if not os.access(home, os.W_OK | os.X_OK):
-        how = "check permissions, or name another"
-        raise InputError("the output cannot be written", str(run), how)
+        raise InputError("the output cannot be written", str(run), f"check permissions, or {how}")
     return locked(run / run_info.LOCK)
 
 
@@ -67,17 +67,17 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
     before = strict.plain(strict.build(Recipe, info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
-        how = "give the same recipe, or another --out; motherbird runs rewind can change a run"
-        what = f"the recipe is not the one that this run began with: {'; '.join(changed[:5])}"
+        how = "use the run's recipe or another --out, or change the run with motherbird runs rewind"
+        what = f"the recipe differs from the run's: {'; '.join(changed[:5])}"
         raise InputError(what, str(run), how)
     if info.data != prepared.fingerprint:
-        what = "the prepared dataset is not the one that this run began with"
-        raise InputError(what, str(prepared.directory), "give the same dataset, or another --out")
+        what = "the prepared dataset is not the run's"
+        raise InputError(what, str(prepared.directory), "use the run's dataset or another --out")
     cost.check(recipe, info.parsed_config(run), device, threads, None)
     for key in MACHINE:
         if made_with[key] != info.made_with[key]:
             log.warning(
-                "%s: %s when the run began, %s now; it resumes, but not bit for bit",
+                "%s: %s when the run began, %s now; the run resumes, but not bit for bit",
                 key, info.made_with[key], made_with[key],
             )  # fmt: skip
     return info

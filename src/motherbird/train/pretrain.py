@@ -69,7 +69,7 @@ def pretrain(
         data: directory of a prepared dataset.
         run: directory of the run; a new one, or one of the same recipe and data.
         device: see `distributed.join`.
-        max_steps: stop after so many steps of this process.
+        max_steps: stop after this many steps of this process.
         max_seconds: stop after this time.
         on_start: called on rank 0 at the start and after a rollback, with the number of steps.
         on_step: called on rank 0 after every step.
@@ -78,7 +78,7 @@ def pretrain(
     Raises:
         InputError: recipe, data or directory cannot be used, or another process is using the run.
         DamagedError: the run has checkpoints, but none verifies.
-        DivergedError: it was rolled back too often.
+        DivergedError: the run was rolled back too often.
         WorkerError: rows cannot be read, or another rank or a data worker is lost.
         OSError, NoRoomError: the first or last checkpoint, or three in a row, could not be written.
     """

@@ -16,7 +16,7 @@ from .. import strict
 from ..core import presets
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..errors import InputError
+from ..errors import InputError, counted
 from ..nn.devices import DTYPES, fastest_dtype
 from .phase import Phase, check_rates
 from .schedule import check
@@ -131,7 +131,7 @@ class Evaluate:
     """Evaluation on held-out rows, always with the same masks."""
 
     every: int = 1000  # steps between evaluations; 0 evaluates only at the end of a phase
-    tokens: int = 262_144  # at most so many tokens, in rows of the phase's length; at least one row
+    tokens: int = 262_144  # at most this many tokens, in rows of the phase's length, or one row
     masking: float = 0.15  # fraction of the tokens that is masked
 
     def __post_init__(self) -> None:
@@ -155,23 +155,23 @@ class Limits:
     window: int = 128  # number of accepted steps that a new one is compared with
     # accepted steps needed before anything is compared, also at the start of a phase
     min_steps: int = 64
-    # a spike is more than so many standard deviations above the mean of the window
+    # a spike is more than this many standard deviations above the mean of the window
     sigmas: float = 6.0
     factor: float = 1.1  # and also more than this factor times the mean
-    spikes: int = 5  # consecutive spikes that cause a rollback
-    nonfinite: int = 3  # consecutive steps with a loss or gradient that is not finite, likewise
-    recent_spikes: int = 10  # spikes in the last 1,000 steps, likewise
-    recent_nonfinite: int = 10  # such steps in the last 1,000 steps, likewise
+    spikes: int = 5  # this many consecutive spikes cause a rollback
+    nonfinite: int = 3  # this many consecutive steps with a non-finite loss or gradient cause one
+    recent_spikes: int = 10  # more than this many spikes in the last 1,000 steps cause a rollback
+    recent_nonfinite: int = 10  # at least this many non-finite steps in the last 1,000 cause one
     shift_window: int = 32  # number of steps whose mean is compared with the window before them
-    shift_sigmas: float = 3.0  # the loss has shifted if it is so many standard deviations above
+    shift_sigmas: float = 3.0  # the loss has shifted if it is this many standard deviations above
     shift_steps: int = 100  # consecutive shifted steps that cause a rollback
-    # a rollback goes back at least so many steps before the problem began
+    # a rollback goes back at least this many steps before the problem began
     rollback_steps: int = 100
     # batches that are skipped after a rollback
     min_skip: int = 200
     max_skip: int = 500
-    rollbacks: int = 5  # number of rollbacks after which the run ends
-    recent_rollbacks: int = 2  # the same within 5,000 steps
+    rollbacks: int = 5  # largest number of rollbacks of a run; one more ends it
+    recent_rollbacks: int = 2  # largest number of rollbacks within 5,000 steps
 
     def __post_init__(self) -> None:
         may_be_0 = ("rollback_steps", "min_skip", "rollbacks", "recent_rollbacks")
@@ -208,8 +208,8 @@ class Recipe:
         for before, after in zip(self.phases, self.phases[1:], strict=False):
             check(
                 after.seq_len >= before.seq_len,
-                f"phase {after.name!r} has shorter rows ({after.seq_len}) than "
-                f"{before.name!r} before it ({before.seq_len}); context only grows",
+                f"phase {after.name!r} has shorter rows ({after.seq_len}) than {before.name!r} "
+                f"before it ({before.seq_len}); rows must not become shorter from phase to phase",
             )
         for phase in self.phases:
             phase.lr_schedule(self.train.lr)
@@ -248,9 +248,9 @@ class Recipe:
                 fitting = (m for m in range(1, rows + 1) if rows % (m * world_size) == 0)
                 good = " or ".join([str(m * phase.seq_len) for m in fitting][-3:])
                 how = f"make the rows of every step a multiple of {world_size}"
-                ranks = f"{world_size} ranks x micro-batches of {micro} rows"
+                ranks = f"{counted(world_size, 'rank')} x micro-batches of {counted(micro, 'row')}"
                 raise InputError(
-                    f"a step of {rows} rows is not a multiple of {ranks}",
+                    f"a step of {counted(rows, 'row')} is not a multiple of {ranks}",
                     f"phase {phase.name!r}", f"set {key} to {good}" if good else how,
                 )  # fmt: skip
 
@@ -267,13 +267,13 @@ class Recipe:
     def with_steps(self, steps: int) -> "Recipe":
         """Scale every phase so that the run has ``steps`` steps."""
         if steps < len(self.phases):
-            raise InputError(f"{steps} steps are too few for {len(self.phases)} phases")
+            raise InputError(f"steps = {steps} is less than one per phase ({len(self.phases)})")
         each = [phase.steps() for phase in self.phases]
-        shares = [count * steps / sum(each) for count in each]
-        given = [max(1, int(exact)) for exact in shares]
+        scaled = [count * steps / sum(each) for count in each]
+        given = [max(1, int(exact)) for exact in scaled]
         while sum(given) > steps:  # phases of less than a step took one
             given[given.index(max(given))] -= 1
-        by_rest = sorted(range(len(each)), key=lambda i: given[i] - shares[i])
+        by_rest = sorted(range(len(each)), key=lambda i: given[i] - scaled[i])
         for i in by_rest[: steps - sum(given)]:
             given[i] += 1
         phases = tuple(p.with_steps(n) for p, n in zip(self.phases, given, strict=True))
@@ -287,7 +287,7 @@ def load(path: str | Path, changes: Sequence[str] = (), steps: int | None = None
 
 
 def differences(old: object, new: object, at: str = "") -> Iterator[str]:
-    """Yield the differences of two recipes (as dictionaries): "train.lr: 0.001, was 0.002"."""
+    """Yield the differences of two recipes (as dictionaries): "train.lr is 0.001, was 0.002"."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old.keys() | new.keys():
             yield from differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
@@ -295,4 +295,4 @@ def differences(old: object, new: object, at: str = "") -> Iterator[str]:
         for i, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from differences(one, other, f"{at}.{i}")
     elif old != new:
-        yield f"{at}: {new!r}, was {old!r}"
+        yield f"{at} is {new!r}, was {old!r}"

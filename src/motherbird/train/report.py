@@ -58,7 +58,7 @@ def report(run: Path, out: Path) -> None:
 
 
 def _check_out(out: Path) -> None:
-    how = "name another file with --out"
+    how = "choose another --out"
     if out.is_symlink() or (out.exists() and not out.is_file()):
         raise OutputExistsError("the output exists and is not a file", str(out), how)
     if out.exists() and not out.read_bytes().startswith(START.encode()):
@@ -133,7 +133,7 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
                   linewidth=1, label="held out")  # fmt: skip
     rate.plot(*_thin(ends, _column(lines, "lr")), color="#1f77b4", linewidth=1.2)
     rate.set_ylabel("learning rate")
-    _curve(norm, ends, _column(lines, "norm"), "norm of the gradient")
+    _curve(norm, ends, _column(lines, "norm"), "gradient norm")
     seconds = _column(lines, "seconds")
     per_second = np.divide(_column(lines, "tokens"), seconds, where=seconds > 0,
                            out=np.full(len(seconds), np.nan))  # fmt: skip

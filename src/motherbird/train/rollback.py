@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DivergedError
+from ..errors import DivergedError, counted
 from . import run_info, run_log, state
 from .health import Verdict, too_many_rollbacks
 from .recipe import Recipe
@@ -26,8 +26,8 @@ def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -
     before = [int(skip["step"]) for skip in info.skips]
     if too_many_rollbacks(before, progress.step, limits):
         raise DivergedError(
-            f"the run was rolled back {len(before)} times and diverged again at step "
-            f"{progress.step} ({verdict.reason})",
+            f"the run diverged at step {progress.step} after "
+            f"{counted(len(before), 'rollback')} ({verdict.reason})",
             str(run),
             f"lower the learning rate: motherbird runs rewind {run} --to-step STEP --set "
             f"{recipe.key_of('lr', progress.cursor.phase)}=...",
@@ -45,7 +45,7 @@ def roll_back(run: Path, recipe: Recipe, verdict: Verdict, progress: Progress) -
     run_info.write(run, replace(info, skips=[*info.skips, skip]))
     return (
         f"back from step {progress.step} to {target.progress.step}, skipping "
-        f"{skip['batches']} batches: {verdict.reason}"
+        f"{counted(skip['batches'], 'batch', 'batches')}: {verdict.reason}"
     )
 
 

@@ -45,10 +45,10 @@ def write(run: Path, info: RunInfo) -> None:
 def read(run: Path) -> RunInfo:
     """Read run.json, or raise InputError if the directory does not contain a run."""
     if not (run / FILE).is_file():
-        how = "give the --out of motherbird pretrain; motherbird runs list shows the runs"
-        raise InputError(f"not the directory of a run (it has no {FILE})", str(run), how)
+        how = "use the --out of motherbird pretrain; motherbird runs list shows the runs"
+        raise InputError(f"this is not the directory of a run ({FILE} is missing)", str(run), how)
     raw = read_json(run / FILE)
     if not isinstance(raw, dict) or raw.keys() != RunInfo.__dataclass_fields__.keys():
-        raise InputError(f"not a {FILE} of this version", str(run / FILE))
+        raise InputError(f"the file is not a {FILE} of this version", str(run / FILE))
     raw["made_with"].setdefault("device", "cpu")  # earlier versions used only CPUs
     return RunInfo(**raw)

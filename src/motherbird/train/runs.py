@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import strict
 from ..core import tokenizer as tokenizers
 from ..core.tokenizer import Tokenizer
-from ..errors import InputError, MotherbirdError
+from ..errors import InputError, MotherbirdError, counted
 from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
 from ..nn import checkpoint, devices
 from . import card, run_info, run_log, state
@@ -37,7 +37,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     Nothing is verified. The keys are documented in `motherbird runs list`.
     """
     if not folder.is_dir():
-        raise InputError("no such folder", str(folder))
+        raise InputError("the directory does not exist", str(folder))
     found = [folder] if (folder / run_info.FILE).is_file() else sorted(folder.iterdir())
     return [_summary(run) for run in found if (run / run_info.FILE).is_file()]
 
@@ -47,7 +47,7 @@ def _summary(run: Path) -> dict[str, Any]:
     written = max((run / name).stat().st_mtime for name in names if (run / name).exists())
     found = {
         "run": str(run), "step": None, "steps": 0, "phase": "", "tokens": 0, "loss": None,
-        "finished": False, "working": is_busy(run), "written": written, "problem": None,
+        "finished": False, "running": is_busy(run), "written": written, "problem": None,
     }  # fmt: skip
     try:
         recipe = run_info.read(run).parsed_recipe(run)
@@ -93,9 +93,9 @@ def show(run: Path) -> dict[str, Any]:
     return {
         "run": str(run), **_position(info.parsed_recipe(run), progress), "sha256": found.sha256,
         "evaluation": evaluated[-1] if evaluated else None,
-        "checkpoints": sorted(state.steps(run)), "noted": _skipped_steps(run, progress.step),
-        "skips": info.skips, "changes": info.changes, "data": info.data,
-        "world_size": progress.world_size,
+        "checkpoints": sorted(state.steps(run)),
+        "skipped_steps": _skipped_steps(run, progress.step), "skips": info.skips,
+        "changes": info.changes, "data": info.data, "world_size": progress.world_size,
     }  # fmt: skip
 
 
@@ -135,12 +135,11 @@ def _chosen(run: Path, last: int, best: int, steps: Sequence[int]) -> list[int]:
     existing = state.steps(run)
     losses = {e["step"]: e["loss"] for e in card.evaluations(run)}
     evaluated = sorted((s for s in existing if s in losses), key=lambda step: losses[step])
-    for name, wanted, there, what in (
-        ("last", last, existing, "exist"),
-        ("best", best, evaluated, "were evaluated"),
-    ):
+    for name, wanted, there in (("last", last, existing), ("best", best, evaluated)):
         if wanted > len(there):
-            raise InputError(f"{name} = {wanted}, but {len(there)} checkpoints {what}", str(run))
+            noun = "checkpoint" if name == "last" else "evaluated checkpoint"
+            what = f"--{name} {wanted}: the run has only {counted(len(there), noun)}"
+            raise InputError(what, str(run))
     for step in steps:
         state.check_exists(run, step)
     chosen = {*existing[:last], *evaluated[:best], *steps}
@@ -153,7 +152,7 @@ def rewind(run: Path, step: int, changes: Sequence[str] = ()) -> int:
     """Set a run back to a checkpoint, and change keys that match `CHANGEABLE` from there on.
 
     Later checkpoints are kept in RUN/quarantine. They are moved before anything else is written,
-    newest first, so a kill in between leaves the run as it was at some earlier step. An impossible
+    newest first, so a kill in between leaves the run as it was at some earlier step. An invalid
     change is an error, also if nothing would change. Returns the newest step before.
     """
     run_info.read(run)  # before a lock file is created in a directory that is not a run
@@ -182,7 +181,7 @@ def _changed_recipe(
 ) -> tuple[dict[str, Any], bool]:
     """Return the recipe with the changes, and whether it differs from the recipe before."""
     if progress.finished:
-        raise InputError(f"the run is over at step {progress.step}", str(run), "go further back")
+        raise InputError(f"the run is over at step {progress.step}", str(run), "use a lower step")
     raw = deepcopy(info.recipe)
     for change in changes:
         strict.change(raw, change)
@@ -191,16 +190,17 @@ def _changed_recipe(
     found = sorted(differences(info.recipe, new))
     now = progress.cursor.phase
     for difference in found:
-        name = difference.partition(":")[0]
+        name = difference.partition(" ")[0]
         if not re.fullmatch(CHANGEABLE, name):
-            how = "rates, weight decay, masking, tokens of phases, save, evaluate and health can"
-            raise InputError(f"{name} cannot change within a run", str(run), how)
+            how = "only learning rates, weight decay, masking, tokens of phases, micro_tokens, "
+            how += "dtype, workers, timeout, save, evaluate and health can be changed"
+            raise InputError(f"{name} cannot be changed in an existing run", str(run), how)
         if name.startswith("phases.") and int(name.split(".")[1]) < now:
             raise InputError(f"{name} is of a phase that is over at step {progress.step}", str(run))
     phase = recipe.phases[now]
     if phase.is_over(progress.cursor.rows):
         what = f"phase {phase.name!r} would be over before step {progress.step}"
-        raise InputError(what, str(run), "give it more tokens, or go further back")
+        raise InputError(what, str(run), "set more tokens for it, or rewind to an earlier step")
     return new, bool(found)
 
 
@@ -239,9 +239,9 @@ def _write(
 def _dataset(info: RunInfo, data: Path | None) -> tuple[Path, Tokenizer]:
     """Return the dataset that a run was trained on, and its tokenizer."""
     folder = Path(info.data_path) if data is None else data
-    how = "give its directory with --data"
+    how = "set --data to its directory"
     if not (folder / MANIFEST).is_file():
         raise InputError("the run's prepared dataset is missing", str(folder), how)
     if sha256(folder / MANIFEST) != info.data:
-        raise InputError("not the dataset that the run was trained on", str(folder), how)
+        raise InputError("this is not the dataset that the run was trained on", str(folder), how)
     return folder, tokenizers.load(folder)

@@ -27,17 +27,16 @@ class LearningRateSchedule:
     final: float = 0.001  # final learning rate as a fraction of the peak; the reference uses 0.001
 
     def __post_init__(self) -> None:
-        check(self.peak > 0, f"peak = {self.peak} has to be more than 0")
+        check(self.peak > 0, f"lr = {self.peak} has to be more than 0")
         check(self.warm_up >= 0 <= self.decay, "warm_up and decay are tokens, 0 or more")
         check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:
         """Return the learning rate after ``tokens`` of a phase of ``total`` tokens."""
         if self.warm_up + self.decay > total:
-            raise InputError(
-                f"warm-up and decay take {self.warm_up + self.decay} tokens of {total}",
-                how="make the phase longer, or these shorter",
-            )
+            tokens = self.warm_up + self.decay
+            what = f"warm_up and decay ({tokens:,} tokens) are longer than the phase ({total:,})"
+            raise InputError(what)
         if tokens < self.warm_up:
             return self.peak * tokens / self.warm_up
         decayed = tokens - (total - self.decay)
@@ -61,11 +60,11 @@ class BatchSizeSchedule:
 
     def __post_init__(self) -> None:
         check(self.rows >= 1, f"rows = {self.rows} has to be at least 1")
-        check(self.warm_up >= 0, f"warm_up = {self.warm_up} has to be 0 tokens or more")
+        check(self.warm_up >= 0, f"rows_warm_up = {self.warm_up} has to be 0 tokens or more")
         together = (self.first is not None) == (self.warm_up > 0)
-        check(together, "first and warm_up have to be given together")
+        check(together, "first_rows and rows_warm_up have to be set together")
         if self.first is not None and (self.first < 1 or self.rows % self.first):
-            raise InputError(f"first = {self.first} has to divide rows = {self.rows}")
+            raise InputError(f"first_rows = {self.first} does not divide rows = {self.rows}")
 
     def at(self, consumed: int, seq_len: int) -> int:
         """Return the rows of the step after ``consumed`` rows of ``seq_len`` tokens each."""

@@ -92,7 +92,7 @@ class Checkpoint:
         try:
             tensors = load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise DamagedError(f"not a safetensors file ({error})", str(path)) from error
+            raise DamagedError(f"invalid safetensors file ({error})", str(path)) from error
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise DamagedError(f"tensor {name} contains NaN or infinity", str(path))
@@ -162,19 +162,19 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> tuple[Iterator[bytes | memory
 def read(directory: Path) -> Checkpoint:
     """Read a checkpoint, after comparing every byte of it with its manifest."""
     if directory.is_symlink():
-        raise DamagedError("it is a symbolic link, not a directory", str(directory))
+        raise DamagedError("the directory is a symbolic link", str(directory))
     check_directory(directory, KIND)
     digests = read_manifest(directory)["sha256"]
     if digests.keys() != {TENSORS, PROGRESS}:
-        raise DamagedError("it contains files that are not part of a checkpoint", str(directory))
+        raise DamagedError("the checkpoint contains unknown files", str(directory))
     path = directory / PROGRESS
     raw = read_json(path)
     if isinstance(raw, dict) and raw.get("format") != VERSION:
-        what = f"it has format {raw.get('format')}, this version of motherbird reads {VERSION}"
+        what = f"the checkpoint has format {raw.get('format')}; this version reads format {VERSION}"
         raise OutdatedError(what, str(path), "use the version that wrote it")
     progress = strict.build(Progress, raw, str(path))
     if directory.name != f"step-{progress.step:08}":
-        raise DamagedError(f"it contains the state of step {progress.step}", str(directory))
+        raise DamagedError(f"the directory has the state of step {progress.step}", str(directory))
     return Checkpoint(directory, progress, digests[TENSORS])
 
 
@@ -223,8 +223,8 @@ def check_exists(run: Path, step: int) -> None:
     """Raise InputError, listing the checkpoints, if a step has none."""
     existing = steps(run)
     if step not in existing:
-        how = f"there are {', '.join(map(str, sorted(existing)))}" if existing else ""
-        raise InputError(f"there is no checkpoint of step {step}", str(run), how)
+        how = f"existing steps: {', '.join(map(str, sorted(existing)))}" if existing else ""
+        raise InputError(f"there is no checkpoint for step {step}", str(run), how)
 
 
 def quarantine_checkpoint(run: Path, directory: Path, why: str) -> None:

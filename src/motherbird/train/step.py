@@ -78,8 +78,8 @@ class Stepper(Generic[Batch]):
     def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
         """Take a step, or raise DivergedError if it is not finite and there are no limits.
 
-        Every rank gives equally many micro-batches. ``progress`` is the state before the step, with
-        the cursor after it.
+        Every rank passes the same number of micro-batches. ``progress`` is the state before the
+        step, with the cursor after it.
         """
         counts = self.distributed.all_gather(
             [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]
@@ -135,7 +135,7 @@ class Stepper(Generic[Batch]):
             return progress.health.judge(progress.step, loss, norm, self.limits), progress
         if not finite:
             raise DivergedError(
-                f"the loss is {loss}, the norm of the gradient {norm} at step {progress.step}",
+                f"the loss is {loss} and the gradient norm is {norm} at step {progress.step}",
                 how="use a lower learning rate",
             )
         return Verdict("apply"), progress

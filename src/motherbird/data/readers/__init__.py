@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ...errors import DamagedError, InputError, NotTextError
+from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl
 from .document import Document, name_of, plain_name, zstd
 
@@ -27,7 +27,7 @@ READERS: dict[str, Reader] = {
     ".parquet": formats.read_parquet,
     ".json": formats.read_descriptions,
 }
-# File names to look for in a folder; .json files are read only if a pattern matches them.
+# File names to look for in a directory; .json files are read only if a pattern matches them.
 SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".json")
 
 
@@ -46,15 +46,15 @@ def read_file(
     except DamagedError as error:
         yield error
     except OSError as error:
-        yield NotTextError(f"cannot be read ({error.strerror})", name_of(path))
+        yield NotTextError(f"the file cannot be read ({error.strerror})", name_of(path))
 
 
 def files_of(
     folder: Path, patterns: Sequence[str] = (), suffixes: Sequence[str] = ()
 ) -> list[Path]:
-    """Return the regular files below a folder that are not hidden, sorted by name.
+    """Return the regular files below a directory that are not hidden, sorted by name.
 
-    Patterns are of paths in the folder, such as ``*.py`` and ``docs/*``; those that begin with
+    Patterns are of paths in the directory, such as ``*.py`` and ``docs/*``; those that begin with
     ``!`` exclude files. Without others, and without suffixes, all files with a known suffix match.
     """
     included = [p for p in patterns if not p.startswith("!")]
@@ -77,14 +77,14 @@ def files_of(
 
 
 def _warn(error: OSError) -> None:
-    log.warning("skipped a folder that cannot be read: %s", error.filename)
+    log.warning("skipped a directory that cannot be read: %s", error.filename)
 
 
 def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
-    """Yield the documents of a file, or of every text file below a folder, sorted by name.
+    """Yield the documents of a file, or of every text file below a directory, sorted by name.
 
-    Files of a folder that are unreadable or not UTF-8 are skipped, with a warning. Empty documents
-    are skipped unless ``keep_empty``.
+    Files of a directory that are unreadable or not UTF-8 are skipped, with a warning. Empty
+    documents are skipped unless ``keep_empty``.
 
     Raises:
         InputError: the path is missing, or has no text.
@@ -93,7 +93,7 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError("there is no such file or folder", str(path))
+        raise InputError("the file or directory does not exist", str(path))
     skipped: list[str] = []
     found = False
     for file in files_of(path) if path.is_dir() else [path]:
@@ -107,6 +107,6 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
                 yield document
     if skipped:
         names = "; ".join(skipped[:10]) + ("; ..." if skipped[10:] else "")
-        log.warning("skipped %d files that are not UTF-8 text: %s", len(skipped), names)
+        log.warning("skipped %s without UTF-8 text: %s", counted(len(skipped), "file"), names)
     if not found:
-        raise InputError("no text was found", str(path), "give text files, sources or .jsonl")
+        raise InputError("no text was found", str(path), "use text files, source code or .jsonl")

@@ -53,10 +53,11 @@ def chunks(path: Path) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 total += len(chunk)
                 if total > limit and path.suffix.lower() in COMPRESSED:
-                    raise DamagedError(f"decompresses to more than {limit:,} bytes", name_of(path))
+                    raise DamagedError(f"the file unpacks to over {limit:,} bytes", name_of(path))
                 yield chunk
         except damage as error:
-            raise DamagedError(f"cannot be read to its end ({error})", name_of(path)) from error
+            what = f"the file cannot be read to its end ({error})"
+            raise DamagedError(what, name_of(path)) from error
 
 
 def whole(path: Path) -> bytes:
@@ -76,7 +77,7 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         where = f"{where}, byte {error.start}"
-        raise NotTextError(f"not {encoding.upper()} text", where) from error
+        raise NotTextError(f"invalid {encoding.upper()} text", where) from error
     if "\0" in text:
         raise NotTextError("a binary file, not text", f"{where}, character {text.index(chr(0))}")
     return text

@@ -53,7 +53,7 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
         with parquet.ParquetFile(path) as file:
             if field not in file.schema_arrow.names:
                 known = ", ".join(file.schema_arrow.names)
-                raise DamagedError(f'no column "{field}"', name_of(path), f"it has {known}")
+                raise DamagedError(f'no column "{field}"', name_of(path), f"columns: {known}")
             for batch in file.iter_batches(batch_size=1024, columns=[field]):
                 for value in batch.column(0):
                     number += 1
@@ -67,7 +67,7 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
                     else:
                         yield DamagedError(f'no text in column "{field}"', where)
     except (arrow.ArrowException, OSError) as error:
-        what = f"cannot be read to its end ({str(error).splitlines()[0]})"
+        what = f"the file cannot be read to its end ({str(error).splitlines()[0]})"
         raise DamagedError(what, f"{name_of(path)}, after row {number}") from error
 
 
@@ -77,7 +77,7 @@ def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Documen
     try:
         stack = [parse_json(text)]
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"not valid JSON ({error})", name_of(path)) from error
+        raise DamagedError(f"the file is not valid JSON ({error})", name_of(path)) from error
     found: dict[str, Any] = {}  # in order, each once
     while stack:
         item = stack.pop()

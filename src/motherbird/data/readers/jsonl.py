@@ -21,7 +21,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         elif isinstance(text, str):
             yield Document(text, where)
         else:
-            yield DamagedError(f'not an object with a string field "{field}"', where)
+            yield DamagedError(f'the line is not an object with a string field "{field}"', where)
 
 
 def rows(path: Path) -> Iterator[Any]:
@@ -41,7 +41,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                     row = parse_json(line.decode("utf-8-sig"))
                 except (ValueError, RecursionError) as error:
                     where = f"{name_of(path)}:{number}"
-                    row = DamagedError(f"not a line of JSON ({error})", where)
+                    row = DamagedError(f"the line is not JSON ({error})", where)
                 yield number, row
     except DamagedError as error:
         raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error
