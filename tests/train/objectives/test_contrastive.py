@@ -71,7 +71,7 @@ def test_the_order_of_pairs_does_not_matter(embedder):
 
 def test_questions_without_answers_are_refused(small_tokenizer):
     for questions, answers in ((QUESTIONS, ANSWERS[1:]), ([], [])):
-        with pytest.raises(InputError, match="questions have"):
+        with pytest.raises(InputError, match="are not pairs"):
             pair_batch(small_tokenizer, questions, answers, 64)
 
 

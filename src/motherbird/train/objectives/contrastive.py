@@ -29,7 +29,7 @@ def pair_batch(
 ) -> PairBatch:
     """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated."""
     if len(questions) != len(answers) or not questions:
-        raise InputError(f"no or unequal questions ({len(questions)}) and answers ({len(answers)})")
+        raise InputError(f"questions ({len(questions)}) and answers ({len(answers)}) are not pairs")
     ids = tokenizer.encode_batch([*questions, *answers])
     return PairBatch(pack([tokenizer.truncate(each, max_length) for each in ids]), len(questions))
 
