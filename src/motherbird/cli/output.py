@@ -64,11 +64,6 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
         yield show
 
 
-def count(number: int, noun: str) -> str:
-    """Format a number of things: "1 document", "1,200 documents"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def human(number: int | float, unit: str = "") -> str:
     """Format a number: 1234567 becomes "1.23M"."""
     for suffix in ("", "k", "M", "G"):

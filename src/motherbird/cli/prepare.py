@@ -4,8 +4,9 @@ import time
 
 import click
 
+from ..errors import counted
 from . import options
-from .output import count, human, print_json, progress_of_fraction
+from .output import human, print_json, progress_of_fraction
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -74,7 +75,7 @@ def command(
     documents = result["documents"]
     tokens = sum(source.tokens for source in prepared.about.sources.values())
     click.echo(
-        f"{path}: {count(documents['kept'], 'document')}, {human(tokens)} tokens, "
+        f"{path}: {counted(documents['kept'], 'document')}, {human(tokens)} tokens, "
         f"{result['seconds']:.1f} s"
     )
     for name, source in prepared.about.sources.items():
@@ -83,11 +84,11 @@ def command(
             + (f", {source.copies:.2f} times an epoch" if source.copies != 1 else "")
         )
     for reason, dropped in documents["dropped"].items():
-        click.echo(f"  dropped {count(dropped, 'document')}: {reason}")
+        click.echo(f"  dropped {counted(dropped, 'document')}: {reason}")
     if documents["bad"]:
-        click.echo(f"  skipped {count(documents['bad'], 'document')} that cannot be read")
+        click.echo(f"  skipped {counted(documents['bad'], 'document')} that cannot be read")
     if documents["held_out"]:
-        click.echo(f"  held out {count(documents['held_out'], 'document')} for evaluation")
+        click.echo(f"  held out {counted(documents['held_out'], 'document')} for evaluation")
     for length, about in prepared.about.lengths.items():
-        cut = f", {count(about.cut, 'document')} split" if about.cut else ""
+        cut = f", {counted(about.cut, 'document')} split" if about.cut else ""
         click.echo(f"  rows of {length:>5}: {about.rows:,}, {about.efficiency:.2%} full{cut}")
