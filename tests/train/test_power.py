@@ -1,4 +1,4 @@
-"""Row 4 (d) of reliability.md: power failures during a whole run, on a real file system.
+"""Power failures during a whole run, on a real file system.
 
 A loop device holds ext4, and the shutdown request that file system tests use (xfstests' `godown`)
 disconnects it from its disk: everything that was not fsynced is lost, and mounting it again replays

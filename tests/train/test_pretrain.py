@@ -88,7 +88,7 @@ def stop_and_go_on(count, seed, recipe, unbroken, smoke_set, train, tmp_path):
 
 
 def test_stops_change_nothing(tiny, unbroken, smoke_set, train, tmp_path):
-    """Row 1: at random steps, in every variant; loss, norm and rate of every step, bit for bit."""
+    """At random steps, in every variant; loss, norm and rate of every step, bit for bit."""
     stop_and_go_on(6, 7, tiny, unbroken, smoke_set, train, tmp_path)
 
 
@@ -137,7 +137,7 @@ def boundaries(recipe):
 
 @pytest.mark.parametrize("offset", [-2, -1, 0, 1, 2])
 def test_stops_around_every_boundary(offset, tiny, unbroken, smoke_set, train, tmp_path):
-    """Row 3: the growth of the batch, and every phase's end, with a save exactly there."""
+    """The growth of the batch, and every phase's end, with a save exactly there."""
     found = boundaries(tiny)
     assert len(found) == 3
     in_parts(train, tiny, smoke_set, tmp_path / "run", [b + offset for b in found])
@@ -187,7 +187,7 @@ def chain(lengths, recipe, unbroken, smoke_set, train, run):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_chain_of_short_slices(seed, tiny, unbroken, smoke_set, train, tmp_path):
-    """Row 14: the same files at the end, byte by byte."""
+    """The same files at the end, byte by byte."""
     chance = np.random.default_rng(seed)
     lengths = iter(lambda: chance.integers(1, 8), None)
     chain(lengths, tiny, unbroken, smoke_set, train, tmp_path / "run")
@@ -292,7 +292,6 @@ def test_one_bad_step_is_skipped(where, value, long, smoke_set, train, monkeypat
 def test_one_bad_step_is_skipped_wherever_it_is(
     long, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 9 in full, first part."""
     chance, tally = np.random.default_rng(9), Counter()
     for turn in range(28):
         where, value = [*BAD, *MORE_BAD][turn % 7]
@@ -310,7 +309,7 @@ def test_one_bad_step_is_skipped_wherever_it_is(
 def test_one_bad_step_of_one_rank_is_skipped_by_all(
     long, smoke_set, train, monkeypatch, forked_ranks, tmp_path, reached
 ):
-    """Row 9 in full, second part: a problem of one rank is treated as one of all ranks."""
+    """A problem of one rank is treated as one of all ranks."""
     recipe = replace(long, train=replace(long.train, micro_tokens=64, reduce="tree"))
     chance, tally = np.random.default_rng(9), Counter()
     for turn in range(14):
@@ -395,7 +394,6 @@ ROLLS_BACK = [
 def test_whatever_rolls_back_is_left_out_for_ever(
     long, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 9 in full, third part."""
     chance, tally = np.random.default_rng(9), Counter()
     for turn in range(12):
         where, value, count, earliest, latest = ROLLS_BACK[turn % 5]
@@ -424,7 +422,7 @@ def test_it_stops_when_it_rolls_back_again_and_again(long, smoke_set, train, mon
 def test_a_weight_that_is_not_finite_is_never_saved(
     count, long, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 9, fourth part: a problem that the loss does not show."""
+    """A problem that the loss does not show."""
     real, due = stepping.Optimizer.step, []
 
     def step(self, lr, gradients):
@@ -511,7 +509,7 @@ WITHIN = {
 @posix
 @pytest.mark.slow
 def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_path, reached):
-    """Row 5 in full: one signal, or a second one later than an echo; and at any time."""
+    """One signal, or a second one later than an echo; and at any time."""
     chance, tally = np.random.default_rng(5), Counter()
 
     def work(talk, place, call, send, run):
@@ -598,7 +596,7 @@ def test_a_data_worker_that_is_killed_changes_nothing(tiny, unbroken, smoke_set,
 def test_data_workers_that_die_or_hang_change_nothing(
     tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, caplog, reached
 ):
-    """Row 10 in full, first part: in each phase, early enough to be noticed."""
+    """In each phase, early enough to be noticed."""
     monkeypatch.setattr("motherbird.train.pretrain.Loader", partial(loader.Loader, limit=2.0))
     chance, lost, runs = np.random.default_rng(10), 0, 0
     while lost < 40:
@@ -635,7 +633,7 @@ class Raising(loader.BatchBuilder):
 def test_a_worker_that_always_fails_ends_the_run_with_its_state_saved(
     count, tiny, unbroken, smoke_set, train, monkeypatch, tmp_path, reached
 ):
-    """Row 10, and its second part in full: in this process, and in a worker process."""
+    """In this process, and in a worker process."""
     chance = np.random.default_rng(10)
     starts = [0, *(line["consumed"] for line in figures(unbroken()) if line["phase"] == "a")]
     for turn in range(count):

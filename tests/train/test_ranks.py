@@ -128,7 +128,7 @@ def together(forked_ranks, unchecked, smoke_set, train):
 
 
 def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, together, tmp_path):
-    """Row 2: saved by one rank, resumed by 2, then 4, then 1."""
+    """Saved by one rank, resumed by 2, then 4, then 1."""
     train(tree, smoke_set, tmp_path / "one")
     train(tree, smoke_set, tmp_path / "mixed", steps=3)
     together(2, tree, tmp_path / "mixed", 4)
@@ -142,7 +142,7 @@ def test_any_number_of_ranks_gives_the_same_bits(tree, smoke_set, train, togethe
 
 @pytest.mark.slow
 def test_a_hundred_changes_of_ranks(tree, smoke_set, train, ranks, tmp_path, reached):
-    """Row 2 in full: stopped at random steps, resumed by another number of ranks."""
+    """Stopped at random steps, resumed by another number of ranks."""
     chance = np.random.default_rng(2)
     changes, runs, workers = 0, 0, (0, 1, 4)
     while changes < 100:
@@ -201,7 +201,7 @@ def gone(pid, seconds):
     "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
-    """Row 11: non-zero, no process left, a good checkpoint, and the same end after it."""
+    """Non-zero, no process left, a good checkpoint, and the same end after it."""
     recipe = replace(tree, train=replace(tree.train, timeout=4.0)).with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05)
     pids = after_steps(process, 8)
@@ -220,7 +220,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ran
 
 @pytest.mark.slow
 def test_behind_the_loss_of_a_rank_torchrun_goes_on(tree, smoke_set, train, ranks, tmp_path):
-    """Row 11: with --max-restarts 1."""
+    """With --max-restarts 1."""
     recipe = tree.with_steps(30)
     process = ranks(2, recipe, tmp_path / "run", wait=0.05, restarts=1)
     os.kill(after_steps(process, 8)["1"], signal.SIGKILL)
@@ -245,7 +245,7 @@ PLACES = {
 def test_fifty_ranks_that_die_or_hang(
     tree, smoke_set, train, forked_ranks, upon, monkeypatch, tmp_path, reached
 ):
-    """Row 11 in full: wherever one rank waits for another; the other ranks end by themselves."""
+    """Wherever one rank waits for another; the other ranks end by themselves."""
     monkeypatch.setattr("motherbird.train.distributed.SLOW_TIMEOUT", 5.0)
     recipe = replace(tree, train=replace(tree.train, timeout=5.0))
     train(recipe, smoke_set, tmp_path / "one")
@@ -291,7 +291,7 @@ def test_fifty_ranks_that_die_or_hang(
 def test_signals_to_one_rank_or_to_one_behind_the_other(
     tree, smoke_set, train, forked_ranks, upon, tmp_path, reached
 ):
-    """Row 5 of several ranks: as from a launcher, or from a scheduler of several machines."""
+    """As from a launcher, or from a scheduler of several machines."""
     chance, runs = np.random.default_rng(5), 0
     train(tree, smoke_set, tmp_path / "one")
 

@@ -538,7 +538,7 @@ def test_whatever_primitive_fails_what_was_there_is_left(code, sticky, tmp_path,
 def test_whatever_primitive_of_a_run_fails_it_finishes_alike(
     tiny, smoke_set, train, tmp_path, watch, reached
 ):
-    """Row 6 in full: the run continues or ends with an error, and resumes with the same result."""
+    """The run continues or ends with an error, and resumes with the same result."""
     recipe = replace(tiny.with_steps(6), save=replace(tiny.save, every=2, keep=1))
     every = Primitives()
     watch(every)

@@ -29,7 +29,7 @@ Batches = list[list[list[int]]]  # batches of documents of token ids
 class Workload:
     """Documents with lengths from N(mean, deviation), or uniform lengths if deviation is 0."""
 
-    name: str  # its name in `--workload`
+    name: str  # its name in `--workloads`
     what: str  # a short description
     shortest: int  # limits of the lengths, in tokens
     longest: int
