@@ -59,7 +59,7 @@ def test_list(motherbird, run, documented, has_shape):
 def test_show(motherbird, run, documented, has_shape):
     motherbird("runs", "rewind", run, "--to-step", "6", "--set", "train.lr=1e-3").done()
     found = motherbird("runs", "show", run, "--json").done().json
-    whole, evaluation, _ = documented("runs", "show")
+    whole, evaluation = documented("runs", "show")
     assert has_shape(found, whole) and has_shape(found["evaluation"], evaluation)
     text = motherbird("runs", "show", run).done().out
     assert text.startswith(f"{run}: step 6 of 9, short\n") and found["sha256"] in text

@@ -131,7 +131,7 @@ def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
 
 BAD_FILES = {
     "missing.txt": (None, 2, r"no such file.*missing\.txt"),
-    "missing.jsonl": (None, 2, r"no such file.*missing\.jsonl"),
+    "missing.jsonl": (None, 2, r"does not exist.*missing\.jsonl"),
     "folder": ({}, 2, "is a directory.*folder"),
     "empty.txt": (b"", 2, r"no text.*empty\.txt"),
     "only-a-mark.txt": (b"\xef\xbb\xbf", 2, "no text"),
