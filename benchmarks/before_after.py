@@ -41,6 +41,7 @@ def workloads() -> dict[str, Batches]:
     return {
         "short": batches(np.clip(draw.normal(256, 64, 16), 16, 512), 2048),
         "queries": batches(draw.integers(16, 65, 60), 1024),
+        "medium": batches([2048], 2048),
         "long": batches([4096], 4096),
         "latency": batches([16] * 15, 16),
     }
