@@ -15,7 +15,7 @@ class _Group(click.Group):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             name = error.option_name
-            what = f"The option {name} is one of a task; use motherbird evaluate lm {name} ..."
+            what = f"There is no option {name} here; use motherbird evaluate lm {name} ..."
             raise click.UsageError(what, ctx) from error
 
 

@@ -35,7 +35,7 @@ from .phase import Phase
 from .recipe import Recipe
 from .rollback import roll_back
 from .run_info import RunInfo
-from .run_log import RunLog
+from .run_log import TIMES, RunLog
 from .state import Checkpoint, Progress, Saver
 from .step import FLOAT16_SCALE, Stepper, StepReport
 
@@ -335,8 +335,7 @@ class _Process:
             line["evaluation"] = asdict(report.evaluation)
         if progress.scale != 1.0:
             line["scale"] = progress.scale
-        times = {"seconds": report.seconds, "wait": report.wait, "save": report.save}
-        self.run_log.step(line | {name: round(value, 6) for name, value in times.items()})
+        self.run_log.step(line | {name: round(getattr(report, name), 6) for name in TIMES})
 
     def _event(self, event: str, step: int, **more: Any) -> None:
         if self.run_log is not None:
