@@ -4,8 +4,8 @@
 
 BEFORE and AFTER are checkouts of the repository; the model is a directory that both can load. Each
 version runs in a process of its own; they compute the same documents in turns, and the medians are
-compared. "speed" is the time before / the time after; "peak_mb" is the memory above the loaded
-weights while one document of 8,192 tokens is computed.
+compared. "speed" is the time before / the time after; "peak_mb" is the peak memory of a fresh
+process, weights and libraries included, that computes one document of 8,192 tokens twice.
 """
 
 import argparse
@@ -59,48 +59,67 @@ def serve(model: str, dtype: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         reset()
-        before, start = system.own_memory_mb("VmRSS"), time.perf_counter()
+        start = time.perf_counter()
         encode(request)
         seconds = time.perf_counter() - start
-        answers.write(json.dumps([seconds, system.own_memory_mb("VmHWM") - before]) + "\n")
+        answers.write(json.dumps([seconds, system.own_memory_mb("VmHWM")]) + "\n")
         answers.flush()
 
 
-def compare(sources: dict[str, Path], model: str, dtype: str, rounds: int) -> dict[str, Any]:
-    """Measure both versions in one dtype."""
-    processes = {
-        version: subprocess.Popen(
+class Version:
+    """A process that computes batches with one version of motherbird."""
+
+    def __init__(self, source: Path, model: str, dtype: str):
+        self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", model, dtype],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(source / "src")},
-        )
-        for version, source in sources.items()
-    }  # fmt: skip
+        )  # fmt: skip
 
-    def ask(version: str, batches: Batches) -> list[float]:
-        process = processes[version]
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(batches) + "\n")
-        process.stdin.flush()
-        return list(json.loads(process.stdout.readline()))
+    def compute(self, batches: Batches) -> tuple[float, float]:
+        """Return the seconds that the batches took, and the peak memory in MB."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(json.dumps(batches) + "\n")
+        stdin.flush()
+        seconds, peak = json.loads(stdout.readline())
+        return seconds, peak
 
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def compare_speed(sources: dict[str, Path], model: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Time both versions in turns."""
+    versions = {name: Version(source, model, dtype) for name, source in sources.items()}
     found: dict[str, Any] = {}
     for name, batches in workloads().items():
+        calls = [[batch] for batch in batches] if name == "latency" else [batches]
         seconds: dict[str, list[float]] = {version: [] for version in sources}
         for turn in range(rounds + 1):  # the first is not counted
             for version in sorted(sources, reverse=bool(turn % 2)):
-                calls = [[batch] for batch in batches] if name == "latency" else [batches]
-                took = median(ask(version, call)[0] for call in calls)
+                took = median(versions[version].compute(call)[0] for call in calls)
                 seconds[version] += [took] if turn else []
         middle = {version: median(times) for version, times in seconds.items()}
         found[name] = {**seconds, "speed": round(middle["before"] / middle["after"], 3)}
         print(dtype, name, found[name]["speed"], file=sys.stderr)
-    document: Batches = [[np.random.default_rng(1).integers(1, 50_000, 8192).tolist()]]
-    found["peak_mb"] = {version: round(ask(version, document)[1]) for version in sources}
-    print(dtype, found["peak_mb"], file=sys.stderr)
-    for process in processes.values():
-        process.communicate()
+    for version in versions.values():
+        version.close()
     return found
+
+
+def compare_memory(sources: dict[str, Path], model: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Measure the peak memory of both versions in fresh processes: of a first and a second call."""
+    document: Batches = [[np.random.default_rng(1).integers(1, 50_000, 8192).tolist()]]
+    peaks: dict[str, list[list[int]]] = {version: [] for version in sources}
+    for turn in range(rounds):
+        for name in sorted(sources, reverse=bool(turn % 2)):
+            version = Version(sources[name], model, dtype)
+            peaks[name].append([round(version.compute(document)[1]) for _ in range(2)])
+            version.close()
+    print(dtype, "peak_mb", peaks, file=sys.stderr)
+    return {"peak_mb": peaks}
 
 
 def main() -> None:
@@ -121,7 +140,8 @@ def main() -> None:
 
     result: dict[str, Any] = {"machine": machine()}
     for dtype in options.dtypes.split(","):
-        result[dtype] = compare(sources, options.model, dtype, options.rounds)
+        settings = (sources, options.model, dtype, options.rounds)
+        result[dtype] = {**compare_speed(*settings), **compare_memory(*settings)}
     finish(result, options.out)
 
 
