@@ -289,7 +289,7 @@ def agreement(options: argparse.Namespace, model: torch.nn.Module, batch: Batch)
         return {}
     few = next(batches(options.set, 2))
     micro = next(few.micro_batches(2))
-    mine = MaskedLM.load(options.work / "weights")
+    mine = MaskedLM.load(options.work / "weights", dtype="stored")
     with torch.no_grad():
         loss = float(mine.loss(micro.packed, micro.positions, micro.targets)) / len(micro.positions)
     other = gradients(model, padded(few, 4096), fast=False)

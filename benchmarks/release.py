@@ -157,7 +157,7 @@ def split(model: Path, fresh: Path) -> None:
         (place / "config.json").write_text(text, encoding="utf-8")
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             shutil.copy(model / name, place)
-    Embedder.load(fresh / AT).write_modules(fresh, at=AT)
+    Embedder.load(fresh / AT, dtype="stored").write_modules(fresh, at=AT)
 
 
 def main() -> None:

@@ -32,6 +32,16 @@ def _same_start():
     logging.getLogger("motherbird").setLevel(logging.NOTSET)
 
 
+@pytest.fixture
+def no_type_checker():
+    """A user has none: wrong types have to be refused by the package itself."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data that lies beside the checkout on the project's machines, never in a fresh clone."""

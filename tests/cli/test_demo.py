@@ -133,7 +133,7 @@ def test_the_masked_lm_is_the_same_in_transformers(demo):
     place = inputs["input_ids"][0].tolist().index(words.mask_token_id)
     wanted = theirs(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     best = wanted.logits[0, place].softmax(-1).topk(5)
-    (ours,) = FillMask.load(folder).fill(text, 5)
+    (ours,) = FillMask.load(folder, dtype="stored").fill(text, 5)
     assert [c.token_id for c in ours] == best.indices.tolist()
     assert [c.probability for c in ours] == pytest.approx(best.values.tolist(), rel=1e-3)
 
@@ -144,7 +144,7 @@ def test_the_search_is_the_same_in_sentence_transformers(demo):
 
     texts = [QUESTION, "for x in range(10):\n    print(x)\n", "é 😀"]
     theirs = sentence_transformers.SentenceTransformer(str(demo[0]), device="cpu")
-    ours = Embedder.load(demo[0])
+    ours = Embedder.load(demo[0], dtype="stored")
     np.testing.assert_allclose(ours.embed(texts), theirs.encode(texts), atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 """motherbird embed: one vector a line, in order, or nothing at all."""
 
+import csv
 import errno
 import gzip
 import json
@@ -44,7 +45,7 @@ EXACT = ("--dtype", "float32")
 def test_json(embed, place, model, documented, has_shape):
     result = embed("in.txt", "--json").done().json
     assert has_shape(result, *documented("embed"))
-    ids = Embedder.load(model).tokenizer.encode_batch(TEXTS)
+    ids = Embedder.load(model, dtype="stored").tokenizer.encode_batch(TEXTS)
     assert (result["out"], result["texts"], result["dimensions"], result["truncated"]) == (
         str(place / "out.npy"), 5, 32, 0
     )  # fmt: skip
@@ -63,7 +64,7 @@ def test_vectors_are_those_of_python(embed, place, model):
     vectors = np.load(place / "out.npy", allow_pickle=False)
     assert vectors.dtype == np.float32 and vectors.shape == (5, 32)
     np.testing.assert_allclose(vectors, wanted(model), atol=1e-6)
-    assert sorted(p.name for p in place.iterdir()) == ["in.txt", "out.npy"]
+    assert sorted(p.name for p in place.iterdir()) == ["in.txt", "out.npy", "out.npy.json"]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,8 @@ def test_vectors_are_those_of_python(embed, place, model):
     [
         (["--truncate-dim", "7"], {"truncate_dim": 7}),
         (["--no-normalize"], {"normalize": False}),
+        (["--normalize"], {"normalize": True}),
+        (["--prompt-name", "query"], {"prompt_name": "query"}),
         (["--prompt", "query"], {"prompt": "query"}),
         (["--prompt", "any text: "], {"prompt": "any text: "}),
         (["--max-length", "9", "--truncate"], {"max_length": 9, "truncate": True}),
@@ -121,6 +124,60 @@ def test_lines_of_json(suffix, embed, place, model):
     np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model), atol=1e-6)
 
 
+QUOTED = ["a, b", 'says "no"', "two\nlines", "tab\there", "é 😀"]
+
+
+def table(path, texts, column="text"):
+    """Write a table in the format of its suffix."""
+    rows = [{"id": i, column: text} for i, text in enumerate(texts)]
+    if path.suffix == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(
+                file, ["id", column], delimiter="\t" if path.suffix == ".tsv" else ","
+            )
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+@pytest.mark.parametrize("column", ["text", "a b"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_tables(suffix, column, embed, place, model):
+    table(place / f"in{suffix}", QUOTED, column)
+    embed(f"in{suffix}", *EXACT, "--column", column).done()
+    np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model, QUOTED), atol=1e-6)
+    if column != "text":
+        embed(f"in{suffix}").refused('"text"', code=1)
+
+
+def test_the_settings_are_written_beside_the_array(embed, place, model):
+    options = ("--prompt-name", "query", "--max-length", "20", "--truncate", "--no-normalize")
+    printed = embed("in.txt", *EXACT, *options, "--json").json
+    written = json.loads((place / "out.npy.json").read_text(encoding="utf-8"))
+    assert written == printed
+    assert {
+        "model": str(model), "dtype": "float32", "pooling": "mean", "prompt": "question: ",
+        "normalize": False, "max_length": 20, "split_special_tokens": False,
+    }.items() <= written.items()  # fmt: skip
+
+
+def test_special_tokens_in_a_line(embed, place, model):
+    (place / "in.txt").write_text("see [MASK] and [SEP]\n")
+    made = []
+    for option in ([], ["--split-special-tokens"]):
+        assert embed("in.txt", *EXACT, *option, "--json").json["split_special_tokens"] == bool(
+            option
+        )
+        made.append(np.load(place / "out.npy"))
+    parsed, split = made
+    assert not np.allclose(parsed, split)
+    np.testing.assert_allclose(parsed, wanted(model, ["see [MASK] and [SEP]"]), atol=1e-6)
+
+
 def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
     monkeypatch.chdir(place)
     embed(out="new.npy").done()
@@ -146,6 +203,14 @@ BAD_FILES = {
     "no-field.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', 1, r'"text".*no-field\.jsonl:2'),
     "surrogate.jsonl": (b'{"text": "a"}\n{"text": "\\ud83d"}\n', 1, r"surrogate\.jsonl:2"),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "a"}\n')[:-9], 1, r"cut\.jsonl\.gz"),
+    "zero-width.txt": ("one\n\u200b\n".encode(), 2, r"no visible character.*zero-width\.txt:2"),
+    "no-column.csv": (b"id,body\n1,a\n", 1, r'"text".*no-column\.csv.*columns: id, body'),
+    "twice.csv": (b"text,text\na,b\n", 1, r"two columns.*twice\.csv"),
+    "ragged.csv": (b"id,text\n1,a\n2,b,c\n", 1, r"3 values, the header 2.*ragged\.csv:3"),
+    "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),
+    "empty.csv": (b"", 1, r'"text".*empty\.csv'),
+    "header.csv": (b"text\n", 2, r"no text.*header\.csv"),
+    "empty-cell.tsv": (b"id\ttext\n1\ta\n2\t\n", 2, r"empty-cell\.tsv:3"),
     "long.txt": (b"one\n" + b"word " * 600 + b"\nthree\n", 2, r"512.*long\.txt:2.*truncat"),
 }
 
@@ -217,6 +282,8 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
         (["--batch-tokens", "0"], "0"),
         (["--batch-tokens", "many"], "--batch-tokens.*'many'"),
         (["--thread", "1"], "--thread'.*'--threads'"),
+        (["--prompt-name", "qurey"], "no prompt called 'qurey': the model has 'query'"),
+        (["--prompt-name", "query", "--prompt", "a"], "exclude each other"),
         (["another.txt"], "unexpected extra argument.*another"),
     ],
     ids=str,

@@ -98,7 +98,7 @@ def test_a_device_that_is_absent(motherbird, model):
 def test_a_model_without_head_or_tokenizer(motherbird, model, tmp_path):
     from motherbird import Embedder
 
-    Embedder.load(model).save(tmp_path / "headless")
+    Embedder.load(model, dtype="stored").save(tmp_path / "headless")
     call = ("fill-mask", "a [MASK]", "--model")
     motherbird(*call, tmp_path / "headless").refused("no ModernBertForMaskedLM head")
     shutil.copytree(model, tmp_path / "mute")

@@ -85,7 +85,7 @@ def test_sentence_transformers_finds_the_file(
 def test_an_export_is_a_model_too(embedder, tmp_path):
     embedder.save(tmp_path / "model")
     export(tmp_path / "model", tmp_path / "out", "onnx")
-    again = Embedder.load(tmp_path / "out")
+    again = Embedder.load(tmp_path / "out", dtype="stored")
     assert np.array_equal(again.embed(["a text"]), embedder.embed(["a text"]))
     file = tmp_path / "out" / "onnx" / "model.onnx"
     ids = embedder.tokenizer.encode_batch(["a text", "another text, longer than the first"])
@@ -142,7 +142,7 @@ def test_stored_dtype(lively, tmp_path):
     ):
         found = export(tmp_path / "model", tmp_path / "out", format, dtype=dtype)
         assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == wanted
-        model = MaskedLM.load(tmp_path / "out")
+        model = MaskedLM.load(tmp_path / "out", dtype="stored")
         assert str(model.model.final_norm.weight.dtype) == f"torch.{wanted}"
         assert found.difference < 1e-5
 

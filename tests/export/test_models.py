@@ -124,4 +124,4 @@ def test_a_model_that_does_not_normalise_stays_one(toy, tmp_path):
     kinds = [m["type"] for m in json.loads((tmp_path / "model" / "modules.json").read_text())]
     assert [kind.rpartition(".")[2] for kind in kinds] == ["Transformer", "Pooling"]
     assert not (tmp_path / "model" / "2_Normalize").exists()
-    assert Embedder.load(tmp_path / "model").normalize is False
+    assert Embedder.load(tmp_path / "model", dtype="stored").normalize is False

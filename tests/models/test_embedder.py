@@ -5,10 +5,14 @@ import logging
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
-from motherbird import Embedder, InputError
-from motherbird.nn import Encoder, pack
+from motherbird import Embedder, InputError, Tokenizer
+from motherbird.errors import OutputExistsError
+from motherbird.nn import Encoder, MaskedLM, pack
+
+pytestmark = pytest.mark.usefixtures("no_type_checker")
 
 TEXTS = [
     "A short text.",
@@ -67,24 +71,110 @@ def test_truncated_dimensions_are_cut_before_normalising(embedder):
 
 def test_prompts_by_name_and_by_text(embedder):
     written_out = embedder.embed(["question: " + text for text in TEXTS])
-    assert (embedder.embed(TEXTS, prompt="query") == written_out).all()
+    assert (embedder.embed(TEXTS, prompt_name="query") == written_out).all()
     assert (embedder.embed(TEXTS, prompt="question: ") == written_out).all()
     plain = embedder.embed(TEXTS)
     assert not np.allclose(written_out, plain)
-    assert (embedder.embed(TEXTS, prompt="document") == plain).all()
+    assert (embedder.embed(TEXTS, prompt_name="document") == plain).all()
     assert (embedder.embed(TEXTS, prompt="") == plain).all()
+
+
+def test_a_prompt_that_cannot_be_used(embedder, encoder):
+    with pytest.raises(InputError, match="no prompt called 'qurey': the model has 'query', 'docu"):
+        embedder.embed(TEXTS, prompt_name="qurey")
+    with pytest.raises(InputError, match="no prompt called 'query': the model has no prompts"):
+        Embedder(encoder).embed(TEXTS, prompt_name="query")
+    with pytest.raises(InputError, match="exclude each other"):
+        embedder.embed(TEXTS, prompt_name="query", prompt="question: ")
+    with pytest.raises(InputError, match="of type int, not str: the prompt"):
+        embedder.embed(TEXTS, prompt=5)
 
 
 def test_the_default_prompt(encoder, embedder):
     other = Embedder(encoder, prompts=embedder.prompts, default_prompt="query")
-    assert (other.embed(TEXTS) == embedder.embed(TEXTS, prompt="query")).all()
-    assert (other.embed(TEXTS, prompt="document") == embedder.embed(TEXTS)).all()
+    assert (other.embed(TEXTS) == embedder.embed(TEXTS, prompt_name="query")).all()
+    assert (other.embed(TEXTS, prompt_name="document") == embedder.embed(TEXTS)).all()
 
 
-def test_special_tokens_in_a_text_are_text(embedder):
-    a, b = embedder.embed(["a [SEP] b", "a  b"])
-    assert not np.allclose(a, b)
-    assert 938 not in embedder.tokenizer.encode("a [SEP] b")[1:-1]
+def test_special_tokens_in_a_text(encoder, small_tokenizer):
+    ids = Embedder(encoder).tokenize(["a [SEP] b [MASK]"])[0][0]
+    assert small_tokenizer.split_special_tokens and not {938, 940} & set(ids[1:-1])
+    encoder.tokenizer = Tokenizer(
+        tokenizers.Tokenizer.from_str(small_tokenizer.backend.to_str()), small_tokenizer.special
+    )
+    assert {938, 940} <= set(Embedder(encoder).tokenize(["a [SEP] b [MASK]"])[0][0][1:-1])
+
+
+def test_loading_decides_on_special_tokens(embedder, tmp_path):
+    embedder.save(tmp_path / "model")
+    text = ["a [SEP] b"]
+    parsed = Embedder.load(tmp_path / "model", dtype="stored")
+    split = Embedder.load(tmp_path / "model", dtype="stored", split_special_tokens=True)
+    assert (split.embed(text) == embedder.embed(text)).all()
+    assert not np.allclose(parsed.embed(text), split.embed(text))
+
+
+def test_texts_from_any_iterable(embedder):
+    expected = embedder.embed(TEXTS)
+    for texts in (tuple(TEXTS), iter(TEXTS), (t for t in TEXTS), np.array(TEXTS)):
+        assert (embedder.embed(texts) == expected).all()
+    ids = [embedder.tokenizer.encode(text) for text in TEXTS]
+    for given in (iter(ids), [np.array(i) for i in ids], [torch.tensor(i) for i in ids]):
+        assert (embedder.embed_ids(given) == expected).all()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"a", ["a"], "\ud800"], ids=ascii)
+def test_what_is_not_a_text_is_refused(wrong, embedder):
+    with pytest.raises(InputError, match="text 1"):
+        embedder.embed(["a", wrong])
+
+
+def test_normalization_is_the_directory_s(embedder, encoder, tmp_path):
+    raw = embedder.embed(TEXTS, normalize=False)
+    Embedder(encoder, normalize=False).save(tmp_path / "raw")
+    embedder.save(tmp_path / "unit")
+    encoder.save(tmp_path / "plain")
+    for name, expected in (("raw", raw), ("plain", raw), ("unit", embedder.embed(TEXTS))):
+        loaded = Embedder.load(tmp_path / name, dtype="stored")
+        assert (loaded.embed(TEXTS) == expected).all(), name
+        assert (loaded.embed(TEXTS, normalize=False) == raw).all()
+        np.testing.assert_allclose(
+            np.linalg.norm(loaded.embed(TEXTS, normalize=True), axis=1), 1, atol=1e-5
+        )
+
+
+def test_a_masked_lm_is_embedded_with_one_warning(toy, small_tokenizer, tmp_path, caplog):
+    masked_lm = MaskedLM(toy)
+    masked_lm.save(tmp_path / "masked", tokenizer=small_tokenizer)
+    masked_lm.model.save(tmp_path / "bare", tokenizer=small_tokenizer)
+    with caplog.at_level(logging.WARNING, logger="motherbird"):
+        Embedder.load(tmp_path / "bare", dtype="stored")
+        assert not caplog.records
+        Embedder.load(tmp_path / "masked", dtype="stored")
+        Embedder.load(tmp_path / "masked", dtype="stored")
+    [record] = caplog.records
+    assert "masked language model that was not trained for embeddings" in record.getMessage()
+
+
+def test_saving_never_loses_a_head(toy, small_tokenizer, tmp_path):
+    MaskedLM(toy).save(tmp_path / "model", tokenizer=small_tokenizer)
+    before = {p: p.read_bytes() for p in (tmp_path / "model").iterdir()}
+    embedder = Embedder.load(tmp_path / "model", dtype="stored")
+    for save in (embedder.save, embedder.encoder.save):
+        with pytest.raises(OutputExistsError, match=r"head that would be lost \(decoder.bias"):
+            save(tmp_path / "model")
+    assert {p: p.read_bytes() for p in (tmp_path / "model").iterdir()} == before
+    embedder.save(tmp_path / "other")
+    embedder.save(tmp_path / "other")
+
+
+def test_rounded_weights_are_saved_with_a_warning(embedder, tmp_path, caplog):
+    embedder.save(tmp_path / "model")
+    for dtype, says in (("bfloat16", "loaded from float32, rounded to bfloat16"), ("stored", "")):
+        caplog.clear()
+        Embedder.load(tmp_path / "model", dtype=dtype).save(tmp_path / dtype)
+        messages = [r.getMessage() for r in caplog.records if "saved so" in r.getMessage()]
+        assert len(messages) == bool(says) and says in "".join(messages)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
@@ -92,7 +182,7 @@ def test_an_empty_text_is_refused(text, embedder):
     with pytest.raises(InputError, match="text is empty.*text 1"):
         embedder.embed(["something", text, "else"])
     with pytest.raises(InputError, match="text is empty"):
-        embedder.embed([text], prompt="query")
+        embedder.embed([text], prompt_name="query")
 
 
 LONG = "many words " * 400
@@ -135,7 +225,10 @@ def test_the_limit_of_an_embedder(encoder):
         ({"max_length": 0}, "1 to 512"),
         ({"max_length": 513}, "1 to 512"),
         ({"max_length": 2, "truncate": True}, "fits into 2"),
-        ({"batch_tokens": 0}, "per batch 0"),
+        ({"batch_tokens": 0}, "invalid batch_tokens 0"),
+        ({"batch_tokens": 5.5}, "batch_tokens is of type float"),
+        ({"truncate_dim": "16"}, "truncate_dim is of type str"),
+        ({"max_length": "16"}, "max_length is of type str"),
     ],
     ids=str,
 )
@@ -185,9 +278,10 @@ def test_the_dialect_of_version_6_is_read(saved, embedder):
     ]
     write(saved / "modules.json", modules)
     write(saved / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
-    again = Embedder.load(saved)
+    again = Embedder.load(saved, dtype="stored")
     assert (again.pooling, again.max_length) == ("cls", 512)
-    assert (again.embed(TEXTS) == Embedder(embedder.encoder, "cls").embed(TEXTS)).all()
+    expected = Embedder(embedder.encoder, "cls", normalize=False).embed(TEXTS)
+    assert (again.embed(TEXTS) == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -223,4 +317,4 @@ def test_the_dialect_of_version_6_is_read(saved, embedder):
 def test_what_cannot_be_read_rightly_is_refused(file, content, says, saved):
     write(saved / file, content)
     with pytest.raises(InputError, match=says):
-        Embedder.load(saved)
+        Embedder.load(saved, dtype="stored")

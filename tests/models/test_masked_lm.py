@@ -8,6 +8,8 @@ import torch
 from motherbird import InputError, MaskedLM, nn
 from motherbird.nn import pack
 
+pytestmark = pytest.mark.usefixtures("no_type_checker")
+
 
 @pytest.fixture
 def module(toy, small_tokenizer):
@@ -47,6 +49,11 @@ def test_a_model_is_set_to_evaluation(toy, small_tokenizer):
         ("no mask", 5, "no \\[MASK\\]"),
         ("a [MASK]", 0, "invalid top_k 0"),
         ("a [MASK]", 1025, "1 to 1024"),
+        ("a [MASK]", "5", "top_k is of type str"),
+        (None, 5, "of type NoneType, not str"),
+        (["a [MASK]"], 5, "of type list, not str"),
+        (b"a [MASK]", 5, "of type bytes, not str"),
+        ("\ud800 [MASK]", 5, "not valid Unicode"),
         ("word " * 600 + "[MASK]", 5, "longer than the model's 512"),
     ],
 )

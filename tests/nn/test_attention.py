@@ -14,7 +14,7 @@ from torch import Tensor
 
 from motherbird import EncoderConfig, InputError
 from motherbird.nn import Encoder, attention, kernels, pack
-from motherbird.nn.attention import KERNELS, AttentionPlan, oracle
+from motherbird.nn.attention import KERNELS, AttentionPlan, oracle, tiled
 from motherbird.nn.encoder import Layer
 from motherbird.nn.kernels import Kernels
 
@@ -216,6 +216,33 @@ def test_gradients_are_derivatives(name, window):
     q, k, v = torch.randn(3, 8, 1, 2, dtype=torch.float64, requires_grad=True)
     attend = KERNELS[name].attend
     assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, plan, window), (q, k, v))
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_the_backward_pass_does_not_ask_for_the_number_of_threads_again(window, monkeypatch):
+    monkeypatch.setattr(tiled, "SCORES", 2**10)  # so that tiles and chunks depend on the number
+    plan = plan_of([90, 200, 300])
+    made = []
+    for threads in (2, 1):
+        torch.set_num_threads(2)
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(590, 4, 8, requires_grad=True) for _ in range(3))
+        y = tiled.attend(q, k, v, plan, window)
+        torch.set_num_threads(threads)
+        y.square().sum().backward()
+        made.append([x.grad for x in (q, k, v)])
+    for first, second in zip(*made, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("layer", [0, 1], ids=["global", "local"])
+def test_a_double_backward_is_refused_rather_than_wrong(layer, toy):
+    encoder = Encoder(toy, attention="tiled")
+    x = torch.randn(100, 32, requires_grad=True)
+    plan, kernel = plan_of([100]), kernels.choose("tiled", CPU, torch.float32, False)
+    y = encoder.layers[layer].attn(x, plan, kernel)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["global", "local"])

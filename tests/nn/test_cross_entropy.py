@@ -80,3 +80,21 @@ def test_hopeless_targets_cost_a_finite_loss():
     w = torch.tensor([[300.0], [0.0]], requires_grad=True)
     loss = cross_entropy(x, w, None, torch.tensor([1]))
     assert 80 < loss.item() < 90 and torch.isfinite(torch.autograd.grad(loss, w)[0]).all()
+
+
+def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch):
+    x, weight = torch.randn(8, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+    targets = torch.arange(8)
+    expected = cross_entropy(x, weight, None, targets)
+    products = []
+    monkeypatch.setattr(torch, "mm", lambda *a, **k: products.append(a))
+    with torch.no_grad():
+        assert torch.equal(cross_entropy(x, weight, None, targets), expected)
+    assert not products
+
+
+def test_a_double_backward_is_refused():
+    x, weight = torch.randn(8, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+    loss = cross_entropy(x, weight, None, torch.arange(8))
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(loss, x, create_graph=True)

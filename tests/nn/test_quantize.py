@@ -61,10 +61,20 @@ def test_where_it_cannot_run(folder, monkeypatch):
         Encoder.load(folder, dtype="int8")
 
 
+def test_8_bits_do_not_depend_on_the_caller_s_mode(folder):
+    fast = Encoder.load(folder, dtype="int8")
+    packed = pack([list(range(40)), [7]])
+    with torch.no_grad():
+        expected = fast(packed)
+    assert torch.equal(fast(packed), expected)
+    with pytest.raises(InputError, match="cannot be trained"):
+        fast.train()
+
+
 def test_weights_are_saved_as_they_were(folder, tmp_path):
     model = Encoder.load(folder, dtype="int8")
     model(pack([[1, 2, 3]]))
     model.save(tmp_path / "again")
-    again = Encoder.load(tmp_path / "again")
+    again = Encoder.load(tmp_path / "again", dtype="stored")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -80,3 +82,27 @@ def test_budgets():
     budgets = [batch_budget(total, cpu) for total in (1, 2_000, 1_000_000)]
     assert budgets == [256, 500, 2048]
     assert batch_budget(1_000_000, torch.device("cuda")) == 8192
+
+
+GROWTH = """
+import numpy as np
+from motherbird import Embedder, machine
+embedder = Embedder.load("motherbird-nano", dtype="float32")
+sizes = []
+for number in range(25):
+    draw = np.random.default_rng(number)
+    lengths = np.clip(draw.lognormal(4, 1.2, 40).astype(int), 3, 1024)
+    embedder.embed_ids([draw.integers(5, 30_000, length) for length in lengths])
+    sizes.append(machine.own_memory_mb("VmRSS"))
+print(max(sizes[-5:]) - max(sizes[:5]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_long_inference_does_not_grow():
+    """Every call has batches of new sizes; before there was a limit, each added 20 MB or more."""
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 250

@@ -15,6 +15,7 @@ import transformers
 from torch.nn.functional import cosine_similarity
 
 from motherbird import Embedder, EncoderConfig, presets
+from motherbird import MaskedLM as FillMask
 from motherbird.core import hf_config
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack, repad
 
@@ -255,7 +256,7 @@ def test_what_we_save_loads(name, theirs, dtype, tmp_path, caplog):
 def test_what_they_save_loads(name, tmp_path):
     model, reference = twins(FAMILY[name], 1)
     reference.save_pretrained(tmp_path / "model")
-    back = MaskedLM.load(tmp_path / "model")
+    back = MaskedLM.load(tmp_path / "model", dtype="stored")
     assert back.model.config == FAMILY[name]
     for key, tensor in model.state_dict().items():
         assert torch.equal(back.state_dict()[key], tensor), key
@@ -280,14 +281,51 @@ def test_sentence_transformers(pooling, small_tokenizer, toy, tmp_path, quiet_pe
     ours = Embedder(encoder, pooling=pooling, prompts={"query": "search: ", "document": ""})
     ours.save(tmp_path / "model")
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
-    texts = ["def f(x):\n    return x", "a", "A longer text. " * 20]
+    texts = ["def f(x):\n    return x", "a", "A longer text. " * 20, "see [MASK], [SEP] and [PAD] "]
+    ours = Embedder.load(tmp_path / "model", dtype="stored")
     assert abs(ours.embed(texts) - theirs.encode(texts)).max() < 1e-6
-    asked = ours.embed(texts, prompt="query")
+    asked = ours.embed(texts, prompt_name="query")
     assert abs(asked - theirs.encode(texts, prompt_name="query")).max() < 1e-6
     theirs.save(str(tmp_path / "theirs"))  # the dialect of version 6
-    again = Embedder.load(tmp_path / "theirs")
+    again = Embedder.load(tmp_path / "theirs", dtype="stored")
     assert abs(again.embed(texts) - ours.embed(texts)).max() < 1e-6
     assert again.prompts["query"] == "search: " and again.pooling == pooling
+
+
+@pytest.mark.parametrize("kind", ["with Normalize", "without Normalize", "encoder alone"])
+def test_vectors_are_those_of_sentence_transformers(kind, small_tokenizer, toy, tmp_path):
+    """No argument is needed: the directory says whether vectors are normalized."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = Encoder(toy).eval()
+    encoder.tokenizer = small_tokenizer
+    if kind == "encoder alone":
+        encoder.save(tmp_path / "model")
+    else:
+        Embedder(encoder, normalize=kind == "with Normalize").save(tmp_path / "model")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu", local_files_only=True)
+    texts = ["a", "see [MASK] and [SEP] [PAD] and </s> [unused3]", "[CLS]", "a longer text " * 20]
+    ours = Embedder.load(tmp_path / "model", dtype="stored").embed(texts)
+    assert abs(ours - theirs.encode(texts)).max() < 1e-5
+
+
+def test_fills_are_those_of_transformers(small_tokenizer, toy, tmp_path):
+
+    MaskedLM(toy).save(tmp_path / "model", tokenizer=small_tokenizer)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    for text in ("a [MASK]", "see [SEP] [MASK] and [PAD] [CLS] [MASK]."):
+        batch = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            probabilities = theirs(**batch).logits[0].softmax(-1)
+        positions = (batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()[:, 0].tolist()
+        filled = FillMask.load(tmp_path / "model", dtype="stored").fill(text, 3)
+        assert len(filled) == len(positions)
+        for candidates, position in zip(filled, positions, strict=True):
+            best = probabilities[position].topk(3)
+            assert [c.token_id for c in candidates] == best.indices.tolist()
+            expected = pytest.approx(best.values.tolist(), rel=1e-3)
+            assert [c.probability for c in candidates] == expected
 
 
 def test_to_any_dtype_and_back(toy):

@@ -133,7 +133,7 @@ def test_list(run, tmp_path, plan):
 def test_the_average_is_the_mean(whole, tmp_path):
     steps = sorted(state.steps(whole))[-3:]
     assert runs.average(whole, tmp_path / "out", last=2, steps=[steps[0], steps[2]]) == steps
-    found = MaskedLM.load(tmp_path / "out")
+    found = MaskedLM.load(tmp_path / "out", dtype="stored")
     each = [init_weights.model_of_run(whole, step)[0].state_dict() for step in steps]
     for name, tensor in found.state_dict().items():
         mean = sum(weights[name].double() for weights in each) / 3
@@ -145,7 +145,8 @@ def test_the_average_is_the_mean(whole, tmp_path):
     assert runs.average(whole, tmp_path / "out", last=1) == steps[2:]  # replaces the first
     one = init_weights.model_of_run(whole, steps[2])[0].state_dict()
     assert all(
-        torch.equal(t, one[n]) for n, t in MaskedLM.load(tmp_path / "out").state_dict().items()
+        torch.equal(t, one[n])
+        for n, t in MaskedLM.load(tmp_path / "out", dtype="stored").state_dict().items()
     )
     runs.average(whole, tmp_path / "out", last=1, dtype="bfloat16")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -306,7 +307,7 @@ def test_a_rewind_that_fails_between_leaves_the_old_recipe(run, plan, monkeypatc
 def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_path):
     found = runs.export(whole, tmp_path / "out")
     assert found.progress.step == plan.steps()
-    model = MaskedLM.load(tmp_path / "out")
+    model = MaskedLM.load(tmp_path / "out", dtype="stored")
     assert model.model.config.max_position_embeddings == 256
     ours = init_weights.model_of_run(whole)[0].state_dict()
     assert all(torch.equal(t, ours[n]) for n, t in model.state_dict().items())
@@ -325,7 +326,7 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
 
 def test_an_export_of_a_step_has_the_configuration_of_its_phase(whole, tmp_path):
     runs.export(whole, tmp_path / "out", step=6)
-    config = MaskedLM.load(tmp_path / "out").model.config
+    config = MaskedLM.load(tmp_path / "out", dtype="stored").model.config
     assert (config.max_position_embeddings, config.global_rope_theta) == (64, 10_000.0)
     assert "Step 6 of a run" in (tmp_path / "out" / "README.md").read_text()
 

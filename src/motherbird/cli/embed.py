@@ -1,5 +1,6 @@
 """``motherbird embed``."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE")
 @options.model
 @click.option("--out", required=True, metavar="FILE.npy", help="The file to write.")
-@click.option("--prompt", metavar="TEXT", help="The name of a prompt of the model, or any text.")
+@click.option("--column", default="text", metavar="NAME", show_default=True,
+              help="The column or field of a table with the texts.")  # fmt: skip
+@click.option("--prompt-name", metavar="NAME",
+              help="One of the model's prompts, which is put before each text.")  # fmt: skip
+@click.option("--prompt", metavar="TEXT", help="A text to put before each text.")
 @click.option("--max-length", type=int, metavar="N", help="Maximum number of tokens per text.")
 @click.option(
     "--truncate", is_flag=True, help="Truncate longer texts; without it, they are an error."
 )
 @click.option("--truncate-dim", type=int, metavar="N", help="Keep only the first N dimensions.")
-@click.option("--no-normalize", is_flag=True, help="Do not scale the vectors to length 1.")
+@click.option("--normalize/--no-normalize", default=None,
+              help="Scale the vectors to length 1 (default: as the model says).")  # fmt: skip
+@click.option("--split-special-tokens", is_flag=True,
+              help="Treat the text of special tokens, such as [SEP], like other text.")  # fmt: skip
 @click.option("--batch-tokens", type=int, metavar="N",
               help="Tokens per batch (default: depends on the device).")  # fmt: skip
 @options.attention
@@ -35,11 +43,14 @@ def command(
     file: str,
     model: str,
     out: str,
+    column: str,
+    prompt_name: str | None,
     prompt: str | None,
     max_length: int | None,
     truncate: bool,
     truncate_dim: int | None,
-    no_normalize: bool,
+    normalize: bool | None,
+    split_special_tokens: bool,
     batch_tokens: int | None,
     attention: str,
     revision: str | None,
@@ -50,38 +61,58 @@ def command(
 ) -> None:
     """Compute a vector for each text of FILE, as a float32 array (texts, dimensions) in --out.
 
-    Every line of FILE is a text; a .jsonl file has them in its field "text"; - is standard input.
-    Row i of the array belongs to text i. An existing --out is replaced.
+    A .csv, .tsv, .jsonl or .parquet file has them in --column; in any other file, every line is a
+    text. - is standard input. Row i of the array belongs to text i. The model and the settings are
+    written to FILE.npy.json. Existing files are replaced.
 
-    With --json: {"out", "texts", "dimensions", "tokens", "truncated", "seconds"}.
+    With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "dtype", "pooling",
+    "prompt", "normalize", "max_length", "split_special_tokens", "motherbird", "seconds"}.
     """
     path = _check_out(out, [model, *([file] if file != "-" else [])])
-    options.check_text(prompt or "")
+    for text in (prompt, prompt_name):
+        options.check_text(text or "")
     options.set_threads(threads)
-    from ..files import write_array
+    from .. import __version__
+    from ..files import write_array, write_text
     from ..models.embedder import Embedder
 
-    texts = _read(file)
+    texts = _read(file, column)
     embedder = Embedder.load(
-        model, dtype=dtype, attention=attention, device=device, revision=revision
-    )
+        model, dtype=dtype, attention=attention, device=device, revision=revision,
+        split_special_tokens=split_special_tokens,
+    )  # fmt: skip
     start = time.perf_counter()
     ids, truncated = embedder.tokenize(
-        [text.text for text in texts], prompt=prompt, max_length=max_length, truncate=truncate,
-        names=[text.source for text in texts],
+        [text.text for text in texts], prompt_name=prompt_name, prompt=prompt,
+        max_length=max_length, truncate=truncate, names=[text.source for text in texts],
     )  # fmt: skip
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
-            ids, normalize=not no_normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
+            ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
             on_batch=advance,
         )  # fmt: skip
     seconds = time.perf_counter() - start
-    write_array(path, vectors)
     tokens = sum(map(len, ids))
     n, dimensions = vectors.shape
+    about = {
+        "out": str(path), "texts": n, "dimensions": dimensions, "tokens": tokens,
+        "truncated": truncated, "model": model if revision is None else f"{model}@{revision}",
+        "dtype": embedder.model.dtype, "pooling": embedder.pooling,
+        "prompt": embedder.find_prompt(prompt_name, prompt),
+        "normalize": embedder.normalize if normalize is None else normalize,
+        "max_length": max_length or embedder.max_length,
+        "split_special_tokens": split_special_tokens, "motherbird": __version__,
+        "seconds": round(seconds, 3),
+    }  # fmt: skip
+    settings = path.with_name(path.name + ".json")
+    write_array(path, vectors)
+    try:
+        write_text(settings, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    except OSError:
+        settings.unlink(missing_ok=True)  # that of another array
+        raise
     if json_:
-        print_json({"out": str(path), "texts": n, "dimensions": dimensions, "tokens": tokens,
-                    "truncated": truncated, "seconds": round(seconds, 3)})  # fmt: skip
+        print_json(about)
     else:
         click.echo(
             f"{path}: {n} vectors of {dimensions} dimensions, {seconds:.1f} s, "
@@ -97,37 +128,46 @@ def _check_out(out: str, inputs: list[str]) -> Path:
         raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
     if path.is_dir():
         raise InputError("--out is a directory", out, "use the name of a file in it")
+    options.output(f"{out}.json", inputs)
     return path
 
 
-def _read(file: str) -> "list[Document]":
-    """Read the lines of a file, or the texts of a .jsonl file; an empty text is an error."""
-    from ..data.readers import Document, jsonl, plain_name, read
+def _read(file: str, column: str) -> "list[Document]":
+    """Read the texts of a table, or the lines of any other file."""
+    from ..core.arguments import check_texts
+    from ..data.readers import TABLES, jsonl, plain_name, read
     from ..errors import DamagedError, InputError
 
-    if file != "-" and plain_name(Path(file)).endswith(jsonl.SUFFIXES):
-        texts = list(read(file, keep_empty=True))
+    tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
+    if file != "-" and plain_name(Path(file)).endswith(tables):
+        texts = list(read(file, field=column, keep_empty=True))
     else:
-        try:
-            if file == "-":
-                data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-            else:
-                data = Path(file).read_bytes()
-            lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-        except FileNotFoundError as error:
-            raise InputError("there is no such file", file, "use - for standard input") from error
-        except IsADirectoryError as error:
-            raise InputError("this is a directory", file, "use a text file") from error
-        except UnicodeDecodeError as error:
-            raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
-        if lines[-1] == "":
-            lines.pop()
-        texts = [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
-    for text in texts:
-        if not text.text.strip():
-            raise InputError("the text is empty", text.source, "remove the line")
-        if "\0" in text.text:
-            raise DamagedError("this is a binary file, not text", text.source)
+        texts = _lines(file)
     if not texts:
         raise InputError("there is no text", file, "write one text per line")
+    for text in texts:
+        if "\0" in text.text:
+            raise DamagedError("this is a binary file, not text", text.source)
+    check_texts([text.text for text in texts], [text.source for text in texts])
     return texts
+
+
+def _lines(file: str) -> "list[Document]":
+    from ..data.readers import Document
+    from ..errors import DamagedError, InputError
+
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read() if sys.stdin is not None else b""
+        else:
+            data = Path(file).read_bytes()
+        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", file, "use - for standard input") from error
+    except IsADirectoryError as error:
+        raise InputError("this is a directory", file, "use a text file") from error
+    except UnicodeDecodeError as error:
+        raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
+    if lines[-1] == "":
+        lines.pop()
+    return [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from ..errors import InputError
+from .arguments import Documents, check_ids, check_integer
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -23,10 +24,9 @@ def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
         Lists of indices into ``lengths``; each index occurs exactly once.
 
     Raises:
-        InputError: the budget is below 1.
+        InputError: the budget is not an integer of 1 or more.
     """
-    if budget < 1:
-        raise InputError(f"invalid number of tokens per batch {budget}", how="use 1 or more")
+    budget = check_integer(budget, "batch_tokens", 1, 2**31 - 1)
     batches: list[list[int]] = []
     room = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -51,7 +51,7 @@ def pad(
 
 
 def concatenate(
-    documents: Sequence[Sequence[int]],
+    documents: Documents,
 ) -> tuple[Int32[np.ndarray, " T"], Int32[np.ndarray, " S_plus_1"]]:
     """Concatenate lists of token ids; no special token is added.
 
@@ -59,21 +59,9 @@ def concatenate(
         The ids of all documents, and the offset at which each document starts, followed by T.
 
     Raises:
-        InputError: there is no document, one is empty, or an id is not an int32 of 0 or more.
+        InputError: there is no document; see also `check_ids`.
     """
-    if not documents:
+    arrays = check_ids(documents)
+    if not arrays:
         raise InputError("there is nothing to pack", "an empty list of documents")
-    lengths = [len(document) for document in documents]
-    if 0 in lengths:
-        raise InputError("an empty document cannot be packed", f"document {lengths.index(0)}")
-    ids = np.concatenate([np.asarray(document) for document in documents])
-    cu_seqlens = np.cumsum([0, *lengths], dtype=np.int32)
-    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
-        number, token, value = next(
-            (number, token, value)
-            for number, document in enumerate(documents)
-            for token, value in enumerate(document)
-            if not (isinstance(value, int | np.integer) and 0 <= value < 2**31)
-        )
-        raise InputError(f"{value!r} is not a token id", f"document {number}, token {token}")
-    return ids.astype(np.int32), cu_seqlens
+    return np.concatenate(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int32)

@@ -10,6 +10,15 @@ PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * matches / too
 NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 
+def check_path(path: Path) -> None:
+    """Raise InputError if a path is not UTF-8: tokenizers and safetensors cannot open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        what = "the path is not valid UTF-8, so the files in it cannot be opened"
+        raise InputError(what, ascii(str(path)), "rename the directory") from error
+
+
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """Return the local directory of a model: as given, in the package, or downloaded from the Hub.
 
@@ -29,6 +38,7 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     if is_directory and revision is not None:
         raise InputError("only models on the Hub have revisions", name, "omit the revision")
     if is_directory:
+        check_path(path)
         return path
     if exists:
         raise InputError("a model is a directory, but this is a file", name)

@@ -30,6 +30,10 @@ class InferenceModel(Protocol):
         """The encoder's configuration."""
 
     @property
+    def dtype(self) -> str:
+        """The dtype that it computes in: "float32", "bfloat16", "float16", "float64" or "int8"."""
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer of the checkpoint, or None."""
 

@@ -1,7 +1,8 @@
 """Text to token ids and back: load any tokenizer.json, train a new one, save for AutoTokenizer.
 
-Special tokens that occur in a text are plain text: ``"[SEP]"`` in a README is five characters, not
-the end of a document. Only `Tokenizer.encode_masked` recognizes the mask token.
+The text of a special token, such as ``"[SEP]"`` in a README, is either that token, as in
+transformers, or split like other text (``split_special_tokens``). Inference does the former by
+default, so that its results equal those of transformers; training data is always split.
 """
 
 import json
@@ -16,6 +17,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from ..errors import InputError
 from ..files import check_files, new_directory, read_json, read_json_object
 from . import hub
+from .arguments import check_text, check_texts
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
@@ -49,18 +51,25 @@ class Tokenizer:
         backend: the tokenizer; its padding and truncation are switched off.
         special: the special tokens by role ("cls", "sep", "pad", "mask", "unk").
         clean_up: the ``clean_up_tokenization_spaces`` of its files.
+        split_special_tokens: split the text of special tokens like other text, so that no text can
+            contain a special token; as in transformers, the default is False. `encode_masked`
+            recognizes masks in both cases.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, special: dict[str, str], clean_up: bool = False
+        self,
+        backend: tokenizers.Tokenizer,
+        special: dict[str, str],
+        clean_up: bool = False,
+        split_special_tokens: bool = False,
     ) -> None:
         backend.no_padding()
         backend.no_truncation()
-        # Not stored in tokenizer.json: special tokens in a text are split like other text.
-        backend.encode_special_tokens = True
+        backend.encode_special_tokens = split_special_tokens  # not stored in tokenizer.json
         self.backend = backend
         self.special = special
         self.clean_up = clean_up
+        self.split_special_tokens = split_special_tokens
 
     @property
     def vocab_size(self) -> int:
@@ -92,22 +101,23 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, with the special tokens of the tokenizer's template."""
-        return self.backend.encode(text).ids
+        return self.backend.encode(check_text(text, "the text", allow_empty=True)).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of many texts, computed on all cores."""
+        texts = check_texts(texts, allow_empty=True)
         ids: list[list[int]] = []
         for i in range(0, len(texts), CHUNK):
-            ids += [e.ids for e in self.backend.encode_batch_fast(list(texts[i : i + CHUNK]))]
+            ids += [e.ids for e in self.backend.encode_batch_fast(texts[i : i + CHUNK])]
         return ids
 
     def encode_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """Return the ids of texts with the character offsets of each token."""
+        texts = check_texts(texts, allow_empty=True)
         encodings: list[Encoding] = []
         for i in range(0, len(texts), CHUNK):
             encodings += [
-                Encoding(e.ids, e.offsets)
-                for e in self.backend.encode_batch(list(texts[i : i + CHUNK]))
+                Encoding(e.ids, e.offsets) for e in self.backend.encode_batch(texts[i : i + CHUNK])
             ]
         return encodings
 
@@ -128,15 +138,16 @@ class Tokenizer:
             that were truncated.
 
         Raises:
-            InputError: the special tokens alone are longer.
+            InputError: the special tokens alone are longer, or a pair is not two texts.
         """
         room = max_length - self.backend.num_special_tokens_to_add(is_pair=True)
         if room < 2:
             raise InputError(f"no pair of texts fits into {max_length} tokens")
         ids: list[list[int]] = []
         truncated = 0
-        for i in range(0, len(pairs), CHUNK):
-            texts = [text for pair in pairs[i : i + CHUNK] for text in pair]
+        texts_of_pairs = _check_pairs(pairs)
+        for i in range(0, len(texts_of_pairs), 2 * CHUNK):
+            texts = texts_of_pairs[i : i + 2 * CHUNK]
             encodings = self.backend.encode_batch(texts, add_special_tokens=False)
             for first, second in zip(encodings[::2], encodings[1::2], strict=True):
                 if len(first) + len(second) > room:
@@ -157,8 +168,9 @@ class Tokenizer:
         ModernBERT, the mask absorbs the white space before it.
 
         Raises:
-            InputError: there is no mask in the text.
+            InputError: there is no mask in the text, or it is not a text.
         """
+        check_text(text, "the text", allow_empty=True)
         mask = self.special.get("mask", SPECIAL["mask"])
         first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
         if not others:
@@ -228,22 +240,40 @@ class Tokenizer:
             (directory / name).write_text(text, encoding="utf-8")
 
 
-def tokenizer(name_or_dir: str | Path, *, revision: str | None = None) -> Tokenizer:
+def _check_pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    texts: list[str] = []
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError("this is not a pair of texts", f"pair {number}")
+        name = f"pair {number}, text "
+        texts += check_texts(pair, [name + "0", name + "1"], allow_empty=True)
+    return texts
+
+
+def tokenizer(
+    name_or_dir: str | Path, *, revision: str | None = None, split_special_tokens: bool = False
+) -> Tokenizer:
     """Load a tokenizer from a directory, a tokenizer.json, or a name on the Hub.
+
+    Args:
+        name_or_dir: its place.
+        revision: branch, tag or commit on the Hub.
+        split_special_tokens: see `Tokenizer`.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
     path = Path(name_or_dir)
-    return load(path if path.is_file() else hub.find(name_or_dir, revision))
+    return load(path if path.is_file() else hub.find(name_or_dir, revision), split_special_tokens)
 
 
-def load(path: Path) -> Tokenizer:
+def load(path: Path, split_special_tokens: bool = False) -> Tokenizer:
     """Load a tokenizer from a directory with tokenizer.json, or from such a file.
 
     Raises:
         InputError: see `tokenizer`.
     """
+    hub.check_path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError("there is no tokenizer.json", str(path))
@@ -272,7 +302,8 @@ def load(path: Path) -> Tokenizer:
                 break
     if special.get("pad") == special.get("mask") and backend.token_to_id("[PAD]") is not None:
         special["pad"] = "[PAD]"  # PyLate stores the mask there
-    return Tokenizer(backend, special, bool(settings.get("clean_up_tokenization_spaces", False)))
+    clean_up = bool(settings.get("clean_up_tokenization_spaces", False))
+    return Tokenizer(backend, special, clean_up, split_special_tokens)
 
 
 def check_size(size: int) -> None:
@@ -340,4 +371,4 @@ def complete(backend: tokenizers.Tokenizer) -> Tokenizer:
         pair=f"{cls} $A {sep} $B {sep}",
         special_tokens=[(token, backend.token_to_id(token)) for token in SPECIAL.values()],
     )
-    return Tokenizer(backend, dict(SPECIAL))
+    return Tokenizer(backend, dict(SPECIAL), split_special_tokens=True)

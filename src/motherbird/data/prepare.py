@@ -62,7 +62,7 @@ def prepare(
     if not 0 <= held_out < 1:
         raise InputError(f"invalid held-out fraction {held_out:g}", how="use 0 or more, below 1")
     out = Path(out)
-    loaded = tokenizer_module.tokenizer(tokenizer)
+    loaded = tokenizer_module.tokenizer(tokenizer, split_special_tokens=True)
     for role in ("cls", "sep", "mask"):
         loaded.id_of(role)
     mixture, text_plan = corpora.find(text, max_bad)

@@ -143,7 +143,7 @@ class PreparedDataset:
             files.check_directory(self.directory, KIND)
         path = self.directory / INFO
         self.about = build(DatasetInfo, files.read_json(path), str(path))
-        self.tokenizer = tokenizer.load(self.directory)
+        self.tokenizer = tokenizer.load(self.directory, split_special_tokens=True)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
         self.documents = self._array(DOCUMENTS)
 

@@ -57,8 +57,10 @@ def train(
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with a report; see also `prepare.prepare`."""
     tokenizers.check_size(size)
-    compared = {Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
-              tokenizers.tokenizer(path) for path in compare}  # fmt: skip
+    compared = {
+        Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
+        tokenizers.tokenizer(path, split_special_tokens=True) for path in compare
+    }  # fmt: skip
     if not 0 <= held_out < 1:
         raise InputError(f"invalid held-out fraction {held_out:g}", how="use 0 or more, below 1")
     if megabytes <= 0:

@@ -106,9 +106,9 @@ class _Options:
         return "int8" if self.dtype == "int8" else "float32"
 
     @property
-    def stored(self) -> str | None:
-        """The dtype of the checkpoint's tensors; None keeps the stored one."""
-        return None if (self.format, self.dtype) == ("hf", "auto") else "float32"
+    def stored(self) -> str:
+        """The dtype of the checkpoint's tensors."""
+        return "stored" if (self.format, self.dtype) == ("hf", "auto") else "float32"
 
 
 @dataclass(frozen=True)

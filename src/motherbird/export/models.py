@@ -94,13 +94,13 @@ class ExportableEmbedder(Exportable):
         return ExportableEmbedder(Embedder.load(directory, dtype="float32"))
 
 
-def load(directory: Path, head: str, dtype: str | None) -> tuple[Exportable, str]:
+def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
     """Load the model of a directory with a head.
 
     Args:
         directory: of a checkpoint.
         head: "auto", "none", "pooling" or "logits"; see `export.export`.
-        dtype: of the weights; None as stored.
+        dtype: of the weights, or "stored".
 
     Returns:
         The model, and the name of its head.

@@ -1,14 +1,17 @@
 """Embedder: texts to vectors, one for each."""
 
 import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from ..core.arguments import Documents, check_ids, check_integer
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
 from ..errors import DamagedError, InputError
@@ -16,9 +19,9 @@ from ..files import read_json, read_json_object
 from .text_model import TextModel
 
 if TYPE_CHECKING:
-    import torch
-
     from ..nn.encoder import Encoder
+
+log = logging.getLogger(__name__)
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
 
@@ -32,7 +35,7 @@ class Embedder(TextModel):
         prompts: text to put before a document, by name.
         default_prompt: name of the prompt that is used unless another is given.
         max_length: maximum number of tokens per text; None is the encoder's limit.
-        normalize: whether saved models normalize vectors in other libraries.
+        normalize: whether vectors are scaled to length 1, unless `embed` is told otherwise.
     """
 
     def __init__(
@@ -49,20 +52,17 @@ class Embedder(TextModel):
         self.normalize = normalize
 
     @classmethod
-    def _load(
-        cls,
-        directory: Path,
-        dtype: "torch.dtype | str | None",
-        attention: str,
-        device: "torch.device | str | None",
-    ) -> "Embedder":
+    def _load(cls, directory: Path, **options: Any) -> "Embedder":
         from ..nn import checkpoint
         from ..nn.encoder import Encoder
 
         place, arguments = read_modules(directory)
         if not place.is_dir():
             raise InputError("the directory of the encoder is missing", str(place))
-        encoder = checkpoint.load(Encoder, place, dtype=dtype, attention=attention, device=device)
+        encoder = checkpoint.load(Encoder, place, **options)
+        home = directory if (directory / "config.json").is_file() else place
+        if any(name.startswith("decoder.") for name in checkpoint.head_tensors(home)):
+            _warn_not_trained(directory)
         return cls(encoder, **arguments)
 
     @property
@@ -141,10 +141,11 @@ class Embedder(TextModel):
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
+        prompt_name: str | None = None,
         prompt: str | None = None,
-        normalize: bool = True,
+        normalize: bool | None = None,
         truncate_dim: int | None = None,
         max_length: int | None = None,
         truncate: bool = False,
@@ -154,8 +155,10 @@ class Embedder(TextModel):
 
         Args:
             texts: n texts, none of them empty.
-            prompt: the name of a prompt, or a text to put before each.
-            normalize: scale every vector to length 1.
+            prompt_name: the name of one of the model's prompts, which is put before each text.
+            prompt: the prompt itself, instead of its name; "" is no prompt. If neither is given,
+                the model's default prompt is used.
+            normalize: scale every vector to length 1; None does what the model's directory says.
             truncate_dim: keep only the first dimensions, before normalizing.
             max_length: maximum number of tokens per text, special tokens included.
             truncate: truncate longer texts, and log how many; otherwise they are an error.
@@ -165,18 +168,21 @@ class Embedder(TextModel):
             A float32 array (n, D) whose row i belongs to text i.
 
         Raises:
-            InputError: a text is empty or too long, or an argument is invalid.
+            InputError: a text is not a string, empty or too long, there is no such prompt, or an
+                argument is invalid.
         """
-        ids, _ = self.tokenize(texts, prompt=prompt, max_length=max_length, truncate=truncate)
+        ids, _ = self.tokenize(
+            texts, prompt_name=prompt_name, prompt=prompt, max_length=max_length, truncate=truncate
+        )
         return self.embed_ids(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens
         )
 
     def embed_ids(
         self,
-        ids: Sequence[Sequence[int]],
+        ids: Documents,
         *,
-        normalize: bool = True,
+        normalize: bool | None = None,
         truncate_dim: int | None = None,
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda documents: None,
@@ -187,10 +193,11 @@ class Embedder(TextModel):
         """
         size = self.model.config.hidden_size
         dimensions = size if truncate_dim is None else truncate_dim
-        if not 1 <= dimensions <= size:
-            raise InputError(f"invalid truncate_dim {dimensions}", how=f"use 1 to {size}")
-        vectors = np.empty((len(ids), dimensions), dtype=np.float32)
-        for documents, rows in self.batches(ids, self.pooling, batch_tokens=batch_tokens):
+        dimensions = check_integer(dimensions, "truncate_dim", 1, size)
+        normalize = self.normalize if normalize is None else normalize
+        arrays = check_ids(ids)
+        vectors = np.empty((len(arrays), dimensions), dtype=np.float32)
+        for documents, rows in self.batches(arrays, self.pooling, batch_tokens=batch_tokens):
             part = np.stack(rows)[:, :dimensions]
             if normalize:
                 part = part / np.linalg.norm(part, axis=1, keepdims=True).clip(min=1e-12)
@@ -199,18 +206,24 @@ class Embedder(TextModel):
         return vectors
 
 
+@cache
+def _warn_not_trained(directory: Path) -> None:
+    log.warning("%s is a masked language model that was not trained for embeddings: its vectors "
+                "are weak for search", directory)  # fmt: skip
+
+
 def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
     """Read the modules of a sentence-transformers directory.
 
     Returns:
-        The directory of the encoder, and arguments of `Embedder`; the directory itself and no
-        argument if there is no modules.json.
+        The directory of the encoder, and arguments of `Embedder`. Without modules.json, it is the
+        directory itself, with mean pooling and no normalization, as in sentence-transformers.
 
     Raises:
         InputError: a module or a setting that motherbird does not have.
     """
     if not (directory / "modules.json").is_file():
-        return directory, {}
+        return directory, {"normalize": False}
     modules = read_json(directory / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(m, dict) for m in modules):
         raise InputError("not a list of modules", str(directory / "modules.json"))

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.arguments import check_integer
 from .text_model import TextModel
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +23,11 @@ class MaskedLM(TextModel):
     """A model with a masked-LM head that fills masks."""
 
     @classmethod
-    def _load(
-        cls,
-        directory: Path,
-        dtype: "torch.dtype | str | None",
-        attention: str,
-        device: "torch.device | str | None",
-    ) -> "MaskedLM":
+    def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
         from ..nn import checkpoint
         from ..nn.heads import MaskedLM as Module
 
-        return cls(
-            checkpoint.load(Module, directory, dtype=dtype, attention=attention, device=device)
-        )
+        return cls(checkpoint.load(Module, directory, **options))
 
     def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:
         """Return the most probable tokens for each mask of a text.
@@ -53,9 +42,7 @@ class MaskedLM(TextModel):
         Raises:
             InputError: the text has no mask or is too long, or the model has no tokenizer.
         """
-        vocab_size = self.model.config.vocab_size
-        if not 1 <= top_k <= vocab_size:
-            raise InputError(f"invalid top_k {top_k}", how=f"use 1 to {vocab_size}")
+        top_k = check_integer(top_k, "top_k", 1, self.model.config.vocab_size)
         ids = self.tokenizer.encode_masked(text)
         positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
         [(_, [logits])] = self.batches([ids], "logits", [positions])

@@ -1,14 +1,15 @@
 """The base class of models that take texts: tokenize, batch, compute, restore the order."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub
+from ..core.arguments import Documents, check_ids, check_integer, check_text, check_texts
 from ..core.batching import concatenate, split_by_tokens
 from ..core.inference import InferenceModel, Output
 from ..core.tokenizer import Tokenizer
@@ -56,22 +57,21 @@ class TextModel:
         cls: type[T],
         name_or_dir: str | Path,
         *,
-        dtype: "torch.dtype | str | None" = None,
+        dtype: "torch.dtype | str" = "auto",
         attention: str = "auto",
         device: "torch.device | str | None" = None,
         revision: str | None = None,
+        split_special_tokens: bool = False,
     ) -> T:
         """Load a checkpoint of the ModernBERT family; arguments and errors as `nn.Model.load`."""
-        return cls._load(hub.find(name_or_dir, revision), dtype, attention, device)
+        return cls._load(
+            hub.find(name_or_dir, revision), dtype=dtype, attention=attention, device=device,
+            split_special_tokens=split_special_tokens,
+        )  # fmt: skip
 
     @classmethod
-    def _load(
-        cls: type[T],
-        directory: Path,
-        dtype: "torch.dtype | str | None",
-        attention: str,
-        device: "torch.device | str | None",
-    ) -> T:
+    def _load(cls: type[T], directory: Path, **options: Any) -> T:
+        """Load from a local directory, with options of `nn.checkpoint.load`."""
         raise NotImplementedError
 
     @property
@@ -89,8 +89,9 @@ class TextModel:
 
     def tokenize(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
+        prompt_name: str | None = None,
         prompt: str | None = None,
         max_length: int | None = None,
         truncate: bool = False,
@@ -100,7 +101,9 @@ class TextModel:
 
         Args:
             texts: the texts, none of them empty.
-            prompt: the name of a prompt, or a text to put before each.
+            prompt_name: the name of one of the model's prompts, which is put before each text.
+            prompt: the prompt itself, instead of its name; "" is no prompt. If neither is given,
+                the model's default prompt is used.
             max_length: maximum number of tokens per text, special tokens included.
             truncate: truncate longer texts, and log how many; otherwise they are an error.
             names: what errors call the texts; "text 0", "text 1" ... by default.
@@ -109,22 +112,14 @@ class TextModel:
             The ids of each text, and how many texts were truncated.
 
         Raises:
-            InputError: a text is empty or too long, or an argument is invalid.
+            InputError: a text is not a string, empty or too long, there is no such prompt, or an
+                argument is invalid.
         """
-        if isinstance(texts, str):
-            raise InputError("texts is a string", how="pass a list of strings")
-        names = names or [f"text {number}" for number in range(len(texts))]
         limit = self.max_length if max_length is None else max_length
-        longest = self.model.config.max_position_embeddings
-        if not 1 <= limit <= longest:
-            raise InputError(f"invalid maximum length {limit}", how=f"use 1 to {longest} tokens")
-        for name, text in zip(names, texts, strict=True):
-            if not isinstance(text, str):
-                raise InputError(f"the text is of type {type(text).__name__}, not a string", name)
-            if not text.strip():
-                raise InputError("the text is empty", name, "leave it out")
-        prompt = self.default_prompt if prompt is None else prompt
-        prefix = "" if prompt is None else self.prompts.get(prompt, prompt)
+        limit = check_integer(limit, "max_length", 1, self.model.config.max_position_embeddings)
+        prefix = self.find_prompt(prompt_name, prompt)
+        texts = check_texts(texts, names)
+        names = names or [f"text {number}" for number in range(len(texts))]
         ids = self.tokenizer.encode_batch([prefix + text for text in texts])
         long = [number for number, document in enumerate(ids) if len(document) > limit]
         if long and not truncate:
@@ -140,9 +135,26 @@ class TextModel:
             log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
         return ids, len(long)
 
+    def find_prompt(self, name: str | None = None, text: str | None = None) -> str:
+        """Return the prompt of a name, the given text, or the default prompt if both are None.
+
+        Raises:
+            InputError: both are given, there is no prompt of this name, or the text is not one.
+        """
+        if text is not None:
+            if name is not None:
+                raise InputError("prompt_name and prompt exclude each other", how="give one")
+            return check_text(text, "the prompt", allow_empty=True)
+        name = self.default_prompt if name is None else name
+        if name is not None and name not in self.prompts:
+            known = f"the model has {', '.join(map(repr, self.prompts))}" if self.prompts else (
+                "the model has no prompts; prompt (--prompt) takes a text")  # fmt: skip
+            raise InputError(f"there is no prompt called {name!r}", how=known)
+        return "" if name is None else self.prompts[name]
+
     def batches(
         self,
-        ids: Sequence[Sequence[int]],
+        ids: Documents,
         output: Output,
         positions: Sequence[Sequence[int]] | None = None,
         *,
@@ -163,13 +175,14 @@ class TextModel:
         Raises:
             InputError: a document is empty or too long, an id is invalid, or ``batch_tokens`` is.
         """
-        lengths = [len(document) for document in ids]
+        documents = check_ids(ids)
+        lengths = [len(document) for document in documents]
         if batch_tokens is None:
             batch_tokens = self.model.batch_budget(sum(lengths))
         batches = split_by_tokens(lengths, batch_tokens)
 
         def compute(batch: list[int]) -> list[Float32[np.ndarray, "..."]]:
-            packed, cu_seqlens = concatenate([ids[number] for number in batch])
+            packed, cu_seqlens = concatenate([documents[number] for number in batch])
             if positions is None:
                 rows = self.model.run(packed, cu_seqlens, output)
                 if self.model.is_per_document(output):

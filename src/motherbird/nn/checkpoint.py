@@ -4,6 +4,7 @@ Weights are read from safetensors only. Nothing in a directory is ever executed.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from functools import reduce
@@ -15,17 +16,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core import hf_config
+from ..core import hf_config, hub
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..errors import DamagedError, DivergedError, InputError
+from ..errors import DamagedError, DivergedError, InputError, OutputExistsError
 from ..files import check_files, new_directory, parse_json, read_json, read_json_object
-from .devices import INT8, resolve_device, resolve_dtype
+from .devices import INT8, resolve_device, resolve_dtype, warn_if_emulated
 from .quantize import quantize
 
 if TYPE_CHECKING:
     from .model import Model
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -33,6 +36,7 @@ SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below i
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
 HEADS = ("head.", "decoder.", "classifier.")
+EMBEDDING = "model.embeddings.tok_embeddings.weight"
 ENCODER = ("embeddings.", "layers.", "final_norm.")
 
 
@@ -130,7 +134,10 @@ def _check_header(file: Path) -> None:
         parse_json(stream.read(length).decode())
 
 
-def published_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+V = TypeVar("V")
+
+
+def published_names(tensors: dict[str, V]) -> dict[str, V]:
     """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
 
     Accepted are these names, those of a bare encoder (``layers...``), and those of the research
@@ -145,6 +152,23 @@ def published_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {rename(name): tensor for name, tensor in tensors.items()}
 
 
+def head_tensors(directory: Path) -> set[str]:
+    """Return the names of the tensors of a head in a directory, without reading them.
+
+    Raises:
+        InputError: see `weight_files`.
+        DamagedError: a file is not valid.
+    """
+    names: set[str] = set()
+    for file in weight_files(directory):
+        try:
+            with safetensors.safe_open(file, "pt") as opened:
+                names |= set(opened.keys())
+        except (safetensors.SafetensorError, OSError) as error:
+            raise DamagedError(f"not a valid safetensors file ({error})", str(file)) from error
+    return {name for name in published_names(dict.fromkeys(names)) if name.startswith(HEADS)}
+
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -152,11 +176,13 @@ def load(
     cls: "type[M]",
     directory: Path,
     *,
-    dtype: torch.dtype | str | None = None,
+    dtype: torch.dtype | str = "auto",
     attention: str = "auto",
     device: torch.device | str | None = None,
+    split_special_tokens: bool = False,
 ) -> M:
     """Load a `Model` of a class from a local directory; see `Model.load`."""
+    hub.check_path(directory)
     target = resolve_device(device)
     wanted = resolve_dtype(dtype, target)
     raw = read_config(directory)
@@ -165,19 +191,25 @@ def load(
         model: Any = cast(Any, cls).from_config(config, raw, attention)
     tensors = _select(model, published_names(read_tensors(directory)), config, str(directory))
     stored = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
-    tensors = {name: tensor.to(target, wanted or stored) for name, tensor in tensors.items()}
+    wanted = wanted or stored
+    warn_if_emulated(wanted, target)
+    tensors = {name: tensor.to(target, wanted) for name, tensor in tensors.items()}
     model.load_state_dict(tensors, assign=True)
-    model.encoder.tokenizer = _load_tokenizer(directory, config)
+    model.encoder.tokenizer = _load_tokenizer(directory, config, split_special_tokens)
+    if torch.promote_types(stored, wanted) != wanted:
+        model.encoder.rounded_from = stored
     model.eval()
     if dtype == INT8:
         quantize(model.encoder)
     return model
 
 
-def _load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
+def _load_tokenizer(
+    directory: Path, config: EncoderConfig, split_special_tokens: bool
+) -> Tokenizer | None:
     if not (directory / "tokenizer.json").is_file():
         return None
-    tokenizer = tokenizers.load(directory)
+    tokenizer = tokenizers.load(directory, split_special_tokens)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
@@ -195,7 +227,9 @@ def _select(
     prefix = "" if model.encoder is model else "model."
     copy = tensors.get("decoder.weight")
     if config.tie_word_embeddings and copy is not None:
-        if not torch.equal(copy, tensors.get("model.embeddings.tok_embeddings.weight", copy[:0])):
+        # safetensors.torch.save_model keeps only one of two tied tensors, and it may be this one.
+        tensors = {EMBEDDING: copy, **tensors}
+        if not torch.equal(copy, tensors[EMBEDDING]):
             raise DamagedError("decoder.weight is tied to the embedding and differs from it", where)
     found = {
         prefix + name.removeprefix("model.") if name.startswith("model.") else name: tensor
@@ -242,10 +276,24 @@ def save(
         write_more: writes further files into the directory before it gets its name.
 
     Raises:
-        OutputExistsError: the directory exists and was not written by motherbird.
+        OutputExistsError: the directory exists and was not written by motherbird, or has the
+            weights of a head that the model does not have.
         DivergedError: a weight is NaN or infinite.
     """
-    with new_directory(Path(directory).expanduser(), "model") as fresh:
+    directory = Path(directory).expanduser()
+    exists = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
+    lost = sorted(head_tensors(directory) - model.state_dict().keys()) if exists else []
+    if lost:
+        raise OutputExistsError(
+            f"the directory has weights of a head that would be lost ({_few(lost)})",
+            str(directory),
+            "save to another directory, or delete this one",
+        )
+    if model.encoder.rounded_from is not None:
+        dtypes = f"{model.encoder.rounded_from}, rounded to {next(model.parameters()).dtype}"
+        log.warning("the weights were loaded from %s, and are saved so; to save them as they were, "
+                    'load the model with dtype="stored"', dtypes.replace("torch.", ""))  # fmt: skip
+    with new_directory(directory, "model") as fresh:
         write(model, fresh, tokenizer)
         write_more(fresh)
 

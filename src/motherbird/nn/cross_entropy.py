@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .autograd import first_order
+
 LOGITS = 2**26  # of a chunk, on a CPU; every chunk passes over the gradient of the weight
 LOGITS_GPU = 2**28
 MIN_PROBABILITY = 1e-37  # a loss of 85 nats
@@ -29,7 +31,9 @@ def cross_entropy(
     """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return cast(Tensor, _CrossEntropy.apply(x, weight, bias, targets, dtype))  # type: ignore[no-untyped-call]
+    # Inside a Function gradients are disabled, and its inputs do not say whether they were before.
+    gradient = torch.is_grad_enabled()
+    return cast(Tensor, _CrossEntropy.apply(x, weight, bias, targets, dtype, gradient))  # type: ignore[no-untyped-call]
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -41,10 +45,11 @@ class _CrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         dtype: torch.dtype,
+        gradient: bool,
     ) -> Tensor:
         wide = torch.promote_types(dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=x.device)
-        wanted = any(ctx.needs_input_grad)
+        wanted = gradient and any(ctx.needs_input_grad)
         with torch.autocast(x.device.type, enabled=False):
             h, w = x.to(dtype), weight.to(dtype)
             dx = torch.empty_like(h) if wanted else h
@@ -81,6 +86,7 @@ class _CrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.held:
             raise RuntimeError(
@@ -92,4 +98,4 @@ class _CrossEntropy(torch.autograd.Function):
         dx, dw, db = (  # in place, because they are large
             t.to(dtype).mul_(grads[0].to(dtype)) for t, dtype in zip(held, dtypes, strict=True)
         )
-        return dx, dw, None if of_b is None else db, None, None
+        return dx, dw, None if of_b is None else db, None, None, None

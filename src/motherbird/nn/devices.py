@@ -1,11 +1,19 @@
 """Devices and dtypes: their names, and which of them this machine has."""
 
+import logging
+
 import torch
 
 from ..errors import InputError
 from .linear import int8
 
+log = logging.getLogger(__name__)
+
+STORED = "stored"  # the dtype of the file
 INT8 = "int8"  # not a dtype of weights, but of matrix products
+# The CPU instructions that compute in a dtype, as torch.cpu.get_capabilities calls them.
+_EXTENSIONS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"),
+               torch.float16: ("amx_fp16", "avx512_fp16")}  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
           "float64": torch.float64}  # fmt: skip
 
@@ -30,8 +38,8 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
-def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
-    """Return a torch dtype from its name; "auto" is the fastest on the device.
+def resolve_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype | None:
+    """Return a torch dtype from its name; "auto" is the fastest on the device, "stored" is None.
 
     Raises:
         InputError: the name is unknown, or the device cannot compute in it.
@@ -43,13 +51,15 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         return fastest
     if dtype == "auto":
         return fastest_dtype(device)
+    if dtype == STORED:
+        return None
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise InputError(
-                f"dtype {dtype!r} is unknown", how=f"use auto, {', '.join(DTYPES)}, int8"
+                f"dtype {dtype!r} is unknown", how=f"use auto, stored, {', '.join(DTYPES)}, int8"
             )
         return DTYPES[dtype]
-    if dtype is not None and dtype not in DTYPES.values():
+    if dtype not in DTYPES.values():
         raise InputError(f"dtype {dtype} is not supported", how=f"use {', '.join(DTYPES)}")
     return dtype
 
@@ -59,7 +69,24 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        extensions = ("amx_bf16", "avx512_bf16")
-        return torch.bfloat16 if any(map(has.get, extensions)) else torch.float32
+        return torch.bfloat16 if _cpu_computes(torch.bfloat16) else torch.float32
     return torch.float32
+
+
+def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
+    """Warn if a device has no instructions for a dtype, so that it is slower than float32."""
+    native = True
+    if device.type == "cpu" and dtype in _EXTENSIONS:
+        known = torch.cpu.get_capabilities().get("architecture") == "x86_64"
+        native = not known or _cpu_computes(dtype)
+    elif device.type == "cuda" and dtype == torch.bfloat16:
+        native = torch.cuda.is_bf16_supported(False)
+    if not native:
+        name = str(dtype).removeprefix("torch.")
+        log.warning("this %s emulates %s, which is slow; dtype=\"float32\" is faster",
+                    "CPU" if device.type == "cpu" else "GPU", name)  # fmt: skip
+
+
+def _cpu_computes(dtype: torch.dtype) -> bool:
+    has = torch.cpu.get_capabilities()
+    return any(map(has.get, _EXTENSIONS[dtype]))

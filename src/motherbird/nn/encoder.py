@@ -21,7 +21,7 @@ from .attention import AttentionPlan
 from .dropout import dropout
 from .kernels import Kernels
 from .linear import Projection
-from .memory import keep_freed_memory
+from .memory import set_up_memory
 from .model import GraphBuilder, Model
 from .packed import Packed, check_ids
 from .rope import pairs_together, rotate
@@ -137,6 +137,7 @@ class Encoder(Model):
 
     Attributes:
         tokenizer: the tokenizer that was loaded with the weights, or None.
+        rounded_from: the stored dtype of the weights, if they were rounded when they were loaded.
     """
 
     architecture = "ModernBertModel"
@@ -149,6 +150,7 @@ class Encoder(Model):
         self.config = config
         self.attention = attention
         self.tokenizer: Tokenizer | None = None
+        self.rounded_from: torch.dtype | None = None
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
@@ -198,7 +200,7 @@ class Encoder(Model):
                 ``max_position_embeddings``.
         """
         self._check(packed)
-        keep_freed_memory()
+        set_up_memory()
         kernels = self.kernels()
         packed, restore = packed.by_length() if kernels.attention.BY_LENGTH else (packed, None)
         plan = AttentionPlan(packed.to(self.device))

@@ -10,8 +10,10 @@ from jaxtyping import Float32, Int, Int32
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
+from .devices import INT8
 from .heads import pool
-from .memory import batch_budget
+from .linear import Projection
+from .memory import batch_budget, release_if_grown
 from .model import Model
 from .packed import Packed
 from .threads import executor
@@ -34,6 +36,14 @@ class TorchModel:
     def config(self) -> EncoderConfig:
         """The encoder's configuration."""
         return self.model.encoder.config
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights, or "int8"."""
+        layers = (m for m in self.model.modules() if isinstance(m, Projection))
+        if any(layer.int8 for layer in layers):
+            return INT8
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -73,6 +83,9 @@ class TorchModel:
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[tuple[int, Result]]:
         """Run work on the cores of a CPU, or on a GPU one item after another."""
-        if self.model.encoder.device.type == "cpu":
-            return executor().as_completed(work, items)
-        return enumerate(map(work, items))
+        if self.model.encoder.device.type != "cpu":
+            yield from enumerate(map(work, items))
+            return
+        for done in executor().as_completed(work, items):
+            yield done
+            release_if_grown()

@@ -9,8 +9,10 @@ from torch import nn
 from ..core import hub
 from ..core.config import EncoderConfig, Pooling
 from ..core.tokenizer import Tokenizer
+from ..errors import InputError
 from . import attention as attention_kernels
 from . import checkpoint
+from .linear import Projection
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -84,21 +86,23 @@ class Model(nn.Module):
         cls: type[M],
         name_or_dir: str | Path,
         *,
-        dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str = "auto",
         attention: str = "auto",
         device: torch.device | str | None = None,
         revision: str | None = None,
+        split_special_tokens: bool = False,
     ) -> M:
         """Load a checkpoint of the ModernBERT family, in evaluation mode.
 
         Args:
             name_or_dir: a Hugging Face directory, or a name on the Hub.
-            dtype: a torch dtype or its name. None keeps the stored dtype, "auto" takes the fastest
-                on the device, "int8" computes those matrix products in 8 bits that are exact enough
-                (`quantize.quantize`).
+            dtype: a torch dtype or its name. "auto" is the fastest on the device, "stored" that of
+                the file (to train or to save the weights as they are). "int8" computes those matrix
+                products in 8 bits that are exact enough (`quantize.quantize`).
             attention: see `Encoder`.
             device: a torch device or its name; None is the CPU.
             revision: branch, tag or commit on the Hub.
+            split_special_tokens: of the tokenizer; see `Tokenizer`.
 
         Raises:
             InputError: there is no such model, it is of another architecture, it has no head of
@@ -107,7 +111,20 @@ class Model(nn.Module):
         """
         attention_kernels.check_name(attention)
         directory = hub.find(name_or_dir, revision)
-        return checkpoint.load(cls, directory, dtype=dtype, attention=attention, device=device)
+        return checkpoint.load(
+            cls, directory, dtype=dtype, attention=attention, device=device,
+            split_special_tokens=split_special_tokens,
+        )  # fmt: skip
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set training or evaluation mode, as every module does.
+
+        Raises:
+            InputError: the model computes in 8 bits, which has no gradient.
+        """
+        if mode and any(isinstance(m, Projection) and m.int8 for m in self.modules()):
+            raise InputError('a model of dtype "int8" cannot be trained', how="load it in float32")
+        return super().train(mode)
 
     def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
         """Write a Hugging Face directory; see `checkpoint.save`."""

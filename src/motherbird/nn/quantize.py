@@ -69,6 +69,8 @@ def quantize(encoder: Any) -> list[str]:
     kept = [name for name, value in errors.items() if not value <= MAX_ERROR]
     for name in errors.keys() - set(kept):
         encoder.get_submodule(name).int8 = True
+    # So that 8 bits are used whether or not the caller has disabled gradients.
+    encoder.requires_grad_(False)
     worst = max(errors, key=lambda name: errors[name])
     log.info("int8: %d of %d products, %s; the largest relative error is %.3f (%s)",
              len(errors) - len(kept), len(errors), f"all but {', '.join(kept)}" if kept else "all",

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
+from .autograd import first_order
+
 ROWS = 256  # tokens that are rotated at once, so that they stay in the cache
 
 
@@ -56,6 +58,7 @@ class _Rotate(torch.autograd.Function):
         return _rotate_pairs(x, rotary)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return _rotate_pairs(grads[0], ctx.saved_tensors[0].conj()), None
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
-from . import formats, jsonl
+from . import formats, jsonl, tables
 from .document import Document, name_of, plain_name, zstd
 
 __all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file", "zstd"]
 
 log = logging.getLogger(__name__)
 
+TABLES = (".csv", ".tsv")
 Reader = Callable[[Path, str, str], Iterator[Document | DamagedError]]
 READERS: dict[str, Reader] = {
     **dict.fromkeys((*formats.PROSE, *formats.SETTINGS), formats.read_plain),
@@ -25,10 +26,12 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), formats.read_html),
     **dict.fromkeys(jsonl.SUFFIXES, jsonl.read),
     ".parquet": formats.read_parquet,
+    **dict.fromkeys(TABLES, tables.read),
     ".json": formats.read_descriptions,
 }
-# File names to look for in a directory; .json files are read only if a pattern matches them.
-SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".json")
+# File names to look for in a directory; tables and .json files, which may have no text, are read
+# only if a pattern matches them.
+SUFFIXES = tuple(suffix for suffix in READERS if suffix not in (".json", *TABLES))
 
 
 def reader_of(path: Path) -> Reader:
@@ -80,7 +83,7 @@ def _warn(error: OSError) -> None:
     log.warning("skipped a directory that cannot be read: %s", error.filename)
 
 
-def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
+def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> Iterator[Document]:
     """Yield the documents of a file, or of every text file below a directory, sorted by name.
 
     Files of a directory that are unreadable or not UTF-8 are skipped, with a warning. Empty
@@ -88,7 +91,7 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
 
     Raises:
         InputError: the path is missing, or has no text.
-        DamagedError: a line of a .jsonl file is not an object with a field "text", a compressed
+        DamagedError: a line of a .jsonl file is not an object with the field, a compressed
             file is truncated, or ``path`` is a file and not UTF-8.
     """
     path = Path(path)
@@ -97,7 +100,7 @@ def read(path: str | Path, *, keep_empty: bool = False) -> Iterator[Document]:
     skipped: list[str] = []
     found = False
     for file in files_of(path) if path.is_dir() else [path]:
-        for document in read_file(file):
+        for document in read_file(file, field):
             if isinstance(document, NotTextError) and path.is_dir():
                 skipped.append(document.where)
             elif isinstance(document, DamagedError):

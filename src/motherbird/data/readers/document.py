@@ -71,6 +71,23 @@ def whole(path: Path) -> bytes:
     return b"".join(parts)
 
 
+def lines(path: Path) -> Iterator[bytes]:
+    """Yield lines; if reading fails, all complete lines before that."""
+    parts: list[bytes] = []
+    length = 0
+    for chunk in chunks(path):
+        *ends, last = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join([*parts, end])
+            parts, length = [], 0
+        parts.append(last)
+        length += len(last)
+        if length > LARGEST:
+            raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
+    if length:
+        yield b"".join(parts)
+
+
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
     """Return bytes as text without a byte order mark; NotTextError if invalid or with NULs."""
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import DamagedError
 from ...files import parse_json
-from .document import LARGEST, Document, chunks, name_of
+from .document import Document, lines, name_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -35,7 +35,7 @@ def rows(path: Path) -> Iterator[Any]:
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in enumerate(lines(path), 1):
             if line.strip():
                 try:
                     row = parse_json(line.decode("utf-8-sig"))
@@ -45,20 +45,3 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, row
     except DamagedError as error:
         raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Yield lines; if reading fails, all complete lines before that."""
-    parts: list[bytes] = []
-    length = 0
-    for chunk in chunks(path):
-        *ends, last = chunk.split(b"\n")
-        for end in ends:
-            yield b"".join([*parts, end])
-            parts, length = [], 0
-        parts.append(last)
-        length += len(last)
-        if length > LARGEST:
-            raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
-    if length:
-        yield b"".join(parts)

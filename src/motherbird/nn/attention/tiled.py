@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from ..autograd import first_order
 from .plan import AttentionPlan, Heads, Tile
 
 BY_LENGTH = True
@@ -43,24 +44,28 @@ def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None
     if sees_all and len(q) <= SINGLE:
         first, second, third = (x.transpose(0, 1)[None] for x in (q, k, v))
         return scaled_dot_product_attention(first, second, third)[0].transpose(0, 1)
-    return cast(Tensor, _Attend.apply(q, k, v, plan, window))  # type: ignore[no-untyped-call]
+    gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    return cast(Tensor, _Attend.apply(q, k, v, plan, window, gradient))  # type: ignore[no-untyped-call]
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, window: int | None
-    ) -> Tensor:
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, window: int | None,
+        gradient: bool,
+    ) -> Tensor:  # fmt: skip
         q, k, v = (_heads_outermost(x) for x in (q, k, v))
         ctx.save_for_backward(q, k, v)
+        # The backward pass uses the same tiles and chunks, whatever its number of threads.
+        ctx.budget = budget = SCORES * torch.get_num_threads()
         ctx.plan, ctx.window, ctx.kept = plan, window, []
         y = torch.empty(v.shape, dtype=v.dtype)
-        for tile in _tiles(q, plan, window):
+        for tile in _tiles(q, plan, window, budget):
             tq = _gather(q, tile, tile.queries)
             tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
             out = torch.empty_like(tq)
-            keep = any(ctx.needs_input_grad) and tk.shape[1] <= KEPT
-            for heads, rows, memory in _chunks(tq, tk, keep):
+            keep = gradient and tk.shape[1] <= KEPT
+            for heads, rows, memory in _chunks(tq, tk, budget, keep):
                 if keep:
                     p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
                     torch.bmm(p, tv[heads], out=out[heads, rows])
@@ -71,6 +76,7 @@ class _Attend(torch.autograd.Function):
         return y
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
         dout = _heads_outermost(grads[0])
@@ -78,7 +84,7 @@ class _Attend(torch.autograd.Function):
         dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
         scale = q.shape[-1] ** -0.5
         kept = iter(ctx.kept)
-        for tile in _tiles(q, ctx.plan, ctx.window):
+        for tile in _tiles(q, ctx.plan, ctx.window, ctx.budget):
             tq, (tk, tv) = (
                 _gather(q, tile, tile.queries),
                 (_gather(x, tile, tile.keys) for x in (k, v)),
@@ -87,7 +93,7 @@ class _Attend(torch.autograd.Function):
             tdq = torch.empty_like(tq)
             tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
             keep = tk.shape[1] <= KEPT
-            for heads, rows, memory in _chunks(tq, tk, keep):
+            for heads, rows, memory in _chunks(tq, tk, ctx.budget, keep):
                 if keep:
                     p = next(kept)
                 else:
@@ -104,7 +110,7 @@ class _Attend(torch.autograd.Function):
                     total[:, tile.rows] += part
                 else:
                     total.index_add_(1, tile.keys.flatten(), part)
-        return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None
+        return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None, None
 
 
 def _heads_outermost(x: Heads) -> Heads:
@@ -112,12 +118,8 @@ def _heads_outermost(x: Heads) -> Heads:
     return x.transpose(0, 1).contiguous().transpose(0, 1)
 
 
-def _budget() -> int:
-    return SCORES * torch.get_num_threads()
-
-
-def _tiles(q: Heads, plan: AttentionPlan, window: int | None) -> list[Tile]:
-    return plan.tiles(window, max(1, _budget() // q.shape[1]), q.dtype)
+def _tiles(q: Heads, plan: AttentionPlan, window: int | None, budget: int) -> list[Tile]:
+    return plan.tiles(window, max(1, budget // q.shape[1]), q.dtype)
 
 
 def _gather(x: Heads, tile: Tile, which: Int[Tensor, "B L"] | None) -> Float[Tensor, "NB L H"]:
@@ -144,7 +146,7 @@ def _gather_rows(whole: Heads, tile: Tile, queries: int) -> Float[Tensor, "NB Lq
 
 
 def _chunks(
-    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], fresh: bool
+    q: Float[Tensor, "NB Lq H"], k: Float[Tensor, "NB Lk H"], budget: int, fresh: bool
 ) -> Iterator[tuple[slice, slice, Float[Tensor, "some rows Lk"]]]:
     """Split a tile into chunks of heads and queries whose scores fit the budget.
 
@@ -153,8 +155,8 @@ def _chunks(
     unless ``fresh``.
     """
     (every, queries, _), keys = q.shape, k.shape[1]
-    step = queries if queries * keys <= _budget() else QUERIES
-    together = max(1, min(every, _budget() // (step * keys)))
+    step = queries if queries * keys <= budget else QUERIES
+    together = max(1, min(every, budget // (step * keys)))
     memory = q.new_empty(0 if fresh else together * step * keys)
     for heads in _slices(every, together):
         for rows in _slices(queries, step):

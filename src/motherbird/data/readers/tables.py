@@ -1,0 +1,39 @@
+"""Tables of text: .csv and .tsv files with a header (RFC 4180)."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import DamagedError
+from .document import LARGEST, Document, decode, lines, name_of, plain_name
+
+
+def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
+    """Yield the column ``field`` of every row, or an error for a row without it.
+
+    A quoted value may contain separators and line breaks. Rows are named by the line on which they
+    end.
+    """
+    name = name_of(path)
+    csv.field_size_limit(LARGEST)
+    tab = plain_name(path).endswith(".tsv")
+    decoded = (
+        decode(line, f"{name}:{number}", encoding) + "\n"
+        for number, line in enumerate(lines(path), 1)
+    )
+    rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
+    try:
+        header = next(rows, [])
+        if header.count(field) != 1:
+            what = "two columns are" if field in header else "no column is"
+            raise DamagedError(f'{what} called "{field}"', name, f"columns: {', '.join(header)}")
+        column = header.index(field)
+        for row in rows:
+            where = f"{name}:{rows.line_num}"
+            if len(row) == len(header):
+                yield Document(row[column], where)
+            elif row:
+                what = f"the row has {len(row)} values, the header {len(header)}"
+                yield DamagedError(what, where)
+    except csv.Error as error:
+        raise DamagedError(f"the row is not CSV ({error})", f"{name}:{rows.line_num}") from error
