@@ -47,7 +47,7 @@ def test_a_model_is_set_to_evaluation(toy, small_tokenizer):
         ("no mask", 5, "no \\[MASK\\]"),
         ("a [MASK]", 0, "invalid top_k 0"),
         ("a [MASK]", 1025, "1 to 1024"),
-        ("word " * 600 + "[MASK]", 5, "longer than the model's 512"),
+        ("word " * 600 + "[MASK]", 5, "more than the model's limit of 512"),
     ],
 )
 def test_fill_refuses(text, top_k, says, module):
