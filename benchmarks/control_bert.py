@@ -134,7 +134,7 @@ def train(options: argparse.Namespace, recipe: Recipe, prepared: PreparedDataset
         lambda at: phase.batch_size.at(at, phase.seq_len),
     )  # fmt: skip
     builder = BatchBuilder(
-        (prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING))
+        prepared.directory, RowFilter(phase.seq_len, held_out=True), masking_of(prepared, MASKING)
     )
     count = min(len(builder.rows), max(1, recipe.evaluate.tokens // phase.seq_len))
     held_out = padded(builder(BatchRequest(0, count, Cursor(SEED))), budget)

@@ -21,8 +21,8 @@ import torch
 from common import finish, machine
 
 from motherbird import presets
-from motherbird.nn import Encoder, pack
-from motherbird.nn.attention import AttentionPlan, choose
+from motherbird.nn import Encoder, kernels, pack
+from motherbird.nn.attention import AttentionPlan
 
 MEMORY = """
 import sys, torch, motherbird
@@ -67,14 +67,14 @@ def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
     results: dict[str, dict[str, float]] = {}
     for dtype in (torch.float32, torch.bfloat16):
         layer = encoder.layers[1].to(dtype)
-        backend = choose("auto", torch.device("cpu"), dtype)
+        chosen = kernels.choose("auto", torch.device("cpu"), dtype, inference=True)
         work = {}
         for length in lengths:
             plan = AttentionPlan(pack([[1] * length]))
             x = torch.randn(length, 768, dtype=dtype)
             qkv = [torch.randn(length, 12, 64, dtype=dtype) for _ in range(3)]
-            work["attention", length] = partial(backend.attend, *qkv, plan, 64)
-            work["layer", length] = partial(layer, x, plan, backend)
+            work["attention", length] = partial(chosen.attention.attend, *qkv, plan, 64)
+            work["layer", length] = partial(layer, x, plan, chosen)
         times: dict[tuple[str, int], list[float]] = {key: [] for key in work}
         with torch.inference_mode():
             for turn in range(repeats + 1):

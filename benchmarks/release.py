@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from motherbird import Embedder
 from motherbird.files import new_directory
+from motherbird.markdown import table
 from motherbird.nn import checkpoint
-from motherbird.train.card import table
 
 AT = "encoder"
 GUIDE = Path(__file__).parents[1] / "docs" / "nano.md"

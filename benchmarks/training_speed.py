@@ -27,7 +27,11 @@ LENGTHS = {
 WORKER = """
 import json, sys, time
 import torch
-from motherbird import Encoder, EncoderConfig, pack
+from motherbird import EncoderConfig
+try:
+    from motherbird.nn import Encoder, pack
+except ImportError:  # an earlier version
+    from motherbird import Encoder, pack
 torch.manual_seed(0)
 lengths, dtype = json.loads(sys.argv[1]), getattr(torch, sys.argv[2])
 encoder = Encoder(EncoderConfig(num_hidden_layers=6)).train()

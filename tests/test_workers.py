@@ -302,10 +302,11 @@ def test_a_lost_worker_is_replaced_among_those_that_complete(tmp_path):
 def test_the_third_time_it_is_an_error(action, tmp_path):
     (tmp_path / "always-3").write_text(action)
     with (
-        pytest.raises(WorkerError, match="failed 3 times"),
+        pytest.raises(WorkerError, match="^a worker process failed 3 times") as error,
         pool(1, faulty, (tmp_path,), limit=1.0) as workers,
     ):
         list(in_order(workers, iter(range(10))))
+    assert "train.workers=0, --processes 1 or --threads 1" in error.value.how
 
 
 @pytest.mark.parametrize("answers", [in_order, as_completed])

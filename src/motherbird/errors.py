@@ -32,8 +32,12 @@ class InputError(MotherbirdError, ValueError, code="input"):
     exit_code = 2
 
 
+class OutdatedError(InputError, code="outdated"):
+    """A file was written by another version of motherbird, in another format."""
+
+
 class OutputExistsError(InputError, code="output-exists"):
-    """The output path exists and was not written by motherbird."""
+    """The output path exists and may not be replaced."""
 
 
 class DamagedError(MotherbirdError, code="damaged"):
@@ -61,7 +65,10 @@ class ParityError(MotherbirdError, code="parity"):
 
 
 class DivergedError(MotherbirdError, FloatingPointError, code="diverged"):
-    """Training diverged: the loss is not finite."""
+    """Training diverged.
+
+    A loss or a weight is not finite, or the run was rolled back too often.
+    """
 
 
 class StoppedError(MotherbirdError, code="stopped"):

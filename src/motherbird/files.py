@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import disk
-from .disk import locked as locked
+from .disk import locked
 from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
@@ -110,7 +110,7 @@ def check_replaceable(directory: Path, kind: str) -> None:
     """
     what = _why_not_replaceable(directory, kind)
     if what:
-        how = "choose another --out, or delete this directory"
+        how = "choose another directory, or delete this one"
         raise OutputExistsError(what, str(directory), how)
 
 

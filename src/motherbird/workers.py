@@ -36,7 +36,8 @@ START_LIMIT = 60.0  # seconds in which a worker of a pool has to start
 PIPE_BYTES = 1 << 20  # for answers: fewer context switches
 
 Handler = Callable[[Any], Any]  # maps a request to its answer
-ENDED = (EOFError, OSError, pickle.UnpicklingError)  # of a stream, perhaps within a message
+# Raised when a stream ends, possibly within a message.
+ENDED = (EOFError, OSError, pickle.UnpicklingError)
 _CODE = "import sys; sys.path[:] = sys.argv[2:]; from motherbird.workers import serve; serve()"
 
 
@@ -167,12 +168,12 @@ class Worker:
             death = WorkerDied(f"the process was killed by {name}{hint}")
             death.killed = name == "SIGKILL"
             return death
-        last_words = ""
+        last_line = ""
         if self._log is not None:
             with suppress(OSError):
                 lines = self._log.read_text(errors="replace").split("\n")
-                last_words = next((x.strip() for x in reversed(lines) if x.strip()), "")[:200]
-        return WorkerDied(f"the process ended with exit code {code}", last_words)
+                last_line = next((x.strip() for x in reversed(lines) if x.strip()), "")[:200]
+        return WorkerDied(f"the process ended with exit code {code}", last_line)
 
 
 class PoolWorker:
@@ -226,12 +227,15 @@ class PoolWorker:
         if death is None:
             return False
         self._failures.append(str(death))
-        log.warning("replacing a data worker: %s", death)
+        log.warning("replacing a worker process: %s", death)
         self.process.stop()
         if len(self._failures) == TRIES:
-            what = f"a data worker failed {TRIES} times: {'; '.join(self._failures)}"
+            what = f"a worker process failed {TRIES} times: {'; '.join(self._failures)}"
             where = str(self.pending[0][0])[:200] if self.pending else ""
-            how = "check memory and disk; set train.workers=0 to see the error"
+            how = (
+                "check memory and disk; without worker processes (train.workers=0, --processes 1 "
+                "or --threads 1) the error itself is shown"
+            )
             raise WorkerError(what, where, how) from death
         self._launch()
         return True
@@ -335,10 +339,10 @@ def _portable(error: Exception) -> Exception:
         with suppress(Exception):
             pickle.loads(pickle.dumps(error))
             return error
-    return WorkerError(describe(error))
+    return WorkerError(one_line(error))
 
 
-def describe(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error as one line of at most 300 characters."""
     text = " ".join(str(error).split())
     name = "" if isinstance(error, MotherbirdError) else f"{type(error).__name__}: "

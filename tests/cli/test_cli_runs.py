@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from motherbird.files import locked
+from motherbird.disk import locked
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,10 @@ def test_list(motherbird, run, documented, has_shape):
     with locked(run / "LOCK"):
         assert ", running, " in motherbird("runs", "list", run).done().out
     (run / "run.json").write_text("{}")
-    assert f"{run}: the file is not a run.json" in motherbird("runs", "list", run).done().out
+    assert (
+        f"{run}: the run was written by another version"
+        in motherbird("runs", "list", run).done().out
+    )
     shutil.rmtree(run)
     assert motherbird("runs", "list", run.parent).done().out == f"no runs in {run.parent}\n"
     motherbird("runs", "list", run).refused("directory does not exist")

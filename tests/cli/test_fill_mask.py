@@ -66,7 +66,7 @@ def test_the_text_of_other_special_tokens_is_plain_text(motherbird, model):
         (["no mask"], r"no \[MASK\] in the text: 'no mask'"),
         ([""], r"no \[MASK\]"),
         (["a [mask]"], r"no \[MASK\]"),
-        (["word " * 600 + "[MASK]"], "longer than the model's 512"),
+        (["word " * 600 + "[MASK]"], "more than the model's limit of 512"),
         (["a [MASK]", "--top-k", "0"], "invalid top_k 0.*1 to 1024|--top-k.*0"),
         (["a [MASK]", "--top-k", "1025"], "1 to 1024"),
         (["a [MASK]", "--top-k", "five"], "--top-k.*'five'"),

@@ -60,6 +60,30 @@ def test_stop_after_some_time(smoke, motherbird):
     assert not found["finished"]
 
 
+@pytest.mark.parametrize(("rank", "bars"), [("0", 1), ("1", 0)])
+def test_one_of_several_ranks_shows_a_progress_bar(rank, bars, smoke, motherbird, monkeypatch):
+    import rich.progress
+
+    from motherbird.data.loader import Cursor
+    from motherbird.train import pretrain
+
+    created = []
+
+    class Spy(rich.progress.Progress):
+        def __init__(self, *columns, **options):
+            created.append(self)
+            super().__init__(*columns, **options)
+
+    outcome = pretrain.Outcome(state.Progress(Cursor(0)), None)
+    monkeypatch.setattr(pretrain, "pretrain", lambda *arguments, **options: outcome)
+    monkeypatch.setattr(rich.progress, "Progress", Spy)
+    monkeypatch.setattr("motherbird.cli.output.is_terminal", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert motherbird(*smoke).code == 0
+    assert len(created) == bars
+
+
 def test_a_dry_run_writes_nothing(smoke, motherbird, tree, tmp_path, documented, has_shape):
     before = tree(tmp_path)
     found = motherbird(*smoke, "--dry-run", "--json").done().json

@@ -92,7 +92,7 @@ def test_our_presets_have_the_size_that_they_state(name, millions):
         ({"vocab_size": True}, "vocab_size"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
         ({"num_hidden_layers": -1}, "num_hidden_layers"),
-        ({"hidden_size": 770}, "does not divide into 12 heads"),
+        ({"hidden_size": 770}, "not divisible by num_attention_heads = 12"),
         ({"hidden_size": 36}, "head dimension 3 is odd"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"local_attention": 127}, "use 126 or 128"),

@@ -234,7 +234,7 @@ def flat(output):
 def test_what_our_encoder_does_not_do_their_forward_does(reason, runs, caplog):
     """To the last bit, and it is said why."""
     caplog.set_level(logging.INFO, "motherbird")
-    home._announce.cache_clear()
+    home._log_once.cache_clear()
     model = tiny()
     given = REASONS[reason](model)
     torch.manual_seed(1)

@@ -54,7 +54,7 @@ def test_a_model_is_set_to_evaluation(toy, small_tokenizer):
         (["a [MASK]"], 5, "of type list, not str"),
         (b"a [MASK]", 5, "of type bytes, not str"),
         ("\ud800 [MASK]", 5, "not valid Unicode"),
-        ("word " * 600 + "[MASK]", 5, "longer than the model's 512"),
+        ("word " * 600 + "[MASK]", 5, "more than the model's limit of 512"),
     ],
 )
 def test_fill_refuses(text, top_k, says, module):

@@ -111,6 +111,31 @@ def test_a_kernel_is_chosen_for_inference_alone(toy):
     assert model.kernels().linear is linear_kernels.choose(CPU, torch.float32)  # no gradient
 
 
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_frozen_encoder_has_gradients_of_its_embeddings(toy, int8):
+    """As attribution methods compute them: with a hook, in evaluation mode."""
+    model, packed = encoder(toy), pack([[5, 1, 2, 3], [7] * 40])
+
+    def gradient():
+        found = []
+
+        def keep(module, arguments, output):
+            found.append(output.detach().requires_grad_())
+            return found[0]
+
+        hook = model.embeddings.register_forward_hook(keep)
+        model(packed).pow(2).sum().backward()
+        hook.remove()
+        return found[0].grad
+
+    expected = gradient()  # with weights that need gradients, so without packed weights
+    model.requires_grad_(False)
+    for module in model.modules():
+        module.int8 = int8
+    assert model.kernels().linear is linear_kernels.choose(CPU, torch.float32)
+    torch.testing.assert_close(gradient(), expected)
+
+
 def step(layer):
     layer.weight.grad = torch.randn_like(layer.weight)
     torch.optim.SGD(layer.parameters(), lr=1.0).step()

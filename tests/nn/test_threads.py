@@ -53,6 +53,30 @@ def test_an_error_comes_through_and_threads_come_back():
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_in_order_and_few_ahead(count):
+    started, taken = [], []
+
+    def work(item):
+        started.append(item)
+        time.sleep(0.002 * (item % 3))  # so that they are not completed in order
+        return item * 10
+
+    for result in executor(count).in_order(work, range(20)):
+        taken.append(result)
+        assert len(started) <= len(taken) + count + 1
+    assert taken == [item * 10 for item in range(20)]
+    assert list(executor(count).in_order(work, [])) == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_in_order_is_raised_in_its_place(count):
+    results = executor(count).in_order(lambda item: 6 // item, [1, 2, 0, *[3] * 1000])
+    assert [next(results), next(results)] == [6, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
 def test_a_thread_that_first_uses_torch_beside_a_batch_has_all_threads():
     seen = []
 

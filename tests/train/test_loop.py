@@ -130,6 +130,10 @@ def test_train_by_the_clock():
     assert done == sorted(done) and done[0] < 1
 
 
+def test_the_shortest_time_is_one_step():
+    assert train(Line(), points(), lr=0.1, seconds=1e-9).number == 1
+
+
 def test_weights_decay_and_biases_do_not():
     line = Line(dict.fromkeys(range(20), 0))
     linear = line.model[0]

@@ -20,7 +20,7 @@ from motherbird.train import gradients, run_info, run_log, state
 from motherbird.train import pretrain as pretraining
 from motherbird.train import step as stepping
 from motherbird.train.health import Health
-from motherbird.train.signals import ECHO
+from motherbird.train.signals import IGNORE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -536,7 +536,7 @@ def test_a_hundred_signals(tiny, unbroken, smoke_set, train, forked, upon, tmp_p
         def send(number=number, again=how == "again"):
             os.kill(os.getpid(), number)
             if again:
-                time.sleep(1.2 * ECHO)
+                time.sleep(1.2 * IGNORE_SECONDS)
                 os.kill(os.getpid(), number)
 
         child = forked(partial(work, place=place, call=call, send=send, run=run))
@@ -624,7 +624,7 @@ class Raising(loader.BatchBuilder):
 
     def __call__(self, request):
         if request.first >= self.first:
-            raise WorkerError("a data worker failed 3 times", f"row {request.first}")
+            raise WorkerError("a worker process failed 3 times", f"row {request.first}")
         return super().__call__(request)
 
 

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from motherbird.disk import locked
 from motherbird.errors import InputError, OutputExistsError
-from motherbird.files import locked
 from motherbird.train import report, run_info, run_log
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -1,6 +1,7 @@
 """Runs on disk: list, show, average, rewind, export."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from motherbird.errors import DamagedError, InputError, OutputExistsError
-from motherbird.files import locked
+from motherbird.disk import locked
+from motherbird.errors import DamagedError, InputError, OutdatedError, OutputExistsError
 from motherbird.nn import MaskedLM
 from motherbird.train import init_weights, recipe, run_info, run_log, runs, state
 from motherbird.train.recipe import Save
@@ -87,7 +88,7 @@ def test_show_tells_what_was_skipped_on_the_way(run):
         events.event(event, step, **more)
     events.close()
     assert runs.show(run)["skipped_steps"] == [
-        {"step": 3, "event": "skip", "why": "a"},
+        {"step": 3, "why": "a"},
     ]
 
 
@@ -125,6 +126,43 @@ def test_list(run, tmp_path, plan):
     assert not runs.is_busy(run) and not (tmp_path / "fresh" / "LOCK").exists()
     with pytest.raises(InputError, match="directory does not exist"):
         runs.list_runs(tmp_path / "gone")
+
+
+def test_a_run_of_another_version_is_refused_as_such(run, plan, smoke_set, train, tmp_path):
+    """As the first development version wrote it: its recipe has keys that were renamed since."""
+    about = json.loads((run / "run.json").read_text())
+    about.pop("format", None)
+    for stored in (about["given"], about["recipe"]):
+        stored["health"]["least"] = stored["health"].pop("min_steps")
+    (run / "run.json").write_text(json.dumps(about))
+    before = tree(tmp_path)
+    for call in (
+        lambda: runs.show(run),
+        lambda: runs.rewind(run, 9),
+        lambda: runs.export(run, tmp_path / "out"),
+        lambda: runs.average(run, tmp_path / "out", last=1),
+        lambda: init_weights.load(str(run)),
+        lambda: train(plan, smoke_set, run),
+    ):
+        with pytest.raises(OutdatedError, match="by another version of .* the version that wrote"):
+            call()
+    assert "by another version of motherbird" in runs.list_runs(run)[0]["problem"]
+    assert {**tree(tmp_path), "run/LOCK": 0} == {**before, "run/LOCK": 0}
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"format": 3}', "null"])
+def test_a_run_json_of_another_format(text, run):
+    (run / "run.json").write_text(text)
+    with pytest.raises(OutdatedError, match="another version"):
+        run_info.read(run)
+
+
+def test_a_run_json_without_a_key(run):
+    about = json.loads((run / "run.json").read_text())
+    del about["data"]
+    (run / "run.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="not a valid run.json"):
+        run_info.read(run)
 
 
 # --- average
@@ -322,6 +360,17 @@ def test_an_export_loads_and_says_how_it_was_made(whole, plan, smoke_set, tmp_pa
     assert str(smoke_set.parent) not in card  # paths are private
     (tmp_path / "recipe.toml").write_text(card.split("```toml\n")[1].split("```")[0])
     assert recipe.load(tmp_path / "recipe.toml") == plan
+
+
+def test_the_code_of_a_card_runs(whole, tmp_path, monkeypatch):
+    runs.export(whole, tmp_path / whole.name)
+    card = (tmp_path / whole.name / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert len(names["model"].fill("import [MASK]")) == 1
+    assert names["embedder"].embed(["import os", "a file"]).shape == (2, 32)
 
 
 def test_an_export_of_a_step_has_the_configuration_of_its_phase(whole, tmp_path):

@@ -26,10 +26,10 @@ def clock(monkeypatch):
 def test_the_second_ends_it_and_an_echo_does_not(raised, clock):
     noted = signals.Signals()
     noted(15, None)
-    clock[0] += signals.ECHO / 2
+    clock[0] += signals.IGNORE_SECONDS / 2
     noted(15, None)
     assert noted.number == 15 and raised == []
-    clock[0] += signals.ECHO
+    clock[0] += signals.IGNORE_SECONDS
     noted(2, None)
     assert raised == [2]
 
@@ -38,6 +38,6 @@ def test_the_first_of_this_process_is_no_second(raised, clock):
     """Another rank received one before, as with a scheduler that signals one machine at a time."""
     noted = signals.Signals()
     noted.number = 15
-    clock[0] += 10 * signals.ECHO
+    clock[0] += 10 * signals.IGNORE_SECONDS
     noted(15, None)
     assert raised == []

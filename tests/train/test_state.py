@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from motherbird import disk
 from motherbird.data.loader import Cursor
-from motherbird.errors import DamagedError, MotherbirdError
+from motherbird.errors import DamagedError, MotherbirdError, OutdatedError
 from motherbird.files import MANIFEST
 from motherbird.train import run_log, state
 from motherbird.train.state import PROGRESS, TENSORS, Progress
@@ -457,7 +457,7 @@ def test_a_folder_that_is_not_as_it_was_written(change, tmp_path):
 def test_a_newer_format_is_left_for_the_version_that_wrote_it(tmp_path):
     run = saved(tmp_path / "run", 1, 2)
     of_another_format(state.folder(run, 2))
-    with pytest.raises(state.OutdatedError, match="has format 99; this version reads format 2"):
+    with pytest.raises(OutdatedError, match="has format 99; this version reads format 2"):
         state.newest(run, quarantine=True)
     assert state.steps(run) == [2, 1] and not (run / "quarantine").exists()
 

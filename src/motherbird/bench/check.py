@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.batching import TEST_LENGTHS
 from ..errors import WorkerError
 from .peers import Job, System, motherbird, peer
 from .pool import EncodeRequest, EncodeResult, Pool
 from .workloads import SEED, Batches, ids
 
-CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))  # lengths of one batch each
 LIMIT = 90.0  # seconds; a system whose check takes longer is not measured
 
 # A system is correct if the smallest cosine of a pooled vector is at least this.
@@ -37,9 +37,9 @@ class Check:
 
 
 def cases(system: System, job: Job) -> Batches:
-    """Return random documents of the lengths in `CASES` that the model and the system accept."""
+    """Return random documents of `TEST_LENGTHS`, in batches that model and system accept."""
     rng = np.random.default_rng(SEED)
-    drawn = [[ids(rng, n, job.vocab_size) for n in case] for case in CASES]
+    drawn = [[ids(rng, n, job.vocab_size) for n in case] for case in TEST_LENGTHS]
     return [case for case in drawn if max(map(len, case)) <= system.limit(job)]
 
 

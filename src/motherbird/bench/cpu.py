@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import machine
-from ..core import hf_config, hub, presets
+from ..core import hf_config, hub
 from ..core.config import EncoderConfig
+from ..core.presets import PRESETS
 from ..errors import InputError
 from ..nn import checkpoint, roofline
 from .check import Check, check, reference_vectors
@@ -26,9 +27,6 @@ from .workloads import SEED, WORKLOADS, Workload
 
 T = TypeVar("T")
 
-PRESETS = {
-    "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
-}  # fmt: skip
 RESERVE = 30.0  # seconds for the second roofline and the end of the run
 SETUP_LIMIT = 600.0
 ROOFLINE_SECONDS = 0.3  # for each kernel and matmul of the roofline

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import machine
 from ..errors import WorkerError
-from ..workers import Handler, Worker, WorkerDied, describe
+from ..workers import Handler, Worker, WorkerDied, one_line
 from .peers import Job, System, peer
 from .workloads import Batches
 
@@ -73,7 +73,7 @@ class SystemWorker(Worker):
         except WorkerError:
             raise
         except Exception as error:
-            raise WorkerError(describe(error)) from error
+            raise WorkerError(one_line(error)) from error
         time.sleep(PAUSE)
         return answer
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError, require_extra
 from ..files import read_json
+from ..markdown import table
 from .workloads import WORKLOADS
 
 START, END = "<!-- tables: start -->", "<!-- tables: end -->"
@@ -110,9 +111,9 @@ def markdown(documents: Sequence[Document], charts: Sequence[str] = ()) -> str:
         parts.append(f"## {_title(document)}\n")
         if number < len(charts):
             parts.append(f"![Tokens per second of all systems]({charts[number]})\n")
-        parts.append(_table(["", ""], [[name, value] for name, value in facts(document)]))
+        parts.append(table(["", ""], facts(document)))
         for title, rows in tables(document):
-            parts += [f"### {title}\n", _table(list(COLUMNS), rows)]
+            parts += [f"### {title}\n", table(COLUMNS, rows)]
     return "\n".join(parts)
 
 
@@ -121,11 +122,6 @@ def _title(document: Document) -> str:
     limit = machine.get("environment", {}).get("ATEN_CPU_CAPABILITY")
     name = f"{Path(document['model']).name} on {machine['cpu']}"
     return f"{name}, limited to {limit.upper()}" if limit else name
-
-
-def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in lines)
 
 
 def into_page(text: str, tables: str, where: str) -> str:

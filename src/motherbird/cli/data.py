@@ -23,7 +23,7 @@ def command() -> None:
               "repeatable.")  # fmt: skip
 @options.max_bad
 @click.option("--processes", type=click.IntRange(1, 1024), metavar="N",
-              help="Number of cleaning processes (default: one per core).")  # fmt: skip
+              help="Number of cleaning processes (default: one per CPU).")  # fmt: skip
 @options.as_json
 def build(
     mixture: str,
@@ -117,7 +117,7 @@ def show(
     for name, source in about.sources.items():
         click.echo(
             f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens, "
-            f"{source.copies:.2f} times an epoch"
+            f"{source.copies:.2f} times per epoch"
         )
     for name, rows in about.lengths.items():
         click.echo(

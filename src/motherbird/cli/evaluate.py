@@ -10,7 +10,7 @@ from .output import print_json, progress
 
 class _Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as click does; before there were several tasks, lm was `motherbird evaluate`."""
+        """Explain that `motherbird evaluate` is now `motherbird evaluate lm`."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -59,7 +59,8 @@ def lm(
     the loss of predicting by the text's token frequencies; "gain" is "unigram" minus "loss".
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
-    "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats a token, "all" last.
+    "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats per token; "all" is
+    last.
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset

@@ -81,7 +81,7 @@ def command(
     for name, source in prepared.about.sources.items():
         click.echo(
             f"  {name:<20} {source.documents:>9,} documents {human(source.tokens):>8} tokens"
-            + (f", {source.copies:.2f} times an epoch" if source.copies != 1 else "")
+            + (f", {source.copies:.2f} times per epoch" if source.copies != 1 else "")
         )
     for reason, dropped in documents["dropped"].items():
         click.echo(f"  dropped {counted(dropped, 'document')}: {reason}")

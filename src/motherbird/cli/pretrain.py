@@ -94,8 +94,9 @@ def command(
     if tensorboard:
         require_extra("tensorboard", "train")
     began = time.perf_counter()
+    quiet = json_ or not options.is_main_process()  # one progress bar for all ranks
     with (
-        progress("", total=1.0, quiet=json_) as advance,
+        progress("", total=1.0, quiet=quiet) as advance,
         closing(_Display(run if tensorboard else None, json_, advance)) as display,
     ):
         outcome = pretrain(

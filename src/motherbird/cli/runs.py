@@ -58,8 +58,8 @@ def show(run: str, json_: bool) -> None:
     """Verify the newest checkpoint of RUN, and describe the run.
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
-    "sha256", "evaluation", "checkpoints", "skipped_steps": [{"step", "event", "why"}], "skips",
-    "changes", "data", "world_size"}; "evaluation" is null before the first, then {"step", "phase",
+    "sha256", "evaluation", "checkpoints", "skipped_steps": [{"step", "why"}], "skips", "changes",
+    "data", "world_size"}; "evaluation" is null before the first, then {"step", "phase",
     "loss", "accuracy", "masked"}; identical runs have the same "sha256".
     """
     from ..train import runs
@@ -78,7 +78,7 @@ def show(run: str, json_: bool) -> None:
         rows.append(("held out", f"{scores} at step {held['step']:,}"))
     rows += [("checkpoints", ", ".join(map(str, found["checkpoints"])))]
     rows += [("sha256", found["sha256"])]
-    rows += [(n["event"], f"at step {n['step']:,}: {n['why']}") for n in found["skipped_steps"]]
+    rows += [("skip", f"at step {n['step']:,}: {n['why']}") for n in found["skipped_steps"]]
     for skip in found["skips"]:
         skipped = f"skipping {skip['batches']:,} batches: {skip['why']}"
         rows.append(("rolled back", f"at step {skip['step']:,} to {skip['to']:,}, {skipped}"))
@@ -139,8 +139,9 @@ def average(
 def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
     """Set RUN back to an earlier checkpoint; `motherbird pretrain` then resumes from there.
 
-    --set can change learning rates, weight decay, masking and tokens of phases that have not ended,
-    and the tables save, evaluate and health. Later checkpoints are kept in RUN/quarantine.
+    --set can change learning rates, weight decay, masking, micro_tokens and tokens of phases that
+    have not ended; train.dtype, train.workers and train.timeout; and the tables save, evaluate and
+    health. Later checkpoints are kept in RUN/quarantine.
 
     With --json: {"run", "step", "from", "set"}.
     """

@@ -8,6 +8,9 @@ from jaxtyping import Int32, Int64
 from ..errors import InputError
 from .arguments import Documents, check_ids, check_integer
 
+# Lengths of the documents of test batches, which reveal errors of padding and of windows.
+TEST_LENGTHS = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))
+
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group documents into batches of at most ``budget`` tokens, the longest documents first.

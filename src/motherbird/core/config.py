@@ -127,9 +127,11 @@ class EncoderConfig:
 
     def _impossible(self) -> list[str]:
         problems = []
-        heads = self.num_attention_heads
-        if heads < 1 or self.hidden_size % heads:
-            problems.append(f"hidden_size = {self.hidden_size} does not divide into {heads} heads")
+        size, heads = self.hidden_size, self.num_attention_heads
+        if heads < 1 or size % heads:
+            problems.append(
+                f"hidden_size = {size} is not divisible by num_attention_heads = {heads}"
+            )
         elif self.head_dim % 2:
             problems.append(
                 f"the head dimension {self.head_dim} is odd; rotary embeddings need an even one"

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from ..errors import InputError
 from .rng import Positions, random_bits
+from .tokenizer import Tokenizer
 
 _HALF = np.uint64(32)
 
@@ -68,3 +69,8 @@ class Masking:
         inputs = ids.copy()
         inputs[masked] = np.where(high < limits[0], self.mask_id, others)
         return inputs, masked
+
+
+def masking_for(tokenizer: Tokenizer, rate: float) -> Masking:
+    """Return masking with the mask token and the special tokens of a tokenizer."""
+    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)

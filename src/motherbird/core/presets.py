@@ -45,3 +45,6 @@ def _small(
         eos_token_id=32_682,
         pad_token_id=32_683,
     )
+
+
+PRESETS = {"base": base, "large": large, "mini": mini, "nano": nano}

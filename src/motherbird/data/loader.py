@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from ..core.masking import Masking
+from ..core.masking import Masking, masking_for
 from ..core.rng import shuffled
 from ..errors import InputError, WorkerError, counted
 from ..nn.packed import Packed
@@ -151,8 +151,7 @@ def chosen_rows(prepared: PreparedDataset, row_filter: RowFilter) -> Rows:
 
 def masking_of(prepared: PreparedDataset, rate: float) -> Masking:
     """Return masking with the special tokens of a dataset's tokenizer."""
-    tokenizer = prepared.tokenizer
-    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
+    return masking_for(prepared.tokenizer, rate)
 
 
 class Loader:

@@ -86,7 +86,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a source: files, a package, or a dataset (without both)."""
+    """A part of a source: files or a package; if it has neither, the source's dataset."""
 
     number: int
     source: int

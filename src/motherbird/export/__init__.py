@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KIND = "converted model"  # in motherbird.json; so that an export never replaces a trained model
 FORMATS = ("hf", "onnx", "openvino")
-HEADS = ("auto", "none", "pooling", "logits")
+HEAD_NAMES = ("auto", "none", "pooling", "logits")
 DTYPES = ("auto", "float32", "int8")
 
 
@@ -87,7 +87,7 @@ class _Options:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("format", self.format, FORMATS),
-            ("head", self.head, HEADS),
+            ("head", self.head, HEAD_NAMES),
             ("dtype", self.dtype, DTYPES),
         ):
             if value not in known:

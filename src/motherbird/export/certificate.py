@@ -21,7 +21,7 @@ from .models import Exportable
 Outputs = dict[str, list[NDArray[np.float32]]]
 Runner = Callable[[list[list[int]]], Outputs]
 
-CASES = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4), (8192,))
+CASES = (*batching.TEST_LENGTHS, (8192,))
 LARGEST_OUTPUT = 2**31  # bytes of an output of the longest document
 ROWS = 256  # compared at once in float64, which limits the memory for logits
 # dtype -> (largest difference relative to the largest value or 1, smallest cosine)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -18,14 +17,6 @@ from ..nn.packed import Packed
 ARCHITECTURES: Mapping[str, type[Model]] = {head.architecture: head for head in HEADS} | {
     "FlexBertForMaskedLM": HEADS[0]
 }
-
-
-@runtime_checkable
-class Graph(GraphBuilder, Protocol):
-    """A `GraphBuilder` that can also normalize vectors."""
-
-    def normalize(self, x: str) -> str:
-        """Scale the vector of each document to length 1."""
 
 
 class Exportable:
@@ -46,7 +37,7 @@ class Exportable:
         """Compute the outputs of a batch."""
         return {self.model.output: self.model(packed)}
 
-    def build(self, graph: Graph, states: str) -> dict[str, str]:
+    def build(self, graph: GraphBuilder, states: str) -> dict[str, str]:
         """Build the outputs in a graph, from the encoder's token vectors."""
         return {self.model.output: self.model.export(graph, states)}
 
@@ -78,7 +69,7 @@ class ExportableEmbedder(Exportable):
         vectors = normalize(vectors) if self.embedder.normalize else vectors
         return {"token_embeddings": states, "sentence_embedding": vectors}
 
-    def build(self, graph: Graph, states: str) -> dict[str, str]:
+    def build(self, graph: GraphBuilder, states: str) -> dict[str, str]:
         """Build the outputs in a graph, from the encoder's token vectors."""
         vectors = graph.pool(states, self.embedder.pooling)
         vectors = graph.normalize(vectors) if self.embedder.normalize else vectors

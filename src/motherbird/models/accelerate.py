@@ -117,12 +117,11 @@ class _Forward:
         self._module = weakref.ref(module)
         self.earlier = earlier
         self._padding_is_read = padding_is_read
-        self._encoder: Encoder | None = (
-            None  # made when needed, because there are no weights yet while unpickling
-        )
+        # Built when it is needed, because there are no weights yet while unpickling.
+        self._encoder: Encoder | None = None
         self._parts: list[tuple[dict[str, Any], str, object]] = []
         self._hooks: list[dict[int, Any]] = []
-        self._droppers: list[nn.Module] = []
+        self._dropout_modules: list[nn.Module] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Forward, (self._module(), self.earlier, self._padding_is_read)
@@ -149,7 +148,7 @@ class _Forward:
             if reason is None and self._padding_is_read and not mask.all():
                 reason = "question answering reads padding positions"
         if reason is not None:
-            _announce(reason)
+            _log_once(reason)
             return self._own()(input_ids, attention_mask, *more, **kwargs)
         if encoder.training is not module.training:
             encoder.train(module.training)
@@ -171,7 +170,7 @@ class _Forward:
         """
         if self._encoder is None or self._changed(self._encoder):
             module = cast(nn.Module, self._module())
-            self._encoder = _twin(module)
+            self._encoder = _build_encoder(module)
             children = list(module.modules())
             self._parts = [
                 (table, key, x)
@@ -185,7 +184,7 @@ class _Forward:
                 for hooks in (child._forward_hooks, child._forward_pre_hooks,
                               child._backward_hooks, child._backward_pre_hooks)
             ]  # fmt: skip
-            self._droppers = [c for c in children if _drop_rate(c) is not None]
+            self._dropout_modules = [c for c in children if _drop_rate(c) is not None]
         return self._encoder
 
     def _changed(self, encoder: Encoder) -> bool:
@@ -195,7 +194,7 @@ class _Forward:
 
     def _why_not_now(self, module: nn.Module) -> str | None:
         # transformers also drops attention probabilities, and a seed must give the same loss.
-        if any(dropper.training and _drop_rate(dropper) for dropper in self._droppers):
+        if any(part.training and _drop_rate(part) for part in self._dropout_modules):
             return "it is trained with dropout"
         if module.training and getattr(module, "gradient_checkpointing", False):
             return "it is trained with gradient checkpointing"
@@ -281,7 +280,7 @@ def _encode(
     return states.unflatten(0, ids.shape).to(ids.device)
 
 
-def _twin(module: nn.Module) -> Encoder:
+def _build_encoder(module: nn.Module) -> Encoder:
     """Build motherbird's encoder with the module's own parameters.
 
     Raises:
@@ -345,7 +344,7 @@ def _drop_rate(part: nn.Module) -> float | None:
 
 
 @cache
-def _announce(reason: str) -> None:
+def _log_once(reason: str) -> None:
     log.info("an accelerated model runs its own forward: %s", reason)
 
 

@@ -16,7 +16,8 @@ from torch.nn import functional
 from ..core.rng import random_bits
 
 _thread = threading.local()
-VALUES = 1 << 16  # of a 16-bit draw: the rate is exact to 1 / 131,072
+# Number of values of a 16-bit integer; the rate is rounded to a multiple of 1 / 65,536.
+VALUES = 1 << 16
 
 
 @contextmanager

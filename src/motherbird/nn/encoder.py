@@ -212,10 +212,10 @@ class Encoder(Model):
 
     def _check(self, packed: Packed) -> None:
         check_ids(packed, self.config.vocab_size)
-        limit = self.config.max_position_embeddings
-        if packed.max_seqlen > limit:
+        longest, limit = packed.max_seqlen, self.config.max_position_embeddings
+        if longest > limit:
             raise InputError(
-                f"a document of {packed.max_seqlen} tokens is longer than the model's {limit}",
-                f"document {packed.lengths.index(packed.max_seqlen)}",
+                f"a document has {longest} tokens, more than the model's limit of {limit}",
+                f"document {packed.lengths.index(longest)}",
                 "split or truncate it",
             )

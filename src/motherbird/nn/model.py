@@ -37,6 +37,9 @@ class GraphBuilder(Protocol):
     def pool(self, x: str, how: Pooling) -> str:
         """Pool the token vectors of each document."""
 
+    def normalize(self, x: str) -> str:
+        """Scale the vector of each document to length 1."""
+
 
 class Model(nn.Module):
     """Base class of `Encoder` and of the models with a head.

@@ -105,11 +105,6 @@ def pack(documents: Sequence[Sequence[int]]) -> Packed:
     return Packed.from_arrays(*concatenate(documents))
 
 
-def _locate(packed: Packed, wrong: Shaped[Tensor, " T"]) -> str:
-    token = int(wrong.nonzero()[0])
-    return f"document {int(packed.documents[token])}, token {int(packed.positions[token])}"
-
-
 def check_ids(packed: Packed, vocab_size: int) -> None:
     """Check that all token ids are inside the vocabulary.
 
@@ -120,9 +115,10 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
     """
     wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
     if bool(wrong.any()):
+        token = int(wrong.nonzero()[0])
         raise InputError(
-            f"token id {int(packed.ids[wrong][0])} is outside the vocabulary",
-            _locate(packed, wrong),
+            f"token id {int(packed.ids[token])} is outside the vocabulary",
+            f"document {int(packed.documents[token])}, token {int(packed.positions[token])}",
             f"ids go from 0 to {vocab_size - 1}; is this the model's own tokenizer?",
         )
 

@@ -7,9 +7,10 @@ intra-op thread for its whole life, and the number of the calling thread never c
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -27,17 +28,6 @@ class Executor:
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool = _single_threaded_pool(count) if count > 1 else None
-
-    def submit(self, work: Callable[..., Result], *args: Any) -> "Future[Result]":
-        """Run ``work(*args)`` in a worker thread, or now where there is none."""
-        if self._pool is not None:
-            return self._pool.submit(work, *args)
-        future: Future[Result] = Future()
-        try:
-            future.set_result(work(*args))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
     def as_completed(
         self, work: Callable[[Item], Result], items: Sequence[Item]
@@ -61,6 +51,26 @@ class Executor:
                 yield indices.pop(future), future.result()
         finally:
             for future in indices:
+                future.cancel()
+
+    def in_order(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the result of every item in order; ``work`` is called as in `as_completed`.
+
+        At most one more result than there are threads is kept in memory.
+        """
+        if self._pool is None:
+            yield from map(work, items)
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool.submit(work, item))
+                if len(waiting) > self.count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
                 future.cancel()
 
 

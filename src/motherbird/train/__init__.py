@@ -1,1 +1,1 @@
-"""The only training loop in the package."""
+"""Pretraining runs, and the training loop for everything else."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from .. import markdown
 from ..core import hf_config
 from ..data import prepared
 from ..files import read_json
@@ -24,7 +25,7 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.PackageLoader(__package__), undefined=jinja2.StrictUndefined,
         autoescape=template.endswith(".html.jinja"), trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"number": "{:,}".format, "cell": _cell}
+    environment.filters |= {"number": "{:,}".format, "cell": markdown.cell}
     return environment.get_template(template).render(values, toml=toml)
 
 
@@ -44,7 +45,7 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
         phases=phase_table(recipe), machine=machine_table(info.made_with),
         evaluated=evaluation_table(evaluated.values()) if evaluated else None,
         sources=_source_table(read_json(data / prepared.INFO)["sources"]),
-        table=lambda content: table(*content),
+        table=lambda content: markdown.table(*content),
     )  # fmt: skip
     (directory / "README.md").write_text(text, encoding="utf-8")
 
@@ -106,13 +107,6 @@ def _source_table(sources: Mapping[str, Any]) -> Table:
     ]  # fmt: skip
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table in Markdown, which always has a head."""
-    head = head or [""] * len(rows[0])
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in lines)
-
-
 def toml(data: Mapping[str, Any], at: str = "") -> str:
     """Format a recipe, given as a dictionary, as TOML that `recipe.load` reads."""
     plain, tables = "", ""
@@ -125,7 +119,3 @@ def toml(data: Mapping[str, Any], at: str = "") -> str:
         else:
             plain += f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
     return plain + tables
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())

@@ -18,7 +18,7 @@ from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
 from ..nn.devices import resolve_device
 from ..nn.heads import MaskedLM
-from .gradients import executor_for, in_fixed_order, micro_batch_gradients, run_in_order
+from .gradients import executor_for, in_fixed_order, micro_batch_gradients
 from .init_weights import initial_config
 from .objectives.masked_lm import MaskedLMObjective
 from .phase import Phase
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FLOAT = 4  # bytes; weights, optimizer state and gradients
 # Bytes per token that a layer keeps for the backward pass, in units of D + F, by the size of the
 # compute dtype in bytes; measured, docs/log.md.
-KEPT = {2: 18, 4: 30}
+BYTES_KEPT = {2: 18, 4: 30}
 
 
 def parameters(config: EncoderConfig) -> int:
@@ -58,7 +58,7 @@ def memory(
     tokens = _tokens(recipe, _heaviest(recipe))
     element = torch.empty(0, dtype=recipe.dtype_on(device)).element_size()
     width = config.hidden_size + config.intermediate_size
-    kept = KEPT[element] * width * config.num_hidden_layers * tokens
+    kept = BYTES_KEPT[element] * width * config.num_hidden_layers * tokens
     if on_cpu:  # attention probabilities are kept too
         most = min(tiled.KEPT, max(phase.seq_len for phase in recipe.phases))
         band = min(most, BLOCK + 2 * config.half_window)
@@ -190,7 +190,7 @@ def _speed(
         best = float("inf")
         for _ in range(2):  # the first is a warm-up
             start = time.perf_counter()
-            for _result in run_in_order(compute, micro_batches, threads):
+            for _result in threads.in_order(compute, micro_batches):
                 pass
             best = min(best, time.perf_counter() - start)
     return len(batch.ids) / best

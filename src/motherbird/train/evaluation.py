@@ -13,7 +13,7 @@ from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.heads import MaskedLM
 from .distributed import Distributed
-from .gradients import executor_for, run_in_order
+from .gradients import executor_for
 
 SEED = 15  # of row order and masks, whatever the run's seed
 MICRO_TOKENS = 4096  # tokens of a micro-batch in `evaluate_by_source`
@@ -52,7 +52,7 @@ def evaluate(
     training = model.training
     model.eval()
     own = batches[ranks.rank :: ranks.world_size]
-    found = list(run_in_order(compute, own, executor_for(ranks.device)))
+    found = list(executor_for(ranks.device).in_order(compute, own))
     model.train(training)
     most = -(-len(batches) // ranks.world_size)
     found += [(0.0, 0.0, 0.0)] * (most - len(found))

@@ -6,12 +6,10 @@ of each of 1, 2, 4 ... ranks is a branch, so that any such number of ranks gives
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +19,6 @@ from torch import Tensor
 from ..nn.threads import Executor, executor
 from .distributed import Distributed
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Gradients = list[Float[Tensor, "..."]]
 Loss = Callable[[], Tensor]  # computes the loss of a micro-batch, with its graph
 
@@ -58,29 +54,6 @@ def in_fixed_order(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def run_in_order(
-    work: Callable[[Item], Result], items: Sequence[Item], threads: Executor
-) -> Iterator[Result]:
-    """Yield ``work(item)`` of every item in order, computed by several threads.
-
-    At most one more result than there are threads is kept in memory.
-    """
-    if threads.count == 1:
-        yield from map(work, items)
-        return
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(threads.submit(work, item))
-            if len(waiting) > threads.count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
 def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[float, Gradients]:
     """Return a micro-batch's loss and gradients; zeros for parameters that it does not use."""
     value = loss()
@@ -106,7 +79,7 @@ def step_gradients(
     Returns:
         The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.
     """
-    results = run_in_order(partial(micro_batch_gradients, parameters), losses, threads)
+    results = threads.in_order(partial(micro_batch_gradients, parameters), losses)
     values: list[float] = []
 
     def next_gradients() -> Gradients:

@@ -113,7 +113,7 @@ class Health:
         if self.shifted < limits.shift_steps:
             return Verdict("apply")
         self.shifted = 0
-        what = f"the loss is above {self.shift_limit:.4g} since step {self.shifted_from}"
+        what = f"the loss has been above {self.shift_limit:.4g} since step {self.shifted_from}"
         return Verdict("roll back", what, self.shifted_from)
 
 

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..core.masking import Masking
+from ..core.masking import masking_for
 from ..core.tokenizer import Tokenizer
-from ..data.loader import Cursor, MicroBatch
+from ..data.loader import MASKS, ORDER, Cursor, MicroBatch
 from ..data.packing import best_fit
 from ..errors import InputError, counted
 from ..nn.packed import pack
 from .objectives.masked_lm import mask
 
-ORDER, MASKS = 1, 2  # random streams
 TRAINING_RATE, EVALUATION_RATE = 0.30, 0.15  # paper 2.2.1
 
 
@@ -27,10 +26,6 @@ def split(documents: Sequence[Sequence[int]], tokenizer: Tokenizer, length: int)
         for inside in (d[len(prefix) : len(d) - len(suffix)] for d in documents)
         for i in range(0, len(inside), room)
     ]
-
-
-def _masking(tokenizer: Tokenizer, rate: float) -> Masking:
-    return Masking(rate, tokenizer.mask_id, tuple(tokenizer.special_ids), tokenizer.vocab_size)
 
 
 def training_batches(
@@ -51,7 +46,7 @@ def training_batches(
     packed_rows = best_fit([len(piece) for piece in pieces], length)
     if not packed_rows:
         raise InputError("there is no text to train on")
-    masking = _masking(tokenizer, TRAINING_RATE)
+    masking = masking_for(tokenizer, TRAINING_RATE)
     micro_rows = -(-rows // micro_batches)
     cursor, step = Cursor(seed), 0
     while True:
@@ -75,7 +70,7 @@ def evaluation_batches(
 ) -> list[MicroBatch]:
     """Return masked micro-batches of all documents, always the same; see `training_batches`."""
     pieces = split(documents, tokenizer, length)
-    masking = _masking(tokenizer, EVALUATION_RATE)
+    masking = masking_for(tokenizer, EVALUATION_RATE)
     return [
         mask(pack(pieces[i : i + 16]), masking, (0, MASKS, i)) for i in range(0, len(pieces), 16)
     ]

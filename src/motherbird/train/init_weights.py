@@ -29,7 +29,7 @@ def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Ch
     config = replace(config, attention_dropout=0.0)  # as published checkpoints have it
     with torch.device("meta"):
         model = MaskedLM(config)
-    weights = {n[6:]: t for n, t in found.tensors().items() if n.startswith("model.")}
+    weights, _ = found.weights_and_optimizer_state()
     model.load_state_dict(weights, assign=True)
     if Path(info.data_path).is_dir():
         model.model.tokenizer = tokenizers.load(Path(info.data_path))
@@ -38,14 +38,12 @@ def model_of_run(run: Path, step: int | None = None) -> tuple[MaskedLM, state.Ch
 
 def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tensor]:
     """Load a checkpoint's weights into a model, and return its optimizer state."""
-    saved = found.tensors()
-    weights = {n.removeprefix("model."): t for n, t in saved.items() if n.startswith("model.")}
+    weights, optimizer_state = found.weights_and_optimizer_state()
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
     if {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()} != own:
         raise DamagedError("the tensors are not those of the model", str(found.directory))
     model.load_state_dict(weights)
-    prefix = "optimizer."
-    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
+    return optimizer_state
 
 
 def load(source: str) -> MaskedLM:
@@ -103,8 +101,8 @@ def added_ids(pretrained: MaskedLM, tokenizer: Tokenizer, where: str) -> list[in
 
 
 @torch.no_grad()
-def init_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> None:
-    """Initialize a new model from the one that the recipe names; without one, do nothing."""
+def load_initial_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedDataset) -> None:
+    """Load the weights of a new model from the one that the recipe names, if it names one."""
     if recipe.init.from_ is None:
         return
     pretrained = load(recipe.init.from_)

@@ -20,7 +20,7 @@ from .step import Batch, Stepper, StepReport
 TRIM_EVERY = 10
 WHOLE = 1_000_000  # `train` measures its schedule in millionths of the run
 WARM_UP, DECAY = 30_000, 500_000
-WEIGHT_DECAY = 2e-5
+WEIGHT_DECAY = 2e-5  # of a step at the peak rate: 1e-2 times a rate of 2e-3
 
 
 def run_steps(
@@ -60,7 +60,8 @@ def train(
     """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
 
     AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The
-    learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable.
+    learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable. At
+    least one step is taken.
     ``on_step`` gets the report of every step and the fraction of the run that is done.
 
     Returns:
@@ -88,9 +89,10 @@ def train(
     def rate(progress: Progress) -> float:
         return schedule.at(int(WHOLE * max(1e-3, done(progress))), WHOLE)
 
-    for report in run_steps(
-        stepper, batches, Progress(Cursor(seed)), rate, lambda now: done(now) >= 1
-    ):
+    def stop(progress: Progress) -> bool:
+        return progress.step > 0 and done(progress) >= 1  # at least one step
+
+    for report in run_steps(stepper, batches, Progress(Cursor(seed)), rate, stop):
         on_step(report, done(report.progress))
     model.eval()
     return report

@@ -11,8 +11,8 @@ import torch
 
 from .. import machine, strict
 from ..data.prepared import PreparedDataset
+from ..disk import locked
 from ..errors import DamagedError, InputError, OutputExistsError
-from ..files import locked
 from . import cost, run_info, run_log, state
 from .gradients import executor_for
 from .init_weights import initial_config
@@ -32,7 +32,7 @@ def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
         OutputExistsError: it is not a directory, or contains something other than a run.
         InputError: another process is using it, or it cannot be written.
     """
-    how = "choose another --out"
+    how = "choose another directory"
     if run.is_symlink() or (run.exists() and not run.is_dir()):
         raise OutputExistsError("the output exists and is not a directory", str(run), how)
     if run.exists() and not (run / run_info.FILE).exists():
@@ -67,12 +67,14 @@ def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.de
     before = strict.plain(strict.build(Recipe, info.given, str(run / run_info.FILE)))
     changed = sorted(differences(before, given))
     if changed:
-        how = "use the run's recipe or another --out, or change the run with motherbird runs rewind"
+        how = "use the run's recipe, another directory, or motherbird runs rewind to change the run"
         what = f"the recipe differs from the run's: {'; '.join(changed[:5])}"
         raise InputError(what, str(run), how)
     if info.data != prepared.fingerprint:
         what = "the prepared dataset is not the run's"
-        raise InputError(what, str(prepared.directory), "use the run's dataset or another --out")
+        raise InputError(
+            what, str(prepared.directory), "use the run's dataset, or another directory"
+        )
     cost.check(recipe, info.parsed_config(run), device, threads, None)
     for key in MACHINE:
         if made_with[key] != info.made_with[key]:

@@ -27,7 +27,7 @@ from .distributed import Distributed, join
 from .evaluation import evaluate, held_out_batches
 from .gradients import in_fixed_order
 from .health import Verdict
-from .init_weights import init_weights, load_checkpoint
+from .init_weights import load_checkpoint, load_initial_weights
 from .loop import run_steps
 from .objectives.masked_lm import MaskedLMObjective
 from .optimizer import Optimizer
@@ -202,7 +202,7 @@ class _Process:
         if found is not None:
             optimizer_state = load_checkpoint(model, found)
         elif self.distributed.is_main:
-            init_weights(model, self.recipe, self.prepared)
+            load_initial_weights(model, self.recipe, self.prepared)
         model.to(self.distributed.device).train()
         optimizer = Optimizer(model, train.optimizer)
         optimizer.restore(optimizer_state, progress.updates)

@@ -13,17 +13,13 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from .. import strict
-from ..core import presets
 from ..core.config import EncoderConfig
+from ..core.presets import PRESETS
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError, counted
 from ..nn.devices import DTYPES, fastest_dtype
 from .phase import Phase, check_rates
 from .schedule import check
-
-PRESETS = {
-    "base": presets.base, "large": presets.large, "mini": presets.mini, "nano": presets.nano
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Save:
     keep_every: int = 0
 
     def __post_init__(self) -> None:
-        check(self.every >= 0 <= self.keep_every, "every and keep_every are steps, 0 or more")
+        check(self.every >= 0 <= self.keep_every, "every and keep_every have to be 0 or more")
         check(self.keep >= 1, f"keep = {self.keep} has to be at least 1")
 
 
@@ -136,7 +132,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         good = self.every >= 0 and self.tokens >= 1
-        check(good, "every is steps, 0 or more; tokens are 1 or more")
+        check(good, "every has to be 0 or more, and tokens 1 or more")
         check_rates(self.masking)
 
 

@@ -58,7 +58,7 @@ def report(run: Path, out: Path) -> None:
 
 
 def _check_out(out: Path) -> None:
-    how = "choose another --out"
+    how = "choose another file"
     if out.is_symlink() or (out.exists() and not out.is_file()):
         raise OutputExistsError("the output exists and is not a file", str(out), how)
     if out.exists() and not out.read_bytes().startswith(START.encode()):

@@ -7,11 +7,12 @@ from typing import Any
 
 from .. import strict
 from ..core.config import EncoderConfig
-from ..errors import InputError
+from ..errors import InputError, OutdatedError
 from ..files import read_json, write_text
 from .recipe import Recipe
 
 FILE, LOCK = "run.json", "LOCK"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class RunInfo:
     changes: list[dict[str, Any]]  # calls of `runs rewind`: the step, and what was set
     made_with: dict[str, Any]  # machine, device and versions at the start
     data_path: str  # where the dataset was at the start
+    format: int = FORMAT  # version of this record
 
     def parsed_recipe(self, run: Path) -> Recipe:
         """Return the recipe that is used; ``run`` is named in errors."""
@@ -43,12 +45,19 @@ def write(run: Path, info: RunInfo) -> None:
 
 
 def read(run: Path) -> RunInfo:
-    """Read run.json, or raise InputError if the directory does not contain a run."""
+    """Read run.json.
+
+    Raises:
+        InputError: the directory does not contain a run.
+        OutdatedError: another version of motherbird, with another format, wrote it.
+    """
     if not (run / FILE).is_file():
         how = "use the --out of motherbird pretrain; motherbird runs list shows the runs"
         raise InputError(f"this is not the directory of a run ({FILE} is missing)", str(run), how)
     raw = read_json(run / FILE)
-    if not isinstance(raw, dict) or raw.keys() != RunInfo.__dataclass_fields__.keys():
-        raise InputError(f"the file is not a {FILE} of this version", str(run / FILE))
-    raw["made_with"].setdefault("device", "cpu")  # earlier versions used only CPUs
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        what = "the run was written by another version of motherbird"
+        raise OutdatedError(what, str(run / FILE), "use the version that wrote it")
+    if raw.keys() != RunInfo.__dataclass_fields__.keys():
+        raise InputError(f"the file is not a valid {FILE}", str(run / FILE), "restore it")
     return RunInfo(**raw)

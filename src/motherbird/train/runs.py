@@ -14,8 +14,9 @@ from torch import Tensor
 from .. import strict
 from ..core import tokenizer as tokenizers
 from ..core.tokenizer import Tokenizer
+from ..disk import locked
 from ..errors import InputError, MotherbirdError, counted
-from ..files import MANIFEST, check_replaceable, locked, read_json, sha256
+from ..files import MANIFEST, check_replaceable, read_json, sha256
 from ..nn import checkpoint, devices
 from . import card, run_info, run_log, state
 from .init_weights import model_of_run
@@ -104,7 +105,7 @@ def _skipped_steps(run: Path, step: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for event in run_log.read(run, run_log.EVENTS):
         if event["event"] == "skip":
-            found.append({"step": event["step"], "event": "skip", "why": event["reason"]})
+            found.append({"step": event["step"], "why": event["reason"]})
         elif event["event"] == "start":  # later steps were discarded
             found = [each for each in found if each["step"] <= event["step"]]
     return [each for each in found if each["step"] <= step]

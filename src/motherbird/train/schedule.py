@@ -28,7 +28,7 @@ class LearningRateSchedule:
 
     def __post_init__(self) -> None:
         check(self.peak > 0, f"lr = {self.peak} has to be more than 0")
-        check(self.warm_up >= 0 <= self.decay, "warm_up and decay are tokens, 0 or more")
+        check(self.warm_up >= 0 <= self.decay, "warm_up and decay have to be 0 or more")
         check(0 <= self.final <= 1, f"final = {self.final} is not within 0..1")
 
     def at(self, tokens: int, total: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ECHO = 1.0  # seconds; a scheduler and torchrun may both pass on the same signal
+IGNORE_SECONDS = 1.0  # seconds; a scheduler and torchrun may both pass on the same signal
 
 
 class Signals:
@@ -20,7 +20,7 @@ class Signals:
         """Handle a signal."""
         if self._first is None:
             self.number, self._first = number, time.monotonic()
-        elif time.monotonic() - self._first > ECHO:
+        elif time.monotonic() - self._first > IGNORE_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 

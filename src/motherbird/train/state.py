@@ -6,7 +6,8 @@
         motherbird.json             SHA-256 of the other two files, and of itself
         progress.json               `Progress`: counters, the loader's cursor, health
         state.safetensors           weights and optimizer state, float32, sorted by name
-    RUN/quarantine/                 checkpoints that are damaged, or that a rewind left behind
+    RUN/quarantine/                 checkpoints that are damaged, or that a rewind or a rollback
+                                    left behind
     RUN/log.jsonl, events.jsonl     `run_log`
 
 A checkpoint is a new directory that gets its name when all of it is on the disk (`files`, `disk`),
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from .. import disk, strict
 from ..data.loader import Cursor
-from ..errors import DamagedError, InputError, MotherbirdError
+from ..errors import DamagedError, InputError, MotherbirdError, OutdatedError
 from ..files import check_directory, new_directory, read_json, read_manifest
 from .health import Health
 
@@ -44,12 +45,6 @@ RESTORE = "restore one from a backup, or start a new run in another directory"
 DTYPES = {
     torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"
 }  # fmt: skip
-
-
-class OutdatedError(InputError):
-    """An intact checkpoint of a version of motherbird with another format."""
-
-    code = "outdated"
 
 
 @dataclass(frozen=True)
@@ -97,6 +92,15 @@ class Checkpoint:
             if not torch.isfinite(tensor).all():
                 raise DamagedError(f"tensor {name} contains NaN or infinity", str(path))
         return tensors
+
+    def weights_and_optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Read the `tensors`, and return weights and optimizer state, without the prefixes."""
+        tensors = self.tensors()
+        weights, optimizer_state = (
+            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            for prefix in ("model.", "optimizer.")
+        )
+        return weights, optimizer_state
 
 
 def folder(run: Path, step: int) -> Path:
@@ -257,11 +261,11 @@ def retain(run: Path, keep: int, keep_every: int, always: set[int]) -> None:
         if step in always or (keep_every and step % keep_every == 0):
             continue
         directory = folder(run, step)
-        doomed = directory.with_name(f".{directory.name}.del")
-        disk.remove(doomed)
-        disk.rename(directory, doomed)  # so that no partly deleted checkpoint keeps its name
+        temporary = directory.with_name(f".{directory.name}.del")
+        disk.remove(temporary)
+        disk.rename(directory, temporary)  # so that no partly deleted checkpoint keeps its name
         disk.sync(directory.parent)
-        disk.remove(doomed)
+        disk.remove(temporary)
 
 
 def clean(run: Path) -> None:

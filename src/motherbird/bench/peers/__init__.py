@@ -93,16 +93,6 @@ def one_by_one(encode: Callable[[list[list[int]]], NDArray[np.float32]]) -> Enco
     return lambda batches: [encode(batch) for batch in batches]
 
 
-def pad(documents: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return ids padded with 0 to the longest document, and the attention mask."""
-    ids = np.zeros((len(documents), max(map(len, documents))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, document in enumerate(documents):
-        ids[row, : len(document)] = document
-        mask[row, : len(document)] = 1
-    return ids, mask
-
-
 def mean_pool(states: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the mean over each document's tokens; a NaN in the padding is kept."""
     sums = np.einsum("std,st->sd", states, mask.astype(np.float32))

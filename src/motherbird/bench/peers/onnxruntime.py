@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.batching import pad
 from ...errors import require_extra
 from ...machine import isa_extensions
-from . import Encode, Job, System, mean_pool, one_by_one, pad
+from . import Encode, Job, System, mean_pool, one_by_one
 
 PACKAGES = ("onnxruntime", "onnx")
 SYSTEMS = tuple(

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.batching import pad
 from ...errors import InputError, require_extra
 from ..workloads import WORKLOADS
-from . import Encode, Job, System, mean_pool, one_by_one, pad
+from . import Encode, Job, System, mean_pool, one_by_one
 
 PACKAGES = ("openvino", "transformers")
 FLOAT32, BFLOAT16 = (

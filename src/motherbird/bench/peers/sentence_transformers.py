@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.batching import pad
 from ...errors import require_extra
-from . import Encode, Job, System, one_by_one, pad
+from . import Encode, Job, System, one_by_one
 
 PACKAGES = ("sentence_transformers",)
 SYSTEMS = tuple(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.batching import pad
 from ...errors import require_extra
 from ..workloads import Order
-from . import Encode, Job, System, one_by_one, pad
+from . import Encode, Job, System, one_by_one
 
 PACKAGES = ("transformers",)
 ORDERS: dict[str, Order] = {"transformers": "given", "transformers-sorted": "sorted"}

@@ -12,7 +12,9 @@ from ..packed import Packed
 from ..rope import tables
 
 BLOCK = 64  # queries of a block in a local layer
-LANES = 32  # the keys of a tile are a multiple: other softmax rows cost twice as much
+# The number of keys of a tile is a multiple of this; softmax over other lengths takes twice as
+# long.
+LANES = 32
 LONG = 2048  # a document of at least this many tokens is a span of its own
 MAX_PADDING = 0.1  # fraction of a tile that may be padding, if documents share it
 

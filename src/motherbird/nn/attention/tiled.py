@@ -24,7 +24,7 @@ from .plan import AttentionPlan, Heads, Tile
 BY_LENGTH = True
 SCORES = 2**19  # scores that a thread computes at once: 1 MiB of bfloat16, the cache of a core
 SINGLE = 64  # a single document of at most this many tokens is faster in torch's kernel
-MAX_SUM = 2.0**100  # of powers; bfloat16 ends at 2**128
+MAX_SUM = 2.0**100  # largest sum of powers that is used; bfloat16 overflows at 2**128
 QUERIES = 256  # queries of a long document that are computed at once
 KEPT = 1024  # up to this many keys, probabilities need no more memory than the rest of a layer
 

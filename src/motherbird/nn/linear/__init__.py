@@ -70,8 +70,8 @@ class Projection(nn.Linear):
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "T in"], kernel: ModuleType | None = None
     ) -> tuple[Float[Tensor, "T _"], ...]:
-        """Compute every part, (T, its size), with a kernel that has no gradient or with torch."""
-        if kernel is not None:
+        """Compute every part, (T, its size); a kernel is not used if x needs a gradient."""
+        if kernel is not None and not (torch.is_grad_enabled() and x.requires_grad):
             return self._packed_linear(int8 if self.int8 else kernel, x.dtype)(x)
         bias = None if self.bias is None else self.permute_rows(self.bias)
         y = linear(x, self.permute_rows(self.weight), bias)

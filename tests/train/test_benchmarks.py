@@ -1,0 +1,82 @@
+"""The scripts of benchmarks/ follow the package: they can be imported, and their parts run."""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HOME = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in HOME.glob("*.py"))
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script(name) imports a benchmark; its modules are forgotten after the test."""
+    monkeypatch.syspath_prepend(str(HOME))
+    yield importlib.import_module
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_has_help(name, script, monkeypatch, capsys):
+    pytest.importorskip("transformers")
+    module = script(name)
+    if name == "common":
+        return
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 0 and "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_control_experiment_trains(tiny, smoke_set, script, monkeypatch, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from motherbird.data.prepared import PreparedDataset
+
+    def model(recipe, prepared):
+        return transformers.BertForMaskedLM(
+            transformers.BertConfig(
+                vocab_size=1024, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                intermediate_size=32,
+            )
+        )  # fmt: skip
+
+    control = script("control_bert")
+    monkeypatch.setattr(control, "model_like", model)
+    options = argparse.Namespace(
+        work=tmp_path, tokens=200, every=100, lr=1e-3, device="cpu", minutes=1.0
+    )
+    control.train(options, tiny, PreparedDataset(smoke_set))
+    log = json.loads((tmp_path / "state.json").read_text())["log"]
+    assert log[-1]["tokens"] >= 200 and any("evaluation" in line for line in log)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_cost_of_a_layer_is_measured(script, monkeypatch):
+    from motherbird import EncoderConfig, presets
+
+    small = EncoderConfig(vocab_size=64, num_hidden_layers=2, pad_token_id=None, bos_token_id=None,
+                          eos_token_id=None, cls_token_id=None, sep_token_id=None)  # fmt: skip
+    monkeypatch.setattr(presets, "base", lambda: small)
+    found = script("memory_and_cost").cost(repeats=1)
+    assert set(found) == {
+        f"{a} {b}" for a in ("attention", "layer") for b in ("float32", "bfloat16")
+    }
+    assert all(each["ratio"] > 0 for each in found.values())
+
+
+def test_training_speed_computes(script):
+    worker = script("training_speed").WORKER.replace(
+        "EncoderConfig(num_hidden_layers=6)", "EncoderConfig(num_hidden_layers=1)"
+    )
+    command = [sys.executable, "-c", worker, json.dumps({"short": [8, 9]}), "float32"]
+    done = subprocess.run(command, input="short\n", capture_output=True, text=True, check=True)
+    seconds, loss, norm = json.loads(done.stdout)
+    assert seconds > 0 and torch.tensor([loss, norm]).isfinite().all()
