@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,8 @@ from . import options
 from .output import print_json, progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..data.readers import Document
 
 
@@ -50,14 +52,10 @@ def command(
     truncate: bool,
     truncate_dim: int | None,
     normalize: bool | None,
-    split_special_tokens: bool,
     batch_tokens: int | None,
-    attention: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
     threads: int | None,
     json_: bool,
+    **load: Any,  # options of `Embedder.load`
 ) -> None:
     """Compute a vector for each text of FILE, as a float32 array (texts, dimensions) in --out.
 
@@ -65,22 +63,17 @@ def command(
     text. - is standard input. Row i of the array belongs to text i. The model and the settings are
     written to FILE.npy.json. Existing files are replaced.
 
-    With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "dtype", "pooling",
-    "prompt", "normalize", "max_length", "split_special_tokens", "motherbird", "seconds"}.
+    With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "revision", "dtype",
+    "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird", "seconds"}.
     """
     path = _check_out(out, [model, *([file] if file != "-" else [])])
-    for text in (prompt, prompt_name):
-        options.check_text(text or "")
     options.set_threads(threads)
     from .. import __version__
-    from ..files import write_array, write_text
     from ..models.embedder import Embedder
 
     texts = _read(file, column)
-    embedder = Embedder.load(
-        model, dtype=dtype, attention=attention, device=device, revision=revision,
-        split_special_tokens=split_special_tokens,
-    )  # fmt: skip
+    embedder = Embedder.load(model, **load)
+    normalize = embedder.normalize if normalize is None else normalize
     start = time.perf_counter()
     ids, truncated = embedder.tokenize(
         [text.text for text in texts], prompt_name=prompt_name, prompt=prompt,
@@ -91,19 +84,27 @@ def command(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
             on_batch=advance,
         )  # fmt: skip
-    seconds = time.perf_counter() - start
-    tokens = sum(map(len, ids))
-    n, dimensions = vectors.shape
     about = {
-        "out": str(path), "texts": n, "dimensions": dimensions, "tokens": tokens,
-        "truncated": truncated, "model": model if revision is None else f"{model}@{revision}",
+        "out": str(path), "texts": len(vectors), "dimensions": vectors.shape[1],
+        "tokens": sum(map(len, ids)), "truncated": truncated,
+        "model": model, "revision": load["revision"],
         "dtype": embedder.model.dtype, "pooling": embedder.pooling,
-        "prompt": embedder.find_prompt(prompt_name, prompt),
-        "normalize": embedder.normalize if normalize is None else normalize,
+        "prompt": embedder.find_prompt(prompt_name, prompt), "normalize": normalize,
         "max_length": max_length or embedder.max_length,
-        "split_special_tokens": split_special_tokens, "motherbird": __version__,
-        "seconds": round(seconds, 3),
+        "split_special_tokens": load["split_special_tokens"], "motherbird": __version__,
+        "seconds": round(time.perf_counter() - start, 3),
     }  # fmt: skip
+    _write(path, vectors, about)
+    if json_:
+        print_json(about)
+    else:
+        _echo(about)
+
+
+def _write(path: Path, vectors: "np.ndarray[Any, Any]", about: dict[str, Any]) -> None:
+    """Write the array, and what it is beside it."""
+    from ..files import write_array, write_text
+
     settings = path.with_name(path.name + ".json")
     write_array(path, vectors)
     try:
@@ -111,13 +112,13 @@ def command(
     except OSError:
         settings.unlink(missing_ok=True)  # that of another array
         raise
-    if json_:
-        print_json(about)
-    else:
-        click.echo(
-            f"{path}: {n} vectors of {dimensions} dimensions, {seconds:.1f} s, "
-            f"{tokens / seconds:,.0f} tokens/s"
-        )
+
+
+def _echo(about: dict[str, Any]) -> None:
+    click.echo(
+        f"{about['out']}: {about['texts']} vectors of {about['dimensions']} dimensions, "
+        f"{about['seconds']:.1f} s, {about['tokens'] / max(about['seconds'], 1e-3):,.0f} tokens/s"
+    )
 
 
 def _check_out(out: str, inputs: list[str]) -> Path:

@@ -156,7 +156,7 @@ class Embedder(TextModel):
         Args:
             texts: n texts, none of them empty.
             prompt_name: the name of one of the model's prompts, which is put before each text.
-            prompt: the prompt itself, instead of its name; "" is no prompt. If neither is given,
+            prompt: the prompt itself, instead of its name; "" for none. If neither is given,
                 the model's default prompt is used.
             normalize: scale every vector to length 1; None does what the model's directory says.
             truncate_dim: keep only the first dimensions, before normalizing.

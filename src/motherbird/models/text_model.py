@@ -102,7 +102,7 @@ class TextModel:
         Args:
             texts: the texts, none of them empty.
             prompt_name: the name of one of the model's prompts, which is put before each text.
-            prompt: the prompt itself, instead of its name; "" is no prompt. If neither is given,
+            prompt: the prompt itself, instead of its name; "" for none. If neither is given,
                 the model's default prompt is used.
             max_length: maximum number of tokens per text, special tokens included.
             truncate: truncate longer texts, and log how many; otherwise they are an error.
