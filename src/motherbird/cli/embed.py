@@ -64,7 +64,8 @@ def command(
     written to FILE.npy.json. Existing files are replaced.
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "revision", "dtype",
-    "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird", "seconds"}.
+    "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird",
+    "seconds"}.
     """
     path = _check_out(out, [model, *([file] if file != "-" else [])])
     options.set_threads(threads)
