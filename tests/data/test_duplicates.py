@@ -23,7 +23,7 @@ def jaccard(a: str, b: str) -> float:
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
-def pairs(lowest: float, highest: float, count: int = 300):
+def pairs(lowest: float, highest: float, count: int = 150):
     """Pairs of documents with a similarity in a range: changed words, or an added end."""
     rng = random.Random(0)
     found = []

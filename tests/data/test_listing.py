@@ -39,6 +39,7 @@ def snapshot(tmp_path):
     """A dataset in the cache of the Hugging Face Hub: files are links to blobs."""
     repository = tmp_path / "hub" / "datasets--owner--name"
     write(repository / "blobs", "1a2b", "3c4d")
+    write(repository / "blobs", "5e6f", text='{"text": "a row"}\n')
     folder = repository / "snapshots" / "0123abcd"
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").symlink_to("../../blobs/1a2b")
@@ -62,6 +63,14 @@ def test_a_snapshot_of_the_hub(snapshot, tmp_path):
         (snapshot / "README.md").unlink()
         (snapshot / "README.md").symlink_to(tmp_path / "elsewhere.md")
         build(mixtures.read(snapshot), tmp_path / "corpus2")
+
+
+@posix
+def test_a_file_that_is_a_link_has_the_suffix_of_its_own_name(snapshot, tmp_path):
+    (snapshot / "rows.jsonl").symlink_to("../../blobs/5e6f")
+    for path in (snapshot / "rows.jsonl", snapshot):
+        corpus = build(mixtures.read(path), tmp_path / "corpus", processes=1)
+        assert "a row" in [document.text for document in corpus]
 
 
 @posix

@@ -20,7 +20,7 @@ from . import hub
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
 UNUSED = 83  # unused entries, as in ModernBERT
-LONGEST_WORD = 256  # bytes; longer words are cut for training
+LONGEST_WORD = 768  # bytes (256 Chinese characters); longer words are cut for training
 CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
 # The names of the special tokens in other model families.
 _ALIASES = {
@@ -296,7 +296,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     runs of spaces are not split off beforehand: a line break is merged with the indentation that
     follows it, so that a line of code has one token less.
 
-    Words (runs of letters, digits, white space or other characters) of more than 256 bytes are cut
+    Words (runs of letters, digits, white space or other characters) of more than 768 bytes are cut
     for training, because the time to merge their pairs grows with the square of their length.
 
     Args:

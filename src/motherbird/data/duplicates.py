@@ -6,6 +6,7 @@ import weakref
 from array import array
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt32, UInt64
@@ -16,7 +17,8 @@ from .sequences import sequences
 
 SHINGLE = 5  # words
 PERMUTATIONS = 128  # maximum size of a MinHash
-MISSED = 1e-3  # maximum probability that a pair with exactly the threshold is not compared
+MISSED = 1e-3  # maximum probability that MinHash does not select a pair with the threshold itself
+DEVIATIONS = 3.3  # of an estimate below the threshold, from which the sets are not compared
 SEED = 0
 
 
@@ -62,7 +64,7 @@ class Duplicates:
     least a threshold; with None, only equal ones are found. MinHash (rensa) selects the pairs to
     compare, and the sets themselves are compared.
 
-    It keeps about 2 kB of memory per document for a threshold of 0.7, and 4 bytes per word in a
+    It keeps about 4 kB of memory per document for a threshold of 0.7, and 4 bytes per word in a
     temporary file in ``folder`` (that of the system if None).
     """
 
@@ -74,6 +76,9 @@ class Duplicates:
             bands, rows = bands_of(threshold)
             self._permutations = bands * rows
             self._index = self._rensa.RMinHashLSH(threshold, self._permutations, bands)
+            deviation = math.sqrt(threshold * (1 - threshold) / self._permutations)
+            self._lowest = threshold - DEVIATIONS * deviation
+            self._sketches: list[Any] = []
             self._ends = array("Q", [0])  # of the sets in the file
             self._path = Path(folder or tempfile.gettempdir())
             self._file = tempfile.TemporaryFile(dir=folder)  # has no name, so it cannot be left
@@ -91,11 +96,14 @@ class Duplicates:
         sketch = self._rensa.RMinHash(self._permutations, SEED)
         sketch.update(own.view("V4").tolist())
         for candidate in self._index.query(sketch):
-            if self._is_similar(own, candidate):
+            estimate = sketch.jaccard(self._sketches[candidate])
+            if estimate >= self._lowest and self._is_similar(own, candidate):
                 return "nearly equal"
-        self._index.insert(len(self._ends) - 1, sketch)
+        self._index.insert(len(self._sketches), sketch)
+        self._sketches.append(sketch)
         with disk.named(self._path):
-            self._file.seek(self._ends[-1])
+            if self._file.tell() != self._ends[-1]:  # seeking would write the buffer
+                self._file.seek(self._ends[-1])
             self._file.write(own.tobytes())
         self._ends.append(self._ends[-1] + own.nbytes)
         return None
@@ -109,5 +117,5 @@ class Duplicates:
         with disk.named(self._path):
             self._file.seek(start)
             other = np.frombuffer(self._file.read(end - start), own.dtype)
-        shared = len(np.intersect1d(own, other, assume_unique=True))
+        shared = int((other.take(np.searchsorted(other, own), mode="clip") == own).sum())
         return shared / (count + len(own) - shared) >= self._threshold

@@ -143,14 +143,15 @@ def read(
     the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
     all paths have to exist (InputError).
     """
-    path = Path(path).resolve()
+    path = Path(os.path.abspath(path))  # links are kept: their names have the suffix of the format
     if not path.exists():
         raise InputError("the file or directory does not exist", str(path))
     if path.is_file() and path.suffix == ".toml":
+        path = path.resolve()
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
-    paths = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
+    paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)

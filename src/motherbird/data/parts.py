@@ -72,7 +72,10 @@ def _split(source: Source) -> Iterator[Part]:
         what = f"source {source.name!r}: no file to read"
         how = "check its files"
         if listing.skipped:
-            what, how = f"{what} (skipped {describe(listing.skipped)})", "check its files and skip"
+            what, how = (
+                f"{what} (skipped {describe(listing.skipped)})",
+                "check its files, or set skip in the mixture",
+            )
         raise InputError(what, str(path), how)
     skipped = listing.skipped
     for group in chunked(listing.files, PART_BYTES, lambda file: file.stat().st_size):

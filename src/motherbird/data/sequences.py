@@ -9,8 +9,6 @@ and four of Thai, Lao, Khmer or Burmese, which is about the average length of th
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from ..core.rng import random_bits
-
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(BASE, -1, 1 << 64)
 _SPACE = ord(" ")
@@ -60,16 +58,18 @@ def sequences(
     Returns 64-bit hashes, in order; start and end of each sequence in the text that is returned
     last, the words separated by spaces.
     """
-    codes = np.frombuffer(text.lower().encode("utf-32-le"), np.uint32)
+    codes = np.frombuffer(text.lower().encode("utf-32-le"), "<u4")
     quarters = _QUARTERS[codes]
-    in_word = quarters == _WORD
-    after_word = np.append(False, in_word[:-1])[: len(codes)]
-    kept = (quarters > 0) | after_word
-    codes, quarters = np.where(quarters > 0, codes, _SPACE)[kept], quarters[kept]
+    kept = quarters > 0
+    kept[1:] |= quarters[:-1] == _WORD  # one separator after each word
+    codes, quarters = codes[kept], quarters[kept]
+    codes[quarters == 0] = _SPACE
     # A word starts and ends where its neighbors are not of a word; other characters do everywhere.
-    in_word = np.concatenate([[False], quarters == _WORD, [False]])
-    starts = np.flatnonzero((quarters > 0) & ~(in_word[1:-1] & in_word[:-2]))
-    ends = np.flatnonzero((quarters > 0) & ~(in_word[1:-1] & in_word[2:])) + 1
+    same_word = (quarters[1:] == _WORD) & (quarters[:-1] == _WORD)
+    is_start, is_end = quarters > 0, quarters > 0
+    is_start[1:] &= ~same_word
+    is_end[:-1] &= ~same_word
+    starts, ends = is_start.nonzero()[0], is_end.nonzero()[0] + 1
     counts = quarters[starts].astype(np.int64)
     totals = counts.cumsum()
     last = np.searchsorted(totals, totals - counts + _WORD * words)
@@ -78,5 +78,7 @@ def sequences(
     terms = (codes.astype(np.uint64) + np.uint64(1)) * _powers(BASE, len(codes))
     np.cumsum(terms, out=prefixes[1:])
     sums = (prefixes[ends] - prefixes[starts]) * _powers(_INVERSE, len(codes))[starts]
-    joined = codes.astype("<u4").tobytes().decode("utf-32-le")
-    return random_bits((words,), sums), starts, ends, joined
+    hashes = sums ^ (sums >> np.uint64(32))  # the lower bits depend on the lower bits only
+    hashes *= np.uint64(BASE)
+    hashes ^= hashes >> np.uint64(32)
+    return hashes, starts, ends, codes.tobytes().decode("utf-32-le")

@@ -54,7 +54,7 @@ def chunks(path: Path) -> Iterator[bytes]:
     total = 0
     with opened as file:
         try:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read1(CHUNK):  # `read` loses what precedes the damage
                 total += len(chunk)
                 if total > limit and path.suffix.lower() in COMPRESSED:
                     raise DamagedError(f"the file unpacks to over {limit:,} bytes", name_of(path))
