@@ -48,6 +48,10 @@ class NotTextError(DamagedError, code="not-text"):
     """A file is not text: it is binary, in another encoding, unreadable or too large."""
 
 
+class RowError(DamagedError, code="damaged"):
+    """A row of a file (a line of JSON, a row of Parquet) has no text that can be used."""
+
+
 class FetchError(MotherbirdError, code="fetch"):
     """A package or a dataset cannot be downloaded."""
 

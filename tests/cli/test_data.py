@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -163,3 +164,68 @@ def test_stopped_by_a_signal_it_goes_on(sources, tokenizer, tmp_path):
     assert not out.exists() and (tmp_path / ".set.unfinished").is_dir()
     subprocess.run(command, check=True, capture_output=True)
     assert out.is_dir() and not (tmp_path / ".set.unfinished").exists()
+
+
+def test_what_was_skipped_is_said(motherbird, sources, tokenizer, tmp_path):
+    folder = tmp_path / "code"
+    shutil.copytree(sources, folder)
+    (folder / "node_modules").mkdir()
+    (folder / "node_modules" / "x.js").write_text("let x = 1\n")
+    (folder / "z_pb2.py").write_text("z = 1\n")
+    for command in (["data", "build"], ["prepare", "--tokenizer", tokenizer]):
+        text = motherbird(*command, folder, "--out", tmp_path / "out").done().out
+        assert "skipped 1 file, 10B: vendored (node_modules/x.js)" in text
+        assert "skipped 1 file, 6B: generated (z_pb2.py)" in text
+        said = motherbird(*command, folder, "--out", tmp_path / "out", "--json").done().json
+        assert said["sources"]["code"]["skipped"] == {
+            "vendored": {"documents": 1, "bytes": 10, "examples": [{"where": "node_modules/x.js"}]},
+            "generated": {"documents": 1, "bytes": 6, "examples": [{"where": "z_pb2.py"}]},
+        }
+        shutil.rmtree(tmp_path / "out")
+    (folder / "bad.jsonl").write_text('{"text": "a"}\n' + "{\n" * 3)
+    result = motherbird("data", "build", folder, "--out", tmp_path / "out", "--max-bad", "0.5")
+    assert result.code == 0 and "skipped 3 lines of 1 file: " in result.out
+    assert "skipped 3 lines of 1 file without usable text" in result.err
+
+
+def test_training_a_tokenizer_can_be_resumed_after_its_process_died(sources, tmp_path, monkeypatch):
+    from motherbird import workers
+    from motherbird.data import vocabulary
+
+    class Killed(workers.Worker):
+        def ask(self, request, limit=None):
+            os.kill(self.pid, signal.SIGKILL)
+            return super().ask(request, limit)
+
+    monkeypatch.setattr(workers, "Worker", Killed)
+    with pytest.raises(workers.WorkerDied, match="killed by SIGKILL, probably because memory"):
+        vocabulary.train(sources, 1024, tmp_path / "own", processes=1)
+    assert not (tmp_path / "own").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("motherbird.data.corpus.build", None)  # that part is done
+    assert vocabulary.train(sources, 1024, tmp_path / "own", held_out=0.4).entries == 1024
+    assert sorted(path.name for path in tmp_path.iterdir() if "own" in path.name) == ["own"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_signal_ends_the_training_of_a_tokenizer(tmp_path):
+    rng = random.Random(0)
+    words = "\n".join(f"{rng.getrandbits(64):x}" for _ in range(600_000))
+    (tmp_path / "words.txt").write_text(words)
+    arguments = ["tokenizer", "train", tmp_path / "words.txt", "--out", tmp_path / "own"]
+    command = [sys.executable, "-m", "motherbird", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / ".own.unfinished" / "corpus").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(3)  # now it is training, which takes much longer
+    children = subprocess.check_output(["ps", "-o", "pid=", "--ppid", str(process.pid)], text=True)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 5
+    assert (process.returncode, err) == (143, "error: stopped by a signal\n")
+    assert not (tmp_path / "own").exists()
+    for pid in children.split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)

@@ -3,12 +3,15 @@
 import copy
 import json
 import logging
+import subprocess
+import sys
 import unicodedata
 
 import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers
 
 from motherbird.core import tokenizer as module
 from motherbird.core.tokenizer import ROLES, Tokenizer, complete, load, train
@@ -125,6 +128,36 @@ def test_it_has_the_parts_of_modernbert(small_tokenizer, modernbert):
 
 def test_training_is_deterministic(prose, small_tokenizer):
     assert as_json(train(iter(prose), 1024)) == as_json(small_tokenizer)
+
+
+def test_ordinary_text_is_not_cut_for_training(prose):
+    """The vocabulary is that of the library's trainer without anything in front of it."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=4096 - 88, show_progress=False, initial_alphabet=alphabet
+    )
+    backend.train_from_iterator(prose, trainer)
+    trained = as_json(train(prose, 4096))
+    assert trained["model"] == json.loads(backend.to_str())["model"]
+
+
+LONG_WORDS = """
+import random
+from motherbird.core.tokenizer import train
+rng = random.Random(0)
+letters = "".join(rng.choices("ACGT", k=300_000))
+chinese = "".join(chr(0x4E00 + int(rng.paretovariate(0.7)) % 5000) for _ in range(100_000))
+trained = train([letters, "a" * 300_000, chinese, " " * 300_000, "=" * 300_000], 4096)
+for text in (letters, "a" * 300_000, chinese, " " * 300_000):
+    assert trained.decode(trained.backend.encode(text, add_special_tokens=False).ids) == text
+"""
+
+
+def test_long_words_take_seconds():
+    subprocess.run([sys.executable, "-c", LONG_WORDS], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("size", [0, -64, 63, 1000, 320])

@@ -1,7 +1,9 @@
 """Building a corpus: what is kept, what is dropped and why, from every kind of source."""
 
+import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -267,3 +269,112 @@ def test_recipes_can_be_read(name, pytestconfig):
                 "pandas", "xarray"}  # fmt: skip
     packages = {p.partition(":")[2] for source in mixture.source for p in source.packages}
     assert packages and not packages & reserved
+
+
+# --- what is counted, and what is said
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+
+
+def test_empty_rows_are_counted(tmp_path):
+    write_lines(tmp_path / "a.jsonl", ["", " \n", "\x01\x07", "text", *[""] * 96])
+    source = Source("a", path=str(tmp_path / "a.jsonl"))
+    for max_bad in (None, 0.0):
+        tally = of(tmp_path, source, max_bad=max_bad).about.sources["a"]
+        assert (tally.read.documents, tally.kept.documents, tally.bad) == (100, 1, 0)
+        assert tally.dropped["empty"].documents == 99
+        assert tally.dropped["empty"].examples[0] == {
+            "where": f"{tmp_path / 'a.jsonl'}:1", "text": "",
+        }  # fmt: skip
+    write_lines(tmp_path / "a.jsonl", [""] * 5)
+    with pytest.raises(DamagedError, match="no document is left: 5 empty"):
+        of(tmp_path, source)
+
+
+def test_empty_rows_of_parquet_and_datasets(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    datasets = pytest.importorskip("datasets")
+    parquet.write_table(arrow.table({"text": ["", "p", " "]}), tmp_path / "a.parquet")
+    datasets.Dataset.from_dict({"text": ["d", ""]}).save_to_disk(tmp_path / "set")
+    made = of(
+        tmp_path,
+        Source("p", path=str(tmp_path / "a.parquet")),
+        Source("d", dataset=str(tmp_path / "set")),
+    )
+    assert [tally.dropped["empty"].documents for tally in made.about.sources.values()] == [2, 1]
+
+
+def test_a_file_that_is_cut_counts_with_its_bytes(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = [json.dumps({"text": os.urandom(50).hex()}) for _ in range(6000)]
+    whole = gzip.compress("\n".join(rows).encode())
+    (folder / "a.jsonl.gz").write_bytes(whole[: len(whole) // 10])
+    source = Source("a", path=str(folder))
+    with pytest.raises(DamagedError, match="100.0% of the bytes .*, more than 1.00%.*a.jsonl.gz"):
+        of(tmp_path, source, max_bad=0.01)
+    with pytest.raises(DamagedError, match="cannot be read to its end"):
+        of(tmp_path, source)
+    write_lines(folder / "b.jsonl", [os.urandom(500).hex() for _ in range(1500)])
+    tally = of(tmp_path, source, max_bad=0.05).about.sources["a"]
+    size = (folder / "a.jsonl.gz").stat().st_size
+    assert (tally.bad, tally.bad_kinds, tally.bad_bytes) == (1, {"file": 1}, size)
+    assert tally.file_bytes == size + (folder / "b.jsonl").stat().st_size
+    with pytest.raises(DamagedError, match=r"\d\.\d% of the bytes"):
+        of(tmp_path, source, max_bad=0.001)
+
+
+def test_what_was_skipped_is_named(tmp_path, caplog):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "a"}\n' * 95 + '{"text": 1}\n' * 5)
+    made = of(tmp_path, Source("a", path=str(folder)), max_bad=0.05)
+    assert "skipped 5 lines of 1 file without usable text" in caplog.text
+    assert made.about.sources["a"].describe_bad() == "5 lines of 1 file"
+    caplog.clear()
+    (folder / "b.txt").write_bytes(b"\xff")
+    (folder / "c.txt").write_bytes(b"")
+    of(tmp_path, Source("a", path=str(folder)), max_bad=0.5)
+    assert "skipped 5 lines of 1 file and 2 files without usable text" in caplog.text
+
+
+def test_the_loss_of_much_text_is_a_warning(tmp_path, caplog):
+    rows = [sentence(i) for i in range(60)] + [sentence(0)] * 25 + ["x"] * 15
+    write_lines(tmp_path / "a.jsonl", rows)
+    write_lines(tmp_path / "b.jsonl", [sentence(i) for i in range(100, 171)] + ["y"] * 29)
+    write_lines(tmp_path / "c.jsonl", [f"short {i}" for i in range(9)] + ["long " * 1000])
+    of(
+        tmp_path,
+        Source("much", path=str(tmp_path / "a.jsonl"), min_chars=2),
+        Source("little", path=str(tmp_path / "b.jsonl"), min_chars=2),
+        Source("bytes", path=str(tmp_path / "c.jsonl"), max_line=100),
+    )
+    first, second = (record.getMessage() for record in caplog.records)
+    assert re.match(
+        r"source 'much' lost 40% of its documents and \d\d% of their bytes: "
+        r"25% equal to an earlier one, 15% too short",
+        first,
+    )
+    assert second.startswith(
+        "source 'bytes' lost 10% of its documents and 99% of their bytes: 10% "
+    )
+
+
+def test_a_package_is_not_a_working_directory(tmp_path, monkeypatch):
+    """Its files are all read, unless the mixture sets `skip`."""
+    with zipfile.ZipFile(tmp_path / "pack-1.0-py3-none-any.whl", "w") as wheel:
+        for name in ("vendor/a.py", "pack/b_pb2.py", "pack/c.py", "pack/d.min.js"):
+            wheel.writestr(name, f"name = {name!r}")
+        wheel.writestr(".gitignore", "c.py")
+
+    def run(command, cwd, **_):
+        shutil.copy(tmp_path / "pack-1.0-py3-none-any.whl", cwd)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(registries.subprocess, "run", run)
+    made = of(tmp_path, Source("all", packages=("pypi:pack",)))
+    assert len(texts(made)) == 4 and not made.about.sources["all"].skipped
+    made = of(tmp_path, Source("some", packages=("pypi:pack",), skip=("vendored", "minified")))
+    assert len(texts(made)) == 2 and made.about.sources["some"].skipped["vendored"].documents == 1

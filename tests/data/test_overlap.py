@@ -1,41 +1,13 @@
-"""Runs of words: the same as a plain search over words finds."""
+"""Sequences of words that documents share with evaluation texts."""
 
 import json
-import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from motherbird.data.overlap import COMMON, RUN, evaluation_runs, runs, shared_run
+from motherbird.data.overlap import COMMON, RUN, evaluation_runs, shared_run
+from motherbird.data.sequences import sequences
 from motherbird.errors import InputError
-
-WORD = re.compile(r"[0-9a-z\x80-\U0010ffff]+")
-texts = st.text(st.sampled_from("aAbBé1 .,\n-"), max_size=120)
-
-
-def plain_runs(text: str, words: int) -> list[str]:
-    """By definition: words are letters, digits and whatever is not ASCII, in lower case."""
-    found = WORD.findall(text.lower())
-    return [" ".join(found[i : i + words]) for i in range(len(found) - words + 1)]
-
-
-@given(texts, st.integers(1, 5))
-def test_runs_are_those_of_a_plain_search(text, words):
-    hashes, starts, ends, data = runs(text, words)
-    expected = plain_runs(text, words)
-    assert [data[s:e].decode() for s, e in zip(starts, ends, strict=True)] == expected
-    of = dict(zip(expected, hashes.tolist(), strict=True))
-    assert [of[run] for run in expected] == hashes.tolist()  # equal runs, equal hashes
-    assert len(set(of.values())) == len(of)  # other runs, other hashes
-
-
-def test_the_hash_does_not_depend_on_what_stands_before():
-    run = " ".join(f"word{i}" for i in range(RUN))
-    alone = runs(run)[0]
-    assert runs(f"Something else, then: {run}")[0][-1] == alone[0]
-    assert runs(run.upper().replace(" ", "... "))[0][0] == alone[0]
 
 
 def write(path, rows):
@@ -50,6 +22,17 @@ def test_a_shared_run_is_found(tmp_path):
     assert shared_run(secret.replace("seven", "7"), known) is None
     assert shared_run("short", known) is None
     assert shared_run("", known) is None
+
+
+CHINESE = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏閏餘成歲律呂調陽"
+
+
+@pytest.mark.parametrize("text", [CHINESE, "กรุงเทพมหานครอมรรัตนโกสินทร์มหินทรายุธยามหาดิลกภพนพรัตนราชธานี"])
+def test_a_shared_sequence_without_spaces_is_found(tmp_path, text):
+    write(tmp_path / "a.jsonl", [{"text": text}])
+    known = evaluation_runs([tmp_path])
+    assert shared_run(f"前文。{text}後文", known) in text
+    assert shared_run(text[: len(text) // 2], known) is None
 
 
 def test_words_in_lists_and_nested_objects_count(tmp_path):
@@ -92,5 +75,5 @@ def test_evaluation_sets_find_themselves(shared):
     from motherbird.data.overlap import _texts
 
     found = [bool(shared_run(text.upper(), known)) for text in _texts(shared / "data/tasks/trec")
-             if len(runs(text)[0])]  # fmt: skip
+             if len(sequences(text, RUN)[0])]  # fmt: skip
     assert sum(found) / len(found) > 0.99  # the rest are formulas

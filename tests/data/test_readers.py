@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from motherbird.data.readers import Document, read
-from motherbird.errors import DamagedError, InputError, MissingExtraError
+from motherbird.data.readers import Document, read, read_file
+from motherbird.errors import DamagedError, InputError, MissingExtraError, RowError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX links and pipes")
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
@@ -53,6 +53,30 @@ def test_a_byte_order_mark_is_no_text(name, tmp_path):
     content = b"text" if name == "a.txt" else lines({"text": "text"})
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
     assert texts(tmp_path / name) == ["text"]
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "text"),
+    [
+        (BOM + "café".encode(), "latin-1", "café"),
+        (BOM + "café".encode("latin-1"), "latin-1", "café"),
+        (BOM + "日本語".encode(), "gbk", "日本語"),
+        (BOM + b"text", "utf8", "text"),
+        ("café".encode("latin-1"), "latin-1", "café"),
+        (
+            "\ubbef\u41bf".encode("utf-16-le"),
+            "utf-16-le",
+            "\ubbef\u41bf",
+        ),  # the same bytes, as text
+    ],
+)
+def test_a_byte_order_mark_in_another_encoding(content, encoding, text, tmp_path):
+    (tmp_path / "a.txt").write_bytes(content)
+    (document,) = read_file(tmp_path / "a.txt", encoding=encoding)
+    assert document.text == text
 
 
 @pytest.mark.parametrize(
@@ -208,6 +232,16 @@ def test_a_broken_line_is_named(line, suffix, tmp_path):
     assert len(str(error.value)) < 500
 
 
+def test_a_wrong_field_names_the_fields(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(lines({"content": "a", "id": 1}))
+    with pytest.raises(DamagedError, match=r'no.* "text": .*a\.jsonl:1: fields: content, id$'):
+        texts(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_bytes(lines({f"a long name {i}": 1 for i in range(1000)}))
+    with pytest.raises(DamagedError, match=r"fields: a long name 0, .*, \.\.\.$") as error:
+        texts(tmp_path / "a.jsonl")
+    assert len(str(error.value)) < 600
+
+
 def test_a_broken_line_inside_a_folder_is_no_binary(tmp_path):
     """Lines of JSON are data that somebody counts on: half of them is worse than none."""
     put(tmp_path, a_txt=b"a", b_jsonl=b"{")
@@ -250,3 +284,37 @@ def test_without_the_package_for_zstandard(tmp_path, monkeypatch):
         importlib.import_module(ZSTD)
     with pytest.raises(MissingExtraError, match=r"pip install -c constraints.txt '\.\[data\]'"):
         texts(tmp_path / "a.jsonl.zst")
+
+
+# --- Parquet
+
+
+def parquet_file(path, groups=4, rows=500):
+    """A file whose texts do not compress, and its texts."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = [os.urandom(100).hex() for _ in range(groups * rows)]
+    table = arrow.table({"text": texts})
+    parquet.write_table(table, path, row_group_size=rows, compression="zstd", use_dictionary=False,
+                        write_page_checksum=True)  # fmt: skip
+    with parquet.ParquetFile(path) as file:
+        columns = [file.metadata.row_group(i).column(0) for i in range(groups)]
+    return texts, [(c.data_page_offset, c.total_compressed_size) for c in columns]
+
+
+@pytest.mark.parametrize("group", [0, 2, 3])
+def test_a_damaged_row_group_keeps_those_before_it(group, tmp_path):
+    path = tmp_path / "a.parquet"
+    expected, places = parquet_file(path)
+    content = bytearray(path.read_bytes())
+    start, size = places[group]
+    content[start + size // 2] ^= 0xFF
+    path.write_bytes(content)
+    *documents, error = read_file(path)
+    assert [document.text for document in documents] == expected[: 500 * group]
+    assert isinstance(error, DamagedError) and not isinstance(error, RowError)
+    assert f"{path}, row group {group} (from 0), after row {500 * group}" in str(error)
+
+
+def test_row_groups_in_order(tmp_path):
+    expected, _ = parquet_file(tmp_path / "a.parquet")
+    assert texts(tmp_path / "a.parquet") == expected

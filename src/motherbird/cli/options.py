@@ -32,8 +32,9 @@ threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N",
 seed = click.option("--seed", default=0, metavar="N", show_default=True,
                     type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
 max_bad = click.option("--max-bad", type=click.FloatRange(0, 1), metavar="FRACTION",
-                       help="Fraction of documents that may be unreadable; with 0, the first one "
-                       "is an error.")  # fmt: skip
+                       help="Fraction of documents, and of the bytes of files, that may be "
+                       "unreadable; with 0, the first one is an error. A file that is not text, or "
+                       "cannot be read to its end, counts with all its bytes.")  # fmt: skip
 
 
 def compute(function: F) -> F:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..errors import counted
+
 
 def print_json(value: Any) -> None:
     """Print the JSON document of a command with --json."""
@@ -62,6 +64,12 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
             at = fraction
 
         yield show
+
+
+def skipped_line(reason: str, count: Any) -> str:
+    """Return a line about files that were skipped for a reason, a `data.tally.Count`."""
+    files = counted(count.documents, "file")
+    return f"skipped {files}, {human(count.bytes, 'B')}: {reason} ({count.examples[0]['where']})"
 
 
 def human(number: int | float, unit: str = "") -> str:

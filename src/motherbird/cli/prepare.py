@@ -1,12 +1,13 @@
 """``motherbird prepare``."""
 
 import time
+from typing import Any
 
 import click
 
 from ..errors import counted
 from . import options
-from .output import human, print_json, progress_of_fraction
+from .output import human, print_json, progress_of_fraction, skipped_line
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -51,12 +52,15 @@ def command(
     is the same. An existing prepared dataset is replaced.
 
     Files that are not text are skipped, with a warning; a damaged file (an invalid line of JSON, a
-    truncated compressed file) is an error, unless --max-bad allows it.
+    truncated compressed file) is an error, unless --max-bad allows it. In a directory, files are
+    skipped that its .gitignore files name, that are vendored (node_modules, vendor ...), generated
+    or minified; the key skip of a mixture changes that.
 
     With --json: {"efficiency", "rows", "tokens" (of the length with the lowest efficiency),
     "documents": {"kept", "held_out", "cut", "dropped": {reason: count}, "bad"}, "lengths":
     {length: {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources":
-    {name: {...}}, "dtype", "fingerprint", "seconds"}.
+    {name: {..., "skipped": {reason: {"documents", "bytes", "examples"}}}}, "dtype", "fingerprint",
+    "seconds"}.
     """
     path = options.output(out, [mixture, tokenizer])
     options.set_threads(threads)
@@ -72,10 +76,14 @@ def command(
     if json_:
         print_json(result)
         return
+    _echo(prepared, result)
+
+
+def _echo(prepared: Any, result: dict[str, Any]) -> None:
     documents = result["documents"]
     tokens = sum(source.tokens for source in prepared.about.sources.values())
     click.echo(
-        f"{path}: {counted(documents['kept'], 'document')}, {human(tokens)} tokens, "
+        f"{prepared.directory}: {counted(documents['kept'], 'document')}, {human(tokens)} tokens, "
         f"{result['seconds']:.1f} s"
     )
     for name, source in prepared.about.sources.items():
@@ -85,6 +93,9 @@ def command(
         )
     for reason, dropped in documents["dropped"].items():
         click.echo(f"  dropped {counted(dropped, 'document')}: {reason}")
+    for source in prepared.about.sources.values():
+        for reason, count in source.skipped.items():
+            click.echo(f"  {skipped_line(reason, count)}")
     if documents["bad"]:
         click.echo(f"  skipped {counted(documents['bad'], 'document')} that cannot be read")
     if documents["held_out"]:

@@ -22,6 +22,7 @@ from .arguments import check_text, check_texts
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
 UNUSED = 83  # unused entries, as in ModernBERT
+LONGEST_WORD = 768  # bytes (256 Chinese characters); longer words are cut for training
 CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
 # The names of the special tokens in other model families.
 _ALIASES = {
@@ -326,6 +327,9 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     runs of spaces are not split off beforehand: a line break is merged with the indentation that
     follows it, so that a line of code has one token less.
 
+    Words (runs of letters, digits, white space or other characters) of more than 768 bytes are cut
+    for training, because the time to merge their pairs grows with the square of their length.
+
     Args:
         texts: documents; read once.
         size: number of entries, a multiple of 64 (for efficient matrix products).
@@ -337,7 +341,10 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     fixed = len(SPECIAL) + UNUSED
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    parts = tokenizers.Regex(f".{{1,{LONGEST_WORD}}}")  # after ByteLevel, of bytes without newlines
+    cut = pre_tokenizers.Split(parts, "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
     backend.decoder = decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size - fixed,
@@ -345,6 +352,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     backend.train_from_iterator(texts, trainer)
+    backend.pre_tokenizer = words
     learned = backend.get_vocab_size()
     if learned < size - fixed:
         reachable = (learned + fixed) // 64 * 64

@@ -20,19 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, files, workers
-from ..errors import DamagedError, counted, require_extra
+from ..errors import DamagedError, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
 from . import overlap
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
-from .parts import KNOWN, Cleaner, Part, Tally, chunked, parts_of, write_rows
-from .readers import Document, files_of, jsonl
+from .parts import KNOWN, Cleaner, Part, chunked, parts_of, write_rows
+from .readers import Document, jsonl, list_directory
+from .readers.listing import Listing, describe
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
 KIND = "corpus"
 INFO = "corpus.json"
+LOSS = 0.3  # of the documents or bytes of a source, above which there is a warning
 SHARD = 1 << 26  # characters of text in a file of the corpus
 OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and the present step
 
@@ -48,11 +51,15 @@ class CorpusInfo:
 
 
 class Corpus:
-    """A corpus on disk, verified by `check_directory` when it is opened; yields its documents."""
+    """A corpus on disk; yields its documents.
 
-    def __init__(self, directory: str | Path) -> None:
+    When it is opened, it is verified by `check_directory`, unless ``verify`` is false.
+    """
+
+    def __init__(self, directory: str | Path, *, verify: bool = True) -> None:
         self.directory = Path(directory)
-        files.check_directory(self.directory, KIND)
+        if verify:
+            files.check_directory(self.directory, KIND)
         path = self.directory / INFO
         self.about = build_strictly(CorpusInfo, files.read_json(path), str(path))
 
@@ -100,6 +107,7 @@ def build(
         _check_bad(mixture, tallies)
         with files.new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
+            _warn(info)
             text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
             (fresh / INFO).write_text(text + "\n", encoding="utf-8")
     return Corpus(out)
@@ -139,7 +147,7 @@ def _plan(mixture: Mixture) -> dict[str, Any]:
     paths += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
-            paths += files_of(Path(source.dataset), ["*"])
+            paths += list_directory(Path(source.dataset), ["*"]).files
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in paths]
     return {"mixture": asdict(mixture), "files": stats, "motherbird": __version__}
 
@@ -166,16 +174,37 @@ def _clean_all(
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
-    bad = sum(tally.bad for tally in tallies)
-    read = sum(tally.read.documents for tally in tallies)
-    named = [name for tally in tallies for name in tally.bad_examples]
-    if bad:
-        examples = "; ".join(named[:5]) + ("; ..." if bad > 5 else "")
-        log.warning("skipped %s without usable text: %s", counted(bad, "file"), examples)
-    if mixture.max_bad is not None and bad > mixture.max_bad * (bad + read):
-        what = f"{bad} of {bad + read} documents cannot be read, more than {mixture.max_bad:.2%}"
+    """Log what could not be read; DamagedError if it is more than the mixture allows."""
+    total = Tally()
+    for tally in tallies:
+        total.merge(tally)
+    named = total.bad_examples
+    if total.bad:
+        examples = "; ".join(named[:5]) + ("; ..." if total.bad > 5 else "")
+        log.warning("skipped %s without usable text: %s", total.describe_bad(), examples)
+    if mixture.max_bad is None:
+        return
+    documents = total.bad + total.read.documents
+    what = ""
+    if total.bad > mixture.max_bad * documents:
+        what = f"{total.bad} of {documents} documents cannot be read"
+    elif total.bad_bytes > mixture.max_bad * total.file_bytes:
+        fraction = total.bad_bytes / total.file_bytes
+        what = f"files with {fraction:.1%} of the bytes cannot be read, or not to their end"
+    if what:
         how = "repair them, or allow more with --max-bad"
-        raise DamagedError(what, "; ".join(named[:3]), how)
+        raise DamagedError(f"{what}, more than {mixture.max_bad:.2%}", "; ".join(named[:3]), how)
+
+
+def _warn(info: CorpusInfo) -> None:
+    """Log which links were not followed, and which sources lost much of their text."""
+    for name, tally in info.sources.items():
+        if problems := Listing(skipped=tally.skipped).problems():
+            log.warning("source %r: skipped %s", name, problems)
+        documents, size, reasons = tally.losses()
+        if max(documents, size) > LOSS:
+            lost = f"{documents:.0%} of its documents and {size:.0%} of their bytes"
+            log.warning("source %r lost %s: %s; corpus.json has examples", name, lost, reasons)
 
 
 def _merge(
@@ -187,12 +216,12 @@ def _merge(
         by_source[mixture.source[part.source].name].merge(tally)
 
     def rows() -> Iterator[dict[str, str]]:
-        duplicates = Duplicates(mixture.near_duplicates)
+        duplicates = Duplicates(mixture.near_duplicates, work)
         for part in parts:
             tally = by_source[mixture.source[part.source].name]
             for row in jsonl.rows(part.file(work, "jsonl.zst")):
                 if found := duplicates.find(row["text"]):
-                    tally.drop(f"{found} to an earlier one", Document(row["text"], row["where"]))
+                    tally.drop(f"{found} to an earlier one", row["where"], row["text"])
                 else:
                     tally.kept.add(len(row["text"].encode()))
                     yield row
@@ -205,5 +234,5 @@ def _merge(
         for tally in by_source.values():
             total.merge(tally)
         why = ", ".join(f"{count.documents} {reason}" for reason, count in total.dropped.items())
-        raise DamagedError("no document is left", why or "all files are empty")
+        raise DamagedError("no document is left", why or describe(total.skipped))
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

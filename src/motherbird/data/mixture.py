@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..strict import load
 from .readers.formats import LANGUAGES
+from .readers.listing import RULES, Rule
 
 # A name and optionally a version; nothing that a client would take as a path, URL or option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._+~-]*"
@@ -33,6 +34,11 @@ class Source:
     # patterns of its files, such as ["*.html", "!*/locale/*"]; all text files if not set
     files: tuple[str, ...] = ()
     code: tuple[str, ...] = ()  # keep only source code in these languages
+    # which files of a directory are not used: "gitignored" (by the .gitignore files in it),
+    # "vendored" (in directories such as node_modules, vendor and site-packages, and virtual
+    # environments), "generated" and "minified" source code. If not set, all four for the directory
+    # of ``path``, and none for packages; with [], every file is used.
+    skip: tuple[Rule, ...] | None = None
     # keep only this natural language ("en"), as detected by resiliparse
     language: str | None = None
     min_chars: int = 1  # drop shorter documents
@@ -68,6 +74,13 @@ class Source:
         if not 0 <= self.min_letters <= 1:
             raise InputError(f"min_letters = {self.min_letters} has to be 0 to 1")
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of ``skip`` that apply."""
+        if self.skip is not None:
+            return self.skip
+        return RULES if self.path is not None and Path(self.path).is_dir() else ()
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -81,14 +94,17 @@ class Mixture:
     # by source, its part of the tokens of an epoch, relative to the sum of all weights: a source
     # with half of these tokens is used twice. Without weights, every document is used once.
     weights: dict[str, float] = field(default_factory=dict)
-    # Jaccard similarity of five-word sequences above which the later of two documents is dropped;
-    # if not set, only equal documents are dropped
+    # Jaccard similarity of five-word sequences from which the later of two documents is dropped; if
+    # not set, only equal documents are dropped. Two characters of Chinese or Japanese count as a
+    # word, and four of Thai, Lao, Khmer or Burmese.
     near_duplicates: float | None = None
-    # files and directories of evaluation sets; documents that share 13 consecutive words with one
-    # of their texts are dropped
+    # files and directories of evaluation sets; documents that share 13 consecutive words (counted
+    # in the same way) with one of their texts are dropped
     decontaminate: tuple[str, ...] = ()
-    # fraction of documents that may be unreadable. If not set, files that are not text are skipped,
-    # and damaged ones (an invalid line of JSON, a truncated compressed file) are errors.
+    # fraction that may be unreadable: of the documents, and of the bytes of the files. A file that
+    # is not text, or cannot be read to its end, counts with all its bytes. If not set, files that
+    # are not text are skipped, and damaged ones (an invalid line of JSON, a truncated compressed
+    # file) are errors.
     max_bad: float | None = None
 
     def __post_init__(self) -> None:
@@ -127,14 +143,15 @@ def read(
     the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
     all paths have to exist (InputError).
     """
-    path = Path(path).resolve()
+    path = Path(os.path.abspath(path))  # links are kept: their names have the suffix of the format
     if not path.exists():
         raise InputError("the file or directory does not exist", str(path))
     if path.is_file() and path.suffix == ".toml":
+        path = path.resolve()
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
-    paths = (*mixture.decontaminate, *(str(Path(name).resolve()) for name in decontaminate))
+    paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)

@@ -9,79 +9,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import DamagedError, FetchError, InputError, NotTextError, require_extra
+from ..errors import DamagedError, FetchError, InputError, NotTextError, RowError, require_extra
 from ..files import write_file, write_text
 from . import readers, registries
 from .cleaning import normalize, pieces, rejection_reason
+from .generated import code_rule
 from .mixture import Mixture, Source
 from .overlap import shared_run
 from .readers import Document
+from .readers.document import fields_hint
 from .readers.formats import LANGUAGES
+from .readers.listing import Listing, describe
+from .tally import Count, Tally, merge_counts
 
 T = TypeVar("T")
 
 PART_BYTES = 1 << 25  # of the files of a part, about
-EXAMPLES = 3  # for each reason and source
 ZSTD_LEVEL = 3
 TOKEN_BYTES = 8  # of a long token: enough of a stream is read for `Source.max_tokens`
 KNOWN = "evaluation-runs.npy"
-
-
-@dataclass
-class Count:
-    """A number of documents, their bytes in UTF-8, and examples."""
-
-    documents: int = 0
-    bytes: int = 0
-    examples: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, size: int, example: dict[str, str] | None = None) -> None:
-        """Count one document."""
-        self.documents += 1
-        self.bytes += size
-        if example is not None and len(self.examples) < EXAMPLES:
-            self.examples.append(example)
-
-    def merge(self, other: "Count") -> None:
-        """Add another count."""
-        self.documents += other.documents
-        self.bytes += other.bytes
-        self.examples = [*self.examples, *other.examples][:EXAMPLES]
-
-
-@dataclass
-class Tally:
-    """How many documents of a source, or of a part of it, were read, kept and dropped."""
-
-    read: Count = field(default_factory=Count)  # documents in its files
-    kept: Count = field(default_factory=Count)  # documents in the corpus
-    dropped: dict[str, Count] = field(default_factory=dict)  # documents by reason
-    bad: int = 0  # number of documents that could not be read
-    bad_examples: tuple[str, ...] = ()  # the first of their errors
-    packages: tuple[str, ...] = ()  # archives that were downloaded
-
-    def drop(self, reason: str, document: Document, because: str = "") -> None:
-        """Count a dropped document."""
-        example = {"where": document.source, "text": " ".join(document.text[:200].split())[:80]}
-        if because:
-            example["because"] = because
-        self.dropped.setdefault(reason, Count()).add(len(document.text.encode()), example)
-
-    def merge(self, other: "Tally") -> None:
-        """Add another tally."""
-        self.read.merge(other.read)
-        self.kept.merge(other.kept)
-        for reason, count in other.dropped.items():
-            self.dropped.setdefault(reason, Count()).merge(count)
-        self.bad += other.bad
-        self.bad_examples = (*self.bad_examples, *other.bad_examples)[:20]
-        self.packages = (*self.packages, *other.packages)
 
 
 @dataclass(frozen=True)
@@ -92,6 +45,8 @@ class Part:
     source: int
     files: tuple[str, ...] = ()
     package: str | None = None
+    # files of the source that are not in a part, by reason; only in its first part
+    skipped: dict[str, Count] = field(default_factory=dict)
 
     def file(self, work: Path, suffix: str) -> Path:
         """Return the path of its text ("jsonl.zst") or tally ("json")."""
@@ -100,23 +55,34 @@ class Part:
 
 def parts_of(mixture: Mixture) -> Iterator[Part]:
     """Yield the parts of a mixture, in order; InputError if a source has no file."""
-    splits = (
-        (index, *split) for index, source in enumerate(mixture.source) for split in _split(source)
-    )
-    for number, (index, files, package) in enumerate(splits):
-        yield Part(number, index, files, package)
+    number = 0
+    for index, source in enumerate(mixture.source):
+        for part in _split(source):
+            yield replace(part, number=number, source=index)
+            number += 1
 
 
-def _split(source: Source) -> Iterator[tuple[tuple[str, ...], str | None]]:
+def _split(source: Source) -> Iterator[Part]:
     if source.path is None:  # packages, or one dataset
-        yield from (((), package) for package in source.packages or (None,))
+        yield from (Part(0, 0, package=package) for package in source.packages or (None,))
         return
     path = Path(source.path)
-    files = [path] if path.is_file() else _files_in(path, source)
-    if not files and not source.optional:
-        raise InputError(f"source {source.name!r}: no file to read", str(path), "check its files")
-    for group in chunked(files, PART_BYTES, lambda file: file.stat().st_size):
-        yield tuple(map(str, group)), None
+    listing = Listing([path]) if path.is_file() else _list(path, source)
+    if not listing.files and not source.optional:
+        what = f"source {source.name!r}: no file to read"
+        how = "check its files"
+        if listing.skipped:
+            what, how = (
+                f"{what} (skipped {describe(listing.skipped)})",
+                "check its files, or set skip in the mixture",
+            )
+        raise InputError(what, str(path), how)
+    skipped = listing.skipped
+    for group in chunked(listing.files, PART_BYTES, lambda file: file.stat().st_size):
+        yield Part(0, 0, tuple(map(str, group)), skipped=skipped)
+        skipped = {}
+    if skipped:  # there are no files
+        yield Part(0, 0, skipped=skipped)
 
 
 def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -133,9 +99,13 @@ def chunked(items: Iterable[T], limit: int, size: Callable[[T], int]) -> Iterato
         yield chunk
 
 
-def _files_in(folder: Path, source: Source) -> list[Path]:
+def _list(folder: Path, source: Source) -> Listing:
+    """List the files of a directory; in that of a package, links are not followed."""
     suffixes = [suffix for name in source.code for suffix in LANGUAGES[name]]
-    return readers.files_of(folder, source.files, suffixes) if folder.is_dir() else []
+    if not folder.is_dir():
+        return Listing()
+    follow_links = source.path is not None
+    return readers.list_directory(folder, source.files, suffixes, source.rules, follow_links)
 
 
 class Cleaner:
@@ -150,7 +120,7 @@ class Cleaner:
     def __call__(self, part: Part) -> Part:
         """Clean a part, and return it."""
         source = self.mixture.source[part.source]
-        tally = Tally()
+        tally = Tally(skipped=part.skipped)
         with tempfile.TemporaryDirectory(".tmp", ".unpacked-", self.work) as folder:
             found = self._read(source, part, Path(folder), tally)
             rows = self._filter(source, found, tally)
@@ -159,53 +129,87 @@ class Cleaner:
         write_text(part.file(self.work, "json"), tallied)
         return part
 
-    def _read(
-        self, source: Source, part: Part, folder: Path, tally: Tally
-    ) -> Iterator[Document | DamagedError]:
+    def _read(self, source: Source, part: Part, folder: Path, tally: Tally) -> Iterator[Document]:
+        """Yield the documents of a part, and count what cannot be read."""
+        files, root = [Path(file) for file in part.files], ""
         try:
             if source.dataset is not None:
-                yield from _read_dataset(source)
-                return
-            files, root = [Path(file) for file in part.files], ""
-            if part.package is not None:
+                for found in _read_dataset(source):
+                    if isinstance(found, Document):
+                        yield found
+                    else:
+                        self._bad(tally, "row", found)
+            elif part.package is not None:
                 tally.packages = (registries.fetch(part.package, folder),)
                 root = str(folder / "inside") + os.sep
-                files = _files_in(folder / "inside", source)
+                listing = _list(folder / "inside", source)
+                files = listing.files
+                merge_counts(tally.skipped, listing.skipped)
                 if not files:
-                    yield NotTextError("no file to read in the package", part.package)
+                    error = NotTextError("no file to read in the package", part.package)
+                    self._bad(tally, "package", error)
         except FetchError as error:
             if not source.optional:
                 raise
-            yield NotTextError(error.what, error.where)
-            return
+            kind = "dataset" if part.package is None else "package"
+            self._bad(tally, kind, NotTextError(error.what, error.where))
         for file in files:
-            empty = True
-            for found in readers.read_file(file, source.field, source.encoding):
-                empty = empty and isinstance(found, Document) and not found.text.strip()
-                yield _relative(found, root, part.package)
-            if empty:
-                yield _relative(NotTextError("empty file", str(file)), root, part.package)
+            yield from self._read_file(file, source, tally, root, part.package)
+
+    def _read_file(
+        self, file: Path, source: Source, tally: Tally, root: str, package: str | None
+    ) -> Iterator[Document]:
+        size = 0
+        with suppress(OSError):  # it was removed, which reading it will say
+            size = file.stat().st_size
+        tally.file_bytes += size
+        unit = readers.unit_of(file)
+        count, bad_rows = 0, 0
+        for found in readers.read_file(file, source.field, source.encoding):
+            count += 1
+            found = _relative(found, root, package)
+            if isinstance(found, RowError):
+                self._bad(tally, unit, found)
+                bad_rows += 1
+            elif isinstance(found, DamagedError):
+                self._bad(tally, "file", found, size)
+            elif unit == "file" and not found.text.strip():
+                self._bad(tally, "file", NotTextError("empty file", found.source), size)
+            else:
+                yield found
+        tally.bad_row_files += bad_rows > 0
+        if not count:
+            error = _relative(NotTextError("empty file", str(file)), root, package)
+            self._bad(tally, "file", error, size)
+
+    def _bad(self, tally: Tally, kind: str, error: DamagedError, size: int = 0) -> None:
+        """Count what cannot be read, or raise the error if the mixture does not allow it."""
+        limit = self.mixture.max_bad
+        if limit == 0 or (limit is None and not isinstance(error, NotTextError)):
+            raise error
+        tally.add_bad(kind, f"{error.where} ({error.what})", size)
 
     def _filter(
-        self, source: Source, found: Iterable[Document | DamagedError], tally: Tally
+        self, source: Source, found: Iterable[Document], tally: Tally
     ) -> Iterator[dict[str, str]]:
-        limit = self.mixture.max_bad
+        rules = source.rules
         for document in found:
-            if isinstance(document, DamagedError):
-                if limit == 0 or (limit is None and not isinstance(document, NotTextError)):
-                    raise document
-                tally.merge(Tally(bad=1, bad_examples=(f"{document.where} ({document.what})",)))
-                continue
-            if not document.text.strip():
-                continue
-            tally.read.add(len(document.text.encode()))
+            size = len(document.text.encode())
             text = normalize(document.text)
+            if rule := code_rule(document.source, text, rules):
+                where = document.source.removeprefix(f"{source.path}{os.sep}")
+                tally.skipped.setdefault(rule, Count()).add(size, {"where": where})
+                continue
+            tally.read.add(size)
+            if not text.strip():
+                tally.drop("empty", document.source, document.text)
+                continue
             for number, piece in enumerate(pieces(text, source.max_chars), 1):
                 where = document.source + (f"#{number}" if len(piece) < len(text) else "")
                 if reason := rejection_reason(piece, source):
-                    tally.drop(reason, Document(piece, where))
+                    tally.drop(reason, where, piece)
                 elif run := shared_run(piece, self.known):
-                    tally.drop("in an evaluation set", Document(piece, where), run)
+                    tally.drop("in an evaluation set", where, piece, run)
                 else:
                     yield {"source": source.name, "where": where, "text": piece}
 
@@ -234,7 +238,8 @@ def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
         for number, row in enumerate(data, 1):
             text = row.get(source.field)
             if not isinstance(text, str):
-                yield DamagedError(f'no text in field "{source.field}"', f"{name}:{number}")
+                what = f'no text in field "{source.field}"'
+                yield RowError(what, f"{name}:{number}", fields_hint(row))
                 continue
             yield Document(text, f"{name}:{number}")
             left -= len(text.encode())

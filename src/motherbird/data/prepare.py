@@ -149,7 +149,7 @@ def _pack(
         dropped = {reason: count.documents for reason, count in tally.dropped.items()}
         sources[name] = SourceInfo(
             len(own), int(own["tokens"].sum()), int(own["held_out"].sum()), float(copies[number]),
-            dropped, tally.bad, licences.get(name, ""),
+            dropped, tally.bad, licences.get(name, ""), tally.skipped,
         )  # fmt: skip
     return DatasetInfo(
         dtype=_dtype(tokenizer),

@@ -19,7 +19,7 @@ evaluation during training.
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from ..core import tokenizer
 from ..errors import DamagedError, InputError, counted, require_extra
 from ..strict import build
 from .packing import best_fit
+from .tally import Count
 
 KIND = "prepared-text"
 INFO, DOCUMENTS = "set.json", "documents.npy"
@@ -74,6 +75,7 @@ class SourceInfo:
     dropped: dict[str, int]  # number of dropped documents by reason
     bad: int  # number of documents that could not be read
     licence: str = ""  # the license of the text, from the mixture
+    skipped: dict[str, Count] = field(default_factory=dict)  # files that were not used, by reason
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import workers
 from ..core import tokenizer as tokenizers
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
@@ -19,6 +20,7 @@ from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
 
 REPORT = "report.json"
+TRAINED = "trained"  # the directory of the tokenizer until its report is written
 SAMPLE = 2  # first number of a random key
 EVALUATED = 20_000_000  # maximum bytes of held-out text per source
 
@@ -69,25 +71,43 @@ def train(
     with resumable_directory(Path(out), "tokenizer", plan) as work:
         corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
         fractions = _fractions(corpus, megabytes * 1e6)
-        learned = 0
-
-        def texts() -> Iterator[str]:
-            nonlocal learned
-            for shard in range(corpus.about.shards):
-                on_progress(shard / corpus.about.shards, "training")
-                for document in corpus.documents(shard):
-                    is_test, random = _draw(document.text, held_out)
-                    if not is_test and random < fractions[document.source]:
-                        learned += len(document.text.encode())
-                        yield document.text
-
-        trained = tokenizers.train(texts(), size)
+        on_progress(0.0, "training")
+        # The trainer does not react to signals: in a process of its own, it can be stopped.
+        worker = workers.Worker(_start_training)
+        try:
+            request = (corpus.directory, fractions, held_out, size, work / TRAINED)
+            learned = worker.ask(request)
+        finally:
+            worker.stop()
+        trained = tokenizers.load(work / TRAINED)
         on_progress(1.0, "comparing")
         report = _report(corpus, {"motherbird": trained, **compared}, held_out, learned / 1e6)
         with new_directory(Path(out), "tokenizer") as fresh:
             trained.write_files(fresh, 8192)
             (fresh / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
     return report
+
+
+def _start_training() -> workers.Handler:
+    return lambda request: _train(*request)
+
+
+def _train(
+    directory: Path, fractions: dict[str, float], held_out: float, size: int, out: Path
+) -> int:
+    """Train a tokenizer on a corpus, save it, and return the bytes of its training text."""
+    learned = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal learned
+        for document in Corpus(directory, verify=False):
+            is_test, random = _draw(document.text, held_out)
+            if not is_test and random < fractions[document.source]:
+                learned += len(document.text.encode())
+                yield document.text
+
+    tokenizers.train(texts(), size).save(out)
+    return learned
 
 
 def _draw(text: str, held_out: float) -> tuple[bool, float]:

@@ -6,15 +6,17 @@ it cannot continue, it raises the error. The caller decides how to handle errors
 
 import fnmatch
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl, tables
 from .document import Document, name_of, plain_name, zstd
+from .listing import Listing, list_files
 
-__all__ = ["Document", "READERS", "files_of", "plain_name", "read", "read_file", "zstd"]
+__all__ = [
+    "Document", "READERS", "list_directory", "plain_name", "read", "read_file", "unit_of", "zstd",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -52,42 +54,45 @@ def read_file(
         yield NotTextError(f"the file cannot be read ({error.strerror})", name_of(path))
 
 
-def files_of(
-    folder: Path, patterns: Sequence[str] = (), suffixes: Sequence[str] = ()
-) -> list[Path]:
-    """Return the regular files below a directory that are not hidden, sorted by name.
+def unit_of(path: Path) -> str:
+    """Return what a document of a file is: a "line", a "row", or the whole "file"."""
+    reader = reader_of(path)
+    if reader is jsonl.read:
+        return "line"
+    return "row" if reader is formats.read_parquet else "file"
+
+
+def list_directory(
+    folder: Path,
+    patterns: Sequence[str] = (),
+    suffixes: Sequence[str] = (),
+    rules: Sequence[str] = (),
+    follow_links: bool = True,
+) -> Listing:
+    """List the files below a directory that are not hidden, sorted by name; see `listing`.
 
     Patterns are of paths in the directory, such as ``*.py`` and ``docs/*``; those that begin with
     ``!`` exclude files. Without others, and without suffixes, all files with a known suffix match.
     """
     included = [p for p in patterns if not p.startswith("!")]
     excluded = [p[1:] for p in patterns if p.startswith("!")]
-    wanted = tuple(suffixes) or (() if included else SUFFIXES)
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_warn):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            inside = path.relative_to(folder).as_posix()
-            if (
-                (not wanted or plain_name(path).endswith(wanted))
-                and (not included or any(fnmatch.fnmatchcase(inside, p) for p in included))
-                and not any(fnmatch.fnmatchcase(inside, p) for p in excluded)
-                and not path.is_symlink()
-                and path.is_file()
-            ):
-                found.append(path)
-    return sorted(found)
+    endings = tuple(suffixes) or (() if included else SUFFIXES)
 
+    def wanted(inside: str) -> bool:
+        return (
+            (not endings or plain_name(Path(inside)).endswith(endings))
+            and (not included or any(fnmatch.fnmatchcase(inside, p) for p in included))
+            and not any(fnmatch.fnmatchcase(inside, p) for p in excluded)
+        )
 
-def _warn(error: OSError) -> None:
-    log.warning("skipped a directory that cannot be read: %s", error.filename)
+    return list_files(folder, wanted, rules, follow_links)
 
 
 def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> Iterator[Document]:
     """Yield the documents of a file, or of every text file below a directory, sorted by name.
 
-    Files of a directory that are unreadable or not UTF-8 are skipped, with a warning. Empty
-    documents are skipped unless ``keep_empty``.
+    Files of a directory that are unreadable or not UTF-8 are skipped, with a warning, and so are
+    links that are not followed (see `listing`). Empty documents are skipped unless ``keep_empty``.
 
     Raises:
         InputError: the path is missing, or has no text.
@@ -99,7 +104,10 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
         raise InputError("the file or directory does not exist", str(path))
     skipped: list[str] = []
     found = False
-    for file in files_of(path) if path.is_dir() else [path]:
+    listing = list_directory(path) if path.is_dir() else Listing([path])
+    if problems := listing.problems():
+        log.warning("skipped in %s: %s", path, problems)
+    for file in listing.files:
         for document in read_file(file, field):
             if isinstance(document, NotTextError) and path.is_dir():
                 skipped.append(document.where)
@@ -112,4 +120,6 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
         names = "; ".join(skipped[:10]) + ("; ..." if skipped[10:] else "")
         log.warning("skipped %s without UTF-8 text: %s", counted(len(skipped), "file"), names)
     if not found:
-        raise InputError("no text was found", str(path), "use text files, source code or .jsonl")
+        how = "use text files, source code or .jsonl"
+        what = f"no text was found ({problems})" if problems else "no text was found"
+        raise InputError(what, str(path), how)

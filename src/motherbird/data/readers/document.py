@@ -1,11 +1,13 @@
 """Documents, and the bytes of files, decompressed and decoded."""
 
 import bz2
+import codecs
 import gzip
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,8 @@ from ...errors import DamagedError, NotTextError, require_extra
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
 LARGEST = 1 << 28  # maximum bytes of a document or a line
+WIDE = ("utf-16", "utf-32")  # encodings in which the mark of UTF-8 can be text
+SHOWN = 20  # names of fields in an error
 MAX_RATIO = 1000  # of decompressed to compressed size; more is a decompression bomb
 
 
@@ -50,7 +54,7 @@ def chunks(path: Path) -> Iterator[bytes]:
     total = 0
     with opened as file:
         try:
-            while chunk := file.read(CHUNK):
+            while chunk := file.read1(CHUNK):  # `read` loses what precedes the damage
                 total += len(chunk)
                 if total > limit and path.suffix.lower() in COMPRESSED:
                     raise DamagedError(f"the file unpacks to over {limit:,} bytes", name_of(path))
@@ -89,15 +93,32 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
-    """Return bytes as text without a byte order mark; NotTextError if invalid or with NULs."""
+    """Return bytes as text without a byte order mark; NotTextError if invalid or with NULs.
+
+    Text with the mark of UTF-8 is decoded as UTF-8, even if another encoding is given; if it is
+    not valid, only the mark is removed. In UTF-16 and UTF-32 these bytes can be text.
+    """
+    start = 0
+    if data.startswith(codecs.BOM_UTF8) and codecs.lookup(encoding).name[:6] not in WIDE:
+        start = len(codecs.BOM_UTF8)
+        with suppress(UnicodeDecodeError):
+            data.decode("utf-8")
+            encoding = "utf-8"
     try:
-        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        text = data[start:].decode(encoding)
     except UnicodeDecodeError as error:
-        where = f"{where}, byte {error.start}"
+        where = f"{where}, byte {start + error.start}"
         raise NotTextError(f"invalid {encoding.upper()} text", where) from error
     if "\0" in text:
         raise NotTextError("a binary file, not text", f"{where}, character {text.index(chr(0))}")
     return text
+
+
+def fields_hint(names: Iterable[str]) -> str:
+    """Return the fields that there are, for an error about one that is missing."""
+    fields = list(names)
+    more = ", ..." if len(fields) > SHOWN else ""
+    return f"fields: {', '.join(fields[:SHOWN])[:300]}{more}" if fields else "it has no fields"
 
 
 def zstd() -> ModuleType:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, require_extra
+from ...errors import DamagedError, RowError, require_extra
 from ...files import parse_json
-from .document import Document, decode, name_of, whole
+from .document import Document, decode, fields_hint, name_of, whole
 
 # Names for ``code`` in a mixture.
 LANGUAGES = {
@@ -46,29 +46,34 @@ def read_html(path: Path, field: str, encoding: str) -> Iterator[Document]:
 
 
 def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
-    """Yield the column ``field`` of every row, or an error; ``encoding`` is ignored."""
+    """Yield the column ``field`` of every row, or an error; ``encoding`` is ignored.
+
+    Row groups are read one after the other, so that a damaged one does not affect those before it.
+    """
     arrow, parquet = require_extra("pyarrow", "data"), require_extra("pyarrow.parquet", "data")
-    number = 0
+    number, group = 0, None
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             if field not in file.schema_arrow.names:
-                known = ", ".join(file.schema_arrow.names)
-                raise DamagedError(f'no column "{field}"', name_of(path), f"columns: {known}")
-            for batch in file.iter_batches(batch_size=1024, columns=[field]):
-                for value in batch.column(0):
-                    number += 1
-                    where = f"{name_of(path)}:{number}"
-                    try:
-                        text = value.as_py()
-                    except UnicodeDecodeError:
-                        text = None
-                    if isinstance(text, str):
-                        yield Document(text, where)
-                    else:
-                        yield DamagedError(f'no text in column "{field}"', where)
+                how = fields_hint(file.schema_arrow.names).replace("fields", "columns")
+                raise DamagedError(f'no column "{field}"', name_of(path), how)
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
+                    for value in batch.column(0):
+                        number += 1
+                        where = f"{name_of(path)}:{number}"
+                        try:
+                            text = value.as_py()
+                        except UnicodeDecodeError:
+                            text = None
+                        if isinstance(text, str):
+                            yield Document(text, where)
+                        else:
+                            yield RowError(f'no text in column "{field}"', where)
     except (arrow.ArrowException, OSError) as error:
         what = f"the file cannot be read to its end ({str(error).splitlines()[0]})"
-        raise DamagedError(what, f"{name_of(path)}, after row {number}") from error
+        where = name_of(path) + ("" if group is None else f", row group {group} (from 0)")
+        raise DamagedError(what, f"{where}, after row {number}") from error
 
 
 def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Document]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError
+from ...errors import DamagedError, RowError
 from ...files import parse_json
-from .document import Document, lines, name_of
+from .document import Document, fields_hint, lines, name_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -21,7 +21,8 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         elif isinstance(text, str):
             yield Document(text, where)
         else:
-            yield DamagedError(f'the line is not an object with a string field "{field}"', where)
+            what = f'the line is not an object with a string field "{field}"'
+            yield RowError(what, where, fields_hint(row) if isinstance(row, dict) else "")
 
 
 def rows(path: Path) -> Iterator[Any]:
@@ -41,7 +42,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                     row = parse_json(line.decode("utf-8-sig"))
                 except (ValueError, RecursionError) as error:
                     where = f"{name_of(path)}:{number}"
-                    row = DamagedError(f"the line is not JSON ({error})", where)
+                    row = RowError(f"the line is not JSON ({error})", where)
                 yield number, row
     except DamagedError as error:
         raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error

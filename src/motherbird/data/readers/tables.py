@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import DamagedError
+from ...errors import DamagedError, RowError
 from .document import LARGEST, Document, decode, lines, name_of, plain_name
 
 
@@ -34,6 +34,6 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
                 yield Document(row[column], where)
             elif row:
                 what = f"the row has {len(row)} values, the header {len(header)}"
-                yield DamagedError(what, where)
+                yield RowError(what, where)
     except csv.Error as error:
         raise DamagedError(f"the row is not CSV ({error})", f"{name}:{rows.line_num}") from error

@@ -1,0 +1,192 @@
+"""The files of a directory: which are read, and which are skipped and why.
+
+Hidden files and directories are not read. Links to files and directories inside the directory are
+followed, and so are those of a snapshot in the Hugging Face Hub's cache to the blobs of its
+repository; links that lead elsewhere are not. A file with several names is read once.
+
+`RULES` are for working directories of code. The rules for files and directories are applied here,
+those that need the text of a file by `generated`.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ...errors import InputError, require_extra
+from ..tally import Count
+from .document import name_of
+
+Rule = Literal["gitignored", "vendored", "generated", "minified"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+VENDORED = {
+    "node_modules", "bower_components", "jspm_packages", "vendor", "vendored", "third_party",
+    "third-party", "thirdparty", "3rdparty", "site-packages", "dist-packages", "__pypackages__",
+    "_vendor", "Pods", "Carthage", "Godeps",
+}  # fmt: skip
+VIRTUALENV = "pyvenv.cfg"  # the file that makes a directory a virtual environment
+IGNORE_FILE = ".gitignore"
+HUB_REPOSITORIES = ("models--", "datasets--", "spaces--")
+
+Wanted = Callable[[str], bool]  # of a relative path: whether the file would be read
+
+
+@dataclass
+class Listing:
+    """The files of a directory, sorted by name, and the number of those that are skipped."""
+
+    files: list[Path] = field(default_factory=list)
+    skipped: dict[str, Count] = field(default_factory=dict)  # by reason
+
+    def problems(self) -> str:
+        """Describe what is skipped, apart from `RULES`; empty if nothing."""
+        return describe({r: count for r, count in self.skipped.items() if r not in RULES})
+
+
+def describe(skipped: dict[str, Count]) -> str:
+    """Describe skipped files with an example of each reason."""
+    return "; ".join(
+        f"{reason}: {count.documents:,} ({count.examples[0]['where']})"
+        for reason, count in skipped.items()
+    )
+
+
+@dataclass(frozen=True)
+class _Directory:
+    path: Path
+    real_paths: tuple[str, ...]  # those of the directories from the root to this one
+    skipped_as: str | None  # the rule by which all of its files are skipped
+    ignored: tuple[tuple[Path, Any], ...] = ()  # the patterns of .gitignore files, by directory
+
+
+def list_files(
+    folder: Path, wanted: Wanted, rules: Sequence[str] = (), follow_links: bool = True
+) -> Listing:
+    """List the regular files below a directory that are wanted and not skipped by ``rules``.
+
+    Raise InputError if a .gitignore file cannot be used.
+    """
+    walk = _Walk(folder, wanted, rules, follow_links)
+    return Listing(sorted(walk.found.values()), walk.skipped)
+
+
+class _Walk:
+    """A walk through a directory: files first, and then what links lead to."""
+
+    def __init__(
+        self, folder: Path, wanted: Wanted, rules: Sequence[str], follow_links: bool
+    ) -> None:
+        self.root, self.wanted, self.rules, self.follow_links = folder, wanted, rules, follow_links
+        self.found: dict[str, Path] = {}  # by real path
+        self.skipped: dict[str, Count] = {}
+        real = os.path.realpath(folder)
+        self.targets = [Path(real), *_blobs(Path(real))]
+        self.linked_files: list[Path] = []
+        self.linked: deque[_Directory] = deque()
+        self.walked_by_link: set[str] = set()
+        todo = [_Directory(folder, (real,), None)]
+        while todo or self.linked:
+            todo += self.scan(todo.pop() if todo else self.linked.popleft())
+        for path in self.linked_files:
+            self.found.setdefault(os.path.realpath(path), path)
+
+    def skip(self, reason: str, path: Path, size: int = 0) -> None:
+        example = {"where": name_of(path.relative_to(self.root))}
+        self.skipped.setdefault(reason, Count()).add(size, example)
+
+    def scan(self, at: _Directory) -> list[_Directory]:
+        """Add the files of a directory; returns the directories in it."""
+        try:
+            with os.scandir(at.path) as entries:
+                names = sorted(entry.name for entry in entries)
+        except OSError:
+            self.skip("unreadable directories", at.path)
+            return []
+        skipped_as, ignored = at.skipped_as, at.ignored
+        if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
+            skipped_as = skipped_as or "vendored"
+        if "gitignored" in self.rules and IGNORE_FILE in names and not skipped_as:
+            ignored = (*ignored, (at.path, _read_patterns(at.path / IGNORE_FILE)))
+        found = []
+        for name in names:
+            path = at.path / name
+            is_link = path.is_symlink()
+            if name.startswith(".") or (is_link and (skipped_as or not self.follow_links)):
+                continue
+            is_directory = os.path.isdir(path)
+            if is_link and (problem := self.problem(path, at)):
+                if is_directory or self.wanted(path.relative_to(self.root).as_posix()):
+                    self.skip(problem, path)
+                continue
+            rule = skipped_as or self.rule(path, is_directory, ignored)
+            if not is_directory:
+                self.add(path, rule, is_link, at)
+            elif is_link:
+                real = os.path.realpath(path)
+                if real not in self.walked_by_link:
+                    self.walked_by_link.add(real)
+                    self.linked.append(_Directory(path, (*at.real_paths, real), rule, ignored))
+            else:
+                real = os.path.join(at.real_paths[-1], name)
+                found.append(_Directory(path, (*at.real_paths, real), rule, ignored))
+        return found
+
+    def problem(self, path: Path, at: _Directory) -> str | None:
+        """Return why a link is not followed."""
+        real = os.path.realpath(path)
+        if not os.path.exists(path):
+            return "broken links"
+        if not any(Path(real).is_relative_to(target) for target in self.targets):
+            return "links out of the directory"
+        return "link loops" if real in at.real_paths else None
+
+    def rule(
+        self, path: Path, is_directory: bool, ignored: tuple[tuple[Path, Any], ...]
+    ) -> str | None:
+        """Return the rule by which a file or directory is skipped."""
+        if "vendored" in self.rules and is_directory and path.name in VENDORED:
+            return "vendored"
+        for home, patterns in reversed(ignored):
+            name = path.relative_to(home).as_posix()
+            if (matched := patterns[is_directory].check_file(name).include) is not None:
+                return "gitignored" if matched else None
+        return None
+
+    def add(self, path: Path, rule: str | None, is_link: bool, at: _Directory) -> None:
+        if not self.wanted(path.relative_to(self.root).as_posix()):
+            return
+        if not path.is_file():
+            self.skip("special files", path)  # such as a pipe
+        elif rule:
+            self.skip(rule, path, path.stat().st_size)
+        elif is_link:
+            self.linked_files.append(path)
+        else:
+            self.found.setdefault(os.path.join(at.real_paths[-1], path.name), path)
+
+
+def _read_patterns(path: Path) -> tuple[Any, Any]:
+    """Return the patterns for files and for directories.
+
+    pathspec matches files only: it takes "name/" as a pattern of the files in that directory. For
+    directories, the slash is removed.
+    """
+    pathspec = require_extra("pathspec", "data")
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        directories = [line.rstrip().rstrip("/") for line in lines]
+        return tuple(pathspec.GitIgnoreSpec.from_lines(each) for each in (lines, directories))
+    except (OSError, ValueError) as error:
+        how = 'repair it, or set skip without "gitignored"'
+        raise InputError(f"the patterns cannot be read ({error})", str(path), how) from error
+
+
+def _blobs(real: Path) -> list[Path]:
+    """Return the directory with the files of a snapshot in the Hub's cache."""
+    return [
+        parent.parent / "blobs"
+        for parent in (real, *real.parents)
+        if parent.name == "snapshots" and parent.parent.name.startswith(HUB_REPOSITORIES)
+    ]

@@ -1,0 +1,108 @@
+"""Counts of what was read, kept, dropped and skipped, with examples."""
+
+from dataclasses import dataclass, field
+
+from ..errors import counted
+
+EXAMPLES = 3  # for each reason and source
+BAD_EXAMPLES = 20
+
+
+@dataclass
+class Count:
+    """A number of documents or files, their bytes (of text in UTF-8), and examples."""
+
+    documents: int = 0
+    bytes: int = 0
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, size: int, example: dict[str, str] | None = None) -> None:
+        """Count one document or file."""
+        self.documents += 1
+        self.bytes += size
+        if example is not None and len(self.examples) < EXAMPLES:
+            self.examples.append(example)
+
+    def merge(self, other: "Count") -> None:
+        """Add another count."""
+        self.documents += other.documents
+        self.bytes += other.bytes
+        self.examples = [*self.examples, *other.examples][:EXAMPLES]
+
+
+def merge_counts(counts: dict[str, Count], others: dict[str, Count]) -> None:
+    """Add other counts to counts by reason."""
+    for reason, count in others.items():
+        counts.setdefault(reason, Count()).merge(count)
+
+
+@dataclass
+class Tally:
+    """How many documents of a source, or of a part of it, were read, kept and dropped."""
+
+    read: Count = field(default_factory=Count)  # documents in its files
+    kept: Count = field(default_factory=Count)  # documents in the corpus
+    dropped: dict[str, Count] = field(default_factory=dict)  # documents by reason
+    skipped: dict[str, Count] = field(default_factory=dict)  # files that were not used, by reason
+    file_bytes: int = 0  # size of the files that were read
+    bad: int = 0  # number of files, lines of JSON and rows that could not be read
+    bad_kinds: dict[str, int] = field(default_factory=dict)  # the same by "file", "line" ...
+    bad_row_files: int = 0  # number of files with lines or rows that could not be read
+    bad_bytes: int = 0  # size of the files that could not be read, or not to their end
+    bad_examples: tuple[str, ...] = ()  # the first of their errors
+    packages: tuple[str, ...] = ()  # archives that were downloaded
+
+    def drop(self, reason: str, where: str, text: str, because: str = "") -> None:
+        """Count a dropped document."""
+        example = {"where": where, "text": " ".join(text[:200].split())[:80]}
+        if because:
+            example["because"] = because
+        self.dropped.setdefault(reason, Count()).add(len(text.encode()), example)
+
+    def add_bad(self, kind: str, error: str, size: int = 0) -> None:
+        """Count a "file", "line", "row", "package" or "dataset" that cannot be read."""
+        self.bad += 1
+        self.bad_kinds[kind] = self.bad_kinds.get(kind, 0) + 1
+        self.bad_bytes += size
+        self.bad_examples = (*self.bad_examples, error)[:BAD_EXAMPLES]
+
+    def merge(self, other: "Tally") -> None:
+        """Add another tally."""
+        self.read.merge(other.read)
+        self.kept.merge(other.kept)
+        merge_counts(self.dropped, other.dropped)
+        merge_counts(self.skipped, other.skipped)
+        self.file_bytes += other.file_bytes
+        self.bad += other.bad
+        for kind, number in other.bad_kinds.items():
+            self.bad_kinds[kind] = self.bad_kinds.get(kind, 0) + number
+        self.bad_row_files += other.bad_row_files
+        self.bad_bytes += other.bad_bytes
+        self.bad_examples = (*self.bad_examples, *other.bad_examples)[:BAD_EXAMPLES]
+        self.packages = (*self.packages, *other.packages)
+
+    def describe_bad(self) -> str:
+        """Return what could not be read: "5 lines of 1 file and 2 files"."""
+        parts = [
+            counted(self.bad_kinds[kind], kind)
+            for kind in ("line", "row")
+            if kind in self.bad_kinds
+        ]
+        if parts and self.bad_row_files:
+            parts[-1] += f" of {counted(self.bad_row_files, 'file')}"
+        others = ("file", "package", "dataset")
+        parts += [counted(self.bad_kinds[k], k) for k in others if k in self.bad_kinds]
+        return " and ".join(parts)
+
+    def losses(self) -> tuple[float, float, str]:
+        """Return the fractions of documents and bytes that were dropped, and the reasons.
+
+        Documents are counted as they are kept or dropped: long ones are several.
+        """
+        dropped = self.dropped.items()
+        documents = self.kept.documents + sum(count.documents for _, count in dropped)
+        size = self.kept.bytes + sum(count.bytes for _, count in dropped)
+        reasons = sorted(dropped, key=lambda item: -item[1].documents)
+        told = [f"{count.documents / documents:.0%} {reason}" for reason, count in reasons]
+        lost = documents - self.kept.documents, size - self.kept.bytes
+        return lost[0] / max(1, documents), lost[1] / max(1, size), ", ".join(told)
