@@ -35,7 +35,7 @@ def test_an_unknown_name():
 
 
 def test_signatures():
-    load = ["name_or_dir", "dtype", "attention", "device", "revision"]
+    load = ["name_or_dir", "dtype", "attention", "device", "revision", "split_special_tokens"]
     for model in (
         motherbird.nn.Encoder,
         motherbird.nn.MaskedLM,
@@ -47,8 +47,8 @@ def test_signatures():
     assert parameters(motherbird.MaskedLM.fill) == ["self", "text", "top_k"]
     assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [
-        "self", "texts", "prompt", "normalize", "truncate_dim", "max_length", "truncate",
-        "batch_tokens",
+        "self", "texts", "prompt_name", "prompt", "normalize", "truncate_dim", "max_length",
+        "truncate", "batch_tokens",
     ]  # fmt: skip
     assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
     for function in (motherbird.accelerate, motherbird.restore):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, InputError, NotTextError
 from . import readers
 from .duplicates import text_hash
-from .readers import jsonl
+from .readers import formats, jsonl, tables
 from .readers.listing import Listing
 from .sequences import sequences
 
@@ -45,7 +45,9 @@ def _texts(path: Path) -> Iterator[str]:
             for row in jsonl.rows(file):
                 yield from _strings(row)
             continue
-        for document in readers.read_file(file):
+        # All columns of a table count.
+        reader = formats.read_plain if readers.reader_of(file) is tables.read else None
+        for document in readers.read_file(file, reader=reader):
             if isinstance(document, NotTextError):
                 log.warning("decontaminate: skipped %s", document)
             elif isinstance(document, DamagedError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
+from ..core import hub
 from ..core.arguments import Documents, check_ids, check_integer
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
@@ -60,8 +61,11 @@ class Embedder(TextModel):
         if not place.is_dir():
             raise InputError("the directory of the encoder is missing", str(place))
         encoder = checkpoint.load(Encoder, place, **options)
-        home = directory if (directory / "config.json").is_file() else place
-        if any(name.startswith("decoder.") for name in checkpoint.head_tensors(home)):
+        # Nano has modules.json for sentence-transformers, but was never trained for embeddings.
+        claimed = (directory / "modules.json").is_file() and directory != hub.NANO_FOLDER
+        if not claimed and any(
+            n.startswith("decoder.") for n in checkpoint.head_tensors(directory)
+        ):
             _warn_not_trained(directory)
         return cls(encoder, **arguments)
 

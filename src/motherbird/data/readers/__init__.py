@@ -43,11 +43,11 @@ def reader_of(path: Path) -> Reader:
 
 
 def read_file(
-    path: Path, field: str = "text", encoding: str = "utf-8"
+    path: Path, field: str = "text", encoding: str = "utf-8", reader: Reader | None = None
 ) -> Iterator[Document | DamagedError]:
     """Yield the documents of a file, and errors in place of those that cannot be used."""
     try:
-        yield from reader_of(path)(path, field, encoding)
+        yield from (reader or reader_of(path))(path, field, encoding)
     except DamagedError as error:
         yield error
     except OSError as error:
@@ -59,7 +59,7 @@ def unit_of(path: Path) -> str:
     reader = reader_of(path)
     if reader is jsonl.read:
         return "line"
-    return "row" if reader is formats.read_parquet else "file"
+    return "row" if reader in (formats.read_parquet, tables.read) else "file"
 
 
 def list_directory(
