@@ -15,7 +15,7 @@ def command() -> None:
     """Build a corpus from a mixture; show a prepared dataset."""
 
 
-@command.command(name="build")
+@command.command(name="build", short_help="Clean and de-duplicate the text of a mixture.")
 @click.argument("mixture", metavar="MIXTURE")
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option("--decontaminate", multiple=True, metavar="PATH",
@@ -72,7 +72,7 @@ def build(
             click.echo(f"    skipped {tally.bad:,}: {'; '.join(tally.bad_examples[:3])}")
 
 
-@command.command(name="show")
+@command.command(name="show", short_help="Verify a prepared dataset, and show some rows.")
 @click.argument("directory", metavar="DIR")
 @click.option("--seq-len", type=int, metavar="N",
               help="Row length (default: the first of the dataset).")  # fmt: skip

@@ -55,7 +55,7 @@ def command(
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "seconds"}.
     """
-    path = _check_out(out, [model, *([file] if file != "-" else [])])
+    path = _check_out(out, [*options.directories(model), *([file] if file != "-" else [])])
     options.check_text(prompt or "")
     options.set_threads(threads)
     from ..files import write_array

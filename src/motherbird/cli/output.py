@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..errors import human as human
+
 
 def print_json(value: Any) -> None:
     """Print the JSON document of a command with --json."""
@@ -62,12 +64,3 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
             at = fraction
 
         yield show
-
-
-def human(number: int | float, unit: str = "") -> str:
-    """Format a number: 1234567 becomes "1.23M"."""
-    for suffix in ("", "k", "M", "G"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{suffix}{unit}"
-        number /= 1000
-    return f"{number:.3g}T{unit}"

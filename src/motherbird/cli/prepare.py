@@ -58,7 +58,7 @@ def command(
     {length: {"rows", "held_out_rows", "pieces", "cut", "tokens", "efficiency"}}, "sources":
     {name: {...}}, "dtype", "fingerprint", "seconds"}.
     """
-    path = options.output(out, [mixture, tokenizer])
+    path = options.output(out, [mixture, *options.directories(tokenizer)])
     options.set_threads(threads)
     from ..data.prepare import prepare, summary
 

@@ -235,7 +235,8 @@ def tokenizer(name_or_dir: str | Path, *, revision: str | None = None) -> Tokeni
         InputError: there is none, or it cannot be read.
     """
     path = Path(name_or_dir)
-    return load(path if path.is_file() else hub.find(name_or_dir, revision))
+    is_file = path.is_file() and not hub.is_included(name_or_dir)
+    return load(path if is_file else hub.find(name_or_dir, revision))
 
 
 def load(path: Path) -> Tokenizer:
