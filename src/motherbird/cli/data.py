@@ -95,7 +95,8 @@ def show(
 ) -> None:
     """Verify a prepared dataset, and show its content and some masked rows.
 
-    DIR can be an fsspec URL; the dataset is downloaded to a local cache.
+    Every file is hashed, also those that were verified before. DIR can be an fsspec URL; the
+    dataset is downloaded to a local cache.
 
     With --json: the keys of `motherbird prepare --json` without "seconds", and "examples": [{"row",
     "pieces": [{"source", "tokens", "text": [[masked, text]]}]}].
@@ -104,7 +105,8 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    prepared = (PreparedDataset.fetch if "://" in directory else PreparedDataset)(directory)
+    local = PreparedDataset.fetch(directory).directory if "://" in directory else directory
+    prepared = PreparedDataset(local, verify="all")
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, masking, seed)
     if png is not None:

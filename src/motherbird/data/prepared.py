@@ -6,10 +6,10 @@ It is a directory. Arrays are .npy files, tokens little-endian integers:
     set.json                  `DatasetInfo`
     tokenizer.json
     tokens-00000.bin ...      ids of concatenated documents, without special tokens
-    documents.npy             a `DOCUMENT` for each document
+    documents.npy             a `packing.DOCUMENT` for each document
     rows-1024.npy             for rows of 1,024 tokens: the index of the first piece of each row,
                               and the number of pieces
-    pieces-1024.npy           a `PIECE` for each piece: a span of a document
+    pieces-1024.npy           a `packing.PIECE` for each piece: a span of a document
     rows-1024-held-out.npy, pieces-1024-held-out.npy
 
 In a row, each piece is preceded by [CLS] and followed by [SEP]. Held-out documents are used for
