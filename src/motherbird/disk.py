@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InputError, NoRoomError
+from .errors import InputError, NoRoomError, human
 
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
@@ -156,7 +156,7 @@ def check_room(directory: Path, size: int) -> None:
     with _point("room", directory, size):
         free = shutil.disk_usage(directory).free
     if free < 1.1 * size:
-        what = f"{1.1 * size / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free"
+        what = f"{human(1.1 * size, 'B')} are needed and {human(free, 'B')} are free"
         raise NoRoomError(what, str(directory), "free space; earlier files are unchanged")
 
 

@@ -99,3 +99,12 @@ def require_extra(module: str, extra: str) -> ModuleType:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with a noun: "1 row" or "1,024 rows"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def human(number: int | float, unit: str = "") -> str:
+    """Format a number: 1234567 becomes "1.23M"."""
+    for suffix in ("", "k", "M", "G"):
+        if abs(number) < 999.5:  # 999.7 is rounded to 1e+03
+            return f"{number:.3g}{suffix}{unit}"
+        number /= 1000
+    return f"{number:.3g}T{unit}"

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +22,13 @@ from .errors import DamagedError, InputError, OutputExistsError
 
 MANIFEST = "motherbird.json"
 KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset"}  # in errors
+THREADS = 16  # that hash files at most
+
+
+def cache_directory() -> Path:
+    """Return $XDG_CACHE_HOME/motherbird, or ~/.cache/motherbird if that is not set."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "motherbird"
 
 
 def parse_json(text: str) -> Any:
@@ -102,6 +110,45 @@ def write_array(path: Path, array: Any) -> None:
     write_file(path, write)
 
 
+@contextlib.contextmanager
+def array_writer(path: Path, dtype: Any) -> Iterator[Callable[[Any], None]]:
+    """Write a .npy file of one axis in parts: yield the function that appends an array.
+
+    The bytes are those of `numpy.save`. Until the end of the block the file has no values.
+    """
+    import numpy as np
+
+    count = 0
+
+    def add(array: Any) -> None:
+        nonlocal count
+        np.ascontiguousarray(array, dtype).tofile(file)
+        count += len(array)
+
+    def write_header() -> None:
+        shape = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, {**shape, "fortran_order": False})
+
+    with disk.named(path), path.open("wb") as file:
+        write_header()
+        yield add
+        file.seek(0)
+        write_header()  # of the same size: NumPy leaves room for the digits of the length
+
+
+def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
+    """Return a path with a similar name that does not exist, outside of all directories."""
+    inside = [Path(directory).resolve() for directory in directories]
+    home = path.resolve().parent
+    while home != home.parent and any(home.is_relative_to(each) for each in inside):
+        home = home.parent
+    number, free = 1, home / path.name
+    while os.path.lexists(free) or free in inside:
+        number += 1
+        free = home / f"{path.stem}-{number}{path.suffix}"
+    return os.path.relpath(free)
+
+
 def check_replaceable(directory: Path, kind: str) -> None:
     """Raise OutputExistsError if `new_directory` may not replace a directory.
 
@@ -161,19 +208,42 @@ def check_files(directory: Path, names: list[str]) -> None:
         if not (home / MANIFEST).is_file():
             continue
         digests = read_manifest(home)["sha256"]
-        for file in (directory / name for name in names):
-            wanted = digests.get(file.relative_to(home).as_posix())
-            if wanted is not None and sha256(file) != wanted:
-                what = "the file was changed after it was written (its SHA-256 differs)"
-                raise DamagedError(what, str(file), "copy it from its source again")
+        paths = [directory / name for name in names]
+        wanted = {path: digests.get(path.relative_to(home).as_posix()) for path in paths}
+        _hash_all((path for path in paths if wanted[path] is not None), wanted)
+
+
+def _hash_all(paths: Iterable[Path], wanted: dict[Path, str | None] | None = None) -> list[str]:
+    """Return the SHA-256 of files, computed in threads; DamagedError if one is not as wanted."""
+
+    def digest(path: Path) -> str:
+        found = sha256(path)
+        if wanted is not None and found != wanted[path]:
+            what = "the file was changed after it was written (its SHA-256 differs)"
+            raise DamagedError(what, str(path), "copy it from its source again")
+        return found
+
+    # hashlib releases the GIL. After the first error, waiting files are not hashed.
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        return list(pool.map(digest, paths))
 
 
 def check_directory(directory: Path, kind: str) -> None:
-    """Verify all files of a directory by its manifest.
+    """Verify all files of a directory by its manifest; see `check_names`.
 
     Raises:
         InputError: the directory is missing, has no manifest, or is of another kind.
         DamagedError: a file is missing, was changed, or is not in the manifest; it is named.
+    """
+    check_files(directory, check_names(directory, kind))
+
+
+def check_names(directory: Path, kind: str) -> list[str]:
+    """Return the names of the files in a directory's manifest, in order; they are not hashed.
+
+    Raises:
+        InputError: the directory is missing, has no manifest, or is of another kind.
+        DamagedError: a file is missing or is not in the manifest, or the manifest was changed.
     """
     if not (directory / MANIFEST).is_file():
         gone = not directory.is_dir()
@@ -195,7 +265,7 @@ def check_directory(directory: Path, kind: str) -> None:
     for name in [MANIFEST, *sorted(names)]:
         if (directory / name).is_symlink() or not (directory / name).is_file():
             raise DamagedError("this is a link or a directory, not a file", str(directory / name))
-    check_files(directory, sorted(names))
+    return sorted(names)
 
 
 def _name(kind: Any) -> str:
@@ -277,7 +347,8 @@ def new_directory(
             yield fresh
             known = digests or {}
             names = sorted(_contents(fresh))
-            hashes = {name: known.get(name) or sha256(fresh / name) for name in names}
+            found = iter(_hash_all(fresh / name for name in names if name not in known))
+            hashes = {name: known.get(name) or next(found) for name in names}
             manifest = {"kind": kind, "motherbird": __version__, "sha256": hashes}
             text = _manifest_text(manifest).encode()
             disk.write(fresh / MANIFEST, [text], len(text))

@@ -57,6 +57,24 @@ def test_a_picture(motherbird, ready, tmp_path):
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_show_trusts_no_record_of_verified_files(motherbird, ready, tmp_path, monkeypatch):
+    from motherbird.data import verified
+    from motherbird.data.prepared import PreparedDataset
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(verified, "LARGE", 1)
+    monkeypatch.setattr(verified, "SETTLED", 0)
+    PreparedDataset(ready[0])
+    file = ready[0] / "tokens-00000.bin"
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    [record] = (tmp_path / "cache" / "motherbird" / "verified").iterdir()
+    about = json.loads(record.read_text())
+    about["files"][file.name] = verified._state(file)
+    record.write_text(json.dumps(about))
+    PreparedDataset(ready[0])  # as if it had not been changed
+    motherbird("data", "show", ready[0]).refused(r"tokens-00000\.bin", code=1)
+
+
 def test_damage_is_named_before_anything_is_shown(motherbird, ready):
     file = ready[0] / "tokens-00000.bin"
     content = bytearray(file.read_bytes())

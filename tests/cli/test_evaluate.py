@@ -54,3 +54,14 @@ def test_refused(motherbird, data, model, options, says):
 def test_the_command_of_version_0_1_gets_a_hint(motherbird, data, model):
     says = "--model.*use motherbird evaluate lm"
     motherbird("evaluate", "--model", model, "--data", data).refused(says)
+
+
+def test_nothing_masked_is_null_and_a_dash(motherbird, data, model):
+    call = ("evaluate", "lm", "--model", model, "--data", data, "--seq-len", 64)
+    call += ("--masking", 1e-9)
+    out = motherbird(*call).done().out
+    assert "0.000" not in out
+    for line in out.splitlines()[1:]:
+        assert line.split()[1:] == ["-", "-", "-", "0"]
+    for each in motherbird(*call, "--json").done().json["sources"].values():
+        assert each.pop("masked") == 0 and set(each.values()) == {None}

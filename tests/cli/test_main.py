@@ -1,5 +1,6 @@
 """The command line as a whole: help, errors, signals and odd surroundings."""
 
+import errno
 import json
 import os
 import signal
@@ -86,6 +87,22 @@ def test_every_option_has_a_help_text(name, motherbird):
             assert option.opts[0] in out
 
 
+def test_help_cuts_nothing_off(motherbird):
+    """Every command of a group has one line, to its end; only a usage may repeat arguments."""
+    groups = [()]
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        groups += [(name,)] + [(name, below) for below in getattr(command, "commands", ())]
+    for words in groups:
+        lines = motherbird(*words, "--help").done().out.splitlines()
+        assert not [n for n in lines if n.endswith("...") and not n.startswith("Usage:")]
+        if any(n == "Commands:" for n in lines):
+            listed = lines[lines.index("Commands:") + 1 :]
+            listed = listed[: listed.index("")] if "" in listed else listed
+            assert all(line[2] != " " and line.endswith(".") for line in listed), words
+    assert "runs list [OPTIONS] [DIR]" in motherbird("runs", "list", "--help").done().out
+
+
 def test_help_on_a_narrow_terminal(motherbird, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     for name in COMMANDS:
@@ -148,6 +165,47 @@ def test_an_internal_error_is_one_line(motherbird, model, monkeypatch):
 def test_an_error_of_the_machine_is_no_bug(error, motherbird, model, monkeypatch):
     monkeypatch.setattr("motherbird.models.masked_lm.MaskedLM.load", broken(error))
     motherbird("fill-mask", "a [MASK]", "--model", model).refused("space|memory", code=1)
+
+
+HINTS = {
+    "ENOSPC": "free some space", "EDQUOT": "free some space", "EACCES": "check the permissions",
+    "EPERM": "check the permissions", "EROFS": "read-only", "ENOENT": "check the path",
+    "ENOTDIR": "check the path", "ENAMETOOLONG": "a shorter name",
+    "EMFILE": "limit of open files", "EIO": "check the disk",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in HINTS if hasattr(errno, n)])
+def test_an_error_of_the_system_says_what_helps(name, motherbird, model, monkeypatch):
+    number = getattr(errno, name)
+    error = OSError(number, os.strerror(number), "/some/file")
+    monkeypatch.setattr("motherbird.models.masked_lm.MaskedLM.load", broken(error))
+    said = motherbird("fill-mask", "a [MASK]", "--model", model).refused(HINTS[name], code=1).err
+    for other in {"free some space", "permissions", "path"} - set(HINTS[name].split("check the ")):
+        assert other == HINTS[name] or other not in said.replace("/some/file", "")
+
+
+def test_an_error_of_the_system_without_a_known_remedy(motherbird, model, monkeypatch):
+    for error in (OSError(errno.EDOM, "Out of domain", "/x"), OSError("something else")):
+        monkeypatch.setattr("motherbird.models.masked_lm.MaskedLM.load", broken(error))
+        said = motherbird("fill-mask", "a [MASK]", "--model", model).refused(code=1).err
+        assert said in ("error: Out of domain: /x\n", "error: something else\n")
+
+
+def test_the_path_to_use_instead_of_one_in_the_input(motherbird, sources, tmp_path, monkeypatch):
+    """The output is not read as input, and the path that is named works."""
+    text = tmp_path / "text"
+    text.mkdir()
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(text)
+    call = ("prepare", ".", "--tokenizer", tmp_path / "t", "--out")
+    motherbird(*call, "out").refused(r"use another path, such as \.\./out-2$")
+    motherbird(*call, "new/set").refused(r"use another path, such as \.\./set$")
+    monkeypatch.chdir(tmp_path)
+    call = ("prepare", "text", "--tokenizer", tmp_path / "t", "--out")
+    motherbird(*call, "text/set").refused(r"use another path, such as set$")
+    call = ("embed", "text.jsonl", "--out")
+    motherbird(*call, "text.jsonl").refused(r"such as text-2\.jsonl|is not a \.npy file")
 
 
 def test_debug_shows_the_traceback(model):

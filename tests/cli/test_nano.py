@@ -60,6 +60,33 @@ def test_a_folder_of_its_name_is_another(tmp_path, monkeypatch):
         hub.find(hub.NANO, "main")
 
 
+def test_the_commands_use_it_also_where_a_directory_has_its_name(
+    motherbird, small_tokenizer, tmp_path, monkeypatch
+):
+    """A directory that looks like a run and a tokenizer; every command means the included model."""
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    (tmp_path / hub.NANO).mkdir()
+    (tmp_path / hub.NANO / "run.json").write_text("{}")
+    small_tokenizer.save(tmp_path / hub.NANO / "tokenizer")
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        ("info", hub.NANO, "--json"),
+        ("embed", "texts.txt", "--out", f"{hub.NANO}/a.npy"),
+        ("fill-mask", FRANCE),
+        ("export", hub.NANO, "--format", "hf", "--out", "exported"),
+        ("prepare", "texts.txt", "--tokenizer", hub.NANO, "--out", f"{hub.NANO}/set"),
+    ):
+        hub._warn_of.cache_clear()
+        done = motherbird(*call)
+        assert done.code == 0, done.err
+        assert done.err.count("./motherbird-nano") == done.err.count("\n") == 1
+    assert len(np.load(f"{hub.NANO}/a.npy")) == len(TEXTS)
+    from motherbird.data.prepared import PreparedDataset
+
+    assert PreparedDataset(f"{hub.NANO}/set").tokenizer.vocab_size == 32768
+    motherbird("info", f"./{hub.NANO}").refused("config.json")
+
+
 def test_the_commands_use_it(motherbird, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     call = ("embed", tmp_path / "texts.txt", "--out", tmp_path / "vectors.npy")

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.data.mixture import Mixture, Source
+from motherbird.data.packing import DOCUMENT, SPECIAL_TOKENS, Selection, packed_rows
 from motherbird.data.prepare import prepare, summary
-from motherbird.data.prepared import DOCUMENT, SPECIAL_TOKENS, PreparedDataset, packed_rows
+from motherbird.data.prepared import PreparedDataset
 from motherbird.errors import DamagedError, InputError, OutputExistsError
 from motherbird.files import MANIFEST
 
@@ -62,7 +63,7 @@ def test_every_token_of_every_copy_is_in_one_row(tokens, length, data):
     if not any(copies):
         copies[0] = 1
     documents["copies"] = copies
-    starts, pieces = packed_rows(documents, length, held_out=False)
+    [(starts, pieces)] = packed_rows(documents, length, Selection(held_out=False))
     assert starts[0] == 0 and starts[-1] == len(pieces) and (np.diff(starts) > 0).all()
     assert (
         np.add.reduceat(pieces["tokens"].astype(int) + SPECIAL_TOKENS, starts[:-1]) <= length

@@ -15,6 +15,7 @@ from motherbird.errors import InputError
 from motherbird.nn import MaskedLM
 from motherbird.train import run_log
 from motherbird.train.evaluation import (
+    TextEvaluation,
     evaluate,
     evaluate_by_source,
     held_out_batches,
@@ -87,6 +88,39 @@ def test_evaluate_by_source_counts_what_is_there(model, smoke_set):
     # Untrained, so the loss is about that of a uniform distribution over the vocabulary.
     assert every.loss == pytest.approx(math.log(model.model.config.vocab_size), abs=1.0)
     assert 0.08 < every.masked / len(text) < 0.2
+
+
+@pytest.fixture
+def short_texts(tmp_path, smoke_set):
+    """A dataset of two sources; all held-out text of one is two tokens."""
+    home = smoke_set.parent
+    for name, texts in (("long", [f"word {n} " * 300 for n in range(20)]), ("short", ["a", "b"])):
+        (tmp_path / name).mkdir()
+        for number, text in enumerate(texts):
+            (tmp_path / name / f"{number}.txt").write_text(text)
+    (tmp_path / "m.toml").write_text(
+        '[[source]]\nname = "long"\npath = "long"\n[[source]]\nname = "short"\npath = "short"\n'
+    )
+    return prepare(
+        tmp_path / "m.toml", home / "tokenizer", tmp_path / "set", [64, 256], held_out=0.6
+    )
+
+
+def test_no_masked_token_is_no_loss(model, short_texts):
+    """It is None for that source, and does not hide what was measured for others."""
+    assert short_texts.about.sources["short"].held_out == 2
+    found = dict(evaluate_by_source(model, short_texts, 64, tokens=10**5, rate=0.01))
+    assert found["short"] == TextEvaluation()
+    assert found["short"].masked == 0 and found["short"].gain is None
+    assert found["short"].nats_per_byte is None
+    assert found["long"].loss > 0 and found["all"].masked == found["long"].masked > 0
+
+
+def test_a_run_whose_held_out_text_has_no_masked_token(tiny, short_texts, train, tmp_path):
+    """It is not evaluated, and goes on."""
+    few = replace(tiny.evaluate, every=1, tokens=1, masking=1e-9)
+    train(replace(tiny, evaluate=few), short_texts.directory, tmp_path / "run", steps=2)
+    assert all("evaluation" not in line for line in run_log.read(tmp_path / "run"))
 
 
 def test_another_tokenizer_is_refused(model, smoke_set):

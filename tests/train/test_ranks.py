@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import psutil
 import pytest
 import torch
 
-from motherbird import disk
-from motherbird.errors import InputError, WorkerError
+from motherbird import disk, files
+from motherbird.errors import DamagedError, InputError, WorkerError
 from motherbird.train import pretrain as pretraining
 from motherbird.train import run_log, state
-from motherbird.train.distributed import Distributed
+from motherbird.train.distributed import Distributed, join
 from motherbird.train.step import Stepper
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -195,6 +196,86 @@ def gone(pid, seconds):
             return True
         time.sleep(0.05)
     return False
+
+
+# --- opening the dataset
+
+
+def test_one_rank_hashes_the_dataset(tree, smoke_set, train, forked_ranks, tmp_path):
+    def work(rank, talk):
+        hashed, real = [], files.sha256
+        files.sha256 = lambda path: hashed.append(path.name) or real(path)
+        train(tree, smoke_set, tmp_path / "run", steps=1)
+        return {name for name in hashed if name.endswith((".bin", ".npy"))}
+
+    first, second = (child.result() for child in forked_ranks(2, work))
+    assert {"documents.npy", "tokens-00000.bin"} < first and not second
+
+
+def test_every_rank_names_the_damaged_file(tree, smoke_set, train, forked_ranks, tmp_path):
+    shutil.copytree(smoke_set, tmp_path / "set")
+    path = tmp_path / "set" / "tokens-00000.bin"
+    path.write_bytes(path.read_bytes()[:-2] + b"xx")
+
+    def work(rank, talk):
+        train(tree, tmp_path / "set", tmp_path / "run", steps=1)
+
+    for child in forked_ranks(2, work):
+        with pytest.raises(DamagedError, match=r"was changed.*tokens-00000\.bin"):
+            child.result()
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_turns_of_ranks(forked_ranks, tmp_path):
+    """Rank 0, then the first rank of the other machine, then the others; each gets its own."""
+
+    def work(rank, talk):
+        os.environ["LOCAL_RANK"] = str(rank % 2)  # two machines of two ranks
+        with join("cpu", 60.0) as distributed:
+
+            def own():
+                time.sleep(0.2 if rank in (0, 2) else 0)
+                with (tmp_path / "order").open("a") as file:
+                    file.write(f"{rank}\n")
+                return rank
+
+            return distributed.in_turns(own)
+
+    assert [child.result() for child in forked_ranks(4, work)] == [0, 1, 2, 3]
+    order = (tmp_path / "order").read_text().split()
+    assert order[:2] == ["0", "2"] and sorted(order[2:]) == ["1", "3"]
+
+
+# --- lost ranks
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:1"), True),
+        (RuntimeError("Read error [127.0.0.1]:36: Connection reset by peer"), True),
+        (RuntimeError("Timed out waiting 4000ms for recv operation to complete"), True),
+        (RuntimeError("Application timeout caused pair closure"), True),
+        (torch.distributed.DistNetworkError("The server socket has failed to listen"), True),
+        (torch.distributed.DistBackendError("remote process exited or network error"), True),
+        (torch.distributed.DistBackendError("NCCL error: invalid usage, duplicate GPU"), False),
+        (RuntimeError("op.preamble.length <= op.nbytes. 400 vs 4"), False),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+    ],
+    ids=str,
+)
+def test_only_a_lost_rank_is_called_lost(error, is_lost, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_gather", fail)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    distributed = Distributed(0, 2, torch.device("cpu"))
+    with pytest.raises(WorkerError if is_lost else type(error)) as found:
+        distributed.all_gather([1.0])
+    assert is_lost or found.value is error
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_page(run):
     assert "<b> & co" in page.text and "Step 16 of 26" in page.text
     for words in ("by --stop-after", "stopped", "loss, nats", "learning rate", "held out",
                   "gradient norm", "tokens/s", "lr = 0.004", "torch 2", "theta",
-                  "perplexity", "MB"):  # fmt: skip
+                  "perplexity", "kB"):  # fmt: skip
         assert words in page.text, words
     report.report(run, run / "report.html")  # an existing report is replaced
 

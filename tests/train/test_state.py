@@ -584,7 +584,7 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path, monkeypat
     size = sum(t.nbytes for t in some(2).values())
     usage = shutil.disk_usage(run)._replace(free=size)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(disk.NoRoomError, match=r"MB are needed and .* MB are free.*run"):
+    with pytest.raises(disk.NoRoomError, match=r"[kM]B are needed and .*[kM]B are free.*run"):
         state.save(run, progress(2), some(2))
     assert tree(run) == before
 

@@ -88,7 +88,7 @@ def facts(document: Document) -> list[tuple[str, str]]:
 
 def plain(document: Document) -> str:
     """Return the tables for a terminal."""
-    lines = [f"{name:<16}{value}" for name, value in facts(document)]
+    lines = [f"{name:<18}{value}" for name, value in facts(document)]
     for title, rows in tables(document):
         used = [i for i, _ in enumerate(COLUMNS) if any(row[i] not in ("", "-") for row in rows)]
         grid = [[row[i] for i in used] for row in [list(COLUMNS), *rows]]

@@ -17,7 +17,7 @@ def command() -> None:
     """Measure motherbird and other libraries on this machine."""
 
 
-@command.command(name="cpu")
+@command.command(name="cpu", short_help="Measure speed and memory, compared with peers.")
 @click.option("--workloads", metavar="LIST",
               help="Workloads to measure, comma-separated (default: all).")  # fmt: skip
 @click.option("--systems", metavar="LIST",
@@ -25,7 +25,8 @@ def command() -> None:
 @click.option("--repeats", type=click.IntRange(1, 1000), default=3, show_default=True,
               metavar="N", help="Measurements per system; slow ones may get fewer.")  # fmt: skip
 @click.option("--model", default="base", show_default=True, metavar="MODEL",
-              help="base, large, mini, nano (random weights), or a model's directory.")  # fmt: skip
+              help="base, large, mini, nano (random weights), motherbird-nano, or a model's "
+              "directory.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=45.0, show_default=True,
               metavar="M", help="Time limit; a shorter run measures fewer documents.")  # fmt: skip
 @click.option("--out", metavar="FILE.json",
@@ -60,7 +61,7 @@ def cpu(
     smallest) / median, "ms" the median call of the latency workload, "roofline_fraction" the
     throughput relative to this machine's fastest matmuls, "cosine" the smallest of the check.
     """
-    inputs = [model] if Path(model).is_dir() else []
+    inputs = options.directories(model) if Path(model).is_dir() else []
     path = None if out is None else options.output(out, inputs)
     from .. import machine
     from ..bench import cpu as bench
@@ -94,7 +95,7 @@ def cpu(
         click.echo(report.plain(document))
 
 
-@command.command(name="report")
+@command.command(name="report", short_help="Write results into a page as tables and charts.")
 @click.argument("files", metavar="FILE.json...", nargs=-1, required=True)
 @click.option("--page", required=True, metavar="PAGE.md",
               help="Markdown page; the tables between its two markers are replaced.")  # fmt: skip

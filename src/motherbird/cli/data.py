@@ -15,7 +15,7 @@ def command() -> None:
     """Build a corpus from a mixture; show a prepared dataset."""
 
 
-@command.command(name="build")
+@command.command(name="build", short_help="Clean and de-duplicate the text of a mixture.")
 @click.argument("mixture", metavar="MIXTURE")
 @click.option("--out", required=True, metavar="DIR", help="Output directory.")
 @click.option("--decontaminate", multiple=True, metavar="PATH",
@@ -78,7 +78,7 @@ def build(
             click.echo(f"    skipped {tally.describe_bad()}: {'; '.join(tally.bad_examples[:3])}")
 
 
-@command.command(name="show")
+@command.command(name="show", short_help="Verify a prepared dataset, and show some rows.")
 @click.argument("directory", metavar="DIR")
 @click.option("--seq-len", type=int, metavar="N",
               help="Row length (default: the first of the dataset).")  # fmt: skip
@@ -101,7 +101,8 @@ def show(
 ) -> None:
     """Verify a prepared dataset, and show its content and some masked rows.
 
-    DIR can be an fsspec URL; the dataset is downloaded to a local cache.
+    Every file is hashed, also those that were verified before. DIR can be an fsspec URL; the
+    dataset is downloaded to a local cache.
 
     With --json: the keys of `motherbird prepare --json` without "seconds", and "examples": [{"row",
     "pieces": [{"source", "tokens", "text": [[masked, text]]}]}].
@@ -110,7 +111,8 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    prepared = (PreparedDataset.fetch if "://" in directory else PreparedDataset)(directory)
+    local = PreparedDataset.fetch(directory).directory if "://" in directory else directory
+    prepared = PreparedDataset(local, verify="all")
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, masking, seed)
     if png is not None:

@@ -19,7 +19,7 @@ from ..data.loader import Cursor
 from ..data.passages import Passage
 from ..data.passages import passages as split
 from ..data.readers import Document
-from ..errors import InputError
+from ..errors import InputError, human
 from ..files import new_directory
 from ..models.embedder import Embedder
 from ..models.masked_lm import MaskedLM as FillMask
@@ -85,7 +85,7 @@ def _read(text: str | None, say: Say) -> list[Document]:
         what = f"there is too little text to train on ({size / 1000:.0f} kB)"
         raise InputError(what, str(text), "at least 50 kB are needed")
     source = f"from {text}" if text else "of this Python's standard library"
-    say(f"1/5 reading    {len(documents)} documents {source}, {size / 1e6:.1f} MB")
+    say(f"1/5 reading    {len(documents)} documents {source}, {human(size, 'B')}")
     return documents
 
 
@@ -108,7 +108,7 @@ def _pretrain(
     parameters = sum(p.numel() for p in model.parameters())
     say(
         f"3/5 training   {config.num_hidden_layers} layers of {config.hidden_size}, "
-        f"{parameters / 1e6:.1f}M parameters, {seconds:.0f} seconds"
+        f"{human(parameters)} parameters, {seconds:.0f} seconds"
     )
     start = time.perf_counter()
     last = _train(model, train_on, tokenizer, seed, seconds, say)

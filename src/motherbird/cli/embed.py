@@ -67,7 +67,7 @@ def command(
     "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird",
     "seconds"}.
     """
-    path = _check_out(out, [model, *([file] if file != "-" else [])])
+    path = _check_out(out, [*options.directories(model), *([file] if file != "-" else [])])
     options.set_threads(threads)
     from .. import __version__
     from ..models.embedder import Embedder

@@ -59,8 +59,8 @@ def lm(
     the loss of predicting by the text's token frequencies; "gain" is "unigram" minus "loss".
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
-    "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats per token; "all" is
-    last.
+    "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats per token,
+    "all" last. Where no token is masked, "masked" is 0 and the other values are null ("-" in the table).
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset
@@ -71,7 +71,7 @@ def lm(
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )
-    sources: dict[str, dict[str, float]] = {}
+    sources: dict[str, dict[str, float | None]] = {}
     found = evaluate_by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking)
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:
         for name, each in found:
@@ -80,13 +80,15 @@ def lm(
                 click.echo(f"{'source':<22}{'loss':>8}{'gain':>8}{'accuracy':>10}{'masked':>9}")
             sources[name] = {**asdict(each), "nats_per_byte": each.nats_per_byte}
             if not json_:
-                gain = each.unigram - each.loss
-                click.echo(
-                    f"{name:<22}{each.loss:>8.3f}{gain:>8.3f}{each.accuracy:>10.1%}"
-                    f"{each.masked:>9,}"
-                )
+                loss, gain = (_shown(value, ".3f") for value in (each.loss, each.gain))
+                accuracy = _shown(each.accuracy, ".1%")
+                click.echo(f"{name:<22}{loss:>8}{gain:>8}{accuracy:>10}{each.masked:>9,}")
     if json_:
         print_json(
             {"model": model, "data": data, "seq_len": seq_len, "masking": masking,
              "sources": sources}
         )  # fmt: skip
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -60,9 +60,9 @@ def command(
     "cases": [{"lengths", "output", "packed": {"difference", "cosine", "largest"},
     "one_by_one": {"difference", "cosine", "largest"}}]}.
     """  # noqa: D301
-    path = options.output(out, [model])
+    path = options.output(out, options.directories(model))
     options.set_threads(threads)
-    is_run = (Path(model) / "run.json").is_file()
+    is_run = bool(options.directories(model)) and (Path(model) / "run.json").is_file()
     if not is_run and not (step is None and data is None):
         raise click.UsageError("--step and --data need the directory of a run.")
     if is_run and revision is not None:

@@ -69,7 +69,7 @@ def _show_machine(report: dict[str, Any]) -> None:
     cpu = report["cpu"]
     rows = [
         *((key, report[key]) for key in ("motherbird", "python", "torch")),
-        ("model", f"{NANO} is included; see motherbird info {NANO}"),
+        ("model", f"{NANO} is included (./{NANO} is a directory); see motherbird info {NANO}"),
         (
             "processor",
             f"{cpu['name']} ({', '.join(cpu['isa_extensions']) or 'no known ISA extensions'})",

@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 failure, 2 invalid arguments or configuration, 130 stop
 by SIGTERM.
 """
 
+import errno
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ COMMANDS = {
     "data": ("data", "Build a corpus; show a prepared dataset."),
     "demo": (
         "demo",
-        "Train a tiny encoder on local text, fill masks and search (3 minutes).",
+        "Train a tiny encoder, fill masks and search (3 minutes).",
     ),
     "embed": ("embed", "Compute a vector for each text of a file."),
     "evaluate": ("evaluate", "Evaluate a model on held-out text."),
@@ -36,6 +37,20 @@ COMMANDS = {
     "prepare": ("prepare", "Clean, tokenize and pack text for training."),
     "runs": ("runs", "List, show, report, average or rewind pretraining runs."),
     "tokenizer": ("tokenizer", "Train a tokenizer and compare it with others."),
+}
+# What to do about an OSError, by the name of its errno.
+OS_ERRORS = {
+    **dict.fromkeys(("ENOSPC", "EDQUOT"), "free some space, or use another disk"),
+    **dict.fromkeys(("EACCES", "EPERM"), "check the permissions"),
+    "EROFS": "the file system is read-only, use another one",
+    **dict.fromkeys(("ENOENT", "ENOTDIR", "EISDIR", "ELOOP"), "check the path"),
+    **dict.fromkeys(("EEXIST", "ENOTEMPTY"), "use another path, or remove what is there"),
+    "ENAMETOOLONG": "use a shorter name",
+    **dict.fromkeys(("EMFILE", "ENFILE"), "raise the limit of open files, such as ulimit -n 4096"),
+    "EFBIG": "use a file system or a limit (ulimit -f) that allows files of this size",
+    **dict.fromkeys(("EIO", "ESTALE"), "check the disk or its connection"),
+    **dict.fromkeys(("EBUSY", "ETXTBSY"), "end the process that uses it"),
+    **dict.fromkeys(("EAGAIN", "ENOMEM"), "end other processes, or raise their limits"),
 }
 EPILOG = "Start with: motherbird demo"
 
@@ -149,7 +164,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         # A temporary file is reported with the name that it would have got.
         where = re.sub(r"\.([^/]+)\.[0-9a-f]+\.tmp(?=/|$)", r"\1", str(error.filename or ""))
-        how = "check the path, the permissions and the free space"
+        how = OS_ERRORS.get(errno.errorcode.get(error.errno or 0, ""), "")
         return _fail("io", error.strerror or str(error), where, how)
     name, text = type(error).__name__, str(error)
     if name in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:

@@ -7,14 +7,15 @@ from typing import Any, TypeVar
 
 import click
 
-from ..core.hub import NANO
+from ..core.hub import NANO, is_included
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "json_", is_flag=True,
                        help="Print the result as one JSON document.")  # fmt: skip
 model = click.option("--model", default=NANO, show_default=True, metavar="MODEL",
-                     help="A model directory, or owner/name on the Hub.")  # fmt: skip
+                     help="The included motherbird-nano, a model directory, or owner/name on "
+                     "the Hub.")  # fmt: skip
 revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
 attention = click.option("--attention", default="auto", metavar="NAME", show_default=True,
                          help="Attention kernel: auto, flash, tiled, banded or oracle."
@@ -66,9 +67,15 @@ def set_threads(count: int | None) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(count)
 
 
+def directories(*models: str) -> list[str]:
+    """Return the models that may be directories, without the name of the included model."""
+    return [model for model in models if not is_included(model)]
+
+
 def output(path: str, inputs: list[str]) -> Path:
     """Return an output path whose parent directory exists, and which is not in an input."""
     from ..errors import InputError
+    from ..files import path_outside
 
     if not all([path, *inputs]):
         raise InputError("a path or text is empty", how="use . for the current directory")
@@ -78,7 +85,8 @@ def output(path: str, inputs: list[str]) -> Path:
         if out == path_in or (path_in.is_dir() and path_in in out.parents):
             same = "the output is the input"
             what = same if out == path_in else f"the output is inside the input {given}"
-            raise InputError(what, path, "choose another path")
+            how = f"use another path, such as {path_outside(out, inputs)}"
+            raise InputError(what, path, how)
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

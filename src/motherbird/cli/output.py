@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import counted
+from ..errors import human as human
 
 
 def print_json(value: Any) -> None:
@@ -70,12 +71,3 @@ def skipped_line(reason: str, count: Any) -> str:
     """Return a line about files that were skipped for a reason, a `data.tally.Count`."""
     files = counted(count.documents, "file")
     return f"skipped {files}, {human(count.bytes, 'B')}: {reason} ({count.examples[0]['where']})"
-
-
-def human(number: int | float, unit: str = "") -> str:
-    """Format a number: 1234567 becomes "1.23M"."""
-    for suffix in ("", "k", "M", "G"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{suffix}{unit}"
-        number /= 1000
-    return f"{number:.3g}T{unit}"

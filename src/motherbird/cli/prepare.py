@@ -62,7 +62,7 @@ def command(
     {name: {..., "skipped": {reason: {"documents", "bytes", "examples"}}}}, "dtype", "fingerprint",
     "seconds"}.
     """
-    path = options.output(out, [mixture, tokenizer])
+    path = options.output(out, [mixture, *options.directories(tokenizer)])
     options.set_threads(threads)
     from ..data.prepare import prepare, summary
 

@@ -209,7 +209,7 @@ class _Display:
             f"{sum(r.tokens for r in self.recent) / seconds:,.0f} tokens/s",
             f"data {sum(r.wait for r in self.recent) / seconds:.1%}",
             f"save {sum(r.save for r in self.recent) / seconds:.1%}",
-            f"{_memory():.1f} GB",
+            human(_memory(), "B"),
             f"{_duration((self.steps - last.number) * seconds / count)} left",
         ]
         if (utilization := self._utilization(last)) is not None:
@@ -258,11 +258,11 @@ class _Display:
 
 
 def _memory() -> float:
-    """Return the memory of this process in GB, on the GPU if it computes there."""
+    """Return the memory of this process in bytes, on the GPU if it computes there."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.memory_reserved():
-        return torch.cuda.memory_reserved() / 1e9
+        return torch.cuda.memory_reserved()
     from .. import machine
 
-    return machine.own_memory_mb("VmRSS") / 1e3
+    return machine.own_memory_mb("VmRSS") * 1e6

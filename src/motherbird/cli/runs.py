@@ -19,7 +19,7 @@ def command() -> None:
     """List, show, report, average or rewind pretraining runs."""
 
 
-@command.command(name="list")
+@command.command(name="list", short_help="List the runs in a directory.")
 @click.argument("folder", metavar="[DIR]", default=".")
 @options.as_json
 def list_(folder: str, json_: bool) -> None:
@@ -51,7 +51,7 @@ def list_(folder: str, json_: bool) -> None:
         )
 
 
-@command.command(name="show")
+@command.command(name="show", short_help="Verify and describe a run.")
 @run_argument
 @options.as_json
 def show(run: str, json_: bool) -> None:
@@ -89,7 +89,7 @@ def show(run: str, json_: bool) -> None:
         click.echo(f"  {name:<12} {text}")
 
 
-@command.command(name="average")
+@command.command(name="average", short_help="Write the mean of several checkpoints as a model.")
 @run_argument
 @click.option("--last", default=0, metavar="N", type=click.IntRange(0),
               help="The newest N checkpoints.")  # fmt: skip
@@ -129,7 +129,7 @@ def average(
     print_result({"run": run, "steps": averaged, "out": out}, text, json_)
 
 
-@command.command(name="rewind")
+@command.command(name="rewind", short_help="Set a run back to an earlier checkpoint.")
 @run_argument
 @click.option("--to-step", "step", required=True, metavar="N", type=int,
               help="The step of a checkpoint.")  # fmt: skip
@@ -153,7 +153,7 @@ def rewind(run: str, step: int, changes: tuple[str, ...], json_: bool) -> None:
     print_result({"run": run, "step": step, "from": before, "set": list(changes)}, text, json_)
 
 
-@command.command(name="report")
+@command.command(name="report", short_help="Write an HTML report of a run.")
 @run_argument
 @click.option("--out", metavar="FILE", help="The HTML file (default: RUN/report.html).")
 @options.as_json

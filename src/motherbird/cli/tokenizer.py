@@ -14,7 +14,7 @@ def command() -> None:
     """Train a tokenizer on a mixture, and compare it with others."""
 
 
-@command.command(name="train")
+@command.command(name="train", short_help="Train a byte-level BPE, and compare it with others.")
 @click.argument("mixture", metavar="MIXTURE")
 @click.option("--size", default=32768, metavar="N", show_default=True, type=int,
               help="Size of the vocabulary, a multiple of 64.")  # fmt: skip
@@ -48,7 +48,7 @@ def train(
     With --json: {"entries", "megabytes", "sources": {name: {"documents", "bytes", "tokens":
     {tokenizer: count}}}, "unused", "round_trip": {"same", "changed"}, "seconds"}.
     """
-    path = options.output(out, [mixture, *compare])
+    path = options.output(out, [mixture, *options.directories(*compare)])
     options.set_threads(threads)
     from ..data.vocabulary import train as train_tokenizer
 

@@ -1,9 +1,13 @@
 """Find the local directory of a model."""
 
+import logging
 import re
+from functools import cache
 from pathlib import Path
 
 from ..errors import InputError
+
+log = logging.getLogger(__name__)
 
 NANO = "motherbird-nano"  # included in the package
 PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * matches / too
@@ -19,18 +23,36 @@ def check_path(path: Path) -> None:
         raise InputError(what, ascii(str(path)), "rename the directory") from error
 
 
+def is_included(name_or_dir: str | Path) -> bool:
+    """Return whether this is the name of the model in the package, not the path of a directory.
+
+    The bare name is always that model; ./motherbird-nano or a `Path` is a directory. Logs a
+    warning if the current directory has a directory or file of that name.
+    """
+    if name_or_dir != NANO:
+        return False
+    _warn_of(Path(NANO).absolute())
+    return True
+
+
+@cache
+def _warn_of(path: Path) -> None:
+    if path.exists():
+        what = "%s is the model in the package; to use %s, pass ./%s"
+        log.warning(what, NANO, path, NANO)
+
+
 def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     """Return the local directory of a model: as given, in the package, or downloaded from the Hub.
 
-    `NANO` is the model in the package. For a directory of that name use ./motherbird-nano or a
-    `Path`.
+    `NANO` is the model in the package, see `is_included`.
 
     Raises:
         InputError: there is no such directory, and no such model on the Hub.
     """
     name = str(name_or_dir)
     try:
-        path = NANO_FOLDER if name_or_dir == NANO else Path(name_or_dir).expanduser()
+        path = NANO_FOLDER if is_included(name_or_dir) else Path(name_or_dir).expanduser()
         is_directory, exists = path.is_dir(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)

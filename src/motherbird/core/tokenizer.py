@@ -265,7 +265,8 @@ def tokenizer(
         InputError: there is none, or it cannot be read.
     """
     path = Path(name_or_dir)
-    return load(path if path.is_file() else hub.find(name_or_dir, revision), split_special_tokens)
+    is_file = path.is_file() and not hub.is_included(name_or_dir)
+    return load(path if is_file else hub.find(name_or_dir, revision), split_special_tokens)
 
 
 def load(path: Path, split_special_tokens: bool = False) -> Tokenizer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import path_outside
 from ..strict import load
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Rule
@@ -192,4 +193,5 @@ def check_output(mixture: Mixture, out: Path) -> None:
         path = Path(name).resolve()
         if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
             what = f"the output would be inside the source {name}"
-            raise InputError(what, str(out), "choose another --out")
+            how = f"use another path, such as {path_outside(out, [path])}"
+            raise InputError(what, str(out), how)

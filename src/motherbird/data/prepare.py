@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +23,23 @@ from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import new_directory, resumable_directory, sha256, write_array, write_file
+from ..files import (
+    array_writer,
+    new_directory,
+    resumable_directory,
+    sha256,
+    write_array,
+    write_file,
+)
 from . import corpus as corpora
+from . import packing
 from . import prepared as dataset
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
 from .duplicates import text_hash
+from .packing import DOCUMENT, SPECIAL_TOKENS, Selection
 from .parts import chunked
-from .prepared import SPECIAL_TOKENS, DatasetInfo, LengthInfo, PreparedDataset, SourceInfo
+from .prepared import DatasetInfo, LengthInfo, PreparedDataset, SourceInfo
 
 CHUNK = 1 << 20  # characters that are tokenized in one call, on all cores
 COPIES = 1  # first number of a random key
@@ -117,7 +126,7 @@ def _tokenize(corpus: Corpus, tokenizer: Tokenizer, folder: Path, shard: int) ->
                     start += len(ids)
 
     write_file(folder / dataset.shard_name(shard), write)
-    write_array(folder / _documents_name(shard), np.array(rows, dataset.DOCUMENT))
+    write_array(folder / _documents_name(shard), np.array(rows, DOCUMENT))
 
 
 def _pack(
@@ -136,26 +145,36 @@ def _pack(
             os.link(source, target)
         except OSError:  # the file system does not support hard links
             shutil.copyfile(source, target)
-    documents = np.concatenate([np.load(work / _documents_name(shard)) for shard in shards])
-    documents = documents[documents["tokens"] > 0]
-    documents["held_out"] = is_held_out(documents["hash"], held_out)
-    copies = _copies(corpus, documents)
-    documents["copies"] = _whole_copies(copies[documents["source"]], documents, seed)
-    write_array(fresh / dataset.DOCUMENTS, documents)
-    sources = {}
+    names = list(corpus.about.sources)
+    counts, tokens, held_out_counts = np.zeros((3, len(names)), np.int64)
+    training_tokens = np.zeros(len(names))
+    for own in _documents(work, shards, held_out):
+        counts += np.bincount(own["source"], minlength=len(names))
+        held_out_counts += np.bincount(own["source"], own["held_out"], len(names)).astype(np.int64)
+        by_source = np.bincount(own["source"], own["tokens"], len(names))
+        tokens += by_source.astype(np.int64)
+        training_tokens += np.bincount(own["source"], own["tokens"] * ~own["held_out"], len(names))
+    if counts.sum() >= 1 << 32:  # pieces have 32 bits for the index of their document
+        what = f"{int(counts.sum()):,} documents are too many for one dataset"
+        raise InputError(what, how="prepare at most 4,294,967,295 documents at a time")
+    copies = _copies(corpus, training_tokens)
+    with array_writer(fresh / dataset.DOCUMENTS, DOCUMENT) as add:
+        for own in _documents(work, shards, held_out):
+            own["copies"] = _whole_copies(copies[own["source"]], own, seed)
+            add(own)
     licences = {source.name: source.licence for source in corpus.about.mixture.source}
+    sources = {}
     for number, (name, tally) in enumerate(corpus.about.sources.items()):
-        own = documents[documents["source"] == number]
         dropped = {reason: count.documents for reason, count in tally.dropped.items()}
         sources[name] = SourceInfo(
-            len(own), int(own["tokens"].sum()), int(own["held_out"].sum()), float(copies[number]),
-            dropped, tally.bad, licences.get(name, ""), tally.skipped,
+            int(counts[number]), int(tokens[number]), int(held_out_counts[number]),
+            float(copies[number]), dropped, tally.bad, licences.get(name, ""), tally.skipped,
         )  # fmt: skip
     return DatasetInfo(
         dtype=_dtype(tokenizer),
         shards=len(shards),
         sources=sources,
-        lengths={str(n): _write_rows(documents, n, fresh) for n in sorted(set(seq_lens))},
+        lengths={str(n): _write_rows(n, fresh) for n in sorted(set(seq_lens))},
         tokenizer=sha256(fresh / "tokenizer.json"),
         seed=seed,
         held_out=held_out,
@@ -163,33 +182,42 @@ def _pack(
     )
 
 
-def _write_rows(
-    documents: Shaped[np.ndarray, " documents"], length: int, fresh: Path
-) -> LengthInfo:
-    found = {}
+def _documents(
+    work: Path, shards: Sequence[int], held_out: float
+) -> Iterator[Shaped[np.ndarray, " documents"]]:
+    """Yield the documents of each shard that have tokens, with their ``held_out``."""
+    for shard in shards:
+        documents = np.load(work / _documents_name(shard))
+        documents = documents[documents["tokens"] > 0]
+        documents["held_out"] = is_held_out(documents["hash"], held_out)
+        yield documents
+
+
+def _write_rows(length: int, fresh: Path) -> LengthInfo:
+    documents = np.load(fresh / dataset.DOCUMENTS, mmap_mode="r")
+    written = {}
     for held_out in (False, True):
-        starts, pieces = dataset.packed_rows(documents, length, held_out)
-        for name, array in zip(dataset.row_files(length, held_out), (starts, pieces), strict=True):
-            write_array(fresh / name, array)
-        found[held_out] = len(starts) - 1, pieces
-    (rows, pieces), (held_out_rows, _) = found[False], found[True]
-    tokens = int(pieces["tokens"].sum()) + SPECIAL_TOKENS * len(pieces)
-    training = documents["tokens"][~documents["held_out"]]
-    cut = int((training > length - SPECIAL_TOKENS).sum())
-    return LengthInfo(rows, held_out_rows, len(pieces), cut, tokens, tokens / (rows * length))
+        groups = packing.packed_rows(documents, length, Selection(held_out))
+        names = dataset.row_files(length, held_out)
+        written[held_out] = packing.write_rows(fresh, names, groups)
+    found = written[False]
+    if not found.rows:
+        raise InputError("no document is left for training")
+    cut = 0
+    for first in range(0, len(documents), packing.BLOCK):
+        block = documents[first : first + packing.BLOCK]
+        cut += int(((block["tokens"] > length - SPECIAL_TOKENS) & ~block["held_out"]).sum())
+    efficiency = found.tokens / (found.rows * length)
+    return LengthInfo(found.rows, written[True].rows, found.pieces, cut, found.tokens, efficiency)
 
 
-def _copies(
-    corpus: Corpus, documents: Shaped[np.ndarray, " documents"]
-) -> Float[np.ndarray, " sources"]:
+def _copies(corpus: Corpus, tokens: Float[np.ndarray, " sources"]) -> Float[np.ndarray, " sources"]:
     """Return the average repetitions of the documents of each source in an epoch.
 
-    Weights do not change the size of the epoch: a source of weight w gets w / (sum of weights) of
-    its tokens.
+    ``tokens`` are those of the training documents of each source. Weights do not change the size
+    of the epoch: a source of weight w gets w / (sum of weights) of its tokens.
     """
-    kept = documents[~documents["held_out"]]
     wanted = corpus.about.mixture.source
-    tokens = np.bincount(kept["source"], weights=kept["tokens"], minlength=len(wanted))
     copies = np.ones(len(wanted))
     if corpus.about.mixture.weights:
         weights = np.array([corpus.about.mixture.weights[source.name] for source in wanted])

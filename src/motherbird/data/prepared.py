@@ -6,10 +6,10 @@ It is a directory. Arrays are .npy files, tokens little-endian integers:
     set.json                  `DatasetInfo`
     tokenizer.json
     tokens-00000.bin ...      ids of concatenated documents, without special tokens
-    documents.npy             a `DOCUMENT` for each document
+    documents.npy             a `packing.DOCUMENT` for each document
     rows-1024.npy             for rows of 1,024 tokens: the index of the first piece of each row,
                               and the number of pieces
-    pieces-1024.npy           a `PIECE` for each piece: a span of a document
+    pieces-1024.npy           a `packing.PIECE` for each piece: a span of a document
     rows-1024-held-out.npy, pieces-1024-held-out.npy
 
 In a row, each piece is preceded by [CLS] and followed by [SEP]. Held-out documents are used for
@@ -17,39 +17,31 @@ evaluation during training.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped, UInt
+from jaxtyping import Int, Shaped, UInt
 from numpy.typing import NDArray
 
 from .. import files
 from ..core import tokenizer
 from ..errors import DamagedError, InputError, counted, require_extra
 from ..strict import build
-from .packing import best_fit
+from .packing import GROUP, PIECE, SPECIAL_TOKENS, Selection, packed_rows, write_rows
 from .tally import Count
+from .verified import verify as verify_files
 
 KIND = "prepared-text"
+ROWS_KIND = "packed-rows"
 INFO, DOCUMENTS = "set.json", "documents.npy"
-SPECIAL_TOKENS = 2  # of each piece: [CLS] and [SEP]
-DOCUMENT = np.dtype(
-    [
-        ("shard", "<u4"),  # number of the file, and index of the first token in it
-        ("start", "<u4"),
-        ("tokens", "<u4"),
-        ("hash", "<u8"),  # of the text
-        ("source", "<u2"),  # index in `DatasetInfo.sources`
-        ("copies", "<u4"),  # repetitions in an epoch; 0 if it is held out
-        ("held_out", "?"),
-    ]
-)
-PIECE = np.dtype([("document", "<u4"), ("first", "<u4"), ("tokens", "<u4")])
+IN_MEMORY = 1 << 20  # pieces of selected rows that are packed in memory; more go to a cache
+OPEN_SHARDS = 256  # token files that are open at a time
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Rows:
         ids[ends - 1] = self.prepared.sep_id
         documents = self.prepared.documents[pieces["document"]]
         firsts = documents["start"].astype(np.int64) + pieces["first"]
-        shards = self.prepared.shards
+        shard_tokens = self.prepared.shard_tokens
         for shard, first, length, end in zip(
             documents["shard"].tolist(),
             firsts.tolist(),
@@ -128,33 +120,38 @@ class Rows:
             ends.tolist(),
             strict=True,
         ):
-            ids[end - length + 1 : end - 1] = shards[shard][first : first + length - SPECIAL_TOKENS]
+            last = first + length - SPECIAL_TOKENS
+            ids[end - length + 1 : end - 1] = shard_tokens(shard)[first:last]
         row_tokens = np.add.reduceat(lengths, np.cumsum([0, *map(len, each[:-1])]))
         return ids, lengths, row_tokens
 
 
 class PreparedDataset:
-    """A prepared dataset on disk.
+    """A prepared dataset on disk, memory-mapped.
 
-    When it is opened, it is verified by `check_directory`, unless ``verify`` is false.
+    When it is opened, it is verified: a file that is missing, was changed or was added is an
+    error. Files of 16 MB or more that did not change since they were last verified are not hashed
+    again, except with ``verify="all"``; with False, nothing is verified.
     """
 
-    def __init__(self, directory: str | Path, *, verify: bool = True) -> None:
+    def __init__(self, directory: str | Path, *, verify: bool | Literal["all"] = True) -> None:
         self.directory = Path(directory)
         if verify:
-            files.check_directory(self.directory, KIND)
+            verify_files(self.directory, KIND, everything=verify == "all")
         path = self.directory / INFO
         self.about = build(DatasetInfo, files.read_json(path), str(path))
         self.tokenizer = tokenizer.load(self.directory, split_special_tokens=True)
         self.cls_id, self.sep_id = (self.tokenizer.id_of(role) for role in ("cls", "sep"))
-        self.documents = self._array(DOCUMENTS)
+        self.documents = _array(self.directory / DOCUMENTS)
+        # Opens few files at a time: a process may open 1,024 by default.
+        self.shard_tokens = lru_cache(OPEN_SHARDS)(self._shard_tokens)
 
     @classmethod
     def fetch(cls, url: str, cache: str | Path | None = None) -> "PreparedDataset":
         """Download a dataset from an fsspec URL ("s3://...", "file://...") to a cache and open it.
 
-        Files of an earlier or interrupted download are not downloaded again. The cache is
-        ~/.cache/motherbird/sets if not given. Raise InputError if there is no dataset at the URL,
+        Files of an earlier or interrupted download are not downloaded again. The cache is "sets" in
+        `files.cache_directory` if not given. Raise InputError if there is no dataset at the URL,
         and DamagedError if a downloaded file does not match the manifest.
         """
         fsspec = require_extra("fsspec", "data")
@@ -163,7 +160,7 @@ class PreparedDataset:
             manifest = system.cat_file(f"{root}/{files.MANIFEST}")
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"there is no prepared dataset ({error})", url) from error
-        home = Path(cache) if cache is not None else Path.home() / ".cache" / "motherbird" / "sets"
+        home = Path(cache) if cache is not None else files.cache_directory() / "sets"
         fingerprint = hashlib.sha256(manifest).hexdigest()
         folder = home / fingerprint
         if folder.exists():
@@ -192,13 +189,10 @@ class PreparedDataset:
         """SHA-256 of the manifest, which identifies the whole content."""
         return files.sha256(self.directory / files.MANIFEST)
 
-    @cached_property
-    def shards(self) -> list[UInt[np.ndarray, " tokens"]]:
-        """The tokens of each file, memory-mapped."""
-        return [
-            np.asarray(np.memmap(self.directory / shard_name(i), self.about.dtype, mode="r"))
-            for i in range(self.about.shards)
-        ]
+    def _shard_tokens(self, number: int) -> UInt[np.ndarray, " tokens"]:
+        """Return the tokens of a file, memory-mapped."""
+        path = self.directory / shard_name(number)
+        return np.asarray(np.memmap(path, self.about.dtype, mode="r"))
 
     def rows(
         self,
@@ -210,7 +204,8 @@ class PreparedDataset:
     ) -> Rows:
         """Return the rows of a length.
 
-        If only some sources or long documents are selected, their rows are packed now. Raise
+        If only some sources or long documents are selected, their rows are packed now. Those of
+        more than `IN_MEMORY` pieces are written to the cache directory, and used again. Raise
         InputError if there is no such length or source, or no document is left.
         """
         if str(seq_len) not in self.about.lengths:
@@ -218,27 +213,49 @@ class PreparedDataset:
             how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
             what = f"the dataset has no rows of {counted(seq_len, 'token')}"
             raise InputError(what, str(self.directory), how)
-        if sources is None and min_tokens == 0:
-            return Rows(self, *map(self._array, row_files(seq_len, held_out)))
-        chosen = self.documents["tokens"] >= min_tokens
-        if sources is not None:
-            known = list(self.about.sources)
-            for name in sources:
-                if name not in known:
-                    how = f"the sources are {', '.join(known)}"
-                    raise InputError(f"there is no source {name!r}", str(self.directory), how)
-            chosen &= np.isin(self.documents["source"], [known.index(name) for name in sources])
-        if not held_out and not (chosen & ~self.documents["held_out"]).any():
-            how = f"min_tokens = {min_tokens}, sources = {list(sources) if sources else 'all'}"
-            raise InputError("no documents match sources and min_tokens", str(self.directory), how)
-        return Rows(self, *packed_rows(self.documents, seq_len, held_out, chosen))
+        names = row_files(seq_len, held_out)
+        folder = self.directory
+        if sources is not None or min_tokens:
+            numbers = None if sources is None else self._source_numbers(sources)
+            selection = Selection(held_out, numbers, min_tokens)
+            count = selection.count(self.documents, seq_len)
+            if not held_out and not count:
+                how = f"min_tokens = {min_tokens}, sources = {list(sources) if sources else 'all'}"
+                what = "no documents match sources and min_tokens"
+                raise InputError(what, str(self.directory), how)
+            if count <= IN_MEMORY:
+                none = np.zeros(1, np.int64), np.empty(0, PIECE)
+                return Rows(self, *next(packed_rows(self.documents, seq_len, selection), none))
+            folder = self._packed(seq_len, selection)
+        return Rows(self, *(_array(folder / name) for name in names))
 
-    def _array(self, name: str) -> NDArray[Any]:
-        path = self.directory / name
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"the file is not an array ({error})", str(path)) from error
+    def _source_numbers(self, names: Sequence[str]) -> tuple[int, ...]:
+        known = list(self.about.sources)
+        for name in names:
+            if name not in known:
+                how = f"the sources are {', '.join(known)}"
+                raise InputError(f"there is no source {name!r}", str(self.directory), how)
+        return tuple(sorted({known.index(name) for name in names}))
+
+    def _packed(self, seq_len: int, selection: Selection) -> Path:
+        """Return a directory in the cache with the rows of selected documents."""
+        plan = {"set": self.fingerprint, "seq_len": seq_len, "group": GROUP, **vars(selection)}
+        key = hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:32]
+        folder = files.cache_directory() / "rows" / key
+        if not folder.exists():
+            with files.resumable_directory(folder, ROWS_KIND, plan, wait=True) as work:
+                if not folder.exists():  # else another process was faster
+                    with files.new_directory(folder, ROWS_KIND, work) as fresh:
+                        groups = packed_rows(self.documents, seq_len, selection)
+                        write_rows(fresh, row_files(seq_len, selection.held_out), groups)
+        return folder
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"the file is not an array ({error})", str(path)) from error
 
 
 def shard_name(number: int) -> str:
@@ -250,37 +267,3 @@ def row_files(seq_len: int, held_out: bool) -> tuple[str, str]:
     """Return the names of the files with the first piece of each row, and with the pieces."""
     end = f"-{seq_len}{'-held-out' if held_out else ''}.npy"
     return f"rows{end}", f"pieces{end}"
-
-
-def packed_rows(
-    documents: Shaped[np.ndarray, " documents"],
-    seq_len: int,
-    held_out: bool,
-    chosen: Bool[np.ndarray, " documents"] | None = None,
-) -> tuple[Int[np.ndarray, " R_plus_1"], Shaped[np.ndarray, " pieces"]]:
-    """Cut documents that are longer than a row, and pack all pieces into rows.
-
-    The ``chosen`` `DOCUMENT` records are used, those that are held out or the others. Returns
-    ``starts`` and ``pieces`` of `Rows`; InputError if no document is left for training.
-    """
-    size = seq_len - SPECIAL_TOKENS
-    wanted = documents["held_out"] == held_out
-    if chosen is not None:
-        wanted &= chosen
-    copies = np.where(held_out, 1, documents["copies"]) * wanted
-    numbers = np.repeat(np.arange(len(documents)), copies)
-    if not len(numbers):
-        if held_out:
-            return np.zeros(1, np.int64), np.empty(0, PIECE)
-        raise InputError("no document is left for training")
-    tokens = documents["tokens"][numbers].astype(np.int64)
-    counts = -(-tokens // size)
-    pieces = np.empty(int(counts.sum()), PIECE)
-    which = np.repeat(np.arange(len(numbers)), counts)
-    pieces["document"] = numbers[which]
-    within = np.arange(len(pieces)) - np.repeat(counts.cumsum() - counts, counts)
-    pieces["first"] = within * size
-    pieces["tokens"] = np.minimum(size, tokens[which] - within * size)
-    rows = best_fit((pieces["tokens"].astype(np.int64) + SPECIAL_TOKENS).tolist(), seq_len)
-    starts = np.cumsum([0, *map(len, rows)])
-    return starts, pieces[np.concatenate([np.array(row) for row in rows])]

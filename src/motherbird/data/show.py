@@ -43,7 +43,7 @@ def examples(
 
 def histogram(prepared: PreparedDataset, path: Path) -> None:
     """Plot the number of tokens by document length and source, as PNG."""
-    require_extra("matplotlib", "bench")
+    require_extra("matplotlib", "train")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -12,7 +12,7 @@ from .. import machine
 from ..core.config import EncoderConfig
 from ..data.loader import Cursor, Loader, MicroBatch, chosen_rows, masking_of
 from ..data.prepared import PreparedDataset
-from ..errors import InputError
+from ..errors import InputError, human
 from ..nn.attention import tiled
 from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
@@ -107,8 +107,8 @@ def check(
         available = machine.available_mb()
         free = None if available is None else available * 1e6
     if free is not None and found["total"] > free:
-        says = f"about {found['total'] / 1e9:.1f} GB of memory are needed"
-        has = f"{free / 1e9:.1f} GB are free"
+        says = f"about {human(found['total'], 'B')} of memory are needed"
+        has = f"{human(free, 'B')} are free"
         how = _advice(recipe, found)
         if device.type != "cuda":
             raise InputError(f"{says} and {has}", str(device), how)
@@ -119,7 +119,7 @@ def check(
         room = shutil.disk_usage(home).free
         wanted = checkpoint_size(recipe, config) * (recipe.save.keep + len(recipe.phases) + 2)
         if wanted > room:
-            what = f"checkpoints need {wanted / 1e9:.1f} GB and {room / 1e9:.1f} GB are free"
+            what = f"checkpoints need {human(wanted, 'B')} and {human(room, 'B')} are free"
             raise InputError(what, str(run), "free some space, or lower save.keep")
     return found
 

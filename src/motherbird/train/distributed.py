@@ -6,7 +6,8 @@ overlapped with the backward pass.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,12 +18,19 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ..errors import InputError, WorkerError
+from ..errors import InputError, MotherbirdError, WorkerError
 from ..nn.devices import resolve_device
 
 T = TypeVar("T")
 # Seconds for what rank 0 does alone: verify and read a checkpoint, write the last one.
 SLOW_TIMEOUT = 1800.0
+TURN_TIMEOUT = 24 * 3600.0  # for one turn of `Distributed.in_turns`: terabytes may be hashed
+# What gloo and NCCL say if another rank ended, hangs or cannot be reached.
+LOST = re.compile(
+    r"(closed|reset) by peer|broken pipe|socket closed|refused|time(d )?out|pair closure"
+    r"|connectFullMesh|remote process|network error|communicator was aborted",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -30,12 +38,13 @@ def _rank_errors() -> Iterator[None]:
     """Replace torch's messages about a lost rank, which name sockets and internal errors."""
     try:
         yield
-    except torch.OutOfMemoryError:  # a RuntimeError too, but of this rank
-        raise
-    except RuntimeError as error:  # from gloo or torch.distributed
+    except RuntimeError as error:
+        network = isinstance(error, dist.DistNetworkError | dist.DistStoreError)
+        if not network and not LOST.search(str(error)):
+            raise
         raise WorkerError(
             "another rank ended or did not answer in time",
-            f"rank {dist.get_rank()}",
+            f"rank {os.environ.get('RANK', '?')}",
             "read the message of that rank; the same command resumes from the last checkpoint",
         ) from error
 
@@ -49,6 +58,7 @@ class Distributed:
     device: torch.device  # device of this rank
     # process group with a long timeout, used while rank 0 reads, verifies and writes
     slow_group: Any = None
+    local_rank: int = 0  # number of this process among those of its machine
 
     @property
     def is_main(self) -> bool:
@@ -102,6 +112,34 @@ class Distributed:
         dist.broadcast_object_list(values, 0, group=self.slow_group)
         return values[0]
 
+    def in_turns(self, function: Callable[[], T]) -> T:
+        """Call a function on rank 0, then on the first rank of other machines, then on the others.
+
+        So what one rank leaves in a cache directory is there for all ranks that share it. The
+        result is that of this rank. If a rank raises a MotherbirdError, every rank raises it.
+        """
+        if self.world_size == 1:
+            return function()
+        with _rank_errors():
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=TURN_TIMEOUT))
+        own = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        results: list[T] = []
+        for turn in range(3):
+            error = None
+            if turn == own:
+                try:
+                    results.append(function())
+                except MotherbirdError as raised:
+                    error = raised
+            errors: list[Any] = [None] * self.world_size
+            with _rank_errors():
+                dist.all_gather_object(errors, error, group=group)
+            for each in errors:
+                if each is not None:
+                    raise error or each
+        dist.destroy_process_group(group)
+        return results[0]
+
     @_rank_errors()
     def broadcast(self, tensors: Sequence[Shaped[Tensor, "..."]]) -> None:
         """Replace tensors by those of rank 0."""
@@ -131,13 +169,16 @@ def join(device: str | None, timeout: float) -> Iterator[Distributed]:
         )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group(
-        "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
-    )
+    with _rank_errors():
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
+        )
     try:
         slow = timedelta(seconds=max(timeout, SLOW_TIMEOUT))
-        slow_group = dist.new_group(backend="gloo", timeout=slow)
-        yield Distributed(dist.get_rank(), dist.get_world_size(), chosen, slow_group)
+        with _rank_errors():
+            slow_group = dist.new_group(backend="gloo", timeout=slow)
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        yield Distributed(rank, world_size, chosen, slow_group, local_rank)
         # A rank that leaves early closes the connections of those that still need them.
         with _rank_errors():
             dist.barrier(slow_group)

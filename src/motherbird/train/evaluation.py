@@ -68,24 +68,38 @@ def evaluate(
 def held_out_batches(
     prepared: PreparedDataset, row_filter: RowFilter, rows: int, micro_rows: int, rate: float
 ) -> list[MicroBatch]:
-    """Return at most ``rows`` held-out rows, masked, in micro-batches; none if there are none."""
+    """Return at most ``rows`` held-out rows, masked, in micro-batches.
+
+    There are none if no row is held out, or no token is masked.
+    """
     builder = BatchBuilder(prepared.directory, row_filter, masking_of(prepared, rate))
     count = min(rows, len(builder.rows))
     if not count:
         return []
-    return list(builder(BatchRequest(0, count, Cursor(SEED))).micro_batches(micro_rows))
+    batch = builder(BatchRequest(0, count, Cursor(SEED)))
+    return list(batch.micro_batches(micro_rows)) if len(batch.positions) else []
 
 
 @dataclass(frozen=True)
-class TextEvaluation(Evaluation):
-    """An `Evaluation` on the held-out text of one source or of all, with the text's statistics."""
+class TextEvaluation:
+    """The result on the held-out text of one source or of all; None if no token is masked."""
 
-    unigram: float  # loss in nats of predicting by the text's own token frequencies
-    bytes_per_token: float  # mean number of UTF-8 bytes per token
+    loss: float | None = None  # see `Evaluation`
+    accuracy: float | None = None
+    masked: int = 0
+    unigram: float | None = None  # loss in nats of predicting by the text's own token frequencies
+    bytes_per_token: float | None = None  # mean number of UTF-8 bytes per token
 
     @property
-    def nats_per_byte(self) -> float:
+    def gain(self) -> float | None:
+        """``unigram`` minus ``loss``."""
+        return None if self.unigram is None or self.loss is None else self.unigram - self.loss
+
+    @property
+    def nats_per_byte(self) -> float | None:
         """The loss per byte, which makes models with different vocabularies comparable."""
+        if self.loss is None or self.bytes_per_token is None:
+            return None
         return self.loss / self.bytes_per_token
 
 
@@ -111,13 +125,17 @@ def evaluate_by_source(
             prepared, RowFilter(seq_len, held_out=True, sources=sources),
             max(1, tokens // seq_len), max(1, MICRO_TOKENS // seq_len), rate,
         )  # fmt: skip
+        name = sources[0] if sources else "all"
+        if not batches:
+            yield name, TextEvaluation()
+            continue
         text = _original_text(batches, prepared.tokenizer.special_ids)
         size = len(prepared.tokenizer.decode(text.tolist()).encode())
         found = TextEvaluation(
             **asdict(evaluate(model, batches)), unigram=unigram_entropy([text.tolist()], []),
             bytes_per_token=size / len(text),
         )  # fmt: skip
-        yield sources[0] if sources else "all", found
+        yield name, found
 
 
 def _original_text(batches: Sequence[MicroBatch], special: Sequence[int]) -> Int[np.ndarray, " T"]:

@@ -43,9 +43,10 @@ def training_batches(
     ``micro_batches`` parts.
     """
     pieces = split(documents, tokenizer, length)
-    packed_rows = best_fit([len(piece) for piece in pieces], length)
-    if not packed_rows:
+    if not pieces:
         raise InputError("there is no text to train on")
+    order, starts = best_fit(np.array([len(piece) for piece in pieces]), length)
+    packed_rows = [row.tolist() for row in np.split(order, starts[1:-1])]
     masking = masking_for(tokenizer, TRAINING_RATE)
     micro_rows = -(-rows // micro_batches)
     cursor, step = Cursor(seed), 0

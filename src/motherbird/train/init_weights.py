@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
+from ..core.hub import is_included
 from ..core.tokenizer import Tokenizer
 from ..data.prepared import PreparedDataset
 from ..errors import DamagedError, InputError
@@ -48,7 +49,7 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
 
 def load(source: str) -> MaskedLM:
     """Load a run's newest model, or a Hugging Face checkpoint."""
-    if (Path(source) / run_info.FILE).is_file():
+    if not is_included(source) and (Path(source) / run_info.FILE).is_file():
         return model_of_run(Path(source))[0]
     return MaskedLM.load(source, dtype="float32")
 

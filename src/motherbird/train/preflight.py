@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 
 from .. import machine, strict
+from ..data.loader import chosen_rows
 from ..data.prepared import PreparedDataset
 from ..disk import locked
 from ..errors import DamagedError, InputError, OutputExistsError
 from . import cost, run_info, run_log, state
+from .distributed import Distributed
 from .gradients import executor_for
 from .init_weights import initial_config
 from .recipe import Recipe, differences
@@ -44,6 +46,17 @@ def lock_run(run: Path) -> AbstractContextManager[Callable[[], None]]:
     if not os.access(home, os.W_OK | os.X_OK):
         raise InputError("the output cannot be written", str(run), f"check permissions, or {how}")
     return locked(run / run_info.LOCK)
+
+
+def open_dataset(data: Path, recipe: Recipe, distributed: Distributed) -> PreparedDataset:
+    """Open a run's dataset, verified by the first rank of each machine, with the rows it needs.
+
+    Raise InputError if a phase has no rows.
+    """
+    prepared = PreparedDataset(data, verify=distributed.is_main or distributed.local_rank == 0)
+    for phase in recipe.phases:
+        chosen_rows(prepared, phase.row_filter)
+    return prepared
 
 
 def begin(recipe: Recipe, prepared: PreparedDataset, run: Path, device: torch.device) -> RunInfo:

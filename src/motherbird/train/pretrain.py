@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import machine
-from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, chosen_rows, masking_of
+from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
 from ..data.prepared import PreparedDataset
 from ..nn.heads import MaskedLM
 from . import preflight, run_info, signals, state
@@ -86,9 +86,7 @@ def pretrain(
     with contextlib.ExitStack() as stack:
         distributed = stack.enter_context(join(device, recipe.train.timeout))
         recipe.check_world_size(distributed.world_size)
-        prepared = PreparedDataset(data)
-        for phase in recipe.phases:
-            chosen_rows(prepared, phase.row_filter)  # InputError if there are none
+        prepared = distributed.in_turns(lambda: preflight.open_dataset(data, recipe, distributed))
         info: RunInfo | None = None
         check_lock: Callable[[], None] = lambda: None  # noqa: E731
         if distributed.is_main:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import InputError, OutputExistsError, require_extra
+from ..errors import InputError, OutputExistsError, human, require_extra
 from ..files import read_json, write_text
 from . import card, run_info, run_log, state
 from .runs import is_busy
@@ -230,5 +230,5 @@ def _checkpoints(run: Path) -> list[tuple[str, str, str]]:
             size = sum(p.stat().st_size for p in directory.iterdir())
         except (InputError, OSError):  # deleted in the meantime
             continue
-        rows.append((f"{step:,}", f"{progress['tokens']:,}", f"{size / 1e6:,.1f} MB"))
+        rows.append((f"{step:,}", f"{progress['tokens']:,}", human(size, "B")))
     return rows

@@ -120,21 +120,41 @@ def test_vectors_are_the_oracles(system, job):
 def test_other_models_agree_with_themselves(name, job):
     pytest.importorskip("transformers")
     system = next(s for s in SYSTEMS if s.name == name)
-    small = dataclasses.replace(job, hidden_size=256)
     for dtype in ("float32", "bfloat16"):
         typed = dataclasses.replace(system, dtype=dtype)
-        encode = peer(typed).build(typed, small)
-        got = np.concatenate(encode(checks.cases(typed, small)))
-        values = cosines(got, checks.reference_vectors(typed, small))
+        encode = peer(typed).build(typed, job)
+        got = np.concatenate(encode(checks.cases(typed, job)))
+        values = cosines(got, checks.reference_vectors(typed, job))
         assert np.isfinite(values).all() and values.min() >= checks.AGREEMENT[dtype]
 
 
-def test_other_models_come_in_the_papers_sizes(job):
-    system = next(s for s in SYSTEMS if s.name == "bert")
-    from motherbird.errors import InputError
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["bert", "roberta", "deberta-v3", "nomic-bert", "gte"])
+def test_other_models_run_in_the_size_of_the_included_model(name, tmp_path):
+    pytest.importorskip("transformers")
+    from motherbird.bench import cpu
+    from motherbird.core import hub
 
-    with pytest.raises(InputError, match="hidden size of 32"):
-        peer(system).build(system, job)
+    system = dataclasses.replace(next(s for s in SYSTEMS if s.name == name), dtype="float32")
+    config = cpu.read_config(hub.NANO)
+    options = cpu.Options(hub.NANO, (), (system,), 1, 1.0, 2)
+    job = cpu._job(options, config, tmp_path, hub.find(hub.NANO))
+    [vectors] = peer(system).build(system, job)([[[1, 5, 7, 2], [1, 9, 2]]])
+    assert vectors.shape == (2, 320) and np.isfinite(vectors).all()
+
+
+def test_other_models_have_published_sizes_or_as_many_parameters():
+    from motherbird import presets
+    from motherbird.bench.peers import architectures
+
+    assert architectures._size(presets.base()) == (12, 12)
+    assert architectures._size(presets.large()) == (24, 16)
+    for config in (presets.nano(), presets.mini()):
+        layers, heads = architectures._size(config)
+        assert heads == config.num_attention_heads and config.hidden_size % heads == 0
+        width = config.hidden_size
+        own = sum(p.numel() for n, p in Encoder(config).named_parameters() if "layers" in n)
+        assert layers * 12 * width**2 == pytest.approx(own, rel=0.1)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -147,7 +167,7 @@ def test_other_models_have_the_papers_parameters(name, millions):
     transformers = pytest.importorskip("transformers")
     from motherbird.bench.peers import architectures
 
-    config = architectures._config(name, 768)
+    config = architectures._config(name, 768, 12, 12)
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     count = sum(p.numel() for p in model.parameters()) / 1e6

@@ -7,7 +7,9 @@ float32.
 
 from typing import Any
 
-from ...errors import InputError, require_extra
+from ...core import hf_config
+from ...core.config import EncoderConfig
+from ...errors import require_extra
 from . import Encode, Job, System, transformers
 
 # By name: the class of the configuration, the longest document, and the published settings.
@@ -28,28 +30,38 @@ SYSTEMS = tuple(
     System(__name__, name, "auto", "sorted", ("transformers",), longest, same_weights=False)
     for name, (_, longest, _) in _MODELS.items()
 )
-# (layers, heads) by the hidden size of the model they are compared with: nano, base, large.
-_SIZES = {256: (6, 4), 768: (12, 12), 1024: (24, 16)}
+# Published (layers, heads) by the hidden size of the model they are compared with: base, large.
+_SIZES = {768: (12, 12), 1024: (24, 16)}
 
 
 def build(system: System, job: Job) -> Encode:
     """Build the architecture in the size of the job's model, with weights from a fixed seed."""
     import torch
 
-    if job.hidden_size not in _SIZES:
-        widths = ", ".join(map(str, _SIZES))
-        raise InputError(f"no size for a hidden size of {job.hidden_size}, only for {widths}")
+    from ...nn import checkpoint
+
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    config = _config(system.name, job.hidden_size)
+    raw = checkpoint.read_config(job.directory)
+    common = hf_config.read(raw, str(job.directory / "config.json"))
+    config = _config(system.name, common.hidden_size, *_size(common))
     model = require_extra("transformers", "bench").AutoModel.from_config(config)
     return transformers.padded(model.to(getattr(torch, system.dtype)))
 
 
-def _config(name: str, width: int) -> object:
+def _size(model: EncoderConfig) -> tuple[int, int]:
+    """Return layers and heads: published ones, else as many parameters in matrices as the model.
+
+    A layer of the model has 4 D^2 + 3 D F parameters, one with an MLP of 4 x D has 12 D^2.
+    """
+    width, layers = model.hidden_size, model.num_hidden_layers
+    own = layers * (4 * width + 3 * model.intermediate_size)
+    return _SIZES.get(width, (max(1, round(own / (12 * width))), model.num_attention_heads))
+
+
+def _config(name: str, width: int, layers: int, heads: int) -> object:
     """Return a configuration with the published vocabulary and limits, and an MLP of 4 x D."""
     class_name, _, settings = _MODELS[name]
-    layers, heads = _SIZES[width]
     return getattr(require_extra("transformers", "bench"), class_name)(
         num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads,
         intermediate_size=4 * width, **settings,
