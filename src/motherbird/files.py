@@ -194,9 +194,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if not isinstance(digests, dict) or not all(isinstance(d, str) for d in digests.values()):
         raise DamagedError("the file is not a manifest of motherbird", str(path))
-    for name in manifest["sha256"]:
+    for name in digests:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise DamagedError(f"the file {name!r} is outside the directory", str(path))
     return manifest

@@ -50,7 +50,7 @@ def folder(toy, tmp_path):
     ],
 )
 def test_class(kind, head, wanted, name, folder):
-    exported, found = models.load(folder(kind), head, None)
+    exported, found = models.load(folder(kind), head, "stored")
     assert (kind_of(exported), found) == (wanted, name)
     assert isinstance(exported.model.encoder, Encoder)
 
@@ -65,9 +65,9 @@ def rename(place, architectures):
 def test_without_a_head_it_is_the_encoder(architectures, folder):
     place = folder("encoder")
     rename(place, architectures)
-    assert kind_of(models.load(place, "auto", None)[0]) is Encoder
+    assert kind_of(models.load(place, "auto", "stored")[0]) is Encoder
     with pytest.raises(InputError, match="no logits for .*config.json.*--head none"):
-        models.load(place, "logits", None)
+        models.load(place, "logits", "stored")
 
 
 def test_a_head_that_we_do_not_have(folder):
@@ -75,8 +75,8 @@ def test_a_head_that_we_do_not_have(folder):
     rename(place, ["ModernBertForQuestionAnswering"])
     for head in ("auto", "logits"):
         with pytest.raises(InputError, match="no logits for ModernBertForQuestionAnswering"):
-            models.load(place, head, None)
-    assert kind_of(models.load(place, "none", None)[0]) is Encoder
+            models.load(place, head, "stored")
+    assert kind_of(models.load(place, "none", "stored")[0]) is Encoder
 
 
 def test_the_demo_has_two_models(toy, tmp_path):
@@ -89,7 +89,7 @@ def test_the_demo_has_two_models(toy, tmp_path):
     ))  # fmt: skip
 
     def weights(head):
-        exported, _ = models.load(tmp_path / "demo", head, None)
+        exported, _ = models.load(tmp_path / "demo", head, "stored")
         return exported.model.encoder.layers[0].mlp.Wi.weight
 
     for head, encoder in (
@@ -105,10 +105,10 @@ def test_the_demo_has_two_models(toy, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoint_reads_back(kind, folder, tmp_path):
-    exported, _ = models.load(folder(kind), "auto", None)
+    exported, _ = models.load(folder(kind), "auto", "stored")
     (tmp_path / "out").mkdir()
     exported.write(tmp_path / "out")
-    again, _ = models.load(tmp_path / "out", "auto", None)
+    again, _ = models.load(tmp_path / "out", "auto", "stored")
     assert kind_of(again) is kind_of(exported) and again.outputs == exported.outputs
     state = again.model.state_dict()
     for name, tensor in exported.model.state_dict().items():

@@ -353,7 +353,7 @@ COMMIT, OLDER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 @pytest.fixture
 def hub(toy, tmp_path, monkeypatch):
     """A cache as huggingface_hub lays it out, with two commits of one model; no network."""
-    import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     root = tmp_path / "hub/models--somebody--tiny"

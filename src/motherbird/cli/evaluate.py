@@ -60,7 +60,8 @@ def lm(
 
     With --json: {"model", "data", "seq_len", "masking", "sources": {name: {"loss", "accuracy",
     "masked", "unigram", "bytes_per_token", "nats_per_byte"}}}; losses in nats per token,
-    "all" last. Where no token is masked, "masked" is 0 and the other values are null ("-" in the table).
+    "all" last. Where no token is masked, "masked" is 0 and the other values are null (in the table
+    "-").
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset
