@@ -21,6 +21,7 @@ from torch import Tensor
 from .. import machine
 from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
 from ..data.prepared import PreparedDataset
+from ..nn.devices import warn_if_emulated
 from ..nn.heads import MaskedLM
 from . import preflight, run_info, signals, state
 from .distributed import Distributed, join
@@ -207,9 +208,11 @@ class _Process:
         self.distributed.broadcast([p.data for p in model.parameters()])
         self.distributed.broadcast(list(optimizer.state().values()))
         self.model = model
+        dtype = self.recipe.dtype_on(self.distributed.device)
+        if self.distributed.is_main:
+            warn_if_emulated(dtype, self.distributed.device)
         return Stepper(
-            MaskedLMObjective(model), optimizer, self.distributed,
-            self.recipe.dtype_on(self.distributed.device), seed=self.recipe.seed,
+            MaskedLMObjective(model), optimizer, self.distributed, dtype, seed=self.recipe.seed,
             tree=train.reduce == "tree", limits=self.recipe.health,
         )  # fmt: skip
 
