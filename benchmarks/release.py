@@ -20,9 +20,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from motherbird import Embedder
+from motherbird.core import weights
 from motherbird.files import new_directory
 from motherbird.markdown import table
-from motherbird.nn import checkpoint
 
 AT = "encoder"
 GUIDE = Path(__file__).parents[1] / "docs" / "nano.md"
@@ -134,11 +134,11 @@ def exact(card: str) -> str:
 
 def split(model: Path, fresh: Path) -> None:
     """Write the weights in two files, with index, configurations and tokenizers."""
-    tensors = load_file(model / checkpoint.WEIGHTS)
+    tensors = load_file(model / weights.WEIGHTS)
     inside = {name: t for name, t in tensors.items() if name.startswith("model.")}
     (fresh / AT).mkdir()
     parts = {
-        f"{AT}/{checkpoint.WEIGHTS}": inside,
+        f"{AT}/{weights.WEIGHTS}": inside,
         "head.safetensors": {name: t for name, t in tensors.items() if name not in inside},
     }
     for name, part in parts.items():
@@ -148,7 +148,7 @@ def split(model: Path, fresh: Path) -> None:
         "metadata": {"total_size": sum(t.numel() * t.element_size() for t in tensors.values())},
         "weight_map": {tensor: name for name, part in parts.items() for tensor in part},
     }
-    (fresh / checkpoint.INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    (fresh / weights.INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     # So that other libraries compute in float32 on a CPU, and do not warn that bfloat16 is slow.
     bare = config | {"architectures": ["ModernBertModel"], "dtype": "float32"}

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import motherbird as package
-from motherbird.core import hub
+from motherbird.core import hub, weights
 from motherbird.files import MANIFEST, check_files, read_manifest
 from motherbird.models.embedder import _warn_not_trained
-from motherbird.nn import checkpoint
 
 FRANCE = "The capital of France is [MASK]."
 TEXTS = ["compress a file with gzip", "The queen lived in a castle.", "def add(a, b): return a + b"]
@@ -35,7 +34,7 @@ def test_the_folder_is_whole_and_small(nano):
     check_files(nano, sorted(stated))
     assert f"# {hub.NANO}\n" in (nano / "README.md").read_text()
     assert sum(path.stat().st_size for path in files.values()) <= 40e6
-    for path in checkpoint.weight_files(nano):
+    for path in weights.weight_files(nano):
         assert {tensor.dtype for tensor in load_file(path).values()} == {torch.bfloat16}
 
 

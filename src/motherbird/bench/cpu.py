@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import machine
-from ..core import hf_config, hub
+from ..core import hf_config, hub, weights
 from ..core.config import EncoderConfig
 from ..core.presets import PRESETS
 from ..errors import InputError
-from ..nn import checkpoint, roofline
+from ..nn import roofline
 from .check import Check, check, reference_vectors
 from .peers import Job, System, all_systems
 from .pool import Pool, call_once
@@ -75,7 +75,7 @@ def read_config(model: str) -> EncoderConfig:
     if model in PRESETS:
         return PRESETS[model]()
     directory = hub.find(model)
-    return hf_config.read(checkpoint.read_config(directory), str(directory / "config.json"))
+    return hf_config.read(weights.read_config(directory), str(directory / "config.json"))
 
 
 def set_up(
@@ -161,7 +161,7 @@ def _resolve_dtype(system: System, rooflines: dict[str, float | None]) -> System
 
 
 def _job(options: Options, config: EncoderConfig, folder: Path, directory: Path) -> Job:
-    size = sum(file.stat().st_size for file in checkpoint.weight_files(directory))
+    size = sum(file.stat().st_size for file in weights.weight_files(directory))
     return Job(
         directory, folder, options.threads, config.hidden_size, config.num_attention_heads,
         config.vocab_size, config.max_position_embeddings, weights_mb=size / 1e6,

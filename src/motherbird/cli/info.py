@@ -89,25 +89,24 @@ def _table(rows: list[tuple[str, Any]]) -> None:
 
 
 def _model(name: str, revision: str | None) -> dict[str, Any]:
-    from ..core import hf_config, hub
+    from ..core import hf_config, hub, weights
     from ..core import tokenizer as tokenizers
     from ..core.config import FIELDS
-    from ..nn import checkpoint
 
     directory = hub.find(name, revision)
-    raw = checkpoint.read_config(directory)
+    raw = weights.read_config(directory)
     config = hf_config.read(raw, str(directory / "config.json"))
-    tensors = checkpoint.published_names(checkpoint.read_tensors(directory))
+    tensors = weights.published_names(weights.read_tensors(directory))
     tokenizer: dict[str, Any] | None = None
     if (directory / "tokenizer.json").is_file():
         loaded = tokenizers.load(directory)
         special = {role: [token, loaded.id_of(role)] for role, token in loaded.special.items()}
         tokenizer = {"entries": loaded.vocab_size, "special": special}
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    parameters = sum(tensor.raw.size for tensor in tensors.values())
+    size = sum(tensor.raw.nbytes for tensor in tensors.values())
     activations = {
         f"activations_{tokens}": activation_bytes(
-            tokens, config.hidden_size, config.intermediate_size, weights // parameters
+            tokens, config.hidden_size, config.intermediate_size, size // parameters
         )
         for tokens in (512, 8192)
         if tokens <= config.max_position_embeddings
@@ -118,15 +117,15 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
         "geometry": {key: getattr(config, key) for key in FIELDS if key != "layer_types"},
         "layers": list(config.layers),
         "parameters": {"total": parameters, "embedding": config.vocab_size * config.hidden_size},
-        "memory": {"weights": weights, **activations},
+        "memory": {"weights": size, **activations},
         "tokenizer": tokenizer,
         "embedding": _embedding(directory),
         "labels": list(hf_config.read_labels(raw)) if "classifier.weight" in tensors else [],
         "files": sorted(p.name for p in directory.iterdir()),
         "tensors": {
             "count": len(tensors),
-            "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
-            "heads": sorted(n for n in tensors if n.startswith(checkpoint.HEADS)),
+            "dtypes": sorted({tensor.dtype for tensor in tensors.values()}),
+            "heads": sorted(n for n in tensors if n.startswith(weights.HEADS)),
         },
     }
 

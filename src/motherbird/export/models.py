@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..core import weights
 from ..errors import InputError
 from ..models.embedder import Embedder, read_modules
 from ..nn import checkpoint
@@ -103,7 +104,7 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
         return ExportableEmbedder(Embedder.load(directory, dtype=dtype)), "pooling"
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
-    named = checkpoint.read_config(place).get("architectures") or ["none stated"]
+    named = weights.read_config(place).get("architectures") or ["none stated"]
     architecture = str(named[0])
     if head == "none" or (head == "auto" and "For" not in architecture):
         return Exportable(checkpoint.load(Encoder, place, dtype=dtype)), "none"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
-from ..core import hub
+from ..core import hub, weights
 from ..core.arguments import Documents, check_ids, check_integer
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
@@ -63,9 +63,7 @@ class Embedder(TextModel):
         encoder = checkpoint.load(Encoder, place, **options)
         # Nano has modules.json for sentence-transformers, but was never trained for embeddings.
         claimed = (directory / "modules.json").is_file() and directory != hub.NANO_FOLDER
-        if not claimed and any(
-            n.startswith("decoder.") for n in checkpoint.head_tensors(directory)
-        ):
+        if not claimed and any(n.startswith("decoder.") for n in weights.head_tensors(directory)):
             _warn_not_trained(directory)
         return cls(encoder, **arguments)
 

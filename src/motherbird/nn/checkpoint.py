@@ -1,173 +1,31 @@
-"""Read, check and write Hugging Face directories.
-
-Weights are read from safetensors only. Nothing in a directory is ever executed.
-"""
+"""Models from and to Hugging Face directories; `core.weights` reads the files."""
 
 import json
 import logging
-import re
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import safetensors
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import hf_config, hub
+from ..core import hf_config, hub, weights
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
+from ..core.weights import EMBEDDING, HEADS, INDEX, WEIGHTS, Stored, head_tensors, read_config
 from ..errors import DamagedError, DivergedError, InputError, OutputExistsError
-from ..files import check_files, new_directory, parse_json, read_json, read_json_object
-from .devices import INT8, resolve_device, resolve_dtype, warn_if_emulated
+from ..files import new_directory
+from .devices import DTYPES, INT8, resolve_device, resolve_dtype, warn_if_emulated
 from .quantize import quantize
 
 if TYPE_CHECKING:
     from .model import Model
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below it
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
-LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
-HEADS = ("head.", "decoder.", "classifier.")
-EMBEDDING = "model.embeddings.tok_embeddings.weight"
-ENCODER = ("embeddings.", "layers.", "final_norm.")
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """Read config.json.
-
-    Raises:
-        InputError: it is missing, or not strict JSON.
-    """
-    file = directory / "config.json"
-    if not file.is_file():
-        run = f"export the run first: motherbird export {directory} --out DIR"
-        how = run if (directory / "run.json").is_file() else "use the directory of a model"
-        raise InputError("not a model directory (config.json is missing)", str(directory), how)
-    return read_json_object(file)
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Return the safetensors files of a directory: one file, or the shards of its index.
-
-    Raises:
-        InputError: there is none, or the index names a file outside the directory.
-        DamagedError: a shard is missing.
-    """
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
-    if (directory / INDEX).is_file():
-        raw = read_json(directory / INDEX)
-        shards = raw.get("weight_map") if isinstance(raw, dict) else None
-        if not isinstance(shards, dict) or not shards:
-            raise InputError("the index has no weight_map", str(directory / INDEX))
-        for name in shards.values():
-            if not isinstance(name, str) or not re.fullmatch(SHARD, name):
-                raise InputError(
-                    f"the index names {name!r}, which is not a file of this directory",
-                    str(directory),
-                )
-            if not (directory / name).is_file():
-                raise DamagedError("a shard is missing", str(directory / name), "download it again")
-        return [directory / name for name in sorted(set(shards.values()))]
-    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLES)
-    if pickles:
-        raise InputError(
-            f"the weights are in {pickles[0]}, a format that can run code when it is read",
-            str(directory),
-            "convert it on a trusted machine: save_pretrained of transformers writes "
-            "model.safetensors",
-        )
-    raise InputError("there is no model.safetensors", str(directory))
-
-
-def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """Read all tensors of a directory, and check that they are finite and of a floating dtype.
-
-    Raises:
-        InputError: see `weight_files`.
-        DamagedError: a file was changed, or is truncated or invalid.
-    """
-    files = weight_files(directory)
-    check_files(directory, [file.relative_to(directory).as_posix() for file in files])
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            _check_header(file)
-            part = load_file(file)
-        except (
-            safetensors.SafetensorError,
-            OSError,
-            ValueError,
-            KeyError,
-            RecursionError,
-        ) as error:
-            raise DamagedError(
-                f"not a valid safetensors file ({error})", str(file), "copy or download it again"
-            ) from error
-        for name, tensor in part.items():
-            if name in tensors:
-                raise DamagedError(f"tensor {name} is in two shards", str(file))
-            if not tensor.is_floating_point() or tensor.element_size() < 2:
-                raise DamagedError(f"tensor {name} has dtype {tensor.dtype}", str(file))
-            if not torch.isfinite(tensor).all():
-                raise DamagedError(f"tensor {name} contains NaN or infinity", str(file))
-        tensors |= part
-    if not tensors:
-        raise DamagedError("the file contains no tensor", str(files[0]))
-    return tensors
-
-
-def _check_header(file: Path) -> None:
-    """Refuse a header with a duplicate name, which the library accepts."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > LARGEST_HEADER:
-            raise ValueError(f"the header has {length:,} bytes")
-        parse_json(stream.read(length).decode())
-
-
-V = TypeVar("V")
-
-
-def published_names(tensors: dict[str, V]) -> dict[str, V]:
-    """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
-
-    Accepted are these names, those of a bare encoder (``layers...``), and those of the research
-    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
-    """
-
-    def rename(name: str) -> str:
-        name = name.replace("bert.encoder.layers.", "model.layers.")
-        name = re.sub(r"^(model\.)?bert\.", "model.", name).replace("model.model.", "model.")
-        return f"model.{name}" if name.startswith(ENCODER) else name
-
-    return {rename(name): tensor for name, tensor in tensors.items()}
-
-
-def head_tensors(directory: Path) -> set[str]:
-    """Return the names of the tensors of a head in a directory, without reading them.
-
-    Raises:
-        InputError: see `weight_files`.
-        DamagedError: a file is not valid.
-    """
-    names: set[str] = set()
-    for file in weight_files(directory):
-        try:
-            with safetensors.safe_open(file, "pt") as opened:
-                names |= set(opened.keys())
-        except (safetensors.SafetensorError, OSError) as error:
-            raise DamagedError(f"not a valid safetensors file ({error})", str(file)) from error
-    return {name for name in published_names(dict.fromkeys(names)) if name.startswith(HEADS)}
-
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -189,11 +47,12 @@ def load(
     config = hf_config.read(raw, str(directory / "config.json"))
     with torch.device("meta"):
         model: Any = cast(Any, cls).from_config(config, raw, attention)
-    tensors = _select(model, published_names(read_tensors(directory)), config, str(directory))
-    stored = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    found = weights.published_names(weights.read_tensors(directory))
+    selected = _select(model, found, config, str(directory))
+    stored = reduce(torch.promote_types, (DTYPES[tensor.dtype] for tensor in selected.values()))
     wanted = wanted or stored
     warn_if_emulated(wanted, target)
-    tensors = {name: tensor.to(target, wanted) for name, tensor in tensors.items()}
+    tensors = {name: to_torch(tensor).to(target, wanted) for name, tensor in selected.items()}
     model.load_state_dict(tensors, assign=True)
     model.encoder.tokenizer = _load_tokenizer(directory, config, split_special_tokens)
     if torch.promote_types(stored, wanted) != wanted:
@@ -219,9 +78,15 @@ def _load_tokenizer(
     return tokenizer
 
 
+def to_torch(tensor: Stored) -> Tensor:
+    """Copy a tensor of a file to torch."""
+    copied = torch.from_numpy(np.array(tensor.raw))
+    return copied.view(torch.bfloat16) if tensor.dtype == "bfloat16" else copied
+
+
 def _select(
-    model: "Model", tensors: dict[str, Tensor], config: EncoderConfig, where: str
-) -> dict[str, Tensor]:
+    model: "Model", tensors: dict[str, Stored], config: EncoderConfig, where: str
+) -> dict[str, Stored]:
     """Return the tensors of the model's own parameters, and check that names and shapes match."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     prefix = "" if model.encoder is model else "model."
@@ -229,7 +94,7 @@ def _select(
     if config.tie_word_embeddings and copy is not None:
         # safetensors.torch.save_model keeps only one of two tied tensors, and it may be this one.
         tensors = {EMBEDDING: copy, **tensors}
-        if not torch.equal(copy, tensors[EMBEDDING]):
+        if not np.array_equal(copy.raw, tensors[EMBEDDING].raw):
             raise DamagedError("decoder.weight is tied to the embedding and differs from it", where)
     found = {
         prefix + name.removeprefix("model.") if name.startswith("model.") else name: tensor
@@ -247,9 +112,9 @@ def _select(
         if names:
             raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where)
     wrong = [
-        f"{name} is {tuple(found[name].shape)}, not {tuple(shape)}"
+        f"{name} is {found[name].raw.shape}, not {tuple(shape)}"
         for name, shape in wanted.items()
-        if found[name].shape != shape
+        if found[name].raw.shape != tuple(shape)
     ]
     if wrong:
         raise DamagedError(f"shapes differ from config.json: {_few(wrong)}", where)

@@ -10,9 +10,9 @@ import jinja2
 
 from .. import markdown
 from ..core import hf_config
+from ..core.weights import read_config
 from ..data import prepared
 from ..files import read_json
-from ..nn.checkpoint import read_config
 from . import run_info, run_log, state
 from .recipe import Recipe
 

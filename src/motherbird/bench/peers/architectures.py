@@ -38,11 +38,11 @@ def build(system: System, job: Job) -> Encode:
     """Build the architecture in the size of the job's model, with weights from a fixed seed."""
     import torch
 
-    from ...nn import checkpoint
+    from ...core import weights
 
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    raw = checkpoint.read_config(job.directory)
+    raw = weights.read_config(job.directory)
     common = hf_config.read(raw, str(job.directory / "config.json"))
     config = _config(system.name, common.hidden_size, *_size(common))
     model = require_extra("transformers", "bench").AutoModel.from_config(config)

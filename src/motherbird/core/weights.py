@@ -1,0 +1,183 @@
+"""The weights of a Hugging Face directory, without torch.
+
+They are read from safetensors only. Nothing in a directory is ever executed.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import safetensors
+from jaxtyping import Float32
+from numpy.typing import NDArray
+
+from ..errors import DamagedError, InputError
+from ..files import check_files, parse_json, read_json, read_json_object
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below it
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
+LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
+HEADS = ("head.", "decoder.", "classifier.")
+EMBEDDING = "model.embeddings.tok_embeddings.weight"
+ENCODER = ("embeddings.", "layers.", "final_norm.")
+# Names of dtypes in files: ours, and how the values are read.
+DTYPES = {"F64": ("float64", "<f8"), "F32": ("float32", "<f4"), "F16": ("float16", "<f2"),
+          "BF16": ("bfloat16", "<u2")}  # fmt: skip
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        InputError: it is missing, or not strict JSON.
+    """
+    file = directory / "config.json"
+    if not file.is_file():
+        run = f"export the run first: motherbird export {directory} --out DIR"
+        how = run if (directory / "run.json").is_file() else "use the directory of a model"
+        raise InputError("not a model directory (config.json is missing)", str(directory), how)
+    return read_json_object(file)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the safetensors files of a directory: one file, or the shards of its index.
+
+    Raises:
+        InputError: there is none, or the index names a file outside the directory.
+        DamagedError: a shard is missing.
+    """
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        raw = read_json(directory / INDEX)
+        shards = raw.get("weight_map") if isinstance(raw, dict) else None
+        if not isinstance(shards, dict) or not shards:
+            raise InputError("the index has no weight_map", str(directory / INDEX))
+        for name in shards.values():
+            if not isinstance(name, str) or not re.fullmatch(SHARD, name):
+                raise InputError(
+                    f"the index names {name!r}, which is not a file of this directory",
+                    str(directory),
+                )
+            if not (directory / name).is_file():
+                raise DamagedError("a shard is missing", str(directory / name), "download it again")
+        return [directory / name for name in sorted(set(shards.values()))]
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLES)
+    if pickles:
+        raise InputError(
+            f"the weights are in {pickles[0]}, a format that can run code when it is read",
+            str(directory),
+            "convert it on a trusted machine: save_pretrained of transformers writes "
+            "model.safetensors",
+        )
+    raise InputError("there is no model.safetensors", str(directory))
+
+
+class Stored(NamedTuple):
+    """A tensor as it is in its file, which is mapped to memory."""
+
+    dtype: str  # "float64", "float32", "float16" or "bfloat16"
+    raw: NDArray[Any]  # the values; those of bfloat16 as uint16
+
+    def float32(self) -> Float32[np.ndarray, "..."]:
+        """Return the values in float32."""
+        if self.dtype == "bfloat16":
+            return (self.raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return self.raw.astype(np.float32, copy=False)
+
+    def is_finite(self) -> bool:
+        """Return whether no value is NaN or infinite."""
+        if self.dtype == "bfloat16":
+            return not ((self.raw & 0x7F80) == 0x7F80).any()
+        return bool(np.isfinite(self.raw).all())
+
+
+def read_tensors(directory: Path) -> dict[str, Stored]:
+    """Read all tensors of a directory, and check that they are finite and of a floating dtype.
+
+    Raises:
+        InputError: see `weight_files`.
+        DamagedError: a file was changed, or is truncated or invalid.
+    """
+    files = weight_files(directory)
+    check_files(directory, [file.relative_to(directory).as_posix() for file in files])
+    tensors: dict[str, Stored] = {}
+    for file in files:
+        for name, tensor in _read_file(file).items():
+            if name in tensors:
+                raise DamagedError(f"tensor {name} is in two shards", str(file))
+            if not tensor.is_finite():
+                raise DamagedError(f"tensor {name} contains NaN or infinity", str(file))
+            tensors[name] = tensor
+    if not tensors:
+        raise DamagedError("the file contains no tensor", str(files[0]))
+    return tensors
+
+
+def _read_file(file: Path) -> dict[str, Stored]:
+    header, start = _read_header(file)
+    tensors = {}
+    for name, about in header.items():
+        if about["dtype"] not in DTYPES:
+            raise DamagedError(f"tensor {name} has dtype {about['dtype']}", str(file))
+        dtype, layout = DTYPES[about["dtype"]]
+        shape = tuple(about["shape"])
+        if 0 in shape:
+            tensors[name] = Stored(dtype, np.empty(shape, layout))
+            continue
+        offset = start + about["data_offsets"][0]
+        tensors[name] = Stored(dtype, np.memmap(file, layout, "r", offset, shape))
+    return tensors
+
+
+def _read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a file, checked by the library, and where its data start."""
+    try:
+        with safetensors.safe_open(file, "np"):
+            pass
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > LARGEST_HEADER:
+                raise ValueError(f"the header has {length:,} bytes")
+            # The library accepts a header in which a name occurs twice; parse_json does not.
+            header = parse_json(stream.read(length).decode())
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"not a valid safetensors file ({error})", str(file), "copy or download it again"
+        ) from error
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+V = TypeVar("V")
+
+
+def published_names(tensors: dict[str, V]) -> dict[str, V]:
+    """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
+
+    Accepted are these names, those of a bare encoder (``layers...``), and those of the research
+    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
+    """
+
+    def rename(name: str) -> str:
+        name = name.replace("bert.encoder.layers.", "model.layers.")
+        name = re.sub(r"^(model\.)?bert\.", "model.", name).replace("model.model.", "model.")
+        return f"model.{name}" if name.startswith(ENCODER) else name
+
+    return {rename(name): tensor for name, tensor in tensors.items()}
+
+
+def head_tensors(directory: Path) -> set[str]:
+    """Return the names of the tensors of a head in a directory, without reading them.
+
+    Raises:
+        InputError: see `weight_files`.
+        DamagedError: a file is not valid.
+    """
+    names: set[str] = set()
+    for file in weight_files(directory):
+        names |= _read_header(file)[0].keys()
+    return {name for name in published_names(dict.fromkeys(names)) if name.startswith(HEADS)}
