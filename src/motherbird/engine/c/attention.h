@@ -69,6 +69,7 @@ INLINE void tile_of(enum precision p, int rows, const int32_t *a, size_t stride,
 #ifdef STEP_BF16
     if (p == BFLOAT16) return bf16_tile(rows, a, stride, b, groups, out);
 #endif
+    (void)p;
     f32_tile(rows, a, stride, b, groups, out);
 }
 

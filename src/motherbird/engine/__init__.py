@@ -1,0 +1,1 @@
+"""The native CPU engine: inference without torch (its C sources are in `c`)."""
