@@ -1,4 +1,4 @@
-"""Compiles the engine when motherbird is installed: one library with a variant for each CPU kind."""
+"""Compiles the engine when motherbird is installed, with a variant for each kind of CPU."""
 
 import os
 import platform
@@ -12,7 +12,15 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ENGINE = Path("src/motherbird/engine")
-FLAGS = ["-O3", "-std=c11", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra"]
+FLAGS = [
+    "-O3",
+    "-std=c11",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",
+    "-Wall",
+    "-Wextra",
+]
 X86 = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",

@@ -78,8 +78,9 @@ class NativeModel:
         def norm(name: str) -> list[Any]:
             return [get(f"{name}.weight", d), get(f"{name}.bias", d) if bias else None]
 
+        precision = PRECISIONS.index(self.dtype)
         own = library.Config(d, f, config.num_hidden_layers, config.num_attention_heads,
-                             config.vocab_size, PRECISIONS.index(self.dtype), config.norm_eps)  # fmt: skip
+                             config.vocab_size, precision, config.norm_eps)  # fmt: skip
         handle: int = self._variant.create(
             ctypes.byref(own), get(weights.EMBEDDING, config.vocab_size, d),
             *norm("model.embeddings.norm"), *norm("model.final_norm"),
@@ -125,7 +126,9 @@ class NativeModel:
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise InputError(f"a token id is outside the vocabulary of {self.config.vocab_size}")
         if lengths.max() > limit:
-            raise InputError(f"a document has {lengths.max()} tokens, more than the model's {limit}")
+            raise InputError(
+                f"a document has {lengths.max()} tokens, more than the model's {limit}"
+            )
         ids = np.ascontiguousarray(ids, np.int32)
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
         x = np.empty((len(ids), self.config.hidden_size), np.float32)
