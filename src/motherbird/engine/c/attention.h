@@ -53,14 +53,16 @@ static void store_token(heads *h, const float *qkv, size_t token, size_t at) {
         const float *v = qkv + 2 * width + head * size;
         size_t value_groups = groups_of(p, keys), group = p == FLOAT32 ? at : at / 2;
         int32_t *to = h->values + head * value_panels(h) * value_groups;
-        for (size_t n = 0; n < size; n++) {
-            int32_t *word = to + (n / NR * NR) * value_groups + group * NR + n % NR;
-            if (p == FLOAT32) {
-                memcpy(word, v + n, 4);
-            } else {
-                uint16_t half = to_bf16(v[n]);
-                memcpy((uint16_t *)word + at % 2, &half, 2);
+        for (size_t n = 0; n < size; n += W) {
+            int32_t *words = to + (n / NR * NR) * value_groups + group * NR + n % NR;
+            float last[W] = {0};  // fewer than W channels
+            if (n + W > size) memcpy(last, v + n, (size - n) * sizeof *v);
+            vi x = (vi)load(n + W <= size ? v + n : last);
+            if (p == BFLOAT16) {  // the even token has the lower halves, and is stored first
+                vi rounded = (x + 0x7fff + (x >> 16 & 1)) >> 16;
+                x = at % 2 ? (load_i(words) & 0xffff) | rounded << 16 : rounded & 0xffff;
             }
+            store_i(words, x);
         }
     }
 }
