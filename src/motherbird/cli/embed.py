@@ -155,14 +155,17 @@ def _read(file: str, column: str) -> "list[Document]":
 
 
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document
+    from ..data.readers import Document, chunks
     from ..errors import DamagedError, InputError
 
+    path = Path(file)
     try:
         if file == "-":
             data = sys.stdin.buffer.read() if sys.stdin is not None else b""
+        elif path.is_char_device() or path.is_block_device():  # may have no end
+            raise InputError("this is a device", file, "use a text file")
         else:
-            data = Path(file).read_bytes()
+            data = b"".join(chunks(path))
         lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except FileNotFoundError as error:
         raise InputError("there is no such file", file, "use - for standard input") from error
