@@ -15,7 +15,8 @@ from .document import Document, chunks, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
-    "Document", "READERS", "chunks", "list_directory", "plain_name", "read", "read_file", "unit_of", "zstd",
+    "Document", "READERS", "chunks", "list_directory", "plain_name", "read", "read_file", "unit_of",
+    "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
