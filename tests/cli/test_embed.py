@@ -162,6 +162,17 @@ def test_a_compressed_file(suffix, embed, place, model):
     np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model, ["one", "two"]), atol=1e-6)
 
 
+def test_a_column_of_what_is_not_a_table(embed, place, tree):
+    (place / "parts.parquet").mkdir()
+    (place / "side.npy.json").mkdir()
+    before = tree(place)
+    embed("in.txt", "--column", "text").refused("--column is for tables")
+    embed("-", "--column", "text", stdin=b"a").refused("--column is for tables")
+    embed("parts.parquet").refused("is a directory.*parts.parquet")
+    embed(out="side.npy").refused("settings cannot be written.*side.npy.json")
+    assert tree(place) == before
+
+
 def test_a_device_is_refused(motherbird, model, place):
     call = ("embed", "/dev/zero", "--model", model, "--out", place / "out.npy")
     motherbird(*call).refused("this is a device: /dev/zero")
