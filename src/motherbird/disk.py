@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from .errors import InputError, NoRoomError, human
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
 watch: Watch | None = None
+TRIES = 1000  # to create a directory that others may remove
 
 
 @contextmanager
@@ -28,7 +30,8 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
         raise
 
 
@@ -180,11 +183,13 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
             what = "the lock was removed or replaced while it was held"
             raise InputError(what, str(path), "run only one process at a time in this directory")
 
-    while True:
+    for attempt in count():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
         except FileNotFoundError:  # the previous holder removed the directory
+            if attempt == TRIES:  # or nothing can be created there, as in /proc
+                raise
             continue
         except FileExistsError:
             if os.path.lexists(path.parent) and not path.parent.is_dir():

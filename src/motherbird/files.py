@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from . import disk
 from .disk import locked
@@ -99,13 +99,21 @@ def write_text(path: Path, text: str | bytes) -> None:
     write_file(path, lambda temporary: temporary.write_bytes(data))
 
 
+class _Writer:
+    """A file of which numpy knows only `write`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
 def write_array(path: Path, array: Any) -> None:
     """Write a NumPy array with `write_file`, as .npy."""
     import numpy as np
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # numpy adds .npy to other names
-            np.save(file, array)
+            # An error of `tofile`, which numpy uses for files, has no errno.
+            np.lib.format.write_array(_Writer(file), np.asanyarray(array), allow_pickle=False)
 
     write_file(path, write)
 

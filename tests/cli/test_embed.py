@@ -154,6 +154,30 @@ def test_tables(suffix, column, embed, place, model):
         embed(f"in{suffix}").refused('"text"', code=1)
 
 
+@pytest.mark.parametrize("suffix", [".txt.gz", ".csv.gz"])
+def test_a_compressed_file(suffix, embed, place, model):
+    header = b"text\n" if "csv" in suffix else b""
+    (place / f"in{suffix}").write_bytes(gzip.compress(header + b"one\ntwo\n"))
+    embed(f"in{suffix}", *EXACT).done()
+    np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model, ["one", "two"]), atol=1e-6)
+
+
+def test_a_column_of_what_is_not_a_table(embed, place, tree):
+    (place / "parts.parquet").mkdir()
+    (place / "side.npy.json").mkdir()
+    before = tree(place)
+    embed("in.txt", "--column", "text").refused("--column is for tables")
+    embed("-", "--column", "text", stdin=b"a").refused("--column is for tables")
+    embed("parts.parquet").refused("is a directory.*parts.parquet")
+    embed(out="side.npy").refused("settings cannot be written.*side.npy.json")
+    assert tree(place) == before
+
+
+def test_a_device_is_refused(motherbird, model, place):
+    call = ("embed", "/dev/zero", "--model", model, "--out", place / "out.npy")
+    motherbird(*call).refused("this is a device: /dev/zero")
+
+
 def test_the_settings_are_written_beside_the_array(embed, place, model):
     options = ("--prompt-name", "query", "--max-length", "20", "--truncate", "--no-normalize")
     printed = embed("in.txt", *EXACT, *options, "--json").json

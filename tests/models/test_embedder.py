@@ -1,7 +1,9 @@
 """Embedder: what it computes, in which order, and directories of sentence-transformers."""
 
+import copy
 import json
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -318,3 +320,48 @@ def test_what_cannot_be_read_rightly_is_refused(file, content, says, saved):
     write(saved / file, content)
     with pytest.raises(InputError, match=says):
         Embedder.load(saved, dtype="stored")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_copies_and_pickles_keep_how_special_tokens_are_read(split, small_tokenizer):
+    backend = tokenizers.Tokenizer.from_str(small_tokenizer.backend.to_str())
+    tokenizer = Tokenizer(backend, small_tokenizer.special, split_special_tokens=split)
+    for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert other.encode("a [SEP] b") == tokenizer.encode("a [SEP] b")
+        assert other.split_special_tokens is split
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"pooling": "max"}, "pooling 'max' is unknown: use mean or cls"),
+        ({"max_length": 0}, "invalid max_length 0"),
+        ({"max_length": "5"}, "max_length is of type str"),
+    ],
+    ids=str,
+)
+def test_an_embedder_that_cannot_be_made(arguments, says, encoder):
+    with pytest.raises(InputError, match=says):
+        Embedder(encoder, **arguments)
+
+
+def test_a_table_of_pandas_is_not_a_list_of_texts(embedder):
+    class DataFrame:
+        columns = ("text", "label")
+
+        def __iter__(self):
+            return iter(self.columns)
+
+    with pytest.raises(InputError, match="texts is a DataFrame: pass one of its columns"):
+        embedder.embed(DataFrame())
+
+
+def test_the_length_that_version_6_stores_with_the_tokenizer(embedder, tmp_path):
+    embedder.save(tmp_path / "model")
+    write(tmp_path / "model/sentence_bert_config.json", {"transformer_task": "feature-extraction"})
+    settings = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    (tmp_path / "model/motherbird.json").unlink()
+    write(tmp_path / "model/tokenizer_config.json", settings | {"model_max_length": 6})
+    assert Embedder.load(tmp_path / "model", dtype="stored").max_length == 6
+    write(tmp_path / "model/tokenizer_config.json", settings | {"model_max_length": 10**30})
+    assert Embedder.load(tmp_path / "model", dtype="stored").max_length == 512

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE")
 @options.model
 @click.option("--out", required=True, metavar="FILE.npy", help="The file to write.")
-@click.option("--column", default="text", metavar="NAME", show_default=True,
-              help="The column or field of a table with the texts.")  # fmt: skip
+@click.option("--column", metavar="NAME",
+              help="The column or field of a table with the texts (default: text).")  # fmt: skip
 @click.option("--prompt-name", metavar="NAME",
               help="One of the model's prompts, which is put before each text.")  # fmt: skip
 @click.option("--prompt", metavar="TEXT", help="A text to put before each text.")
@@ -45,7 +45,7 @@ def command(
     file: str,
     model: str,
     out: str,
-    column: str,
+    column: str | None,
     prompt_name: str | None,
     prompt: str | None,
     max_length: int | None,
@@ -130,11 +130,15 @@ def _check_out(out: str, inputs: list[str]) -> Path:
         raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
     if path.is_dir():
         raise InputError("--out is a directory", out, "use the name of a file in it")
-    options.output(f"{out}.json", inputs)
+    settings = options.output(f"{out}.json", inputs)
+    if settings.is_dir():
+        raise InputError(
+            "the settings cannot be written, it is a directory", str(settings), "move it"
+        )
     return path
 
 
-def _read(file: str, column: str) -> "list[Document]":
+def _read(file: str, column: str | None) -> "list[Document]":
     """Read the texts of a table, or the lines of any other file."""
     from ..core.arguments import check_texts
     from ..data.readers import TABLES, jsonl, plain_name, read
@@ -142,7 +146,12 @@ def _read(file: str, column: str) -> "list[Document]":
 
     tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
     if file != "-" and plain_name(Path(file)).endswith(tables):
-        texts = list(read(file, field=column, keep_empty=True))
+        if Path(file).is_dir():
+            raise InputError("this is a directory", file, "use a file")
+        texts = list(read(file, field=column or "text", keep_empty=True))
+    elif column is not None:
+        how = f"use a file that ends in {', '.join(tables)}"
+        raise InputError("--column is for tables, and this is not one", file, how)
     else:
         texts = _lines(file)
     if not texts:
@@ -155,14 +164,17 @@ def _read(file: str, column: str) -> "list[Document]":
 
 
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document
+    from ..data.readers import Document, chunks
     from ..errors import DamagedError, InputError
 
+    path = Path(file)
     try:
         if file == "-":
             data = sys.stdin.buffer.read() if sys.stdin is not None else b""
+        elif path.is_char_device() or path.is_block_device():  # may have no end
+            raise InputError("this is a device", file, "use a text file")
         else:
-            data = Path(file).read_bytes()
+            data = b"".join(chunks(path))
         lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except FileNotFoundError as error:
         raise InputError("there is no such file", file, "use - for standard input") from error

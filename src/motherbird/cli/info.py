@@ -34,6 +34,7 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
 
 
 def _machine() -> dict[str, Any]:
+    import numpy  # noqa: F401 - before torch, see options.set_threads
     import torch
 
     from .. import __version__, machine

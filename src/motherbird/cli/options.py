@@ -61,6 +61,7 @@ def check_text(text: str) -> None:
 def set_threads(count: int | None) -> None:
     """Set the number of CPU threads of torch and the tokenizer; None changes nothing."""
     if count is not None:
+        import numpy  # noqa: F401 - torch imports it, and drops an exception of a signal there
         import torch
 
         torch.set_num_threads(count)

@@ -259,6 +259,7 @@ class _Display:
 
 def _memory() -> float:
     """Return the memory of this process in bytes, on the GPU if it computes there."""
+    import numpy  # noqa: F401 - before torch, see options.set_threads
     import torch
 
     if torch.cuda.is_available() and torch.cuda.memory_reserved():

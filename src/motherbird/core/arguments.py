@@ -122,4 +122,6 @@ def _listed(items: Any, name: str, content: str) -> list[Any]:
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         kind = "string" if isinstance(items, str) else type(items).__name__
         raise InputError(f"{name} is a {kind}", how=f"pass a list of {content}")
+    if hasattr(items, "columns"):  # a DataFrame, whose items are the names of its columns
+        raise InputError(f"{name} is a {type(items).__name__}", how="pass one of its columns")
     return list(items)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def is_included(name_or_dir: str | Path) -> bool:
     """
     if name_or_dir != NANO:
         return False
-    _warn_of(Path(NANO).absolute())
+    with suppress(OSError):  # the current directory was removed
+        _warn_of(Path(NANO).absolute())
     return True
 
 

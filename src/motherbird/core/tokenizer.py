@@ -72,6 +72,10 @@ class Tokenizer:
         self.clean_up = clean_up
         self.split_special_tokens = split_special_tokens
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support copies and pickles: the library does not keep ``encode_special_tokens``."""
+        return type(self), (self.backend, self.special, self.clean_up, self.split_special_tokens)
+
     @property
     def vocab_size(self) -> int:
         """The highest id plus one."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from jaxtyping import Float32
@@ -49,6 +49,8 @@ class Embedder(TextModel):
         normalize: bool = True,
     ) -> None:
         super().__init__(encoder, max_length, prompts, default_prompt)
+        if pooling not in get_args(Pooling):
+            raise InputError(f"pooling {pooling!r} is unknown", how="use mean or cls")
         self.pooling: Pooling = pooling
         self.normalize = normalize
 
@@ -245,6 +247,9 @@ def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
     if _read_optional(limits).get("do_lower_case"):
         raise InputError("do_lower_case is not supported", str(limits))
     length = _read_optional(limits).get("max_seq_length")
+    if length is None:  # sentence-transformers 6 stores it with the tokenizer
+        length = _read_optional(place / "tokenizer_config.json").get("model_max_length")
+        length = length if isinstance(length, int) and 0 < length < 1 << 24 else None
     if length is not None and (not isinstance(length, int) or length < 1):
         raise InputError(f"max_seq_length = {length!r} is not a number of tokens", str(limits))
     arguments["max_length"] = length

@@ -1,6 +1,7 @@
 """The base class of models that take texts: tokenize, batch, compute, restore the order."""
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +49,8 @@ class TextModel:
             model = TorchModel(model)
         limit = model.config.max_position_embeddings
         self.model = model
+        if max_length is not None:
+            max_length = check_integer(max_length, "max_length", 1, sys.maxsize)
         self.max_length = min(limit, max_length or limit)
         self.prompts = prompts or {}
         self.default_prompt = default_prompt

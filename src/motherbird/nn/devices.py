@@ -25,11 +25,11 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
         InputError: this machine does not have it; the message lists those that it has.
     """
     try:
-        chosen = torch.device(device or "cpu")
+        chosen = torch.device("cpu" if device is None else device)
         if chosen.type == "meta":
             raise RuntimeError("meta tensors hold no values")
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
         have = ["cpu", *(["cuda"] if torch.cuda.is_available() else []),
                 *(["mps"] if torch.backends.mps.is_available() else [])]  # fmt: skip
         raise InputError(

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl, tables
-from .document import Document, name_of, plain_name, zstd
+from .document import Document, chunks, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
-    "Document", "READERS", "list_directory", "plain_name", "read", "read_file", "unit_of", "zstd",
+    "Document", "READERS", "chunks", "list_directory", "plain_name", "read", "read_file", "unit_of",
+    "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)

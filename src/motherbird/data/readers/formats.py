@@ -54,9 +54,11 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
     number, group = 0, None
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            if field not in file.schema_arrow.names:
-                how = fields_hint(file.schema_arrow.names).replace("fields", "columns")
-                raise DamagedError(f'no column "{field}"', name_of(path), how)
+            names = file.schema_arrow.names
+            if names.count(field) != 1:
+                how = fields_hint(names).replace("fields", "columns")
+                what = "two columns are called" if field in names else "no column"
+                raise DamagedError(f'{what} "{field}"', name_of(path), how)
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
                     for value in batch.column(0):
