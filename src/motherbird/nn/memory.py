@@ -10,10 +10,9 @@ from .. import machine
 
 GPU_TOKENS = 8192
 CPU_TOKENS = 2048  # what fits into the caches of a core; docs/log.md
-GROWTH = 512  # MB
-SHAPES = 256
 MIN_TOKENS = 256  # with fewer, matrix products slow down
-
+GROWTH = 512  # MB by which the process may grow before freed memory is returned
+SHAPES = 256  # shapes of products in each cache of oneDNN
 
 _next_check = _released_mb = 0.0
 
