@@ -2,50 +2,75 @@
 
 import ctypes
 import os
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from ..core.weights import Stored
 from ..errors import InputError
 
 LIBRARY = Path(__file__).parent / "_engine.so"
 VARIABLE = "MOTHERBIRD_ENGINE"  # forces a variant, for tests and measurements
-Floats = ctypes.POINTER(ctypes.c_float)
+PRECISIONS = ("float32", "bfloat16", "int8")  # as the engine numbers them
+OUTPUTS = ("tokens", "mean", "cls")
+_DTYPES = ("float32", "bfloat16", "float16")  # of tensors as they are stored
+
+
+class Tensor(ctypes.Structure):
+    """``mb_tensor``: where the values of a tensor are, and their dtype."""
+
+    _fields_ = [("data", c_void_p), ("dtype", c_int64)]
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Tensor":
+        """Return the tensor of an array that stays alive and is contiguous."""
+        return cls(stored.raw.ctypes.data, _DTYPES.index(stored.dtype))
+
+
+def _with_bias(*names: str) -> list[tuple[str, Any]]:
+    return [(f"{name}{part}", Tensor) for name in names for part in ("", "_bias")]
 
 
 class Config(ctypes.Structure):
-    """``mb_config``: geometry and arithmetic."""
+    """``mb_config``: the geometry, the embedding and the norms outside layers."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in
-          ("hidden", "glu", "layers", "heads", "vocabulary", "precision")),
-        ("epsilon", ctypes.c_float),
-    ]  # fmt: skip
+        *((name, c_int64) for name in ("hidden", "glu", "layers", "heads")),
+        ("epsilon", c_double),
+        ("embedding", Tensor),
+        *_with_bias("norm", "final_norm"),
+    ]
 
 
 class Layer(ctypes.Structure):
     """``mb_layer``: the weights of a layer."""
 
     _fields_ = [
-        *((f"{name}{part}", Floats) for name in
-          ("attention_norm", "qkv", "out", "mlp_norm", "in", "down") for part in ("", "_bias")),
-        ("window", ctypes.c_int64),
-        ("theta", ctypes.c_float),
-    ]  # fmt: skip
+        *_with_bias("attention_norm", "qkv", "out", "mlp_norm", "in", "down"),
+        ("precision", c_int64 * 4),
+        ("glu", c_int64),
+        ("window", c_int64),
+        ("theta", c_double),
+    ]
 
 
 class Variant(ctypes.Structure):
     """``mb_variant``: the functions of one variant."""
 
     _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("has_bf16", ctypes.c_int32),
-        ("has_int8", ctypes.c_int32),
-        ("create", ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(Config), *[Floats] * 5)),
-        ("add_layer", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Layer))),
-        ("run", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
-                                 ctypes.c_int64, ctypes.c_void_p)),
-        ("destroy", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
-    ]  # fmt: skip
+        ("name", c_char_p),
+        ("has_bf16", c_int64),
+        ("create", CFUNCTYPE(c_void_p, POINTER(Config))),
+        ("add_layer", CFUNCTYPE(c_int, c_void_p, POINTER(Layer))),
+        ("destroy", CFUNCTYPE(None, c_void_p)),
+        ("begin", CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64)),
+        ("work", CFUNCTYPE(None, c_void_p)),
+        ("finish", CFUNCTYPE(None, c_void_p, c_int64, c_void_p)),
+        ("linear", CFUNCTYPE(c_void_p, POINTER(Tensor), POINTER(Tensor), *[c_int64] * 3)),
+        ("apply", CFUNCTYPE(c_int, c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+        ("free_linear", CFUNCTYPE(None, c_void_p)),
+    ]
 
 
 @cache
@@ -59,7 +84,7 @@ def variant(name: str | None = None) -> Variant:
     if not LIBRARY.is_file():
         raise InputError("the engine is not compiled", str(LIBRARY), "install motherbird again")
     library = ctypes.CDLL(str(LIBRARY))
-    library.mb_find.restype = ctypes.POINTER(Variant)
+    library.mb_find.restype = POINTER(Variant)
     found = library.mb_find(name.encode() if name else None)
     if not found:
         raise InputError(f"this CPU cannot run the variant {name!r}", VARIABLE, "unset it")

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
@@ -23,7 +24,8 @@ from . import library
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+POOL = "motherbird-engine"  # the names of its threads start with this
+MIN_SHARED = 100_000_000  # multiplications of a batch above which threads share it
 MIN_TOKENS, MAX_TOKENS = 256, 2048  # of a batch
 
 
@@ -45,10 +47,11 @@ class NativeModel:
     ) -> None:
         hub.check_path(directory)
         self._variant = library.variant()
-        has = {"bfloat16": self._variant.has_bf16, "int8": self._variant.has_int8, "float32": True}
-        if not has.get(dtype):
-            known = ", ".join(name for name in PRECISIONS if has[name])
-            raise InputError(f"dtype {dtype!r} cannot run on this CPU", how=f"use {known}")
+        known = [p for p in library.PRECISIONS if p != "bfloat16" or self._variant.has_bf16]
+        if dtype not in known:
+            raise InputError(
+                f"dtype {dtype!r} cannot run on this CPU", how=f"use {', '.join(known)}"
+            )
         raw = weights.read_config(directory)
         self.config: EncoderConfig = hf_config.read(raw, str(directory / "config.json"))
         if self.config.hidden_activation != "gelu":
@@ -57,56 +60,63 @@ class NativeModel:
         self.tokenizer: Tokenizer | None = None
         if (directory / "tokenizer.json").is_file():
             self.tokenizer = tokenizers.load(directory, split_special_tokens)
-        self._handle = self._create(weights.published_names(weights.read_tensors(directory)))
+        self._tensors = weights.published_names(weights.read_tensors(directory))
+        self._weights = config_weights(self.config)
+        self._handle = self._create()
 
-    def _create(self, tensors: dict[str, weights.Stored]) -> int:
+    def _tensor(self, name: str, *shape: int) -> library.Tensor:
+        if name not in self._tensors:
+            raise DamagedError(f"the checkpoint lacks tensor {name}")
+        stored = self._tensors[name]
+        if stored.raw.shape != shape:
+            raise DamagedError(f"{name} is {stored.raw.shape}, not {shape}")
+        if stored.dtype == "float64":
+            stored = self._tensors[name] = weights.Stored("float32", stored.float32())
+        return library.Tensor.of(stored)
+
+    def _create(self) -> int:
         config = self.config
-        kept: list[NDArray[np.float32]] = []  # until they are copied
-
-        def get(name: str, *shape: int) -> Any:
-            if name not in tensors:
-                raise DamagedError(f"the checkpoint lacks tensor {name}")
-            array = np.ascontiguousarray(tensors[name].float32())
-            if array.shape != shape:
-                raise DamagedError(f"{name} is {array.shape}, not {shape}")
-            kept.append(array)
-            return array.ctypes.data_as(library.Floats)
-
         d, f = config.hidden_size, config.intermediate_size
-        bias = config.norm_bias
+        none = library.Tensor()
 
-        def norm(name: str) -> list[Any]:
-            return [get(f"{name}.weight", d), get(f"{name}.bias", d) if bias else None]
+        def norm(name: str) -> list[library.Tensor]:
+            bias = self._tensor(f"{name}.bias", d) if config.norm_bias else none
+            return [self._tensor(f"{name}.weight", d), bias]
 
-        precision = PRECISIONS.index(self.dtype)
         own = library.Config(d, f, config.num_hidden_layers, config.num_attention_heads,
-                             config.vocab_size, precision, config.norm_eps)  # fmt: skip
-        handle: int = self._variant.create(
-            ctypes.byref(own), get(weights.EMBEDDING, config.vocab_size, d),
-            *norm("model.embeddings.norm"), *norm("model.final_norm"),
-        )  # fmt: skip
+                             config.norm_eps,
+                             self._tensor(weights.EMBEDDING, config.vocab_size, d),
+                             *norm("model.embeddings.norm"), *norm("model.final_norm"))  # fmt: skip
+        handle: int = self._variant.create(ctypes.byref(own))
         if not handle:
             raise MemoryError
+        precision = [library.PRECISIONS.index(self.dtype)] * 4
         for number, kind in enumerate(config.layers):
-            kept.clear()
             at, is_global = f"model.layers.{number}", kind == "full_attention"
 
-            def linear(name: str, rows: int, columns: int, biased: bool, at: str = at) -> list[Any]:
-                return [get(f"{at}.{name}.weight", rows, columns),
-                        get(f"{at}.{name}.bias", rows) if biased else None]  # fmt: skip
+            def linear(
+                name: str, rows: int, columns: int, biased: bool, at: str = at
+            ) -> list[library.Tensor]:
+                bias = self._tensor(f"{at}.{name}.bias", rows) if biased else none
+                return [self._tensor(f"{at}.{name}.weight", rows, columns), bias]
 
             layer = library.Layer(
-                *(norm(f"{at}.attn_norm") if number else (None, None)),
+                *(norm(f"{at}.attn_norm") if number else (none, none)),
                 *linear("attn.Wqkv", 3 * d, d, config.attention_bias),
                 *linear("attn.Wo", d, d, config.attention_bias),
                 *norm(f"{at}.mlp_norm"),
                 *linear("mlp.Wi", 2 * f, d, config.mlp_bias),
                 *linear("mlp.Wo", d, f, config.mlp_bias),
+                (ctypes.c_int64 * 4)(*precision),
+                f,
                 -1 if is_global else config.half_window,
                 config.global_rope_theta if is_global else config.local_rope_theta,
             )
             if self._variant.add_layer(handle, ctypes.byref(layer)):
+                self._variant.destroy(handle)
                 raise MemoryError
+        # The embedding is read from the file, which stays mapped.
+        self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
         return handle
 
     def __del__(self) -> None:
@@ -129,20 +139,31 @@ class NativeModel:
             raise InputError(
                 f"a document has {lengths.max()} tokens, more than the model's {limit}"
             )
+        if output not in library.OUTPUTS:
+            raise InputError("the engine has no head yet")
         ids = np.ascontiguousarray(ids, np.int32)
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
-        x = np.empty((len(ids), self.config.hidden_size), np.float32)
-        if self._variant.run(
-            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), x.ctypes.data
-        ):
+        rows = len(ids) if output == "tokens" else len(lengths)
+        result = np.empty((rows, self.config.hidden_size), np.float32)
+        threads = self._threads_for(len(ids))
+        batch = self._variant.begin(
+            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), threads
+        )
+        if not batch:
             raise MemoryError
-        if output == "tokens":
-            return x
-        if output == "cls":
-            return x[starts[:-1]]
-        if output == "mean":
-            return np.asarray(np.add.reduceat(x, starts[:-1]) / lengths[:, None], np.float32)
-        raise InputError("the engine has no head yet")
+        helpers = [_pool().submit(self._variant.work, batch) for _ in range(threads - 1)]
+        self._variant.work(batch)
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+        self._variant.finish(batch, library.OUTPUTS.index(output), result.ctypes.data)
+        return result
+
+    def _threads_for(self, tokens: int) -> int:
+        """Return how many threads compute a batch: those of `map` compute one batch each."""
+        if threading.current_thread().name.startswith(POOL):
+            return 1
+        return _threads() if tokens * self._weights > MIN_SHARED else 1
 
     def is_per_document(self, output: Output) -> bool:
         """Return whether an output has a row for each document, or for each token."""
@@ -168,6 +189,12 @@ class NativeModel:
                 future.cancel()
 
 
+def config_weights(config: EncoderConfig) -> int:
+    """Return how many multiplications a token needs, without attention."""
+    d, f = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (4 * d * d + 3 * d * f)
+
+
 def _threads() -> int:
     has = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
@@ -175,4 +202,4 @@ def _threads() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_threads(), thread_name_prefix="motherbird")
+    return ThreadPoolExecutor(_threads(), thread_name_prefix=POOL)

@@ -1,140 +1,152 @@
-// Attention, a tile of MR queries of one head of one document at a time: scores stay in the cache.
-//
-// Keys are packed as a matrix B of (keys, H) and values as one of (H, keys), per document and head,
-// so that both products are those of product.h. A document's keys are padded to a multiple of NR.
+// Attention of one head of one document: a tile of MR queries at a time, so that scores stay in the
+// cache. Both of its products are those of product.h: B is the keys, then the values.
 #ifndef MB_ATTENTION_H
 #define MB_ATTENTION_H
 
 #include "product.h"
 
-INLINE size_t padded(size_t n) { return (n + NR - 1) / NR * NR; }
-
-// A batch: its tokens' vectors for attention. Heads are the outermost dimension of keys and values.
+// Queries, keys and values of a batch: (T, 3, heads, size). `size` is the head dimension, with each
+// half padded to a multiple of W. Queries and keys are rotated and in groups (see product.h);
+// queries are multiplied by log2(e) / sqrt(head dimension). Values are in their order.
 typedef struct {
-    enum precision precision;
-    size_t heads, head_dim, documents, tokens;
-    const int32_t *starts;  // of the documents, followed by the number of tokens
-    size_t *places;         // of the documents among padded keys, followed by their number
-    int32_t *queries;       // (T, N, groups of H)
-    int32_t *keys;          // (N, panels of documents)
-    int32_t *values;        // (N, H / NR panels, groups of keys)
-} heads;
+    enum precision precision;  // float32 or bfloat16
+    size_t heads, size;
+    size_t part, stride;  // words of all queries of a token, and of a token
+    int32_t *words;
+} qkv;
 
-INLINE size_t key_groups(const heads *h) { return groups_of(h->precision, h->head_dim); }
-INLINE size_t value_panels(const heads *h) { return padded(h->head_dim); }
+// Memory for one head of a document of up to `length` tokens.
+typedef struct {
+    int32_t *keys, *values;  // packed
+    float *scores;           // (MR, length)
+    int32_t *weights;        // the same in groups
+} attention_memory;
 
-// Rotate pairs (k, k + H/2) of a head by the angles of a token.
-INLINE void rotate(float *x, const float *cosine, const float *sine, size_t half) {
-    size_t i = 0;
-    for (; i + W <= half; i += W) {
-        vf a = load(x + i), b = load(x + half + i), c = load(cosine + i), s = load(sine + i);
-        store(x + i, a * c - b * s);
-        store(x + half + i, b * c + a * s);
-    }
-    for (; i < half; i++) {
-        float a = x[i], b = x[half + i];
-        x[i] = a * cosine[i] - b * sine[i];
-        x[half + i] = b * cosine[i] + a * sine[i];
+static int attention_allocate(attention_memory *m, const qkv *from, size_t length) {
+    size_t all = round_up(length, NR), words = all * groups_of(from->precision, from->size);
+    m->keys = buffer(4 * words), m->values = buffer(4 * words);
+    m->scores = buffer(4 * MR * all), m->weights = buffer(4 * MR * all);
+    return m->keys && m->values && m->scores && m->weights ? 0 : -1;
+}
+
+static void attention_free(attention_memory *m) { free(m->keys), free(m->values), free(m->scores), free(m->weights); }
+
+// Pack `length` keys: a panel has NR tokens.
+static void pack_keys(const int32_t *from, size_t stride, size_t length, size_t groups, int32_t *to) {
+    for (size_t t = 0; t < round_up(length, NR); t++) {
+        int32_t *panel = to + t / NR * NR * groups + t % NR;
+        for (size_t g = 0; g < groups; g++) panel[g * NR] = t < length ? from[t * stride + g] : 0;
     }
 }
 
-// Store Q, K and V of a token, which are rotated already; `at` is its place among padded keys.
-static void store_token(heads *h, const float *qkv, size_t token, size_t at) {
-    size_t size = h->head_dim, width = h->heads * size, groups = key_groups(h), keys = h->places[h->documents];
-    enum precision p = h->precision;
-    activations rows = {0, h->queries + token * h->heads * groups, NULL};
-    convert(&rows, qkv, size, h->heads, size, p);
-    int32_t row[size];
-    activations one = {0, row, NULL};
-    for (size_t head = 0; head < h->heads; head++) {
-        convert(&one, qkv + width + head * size, size, 1, size, p);
-        int32_t *panel = h->keys + (head * keys + at / NR * NR) * groups + at % NR;
-        for (size_t g = 0; g < groups; g++) panel[g * NR] = row[g];
-        const float *v = qkv + 2 * width + head * size;
-        size_t value_groups = groups_of(p, keys), group = p == FLOAT32 ? at : at / 2;
-        int32_t *to = h->values + head * value_panels(h) * value_groups;
-        for (size_t n = 0; n < size; n += W) {
-            int32_t *words = to + (n / NR * NR) * value_groups + group * NR + n % NR;
-            float last[W] = {0};  // fewer than W channels
-            if (n + W > size) memcpy(last, v + n, (size - n) * sizeof *v);
-            vi x = (vi)load(n + W <= size ? v + n : last);
-            if (p == BFLOAT16) {  // the even token has the lower halves, and is stored first
-                vi rounded = (x + 0x7fff + (x >> 16 & 1)) >> 16;
-                x = at % 2 ? (load_i(words) & 0xffff) | rounded << 16 : rounded & 0xffff;
+// Pack `length` values: a panel has NR channels. In bfloat16, a group is the tokens t and t + W.
+static void pack_values(const int32_t *from, size_t stride, size_t length, size_t size, enum precision p, int32_t *to) {
+    size_t all = round_up(length, NR);
+    for (size_t n = 0; n < size; n += W) {
+        int32_t *panel = to + n / NR * NR * groups_of(p, all) + n % NR;
+        for (size_t block = 0; block < all; block += NR)
+            for (size_t t = block; t < block + (p == FLOAT32 ? NR : W); t++, panel += NR) {
+                if (p == FLOAT32) {
+                    store_i(panel, t < length ? load_i(from + t * stride + n) : splat_i(0));
+                    continue;
+                }
+                vi x[2] = {splat_i(0), splat_i(0)};
+                for (int h = 0; h < 2; h++)
+                    if (t + h * W < length)
+                        x[h] = __builtin_convertvector(*(const vh_any *)((const uint16_t *)(from + (t + h * W) * stride) + n), vi);
+                store_i(panel, x[0] | x[1] << 16);
             }
-            store_i(words, x);
-        }
     }
 }
 
-INLINE void tile_of(enum precision p, int rows, const int32_t *a, size_t stride, const int32_t *b, size_t groups, tile_f out) {
+INLINE void attention_tile(enum precision p, int rows, const int32_t *a, size_t stride, const int32_t *b, size_t groups, tile_f out) {
 #ifdef STEP_BF16
-    if (p == BFLOAT16) return bf16_tile(rows, a, stride, b, groups, out);
+    if (p == BFLOAT16) {
+        bf16_tile(rows, a, stride, b, groups, NULL, out);
+        return;
+    }
 #endif
     (void)p;
-    f32_tile(rows, a, stride, b, groups, out);
+    f32_tile(rows, a, stride, b, groups, NULL, out);
 }
 
-// The softmax of `rows` rows of scores over keys [from, from + count), in place; keys that a query
-// does not see get 0. `first` is the position of the first query. Returns 1 / sum of each row.
-INLINE void softmax(float *scores, size_t count, int rows, size_t first, size_t from, size_t length, size_t window, float scale, float *inverse) {
-    for (int i = 0; i < rows; i++) {
-        float *row = scores + i * count;
-        size_t query = first + i, low = query > window ? query - window : 0;
-        size_t high = query + window < length ? query + window + 1 : length;
-        low -= from;  // `from` is at most the lowest key of the tile
-        high -= from;
-        for (size_t k = 0; k < low; k++) row[k] = -INFINITY;
-        for (size_t k = high; k < count; k++) row[k] = -INFINITY;
-        vf most = splat(-INFINITY), total = splat(0);
-        for (size_t k = 0; k < count; k += W) most = max_v(most, load(row + k));
-        float shift = max_of(most) * scale;
-        for (size_t k = 0; k < count; k += W) {
-            vf e = exp_v(load(row + k) * scale - shift);
-            store(row + k, e);
-            total += e;
-        }
-        inverse[i] = 1.0f / sum_v(total);
+typedef struct {
+    size_t first, last, length, window;  // queries [first, last] of a document
+
+    size_t from, to;  // keys: multiples of NR
+} span;
+
+INLINE size_t lowest(const span *s, size_t query) { return query > s->window ? query - s->window : 0; }
+INLINE size_t end_of(const span *s, size_t query) { return smaller(s->length, query + s->window + 1); }
+
+// Scores of a tile of queries; -infinity for keys that a query does not see. `most` is the largest
+// of each query, by lane.
+static void scores_of(const span *s, const qkv *in, const int32_t *queries, const int32_t *keys, float *scores, vf *most) {
+    size_t groups = groups_of(in->precision, in->size), count = s->to - s->from;
+    int rows = (int)(s->last - s->first + 1);
+    vi lanes;
+    for (int l = 0; l < W; l++) lanes[l] = l;
+    for (int i = 0; i < rows; i++) most[i] = splat(-INFINITY);
+    for (size_t n = s->from; n < s->to; n += NR) {
+        tile_f tile;
+        attention_tile(in->precision, rows, queries, in->stride, keys + n * groups, groups, tile);
+        int all = n >= lowest(s, s->last) && n + NR <= end_of(s, s->first);
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < NV; j++) {
+                vf x = tile[i][j];
+                if (!all) {
+                    vi key = lanes + (int32_t)(n + j * W);
+                    vi seen = (key >= (int32_t)lowest(s, s->first + i)) & (key < (int32_t)end_of(s, s->first + i));
+                    x = choose(seen, x, splat(-INFINITY));
+                }
+                most[i] = max_v(most[i], x);
+                store(scores + i * count + (n - s->from) + j * W, x);
+            }
     }
 }
 
-// Attention of one document; y has (T, D) floats. `scores` and `weights` have room for MR rows of
-// all padded keys of the longest document, and W more.
-static void attend(const heads *h, size_t document, size_t window, float *y, float *scores, int32_t *weights) {
-    enum precision p = h->precision;
-    size_t start = h->starts[document], length = h->starts[document + 1] - start;
-    size_t place = h->places[document], all = h->places[h->documents];
-    size_t size = h->head_dim, groups = key_groups(h), value_groups = groups_of(p, all);
-    float scale = 1.0f / sqrtf((float)size);
-    for (size_t head = 0; head < h->heads; head++) {
-        const int32_t *keys = h->keys + (head * all + place) * groups;
-        const int32_t *values = h->values + head * value_panels(h) * value_groups + groups_of(p, place) * NR;
-        for (size_t first = 0; first < length; first += MR) {
-            int rows = length - first < MR ? (int)(length - first) : MR;
-            size_t last = first + rows - 1;
-            size_t from = (first > window ? first - window : 0) / NR * NR;
-            size_t to = padded(last + window < length ? last + window + 1 : length), count = to - from;
-            const int32_t *q = h->queries + ((start + first) * h->heads + head) * groups;
+// Convert scores to weights that are not divided by their sum; `inverse` is 1 / sum.
+static void softmax(float *scores, size_t count, int rows, enum precision p, const vf *most, int32_t *weights, float *inverse) {
+    for (int i = 0; i < rows; i++) {
+        const float *row = scores + i * count;
+        int32_t *to = weights + i * groups_of(p, count);
+        float shift = max_of(most[i]);
+        vf sum[NV] = {splat(0), splat(0)};
+        for (size_t k = 0; k < count; k += NR) {
+            vf a = exp2_v(load(row + k) - shift), b = exp2_v(load(row + k + W) - shift);
+            sum[0] += a, sum[1] += b;
+            if (p == FLOAT32) {
+                store_i(to + k, (vi)a), store_i(to + k + W, (vi)b);
+            } else {
+                store_i(to + k / 2, pair_bf16(a, b));
+            }
+        }
+        inverse[i] = 1.0f / sum_v(sum[0] + sum[1]);
+    }
+}
+
+// One head of a document of `length` tokens that starts at token `start`; y is (T, heads, size).
+static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, float *y, attention_memory *m) {
+    enum precision p = in->precision;
+    size_t groups = groups_of(p, in->size), all = round_up(length, NR), tiles = (length + MR - 1) / MR;
+    const int32_t *rows = in->words + start * in->stride + head * groups;
+    pack_keys(rows + in->part, in->stride, length, groups, m->keys);
+    pack_values(rows + 2 * in->part, in->stride, length, in->size, p, m->values);
+    for (size_t t = 0; t < tiles; t++) {
+        span s = {length * t / tiles, length * (t + 1) / tiles - 1, length, window, 0, 0};
+        s.from = lowest(&s, s.first) / NR * NR, s.to = round_up(end_of(&s, s.last), NR);
+        int count = (int)(s.last - s.first + 1);
+        vf most[MR];
+        float inverse[MR];
+        scores_of(&s, in, rows + s.first * in->stride, m->keys, m->scores, most);
+        softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
+        size_t keys = groups_of(p, s.to - s.from);
+        for (size_t n = 0; n < in->size; n += NR) {
             tile_f tile;
-            for (size_t n = 0; n < count; n += NR) {
-                tile_of(p, rows, q, h->heads * groups, keys + (from + n) * groups, groups, tile);
-                for (int i = 0; i < rows; i++)
-                    for (int j = 0; j < NV; j++) store(scores + i * count + n + j * W, tile[i][j]);
-            }
-            float inverse[MR];
-            softmax(scores, count, rows, first, from, length, window, scale, inverse);
-            activations a = {0, weights, NULL};
-            convert(&a, scores, count, rows, count, p);
-            for (size_t n = 0; n < size; n += NR) {
-                tile_of(p, rows, weights, a.groups, values + n * value_groups + groups_of(p, from) * NR, a.groups, tile);
-                for (int i = 0; i < rows; i++)
-                    for (int j = 0; j < NV && n + j * W < size; j++) {
-                        float *out = y + (start + first + i) * h->heads * size + head * size + n + j * W;
-                        vf x = tile[i][j] * inverse[i];
-                        if (n + (j + 1) * W <= size) store(out, x);
-                        else for (size_t l = 0; n + j * W + l < size; l++) out[l] = x[l];
-                    }
-            }
+            attention_tile(p, count, m->weights, keys, m->values + n * groups_of(p, all) + groups_of(p, s.from) * NR, keys, tile);
+            for (int i = 0; i < count; i++)
+                for (int j = 0; j < NV; j++)
+                    store(y + ((start + s.first + i) * in->heads + head) * in->size + n + j * W, tile[i][j] * inverse[i]);
         }
     }
 }

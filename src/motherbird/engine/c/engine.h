@@ -1,37 +1,61 @@
-// The interface between Python (ctypes) and the compiled engine.
+// The interface between Python (ctypes, library.py) and the compiled engine.
 #ifndef MB_ENGINE_H
 #define MB_ENGINE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Geometry and arithmetic of an encoder; see core/config.py.
+// A tensor as it is stored; data is NULL where there is none.
+enum { MB_FLOAT32, MB_BFLOAT16, MB_FLOAT16 };
 typedef struct {
-    int64_t hidden, glu, layers, heads, vocabulary;
-    int64_t precision;  // 0 float32, 1 bfloat16, 2 int8
-    float epsilon;
+    const void *data;
+    int64_t dtype;
+} mb_tensor;
+
+// Geometry of an encoder; see core/config.py.
+typedef struct {
+    int64_t hidden, glu, layers, heads;
+    double epsilon;
+    mb_tensor embedding;  // it is not copied
+    mb_tensor norm, norm_bias, final_norm, final_norm_bias;
 } mb_config;
 
-// The float32 weights of a layer, as published; biases may be NULL, and the norm of layer 0 too.
+// The weights of a layer, as published. The norm of layer 0 may be missing.
 typedef struct {
-    const float *attention_norm, *attention_norm_bias, *qkv, *qkv_bias, *out, *out_bias;
-    const float *mlp_norm, *mlp_norm_bias, *in, *in_bias, *down, *down_bias;
-    int64_t window;  // tokens that are seen on each side; negative for the whole document
-    float theta;
+    mb_tensor attention_norm, attention_norm_bias, qkv, qkv_bias, out, out_bias;
+    mb_tensor mlp_norm, mlp_norm_bias, in, in_bias, down, down_bias;
+    int64_t precision[4];  // of qkv, out, in, down: 0 float32, 1 bfloat16, 2 int8
+    int64_t glu;           // F
+    int64_t window;        // tokens that are visible on each side; negative: the whole document
+    double theta;
 } mb_layer;
 
+enum { MB_TOKENS, MB_MEAN, MB_FIRST };  // outputs: (T, D), or (S, D) by mean or first token
+
 typedef struct mb_model mb_model;
+typedef struct mb_batch mb_batch;
+typedef struct mb_linear mb_linear;
 
 // One variant of the engine: compiled for one set of instructions.
 typedef struct {
     const char *name;
-    int32_t has_bf16, has_int8;
-    mb_model *(*create)(const mb_config *, const float *embedding, const float *norm, const float *norm_bias,
-                        const float *final_norm, const float *final_norm_bias);
-    int (*add_layer)(mb_model *, const mb_layer *);
-    // Token vectors (T, D) of documents that start at `starts`, which ends with T.
-    int (*run)(const mb_model *, const int32_t *ids, const int32_t *starts, int64_t documents, float *states);
+    int64_t has_bf16;
+
+    mb_model *(*create)(const mb_config *);
+    int (*add_layer)(mb_model *, const mb_layer *);  // -1 without memory
     void (*destroy)(mb_model *);
+
+    // A batch of documents that start at `starts`, which ends with T. `threads` is how many threads
+    // will probably call `work`; each returns when all is computed, whoever else calls it or not.
+    mb_batch *(*begin)(const mb_model *, const int32_t *ids, const int32_t *starts, int64_t documents,
+                       int64_t threads);
+    void (*work)(mb_batch *);
+    void (*finish)(mb_batch *, int64_t output, float *out);  // after `work`; frees the batch
+
+    // y (M, n) = x (M, k) * weight (n, k)^T + bias, through GELU or not.
+    mb_linear *(*linear)(const mb_tensor *weight, const mb_tensor *bias, int64_t n, int64_t k, int64_t precision);
+    int (*apply)(const mb_linear *, const float *x, int64_t rows, int64_t gelu, float *y);
+    void (*free_linear)(mb_linear *);
 } mb_variant;
 
 #endif

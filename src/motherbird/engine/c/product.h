@@ -1,26 +1,29 @@
-// Products C[M][N] = A[M][K] * B[N][K]^T, in float32, bfloat16 and 8 bits.
+// Matrix products C[M][N] = A[M][K] * B[N][K]^T in float32, bfloat16 and 8 bits.
 //
 // All three multiply 32-bit groups along K: one float, two bfloat16 or four bytes. B is packed in
-// panels of NR rows: a panel has, for each group, the groups of its NR rows side by side. A tile of
-// MR rows of A and a panel give MR x NR sums that stay in registers.
+// panels of NR rows: a panel has, for each group, the groups of its NR rows side by side. At most MR
+// rows of A and a panel give a tile of sums, which stay in registers.
 #ifndef MB_PRODUCT_H
 #define MB_PRODUCT_H
 
+#include "engine.h"
 #include "vector.h"
 
 enum precision { FLOAT32, BFLOAT16, INT8 };
 
-#define NR (NV * W)
+#define NV 2         // vectors of a panel's row
+#define NR (NV * W)  // rows of B in a panel
 
 typedef vf tile_f[MR][NV];
 typedef vi tile_i[MR][NV];
 
+// NAME_tile(rows, a, stride, b, groups, start, out): sums of `groups` steps, from `start` or 0.
 #define TILE(NAME, V, TYPE, STEP)                                                                 \
     INLINE void NAME##_rows(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
-                            size_t groups, TYPE out) {                                            \
+                            size_t groups, const int32_t *start, TYPE out) {                      \
         V sums[MR][NV];                                                                           \
         for (int i = 0; i < rows; i++)                                                            \
-            for (int j = 0; j < NV; j++) sums[i][j] = (V){0};                                     \
+            for (int j = 0; j < NV; j++) sums[i][j] = start ? (V)load_i(start + j * W) : (V){0};  \
         for (size_t k = 0; k < groups; k++, b += NR) {                                            \
             vi panel[NV];                                                                         \
             for (int j = 0; j < NV; j++) panel[j] = load_i(b + j * W);                            \
@@ -33,167 +36,180 @@ typedef vi tile_i[MR][NV];
             for (int j = 0; j < NV; j++) out[i][j] = sums[i][j];                                  \
     }                                                                                             \
     static void NAME##_tile(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
-                            size_t groups, TYPE out) {                                            \
-        if (rows == MR) return NAME##_rows(MR, a, stride, b, groups, out);                        \
-        for (; rows >= 4; rows -= 4, a += 4 * stride, out += 4)                                   \
-            NAME##_rows(4, a, stride, b, groups, out);                                            \
-        for (; rows > 0; rows--, a += stride, out++) NAME##_rows(1, a, stride, b, groups, out);   \
+                            size_t groups, const int32_t *start, TYPE out) {                      \
+        switch (rows) {                                                                           \
+            ROWS(NAME, 1) ROWS(NAME, 2) ROWS(NAME, 3) ROWS(NAME, 4) ROWS(NAME, 5) ROWS(NAME, 6)   \
+            ROWS(NAME, 7) ROWS(NAME, 8) ROWS(NAME, 9) ROWS(NAME, 10) ROWS(NAME, 11)               \
+            ROWS(NAME, 12) ROWS(NAME, 13) ROWS(NAME, 14)                                          \
+        }                                                                                         \
     }
+#define ROWS(NAME, R)                                                                             \
+    case R:                                                                                       \
+        if (R <= MR) NAME##_rows(R < MR ? R : MR, a, stride, b, groups, start, out);              \
+        break;
 
 INLINE vf step_f32(vf sum, vi a, vi b) { return sum + (vf)a * (vf)b; }
 TILE(f32, vf, tile_f, step_f32)
 #ifdef STEP_BF16
 TILE(bf16, vf, tile_f, STEP_BF16)
 #endif
-#ifdef STEP_I8
 TILE(i8, vi, tile_i, STEP_I8)
-#endif
 
-INLINE size_t groups_of(enum precision p, size_t k) {
-    return p == FLOAT32 ? k : p == BFLOAT16 ? (k + 1) / 2 : (k + 3) / 4;
-}
+INLINE size_t groups_of(enum precision p, size_t k) { return p == FLOAT32 ? k : p == BFLOAT16 ? k / 2 : k / 4; }
 
-INLINE uint16_t to_bf16(float x) {  // to the nearest, ties to even
+// A matrix B and the bias of its rows, packed: n is a multiple of NR and k of NR.
+typedef struct {
+    size_t n, k, groups;
+    enum precision precision;
+    int32_t *panels;
+    float *bias;     // or NULL
+    float *scale;    // with 8 bits: of each row
+    int32_t *start;  // with 8 bits: -A_ZERO times the sum of the row, because a byte of A has A_ZERO added
+} packed;
+
+INLINE uint16_t to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// A matrix B, packed. With 8 bits: a scale for each row, and 128 times the sum of its integers,
-// because activations are unsigned with a zero point of 128.
-typedef struct {
-    size_t n, k, groups;
-    enum precision precision;
-    int32_t *panels;
-    float *scale;
-    int32_t *offset;
-} packed;
-
-static int pack(packed *out, const float *b, size_t n, size_t k, enum precision p) {
-    size_t groups = groups_of(p, k), columns = (n + NR - 1) / NR * NR;
-    *out = (packed){n, k, groups, p, buffer(columns * groups * 4), NULL, NULL};
-    if (!out->panels) return -1;
-    memset(out->panels, 0, columns * groups * 4);
-    if (p == INT8) {
-        out->scale = buffer(columns * 4);
-        out->offset = buffer(columns * 4);
-        if (!out->scale || !out->offset) return -1;
-        memset(out->scale, 0, columns * 4);
-        memset(out->offset, 0, columns * 4);
-    }
-    for (size_t row = 0; row < n; row++) {
-        const float *from = b + row * k;
-        int32_t *panel = out->panels + row / NR * NR * groups + row % NR;
-        float largest = 1e-30f;
-        for (size_t i = 0; p == INT8 && i < k; i++) largest = fmaxf(largest, fabsf(from[i]));
-        float scale = largest / 127.0f;
-        int32_t sum = 0;
-        for (size_t i = 0; i < k; i++) {
-            if (p == FLOAT32) {
-                memcpy(panel + i * NR, from + i, 4);
-            } else if (p == BFLOAT16) {
-                uint16_t half = to_bf16(from[i]);
-                memcpy((uint16_t *)(panel + i / 2 * NR) + i % 2, &half, 2);
-            } else {
-                int8_t whole = (int8_t)lrintf(from[i] / scale);
-                memcpy((int8_t *)(panel + i / 4 * NR) + i % 4, &whole, 1);
-                sum += whole;
-            }
+// Pack k floats as row `row` of B.
+static void pack_row(packed *out, size_t row, const float *from) {
+    int32_t *panel = out->panels + row / NR * NR * out->groups + row % NR;
+    float largest = 1e-30f;
+    int32_t sum = 0;
+    for (size_t i = 0; i < out->k; i++) largest = fabsf(from[i]) > largest ? fabsf(from[i]) : largest;
+    float scale = largest / B_MAX, inverse = 1.0f / scale;
+    for (size_t i = 0; i < out->k; i++) {
+        if (out->precision == FLOAT32) {
+            memcpy(panel + i * NR, from + i, 4);
+        } else if (out->precision == BFLOAT16) {
+            uint16_t half = to_bf16(from[i]);
+            memcpy((uint16_t *)(panel + i / 2 * NR) + i % 2, &half, 2);
+        } else {
+            int32_t whole = (int32_t)((from[i] * inverse + 12582912.0f) - 12582912.0f);
+            ((int8_t *)(panel + i / 4 * NR))[i % 4] = (int8_t)whole;
+            sum += whole;
         }
-        if (p == INT8) out->scale[row] = scale, out->offset[row] = 128 * sum;
     }
-    return 0;
+    if (out->precision == INT8) out->scale[row] = scale, out->start[row] = -A_ZERO * sum;
 }
 
-// Rows of activations, ready to be multiplied: in groups, and with 8 bits a scale for each row.
+static void free_packed(packed *p) { free(p->panels), free(p->bias), free(p->scale), free(p->start); }
+
+// Read row `row` of a tensor of `columns` columns as floats.
+static void read_row(const mb_tensor *t, size_t row, size_t columns, float *out) {
+    if (t->dtype == MB_FLOAT32) {
+        memcpy(out, (const float *)t->data + row * columns, 4 * columns);
+        return;
+    }
+    const uint16_t *from = (const uint16_t *)t->data + row * columns;
+    for (size_t i = 0; i < columns; i++) {
+        uint32_t h = from[i], bits = h << 16;
+        if (t->dtype == MB_FLOAT16) {
+            uint32_t sign = (h & 0x8000) << 16, rest = h & 0x7fff;
+            if (rest < 0x400) {  // zero or subnormal
+                float x = (float)rest * 5.9604644775390625e-8f;
+                memcpy(&bits, &x, 4);
+                bits |= sign;
+            } else {
+                bits = sign | ((rest << 13) + 0x38000000);
+            }
+        }
+        memcpy(out + i, &bits, 4);
+    }
+}
+
+// Pack a tensor: row r of B is its row rows[r], or 0 where that is -1; columns likewise (NULL: as
+// they are). Returns -1 without memory.
+static int pack(packed *out, const mb_tensor *weight, const mb_tensor *bias, size_t source_columns,
+                const int32_t *rows, size_t n, const int32_t *columns, size_t k, enum precision p) {
+    size_t groups = groups_of(p, k);
+    *out = (packed){n, k, groups, p, buffer(n * groups * 4), NULL, NULL, NULL};
+    float *source = calloc(larger(source_columns, k), 4), *row = calloc(k, 4);
+    int ok = out->panels && source && row;
+    if (p == INT8) {
+        out->scale = buffer(4 * n), out->start = buffer(4 * n);
+        ok = ok && out->scale && out->start;
+    }
+    if (bias->data) ok = (out->bias = calloc(n, 4)) && ok;
+    for (size_t r = 0; ok && r < n; r++) {
+        memset(row, 0, 4 * k);
+        if (rows[r] >= 0) {
+            read_row(weight, (size_t)rows[r], source_columns, source);
+            if (!columns) memcpy(row, source, 4 * source_columns);
+            for (size_t i = 0; columns && i < k; i++) row[i] = columns[i] >= 0 ? source[columns[i]] : 0;
+            if (out->bias) read_row(bias, (size_t)rows[r], 1, out->bias + r);
+        }
+        pack_row(out, r, row);
+    }
+    free(source), free(row);
+    return ok ? 0 : -1;
+}
+
+// Rows of A, in groups; with 8 bits a scale for each row.
 typedef struct {
     size_t groups;
     int32_t *rows;
     float *scale;
 } activations;
 
-// Convert `count` rows of k floats that are `stride` floats apart.
-static void convert(activations *out, const float *x, size_t stride, size_t count, size_t k, enum precision p) {
-    size_t groups = out->groups = groups_of(p, k);
-    for (size_t row = 0; row < count; row++) {
-        const float *from = x + row * stride;
-        int32_t *to = out->rows + row * groups;
-        if (p == FLOAT32) {
-            memcpy(to, from, 4 * k);
-        } else if (p == BFLOAT16) {
-            uint16_t *half = (uint16_t *)to;
-            size_t i = 0;
-            for (; i + W <= k; i += W) {
-                vi bits = (vi)load(from + i);
-                vi rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-                typedef uint16_t vh __attribute__((vector_size(2 * W), aligned(2), may_alias));
-                *(vh *)(half + i) = __builtin_convertvector(rounded, vh);
-            }
-            for (; i < k; i++) half[i] = to_bf16(from[i]);
-            if (k % 2) half[k] = 0;
-        } else {
-            vf most = splat(0);
-            size_t i = 0;
-            for (; i + W <= k; i += W) most = max_v(most, abs_v(load(from + i)));
-            float largest = max_of(most);
-            for (; i < k; i++) largest = fmaxf(largest, fabsf(from[i]));
-            float scale = fmaxf(largest, 1e-30f) / 127.0f, inverse = 1.0f / scale;
-            out->scale[row] = scale;
-            uint8_t *bytes = (uint8_t *)to;
-            typedef uint8_t vb __attribute__((vector_size(W), aligned(1), may_alias));
-            for (i = 0; i + W <= k; i += W) {
-                vf near = (load(from + i) * inverse + 12582912.0f) - 12582912.0f;
-                *(vb *)(bytes + i) = __builtin_convertvector(__builtin_convertvector(near, vi) + 128, vb);
-            }
-            for (; i < 4 * groups; i++) bytes[i] = i < k ? (uint8_t)(lrintf(from[i] * inverse) + 128) : 0;
+// Convert a row of k floats.
+INLINE void convert(activations *out, size_t row, const float *x, size_t k, enum precision p) {
+    int32_t *to = out->rows + row * (out->groups = groups_of(p, k));
+    if (p == FLOAT32) {
+        memcpy(to, x, 4 * k);
+    } else if (p == BFLOAT16) {
+        for (size_t i = 0; i < k; i += W)
+            *(vh_any *)((uint16_t *)to + i) = __builtin_convertvector(round_bf16(load(x + i)) >> 16, vh_any);
+    } else {
+        vf most = splat(1e-30f);
+        for (size_t i = 0; i < k; i += W) most = max_v(most, abs_v(load(x + i)));
+        float scale = max_of(most) / A_MAX, inverse = 1.0f / scale;
+        out->scale[row] = scale;
+        for (size_t i = 0; i < k; i += W) {
+            vi whole = __builtin_convertvector(nearest(load(x + i) * inverse), vi) + A_ZERO;
+            *(vb_any *)((uint8_t *)to + i) = __builtin_convertvector(whole, vb_any);
         }
     }
 }
 
-// Compute the floats of a tile: rows of A from `row` on, with the panel that starts at column `n`.
-INLINE void floats(const activations *a, size_t row, int rows, const packed *b, size_t n, tile_f out) {
+// The tile of `rows` rows of A from `row` on, with the panel of B that starts at row `n`.
+INLINE void multiply(const activations *a, size_t row, int rows, const packed *b, size_t n, tile_f out) {
     const int32_t *from = a->rows + row * a->groups, *panel = b->panels + n * b->groups;
     if (b->precision == FLOAT32) {
-        f32_tile(rows, from, a->groups, panel, b->groups, out);
+        f32_tile(rows, from, a->groups, panel, b->groups, NULL, out);
 #ifdef STEP_BF16
     } else if (b->precision == BFLOAT16) {
-        bf16_tile(rows, from, a->groups, panel, b->groups, out);
+        bf16_tile(rows, from, a->groups, panel, b->groups, NULL, out);
 #endif
-#ifdef STEP_I8
-    } else if (b->precision == INT8) {
+    } else {
         tile_i sums;
-        i8_tile(rows, from, a->groups, panel, b->groups, sums);
+        i8_tile(rows, from, a->groups, panel, b->groups, b->start + n, sums);
+        vf scale[NV];
+        for (int j = 0; j < NV; j++) scale[j] = load(b->scale + n + j * W);
         for (int i = 0; i < rows; i++)
-            for (int j = 0; j < NV; j++) {
-                vi whole = sums[i][j] - load_i(b->offset + n + j * W);
-                out[i][j] = __builtin_convertvector(whole, vf) * a->scale[row + i] * load(b->scale + n + j * W);
-            }
-#endif
+            for (int j = 0; j < NV; j++) out[i][j] = to_float(sums[i][j]) * (scale[j] * a->scale[row + i]);
+    }
+    for (int j = 0; b->bias && j < NV; j++) {
+        vf bias = load(b->bias + n + j * W);
+        for (int i = 0; i < rows; i++) out[i][j] += bias;
     }
 }
 
-// C[count][n] = A * B^T (+ bias); rows of C are `stride` floats apart. With `add`, it is added to C.
-static void product(const activations *a, size_t count, const packed *b, const float *bias, float *c,
-                    size_t stride, int add) {
-    for (size_t n = 0; n < b->n; n += NR)
-        for (size_t m = 0; m < count; m += MR) {
-            int rows = count - m < MR ? (int)(count - m) : MR;
-            tile_f tile;
-            floats(a, m, rows, b, n, tile);
-            for (int i = 0; i < rows; i++)
-                for (int j = 0; j < NV; j++) {
-                    float *to = c + (m + i) * stride + n + j * W;
-                    size_t left = n + j * W < b->n ? b->n - n - j * W : 0;
-                    if (left >= W) {
-                        vf x = tile[i][j];
-                        if (bias) x += load(bias + n + j * W);
-                        store(to, add ? load(to) + x : x);
-                    } else {
-                        for (size_t l = 0; l < left; l++)
-                            to[l] = tile[i][j][l] + (bias ? bias[n + j * W + l] : 0) + (add ? to[l] : 0);
-                    }
-                }
-        }
-}
+// Multiply `count` rows of A with panels [first, last) of B, and call WRITE(target, row, n, x) for
+// the NR results of each row and panel.
+#define PRODUCT(NAME, TARGET, WRITE)                                                              \
+    static void NAME(const activations *a, size_t count, const packed *b, size_t first,           \
+                     size_t last, const TARGET *target) {                                         \
+        size_t tiles = (count + MR - 1) / MR;                                                     \
+        for (size_t n = first * NR; n < last * NR; n += NR)                                       \
+            for (size_t t = 0; t < tiles; t++) {                                                  \
+                size_t row = count * t / tiles, rows = count * (t + 1) / tiles - row;             \
+                tile_f tile;                                                                      \
+                multiply(a, row, (int)rows, b, n, tile);                                          \
+                for (size_t i = 0; i < rows; i++) WRITE(target, row + i, n, tile[i]);             \
+            }                                                                                     \
+    }
 
 #endif

@@ -1,8 +1,6 @@
 // Vectors of W floats or 32-bit integers, in the vector extensions of gcc and clang.
 //
 // A file that includes this defines W; the compiler's flags decide which instructions are used.
-// Letters of shapes are those of docs/architecture.md: T tokens, D hidden size, F GLU size, N heads,
-// H head dimension.
 #ifndef MB_VECTOR_H
 #define MB_VECTOR_H
 
@@ -17,9 +15,11 @@
 
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef int32_t vi __attribute__((vector_size(4 * W)));
-// The same without alignment, to load and store.
+// The same in memory, where they are not aligned; and W 16-bit or 8-bit integers.
 typedef float vf_any __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef uint16_t vh_any __attribute__((vector_size(2 * W), aligned(2), may_alias));
+typedef uint8_t vb_any __attribute__((vector_size(W), aligned(1), may_alias));
 
 INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf x) { *(vf_any *)p = x; }
@@ -31,6 +31,7 @@ INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (v
 INLINE vf max_v(vf a, vf b) { return choose(a > b, a, b); }
 INLINE vf min_v(vf a, vf b) { return choose(a < b, a, b); }
 INLINE vf abs_v(vf x) { return (vf)((vi)x & 0x7fffffff); }
+INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 
 INLINE float sum_v(vf x) {
     float total = 0;
@@ -44,37 +45,47 @@ INLINE float max_of(vf x) {
     return largest;
 }
 
-// e^x with a relative error of 2e-7, for x from -87 to 88; lower values give 0.
-INLINE vf exp_v(vf x) {
-    vf clamped = min_v(max_v(x, splat(-87.3f)), splat(88.3f));
-    vf scaled = clamped * 1.44269504f;
-    vf rounded = (scaled + 12582912.0f) - 12582912.0f;  // 1.5 * 2^23: to the nearest integer
-    vf r = clamped - rounded * 0.693359375f;
-    r = r + rounded * 2.12194440e-4f;
-    vf p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    vi power = (__builtin_convertvector(rounded, vi) + 127) << 23;
-    return choose(x < -87.3f, splat(0), p * (vf)power);
+// The nearest integer, for |x| below 2^22.
+INLINE vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
+
+// 2^x for x of at most 0; 0 below -126. The relative error is 2e-7.
+INLINE vf exp2_v(vf x) {
+    vf whole = nearest(max_v(x, splat(-127.0f))), r = x - whole;
+    vf p = 1.327646659e-3f * r + 9.675541291e-3f;  // least squares on [-1/2, 1/2]
+    p = p * r + 5.550713290e-2f;
+    p = p * r + 2.402211972e-1f;
+    p = p * r + 6.931469671e-1f;
+    p = p * r + 1.0f;
+    vi power = (__builtin_convertvector(whole, vi) + 127) << 23;
+    return choose(x < -126.0f, splat(0), p * (vf)power);
 }
 
-// The normal distribution's x * P(X <= x), with erf by Abramowitz and Stegun 7.1.26 (1.5e-7).
+// x times the normal distribution's P(X <= x). The error of erf, a rational function, is 3e-7.
 INLINE vf gelu(vf x) {
-    vf z = abs_v(x) * 0.70710678f;
-    vf t = 1.0f / (1.0f + 0.3275911f * z);
-    vf p = splat(1.061405429f);
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    vf half_tail = 0.5f * p * t * exp_v(-z * z);  // (1 - erf(z)) / 2
-    return x * choose(x < 0.0f, half_tail, 1.0f - half_tail);
+    vf z = min_v(max_v(x * 0.70710678f, splat(-4.0f)), splat(4.0f)), u = z * z;
+    vf p = 1.921701181e-8f * u - 1.990246335e-6f;
+    p = p * u + 1.555241152e-4f;
+    p = p * u + 4.292587212e-3f;
+    p = p * u + 5.243206285e-2f;
+    p = p * u + 2.139342306e-1f;
+    p = p * u + 1.128378678f;
+    vf q = 1.097919771e-3f * u + 1.555017495e-2f;
+    q = q * u + 1.207952717e-1f;
+    q = q * u + 5.229219361e-1f;
+    q = q * u + 1.0f;
+    return 0.5f * x * (1.0f + z * p / q);
 }
 
-INLINE void *buffer(size_t bytes) { return aligned_alloc(ALIGN, (bytes + 2 * ALIGN - 1) / ALIGN * ALIGN); }
+// bfloat16, to nearest with ties to even: two vectors in one, `low` in the lower halves.
+INLINE vi round_bf16(vf x) { return (vi)x + 0x7fff + ((vi)x >> 16 & 1); }
+INLINE vi pair_bf16(vf low, vf high) {
+    return (round_bf16(low) >> 16 & 0xffff) | (round_bf16(high) & (int32_t)0xffff0000);
+}
+
+INLINE size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+INLINE void *buffer(size_t bytes) { return aligned_alloc(ALIGN, round_up(bytes + ALIGN, ALIGN)); }
 
 #endif
