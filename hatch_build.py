@@ -25,6 +25,8 @@ X86 = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
                "-mavx512vnni", "-mfma"],
+    "amx": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
+            "-mavx512vnni", "-mfma", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ GEOMETRIES = {
     "biases": replace(TOY, norm_bias=True, attention_bias=True, mlp_bias=True),
     "heads of 12": replace(TOY, hidden_size=24, local_attention=2),
 }
-VARIANTS = ("portable", "avx2", "avx512")
+VARIANTS = ("portable", "avx2", "avx512", "amx")
 
 
 def has(name: str) -> bool:
@@ -50,7 +50,7 @@ def models(request, tmp_path_factory):
         for name in filter(has, VARIANTS):
             patch.setenv(library.VARIABLE, name)
             library.variant.cache_clear()
-            native[name] = NativeModel(directory)
+            native[name] = NativeModel(directory, "float32")
     library.variant.cache_clear()
     return encoder, native, directory
 

@@ -14,6 +14,8 @@ LIBRARY = Path(__file__).parent / "_engine.so"
 VARIABLE = "MOTHERBIRD_ENGINE"  # forces a variant, for tests and measurements
 PRECISIONS = ("float32", "bfloat16", "int8")  # as the engine numbers them
 OUTPUTS = ("tokens", "mean", "cls")
+# As enum activation of c/vector.h numbers them.
+ACTIVATIONS = {"gelu": 0, "gelu_pytorch_tanh": 1, "gelu_new": 1, "silu": 2, "relu": 3, None: 4}
 _DTYPES = ("float32", "bfloat16", "float16")  # of tensors as they are stored
 
 
@@ -36,7 +38,7 @@ class Config(ctypes.Structure):
     """``mb_config``: the geometry, the embedding and the norms outside layers."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("hidden", "glu", "layers", "heads")),
+        *((name, c_int64) for name in ("hidden", "glu", "layers", "heads", "activation")),
         ("epsilon", c_double),
         ("embedding", Tensor),
         *_with_bias("norm", "final_norm"),
@@ -90,3 +92,17 @@ def variant(name: str | None = None) -> Variant:
         raise InputError(f"this CPU cannot run the variant {name!r}", VARIABLE, "unset it")
     made: Variant = found.contents
     return made
+
+
+def resolve_dtype(dtype: str) -> str:
+    """Return the dtype itself, or for "auto" bfloat16 if this CPU computes in it, else float32.
+
+    Raises:
+        InputError: this CPU has no instructions for the dtype, or it is unknown.
+    """
+    known = [p for p in PRECISIONS if p != "bfloat16" or variant().has_bf16]
+    if dtype == "auto":
+        return "bfloat16" if "bfloat16" in known else "float32"
+    if dtype not in known:
+        raise InputError(f"dtype {dtype!r} cannot run on this CPU", how=f"use {', '.join(known)}")
+    return dtype

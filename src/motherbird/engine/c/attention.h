@@ -5,15 +5,19 @@
 
 #include "product.h"
 
-// Queries, keys and values of a batch: (T, 3, heads, size). `size` is the head dimension, with each
+// Queries, keys and values of a batch: (3, heads, T, size). `size` is the head dimension, with each
 // half padded to a multiple of W. Queries and keys are rotated and in groups (see product.h);
 // queries are multiplied by log2(e) / sqrt(head dimension). Values are in their order.
 typedef struct {
     enum precision precision;  // float32 or bfloat16
-    size_t heads, size;
-    size_t part, stride;  // words of all queries of a token, and of a token
+    size_t heads, tokens, size;
+    size_t groups;  // of `size`: the words of a token
     int32_t *words;
 } qkv;
+
+INLINE int32_t *row_of(const qkv *q, size_t part, size_t head, size_t token) {
+    return q->words + ((part * q->heads + head) * q->tokens + token) * q->groups;
+}
 
 // Memory for one head of a document of up to `length` tokens.
 typedef struct {
@@ -23,7 +27,7 @@ typedef struct {
 } attention_memory;
 
 static int attention_allocate(attention_memory *m, const qkv *from, size_t length) {
-    size_t all = round_up(length, NR), words = all * groups_of(from->precision, from->size);
+    size_t all = round_up(length, NR), words = all * from->groups;
     m->keys = buffer(4 * words), m->values = buffer(4 * words);
     m->scores = buffer(4 * MR * all), m->weights = buffer(4 * MR * all);
     return m->keys && m->values && m->scores && m->weights ? 0 : -1;
@@ -32,28 +36,28 @@ static int attention_allocate(attention_memory *m, const qkv *from, size_t lengt
 static void attention_free(attention_memory *m) { free(m->keys), free(m->values), free(m->scores), free(m->weights); }
 
 // Pack `length` keys: a panel has NR tokens.
-static void pack_keys(const int32_t *from, size_t stride, size_t length, size_t groups, int32_t *to) {
+static void pack_keys(const int32_t *from, size_t length, size_t groups, int32_t *to) {
     for (size_t t = 0; t < round_up(length, NR); t++) {
         int32_t *panel = to + t / NR * NR * groups + t % NR;
-        for (size_t g = 0; g < groups; g++) panel[g * NR] = t < length ? from[t * stride + g] : 0;
+        for (size_t g = 0; g < groups; g++) panel[g * NR] = t < length ? from[t * groups + g] : 0;
     }
 }
 
 // Pack `length` values: a panel has NR channels. In bfloat16, a group is the tokens t and t + W.
-static void pack_values(const int32_t *from, size_t stride, size_t length, size_t size, enum precision p, int32_t *to) {
-    size_t all = round_up(length, NR);
+static void pack_values(const int32_t *from, size_t length, size_t size, enum precision p, int32_t *to) {
+    size_t all = round_up(length, NR), groups = groups_of(p, size);
     for (size_t n = 0; n < size; n += W) {
         int32_t *panel = to + n / NR * NR * groups_of(p, all) + n % NR;
         for (size_t block = 0; block < all; block += NR)
             for (size_t t = block; t < block + (p == FLOAT32 ? NR : W); t++, panel += NR) {
                 if (p == FLOAT32) {
-                    store_i(panel, t < length ? load_i(from + t * stride + n) : splat_i(0));
+                    store_i(panel, t < length ? load_i(from + t * groups + n) : splat_i(0));
                     continue;
                 }
                 vi x[2] = {splat_i(0), splat_i(0)};
                 for (int h = 0; h < 2; h++)
                     if (t + h * W < length)
-                        x[h] = __builtin_convertvector(*(const vh_any *)((const uint16_t *)(from + (t + h * W) * stride) + n), vi);
+                        x[h] = __builtin_convertvector(*(const vh_any *)((const uint16_t *)(from + (t + h * W) * groups) + n), vi);
                 store_i(panel, x[0] | x[1] << 16);
             }
     }
@@ -72,7 +76,6 @@ INLINE void attention_tile(enum precision p, int rows, const int32_t *a, size_t 
 
 typedef struct {
     size_t first, last, length, window;  // queries [first, last] of a document
-
     size_t from, to;  // keys: multiples of NR
 } span;
 
@@ -82,14 +85,14 @@ INLINE size_t end_of(const span *s, size_t query) { return smaller(s->length, qu
 // Scores of a tile of queries; -infinity for keys that a query does not see. `most` is the largest
 // of each query, by lane.
 static void scores_of(const span *s, const qkv *in, const int32_t *queries, const int32_t *keys, float *scores, vf *most) {
-    size_t groups = groups_of(in->precision, in->size), count = s->to - s->from;
+    size_t groups = in->groups, count = s->to - s->from;
     int rows = (int)(s->last - s->first + 1);
     vi lanes;
     for (int l = 0; l < W; l++) lanes[l] = l;
     for (int i = 0; i < rows; i++) most[i] = splat(-INFINITY);
     for (size_t n = s->from; n < s->to; n += NR) {
         tile_f tile;
-        attention_tile(in->precision, rows, queries, in->stride, keys + n * groups, groups, tile);
+        attention_tile(in->precision, rows, queries, groups, keys + n * groups, groups, tile);
         int all = n >= lowest(s, s->last) && n + NR <= end_of(s, s->first);
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < NV; j++) {
@@ -128,17 +131,16 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
 // One head of a document of `length` tokens that starts at token `start`; y is (T, heads, size).
 static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, float *y, attention_memory *m) {
     enum precision p = in->precision;
-    size_t groups = groups_of(p, in->size), all = round_up(length, NR), tiles = (length + MR - 1) / MR;
-    const int32_t *rows = in->words + start * in->stride + head * groups;
-    pack_keys(rows + in->part, in->stride, length, groups, m->keys);
-    pack_values(rows + 2 * in->part, in->stride, length, in->size, p, m->values);
-    for (size_t t = 0; t < tiles; t++) {
-        span s = {length * t / tiles, length * (t + 1) / tiles - 1, length, window, 0, 0};
+    size_t all = round_up(length, NR), step = tile_rows(length);
+    pack_keys(row_of(in, 1, head, start), length, in->groups, m->keys);
+    pack_values(row_of(in, 2, head, start), length, in->size, p, m->values);
+    for (size_t first = 0; first < length; first += step) {
+        span s = {first, smaller(first + step, length) - 1, length, window, 0, 0};
         s.from = lowest(&s, s.first) / NR * NR, s.to = round_up(end_of(&s, s.last), NR);
         int count = (int)(s.last - s.first + 1);
         vf most[MR];
         float inverse[MR];
-        scores_of(&s, in, rows + s.first * in->stride, m->keys, m->scores, most);
+        scores_of(&s, in, row_of(in, 0, head, start + s.first), m->keys, m->scores, most);
         softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
         size_t keys = groups_of(p, s.to - s.from);
         for (size_t n = 0; n < in->size; n += NR) {

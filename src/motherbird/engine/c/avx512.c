@@ -1,7 +1,8 @@
 // AVX512 with VNNI and BF16: Cooper Lake, Sapphire Rapids, Zen 4 and later.
 #include <immintrin.h>
 #define W 16
-#define MR 14
+#define VR 14
+#define GROUP_STEP 1
 #define A_ZERO 128
 #define A_MAX 127
 #define B_MAX 127

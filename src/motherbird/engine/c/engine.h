@@ -14,7 +14,7 @@ typedef struct {
 
 // Geometry of an encoder; see core/config.py.
 typedef struct {
-    int64_t hidden, glu, layers, heads;
+    int64_t hidden, glu, layers, heads, activation;
     double epsilon;
     mb_tensor embedding;  // it is not copied
     mb_tensor norm, norm_bias, final_norm, final_norm_bias;
@@ -52,9 +52,9 @@ typedef struct {
     void (*work)(mb_batch *);
     void (*finish)(mb_batch *, int64_t output, float *out);  // after `work`; frees the batch
 
-    // y (M, n) = x (M, k) * weight (n, k)^T + bias, through GELU or not.
+    // y (M, n) = activation(x (M, k) * weight (n, k)^T + bias)
     mb_linear *(*linear)(const mb_tensor *weight, const mb_tensor *bias, int64_t n, int64_t k, int64_t precision);
-    int (*apply)(const mb_linear *, const float *x, int64_t rows, int64_t gelu, float *y);
+    int (*apply)(const mb_linear *, const float *x, int64_t rows, int64_t activation, float *y);
     void (*free_linear)(mb_linear *);
 } mb_variant;
 

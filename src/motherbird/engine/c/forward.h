@@ -54,7 +54,7 @@ static void free_scratch(scratch *s) {
 static int allocate_scratch(const mb_batch *b, scratch *s) {
     const mb_model *m = b->model;
     size_t widest = larger(m->width, larger(m->glu, m->heads * m->size));
-    s->a.rows = buffer(4 * BLOCK * widest), s->a.scale = buffer(4 * BLOCK);
+    s->a.rows = buffer(4 * (BLOCK + MR) * widest), s->a.scale = buffer(4 * BLOCK);
     s->row = buffer(4 * widest), s->wide = buffer(4 * BLOCK * m->glu);
     return attention_allocate(&s->attention, &b->qkv, b->longest) || !s->a.rows || !s->a.scale || !s->row || !s->wide ? -1 : 0;
 }
@@ -93,10 +93,10 @@ typedef struct {
 INLINE void write_qkv(const qkv_target *t, size_t row, size_t n, const vf *x) {
     const mb_model *m = t->batch->model;
     const qkv *q = &t->batch->qkv;
-    size_t token = t->first + row, width = m->heads * m->size;
+    size_t token = t->first + row, width = m->heads * m->size, at_head = n % m->size;
     vf a = x[0], b = x[1];
     if (n < 2 * width) {
-        size_t at = (size_t)t->batch->positions[token] * (m->size / 2) + n % m->size / 2;
+        size_t at = (size_t)t->batch->positions[token] * (m->size / 2) + at_head / 2;
         vf c = load(t->batch->cosine[t->table] + at), s = load(t->batch->sine[t->table] + at);
         if (n < width) {
             vf scale = splat(1.44269504f / sqrtf((float)m->head_dim));
@@ -105,13 +105,13 @@ INLINE void write_qkv(const qkv_target *t, size_t row, size_t n, const vf *x) {
         vf turned = a * c - b * s;
         b = b * c + a * s, a = turned;
     }
-    int32_t *to = q->words + token * q->stride;
+    int32_t *to = row_of(q, 0, n / m->size, token) + groups_of(q->precision, at_head);
     if (q->precision == FLOAT32) {
-        store_i(to + n, (vi)a), store_i(to + n + W, (vi)b);
+        store_i(to, (vi)a), store_i(to + W, (vi)b);
     } else if (n < 2 * width) {
-        store_i(to + n / 2, pair_bf16(a, b));
+        store_i(to, pair_bf16(a, b));
     } else {
-        vh_any *halves = (vh_any *)(to + n / 2);
+        vh_any *halves = (vh_any *)to;
         halves[0] = __builtin_convertvector(round_bf16(a) >> 16, vh_any);
         halves[1] = __builtin_convertvector(round_bf16(b) >> 16, vh_any);
     }
@@ -120,6 +120,7 @@ INLINE void write_qkv(const qkv_target *t, size_t row, size_t n, const vf *x) {
 typedef struct {
     float *y;
     size_t stride;
+    enum activation activation;
 } rows_target;
 
 INLINE void write_sum(const rows_target *t, size_t row, size_t n, const vf *x) {
@@ -128,7 +129,7 @@ INLINE void write_sum(const rows_target *t, size_t row, size_t n, const vf *x) {
 }
 
 INLINE void write_gated(const rows_target *t, size_t row, size_t n, const vf *x) {
-    store(t->y + row * t->stride + n / 2, gelu(x[0]) * x[1]);
+    store(t->y + row * t->stride + n / 2, activate(x[0], t->activation) * x[1]);
 }
 
 PRODUCT(qkv_product, qkv_target, write_qkv)
@@ -154,7 +155,7 @@ static void task(const mb_batch *b, const layer *l, int phase, size_t number, sc
     const packed *w[PHASES] = {[QKV] = &l->qkv, [OUT] = &l->out, [IN] = &l->in, [DOWN] = &l->down};
     for (; phase < PHASES; phase++) {
         size_t panels = w[phase]->n / NR, from = panels * part / b->splits, to = panels * (part + 1) / b->splits;
-        rows_target sum = {x, m->width}, gated = {wide, m->glu};
+        rows_target sum = {x, m->width, NO_ACTIVATION}, gated = {wide, m->glu, m->activation};
         if (phase == QKV) {
             qkv_target target = {b, first, l->table};
             input(b, s, &l->attention_norm, x, m->width, count, w[phase]);
@@ -187,6 +188,7 @@ static void work(mb_batch *b) {
     if (!atomic_exchange(&b->own_taken, 1)) s = &b->own;
     else if (allocate_scratch(b, s)) return free_scratch(s);  // the others do it
     const mb_model *m = b->model;
+    begin_tiles();
     for (size_t i = 0; i < m->count * PHASES; i++) {
         progress *p = b->progress + i;
         size_t all = tasks(b, i % PHASES), number;
@@ -197,6 +199,7 @@ static void work(mb_batch *b) {
         for (unsigned spins = 0; atomic_load(&p->done) < all; spins++)
             spins % 4096 == 4095 ? yield_thread() : pause_thread();
     }
+    end_tiles();
     if (s == &mine) free_scratch(s);
 }
 
@@ -233,8 +236,8 @@ static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *sta
     b->splits = threads > 1 && tokens <= BLOCK ? SPLITS * threads : 1;
     b->blocks = b->splits > 1 ? 1 : smaller(tokens, rounds * threads);
     for (int64_t i = 0; i < documents; i++) b->longest = larger(b->longest, starts[i + 1] - starts[i]);
-    b->qkv = (qkv){m->attention, m->heads, m->size, groups_of(m->attention, width), 3 * groups_of(m->attention, width), NULL};
-    b->qkv.words = buffer(4 * tokens * b->qkv.stride);
+    b->qkv = (qkv){m->attention, m->heads, tokens, m->size, groups_of(m->attention, m->size), NULL};
+    b->qkv.words = buffer(4 * (tokens + MR) * 3 * m->heads * b->qkv.groups);
     b->positions = buffer(4 * tokens), b->x = buffer(4 * tokens * m->width);
     b->attended = buffer(4 * tokens * width);
     b->progress = calloc(m->count * PHASES, sizeof *b->progress);
@@ -276,12 +279,13 @@ struct mb_linear {
 
 typedef struct {
     float *y;
-    size_t n, gelu;
+    size_t n;
+    enum activation activation;
 } linear_target;
 
 INLINE void write_linear(const linear_target *t, size_t row, size_t n, const vf *x) {
     for (size_t j = 0; j < NV; j++) {
-        vf v = t->gelu ? gelu(x[j]) : x[j];
+        vf v = activate(x[j], t->activation);
         size_t at = n + j * W, count = at < t->n ? smaller(W, t->n - at) : 0;
         if (count == W) store(t->y + row * t->n + at, v);
         else for (size_t i = 0; i < count; i++) t->y[row * t->n + at + i] = v[i];
@@ -305,20 +309,22 @@ static mb_linear *linear(const mb_tensor *weight, const mb_tensor *bias, int64_t
     return l;
 }
 
-static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t gelu, float *y) {
+static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activation, float *y) {
     size_t k = l->weight.k;
-    activations a = {0, buffer(4 * BLOCK * k), buffer(4 * BLOCK)};
+    activations a = {0, buffer(4 * (BLOCK + MR) * k), buffer(4 * BLOCK)};
     float *row = calloc(k, 4);
     int failed = !a.rows || !a.scale || !row;
+    begin_tiles();
     for (size_t first = 0; !failed && first < (size_t)rows; first += BLOCK) {
         size_t count = smaller(BLOCK, rows - first);
         for (size_t i = 0; i < count; i++) {
             memcpy(row, x + (first + i) * l->k, 4 * l->k);
             convert(&a, i, row, k, l->weight.precision);
         }
-        linear_target target = {y + first * l->n, l->n, gelu};
+        linear_target target = {y + first * l->n, l->n, (enum activation)activation};
         linear_product(&a, count, &l->weight, 0, l->weight.n / NR, &target);
     }
+    end_tiles();
     free(a.rows), free(a.scale), free(row);
     return failed ? -1 : 0;
 }

@@ -22,6 +22,7 @@ struct mb_model {
     size_t hidden, width, glu, heads, size, head_dim, count;
     float epsilon, theta[THETAS];
     enum precision attention;
+    enum activation activation;
     mb_tensor embedding;
     norm embedding_norm, final_norm;
     layer *layers;
@@ -57,6 +58,7 @@ static mb_model *create(const mb_config *c) {
     m->hidden = c->hidden, m->width = round_up(m->hidden, NR);
     m->glu = round_up(c->glu, NR), m->heads = c->heads;
     m->head_dim = m->hidden / m->heads, m->size = 2 * round_up(m->head_dim / 2, W);
+    m->activation = (enum activation)c->activation;
     m->epsilon = (float)c->epsilon;
     m->embedding = c->embedding;
     m->embedding_norm = copy_norm(m, &c->norm, &c->norm_bias);

@@ -2,7 +2,7 @@
 //
 // All three multiply 32-bit groups along K: one float, two bfloat16 or four bytes. B is packed in
 // panels of NR rows: a panel has, for each group, the groups of its NR rows side by side. At most MR
-// rows of A and a panel give a tile of sums, which stay in registers.
+// rows of A and a panel give a tile of sums. Those of VR rows fit into the vector registers.
 #ifndef MB_PRODUCT_H
 #define MB_PRODUCT_H
 
@@ -11,6 +11,10 @@
 
 enum precision { FLOAT32, BFLOAT16, INT8 };
 
+#ifndef MR
+#define MR VR        // rows of A in a tile
+#define ROW_STEP 1   // by which they are best increased
+#endif
 #define NV 2         // vectors of a panel's row
 #define NR (NV * W)  // rows of B in a panel
 
@@ -21,7 +25,7 @@ typedef vi tile_i[MR][NV];
 #define TILE(NAME, V, TYPE, STEP)                                                                 \
     INLINE void NAME##_rows(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
                             size_t groups, const int32_t *start, TYPE out) {                      \
-        V sums[MR][NV];                                                                           \
+        V sums[VR][NV];                                                                           \
         for (int i = 0; i < rows; i++)                                                            \
             for (int j = 0; j < NV; j++) sums[i][j] = start ? (V)load_i(start + j * W) : (V){0};  \
         for (size_t k = 0; k < groups; k++, b += NR) {                                            \
@@ -35,27 +39,47 @@ typedef vi tile_i[MR][NV];
         for (int i = 0; i < rows; i++)                                                            \
             for (int j = 0; j < NV; j++) out[i][j] = sums[i][j];                                  \
     }                                                                                             \
-    static void NAME##_tile(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
+    static void NAME##_some(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
                             size_t groups, const int32_t *start, TYPE out) {                      \
         switch (rows) {                                                                           \
             ROWS(NAME, 1) ROWS(NAME, 2) ROWS(NAME, 3) ROWS(NAME, 4) ROWS(NAME, 5) ROWS(NAME, 6)   \
             ROWS(NAME, 7) ROWS(NAME, 8) ROWS(NAME, 9) ROWS(NAME, 10) ROWS(NAME, 11)               \
             ROWS(NAME, 12) ROWS(NAME, 13) ROWS(NAME, 14)                                          \
         }                                                                                         \
+    }                                                                                             \
+    INLINE void NAME##_tile(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
+                            size_t groups, const int32_t *start, TYPE out) {                      \
+        int step = (rows + (rows + VR - 1) / VR - 1) / ((rows + VR - 1) / VR);                    \
+        for (; rows > 0; rows -= step, a += step * stride, out += step)                           \
+            NAME##_some(rows < step ? rows : step, a, stride, b, groups, start, out);             \
     }
 #define ROWS(NAME, R)                                                                             \
     case R:                                                                                       \
-        if (R <= MR) NAME##_rows(R < MR ? R : MR, a, stride, b, groups, start, out);              \
+        if (R <= VR) NAME##_rows(R < VR ? R : VR, a, stride, b, groups, start, out);              \
         break;
 
 INLINE vf step_f32(vf sum, vi a, vi b) { return sum + (vf)a * (vf)b; }
 TILE(f32, vf, tile_f, step_f32)
+#ifdef AMX
+#include "amx.h"
+#else
+#define begin_tiles()
+#define end_tiles()
 #ifdef STEP_BF16
 TILE(bf16, vf, tile_f, STEP_BF16)
 #endif
 TILE(i8, vi, tile_i, STEP_I8)
+#endif
 
-INLINE size_t groups_of(enum precision p, size_t k) { return p == FLOAT32 ? k : p == BFLOAT16 ? k / 2 : k / 4; }
+INLINE size_t groups_of(enum precision p, size_t k) {
+    return p == FLOAT32 ? k : p == BFLOAT16 ? k / 2 : round_up(k / 4, GROUP_STEP);
+}
+
+// The rows of each tile but the last, for `count` rows.
+INLINE size_t tile_rows(size_t count) {
+    size_t tiles = (count + MR - 1) / MR;
+    return round_up((count + tiles - 1) / tiles, ROW_STEP);
+}
 
 // A matrix B and the bias of its rows, packed: n is a multiple of NR and k of NR.
 typedef struct {
@@ -128,6 +152,7 @@ static int pack(packed *out, const mb_tensor *weight, const mb_tensor *bias, siz
     *out = (packed){n, k, groups, p, buffer(n * groups * 4), NULL, NULL, NULL};
     float *source = calloc(larger(source_columns, k), 4), *row = calloc(k, 4);
     int ok = out->panels && source && row;
+    if (ok) memset(out->panels, 0, 4 * n * groups);
     if (p == INT8) {
         out->scale = buffer(4 * n), out->start = buffer(4 * n);
         ok = ok && out->scale && out->start;
@@ -202,10 +227,10 @@ INLINE void multiply(const activations *a, size_t row, int rows, const packed *b
 #define PRODUCT(NAME, TARGET, WRITE)                                                              \
     static void NAME(const activations *a, size_t count, const packed *b, size_t first,           \
                      size_t last, const TARGET *target) {                                         \
-        size_t tiles = (count + MR - 1) / MR;                                                     \
+        size_t step = tile_rows(count);                                                           \
         for (size_t n = first * NR; n < last * NR; n += NR)                                       \
-            for (size_t t = 0; t < tiles; t++) {                                                  \
-                size_t row = count * t / tiles, rows = count * (t + 1) / tiles - row;             \
+            for (size_t row = 0; row < count; row += step) {                                      \
+                size_t rows = smaller(step, count - row);                                         \
                 tile_f tile;                                                                      \
                 multiply(a, row, (int)rows, b, n, tile);                                          \
                 for (size_t i = 0; i < rows; i++) WRITE(target, row + i, n, tile[i]);             \

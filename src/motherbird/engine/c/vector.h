@@ -76,6 +76,21 @@ INLINE vf gelu(vf x) {
     return 0.5f * x * (1.0f + z * p / q);
 }
 
+// 1 / (1 + e^-x)
+INLINE vf sigmoid(vf x) {
+    vf t = exp2_v(abs_v(x) * -1.44269504f), small = t / (1.0f + t);
+    return choose(x < 0.0f, small, 1.0f - small);
+}
+
+// Numbered as `ACTIVATIONS` in library.py. gelu_pytorch_tanh is 0.5 x (1 + tanh(z)) = x sigmoid(2z).
+enum activation { GELU, GELU_TANH, SILU, RELU, NO_ACTIVATION };
+INLINE vf activate(vf x, enum activation kind) {
+    if (kind == GELU) return gelu(x);
+    if (kind == GELU_TANH) return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
+    if (kind == SILU) return x * sigmoid(x);
+    return kind == RELU ? max_v(x, splat(0)) : x;
+}
+
 // bfloat16, to nearest with ties to even: two vectors in one, `low` in the lower halves.
 INLINE vi round_bf16(vf x) { return (vi)x + 0x7fff + ((vi)x >> 16 & 1); }
 INLINE vi pair_bf16(vf low, vf high) {
