@@ -21,13 +21,28 @@ FLAGS = [
     "-Wall",
     "-Wextra",
 ]
-X86 = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
-               "-mavx512vnni", "-mfma"],
-    "amx": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
-            "-mavx512vnni", "-mfma", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
-}  # fmt: skip
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16",
+          "-mavx512vnni", "-mfma"]  # fmt: skip
+# For each kind of CPU, the variants: the file and its flags.
+VARIANTS = {
+    "x86_64": {
+        "avx2": ["-mavx2", "-mfma"],
+        "avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
+        "avx512": AVX512,
+        "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+    },
+    "arm64": {
+        "neon": ["-march=armv8.2-a+dotprod"],
+        "neon_bf16": ["-march=armv8.6-a+bf16"],
+    },
+}
+# The same flags in the words of zig.
+ZIG = {
+    "-march=armv8.2-a+dotprod": "-mcpu=generic+v8_2a+dotprod",
+    "-march=armv8.6-a+bf16": "-mcpu=generic+v8_6a+bf16",
+}
+FILES = {"neon_bf16": "neon"}  # files of variants with another name
+MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}  # other names of the same
 
 
 def compiler() -> list[str]:
@@ -38,23 +53,33 @@ def compiler() -> list[str]:
     return [sys.executable, "-m", "ziglang", "cc"]
 
 
-def compile_engine(root: Path, out: Path, more: list[str] | None = None) -> None:
-    """Compile the engine; CalledProcessError if that fails."""
+def compile_engine(root: Path, out: Path, *more: str, machine: str = platform.machine()) -> None:
+    """Compile the engine; CalledProcessError if that fails.
+
+    Args:
+        root: the directory of this file.
+        out: the library to write.
+        more: further arguments of the compiler, such as its target.
+        machine: the CPU that it is for.
+    """
     sources = root / ENGINE / "c"
+    name = machine.lower()
     variants: dict[str, list[str]] = {"engine": [], "portable": []}
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        variants |= X86
+    variants |= VARIANTS.get(MACHINES.get(name, name), {})
+    command = compiler()
+    if "ziglang" in command:
+        variants = {name: [ZIG.get(f, f) for f in flags] for name, flags in variants.items()}
     with tempfile.TemporaryDirectory() as folder:
         objects = [str(Path(folder) / f"{name}.o") for name in variants]
         jobs = [
-            subprocess.Popen([*compiler(), *FLAGS, *flags, *(more or []), "-c",
-                              str(sources / f"{name}.c"), "-o", made])
+            subprocess.Popen([*command, *FLAGS, *flags, *more, "-c",
+                              str(sources / f"{FILES.get(name, name)}.c"), "-o", made])
             for (name, flags), made in zip(variants.items(), objects, strict=True)
         ]  # fmt: skip
         for job in jobs:
             if job.wait():
                 raise subprocess.CalledProcessError(job.returncode, job.args)
-        subprocess.run([*compiler(), "-shared", *(more or []), *objects, "-o", str(out), "-lm"],
+        subprocess.run([*command, "-shared", *more, *objects, "-o", str(out), "-lm"],
                        check=True)  # fmt: skip
 
 

@@ -6,7 +6,7 @@
 #ifndef MB_AMX_H
 #define MB_AMX_H
 
-#ifdef EMULATE_AMX  // to test this file on other CPUs
+#ifdef EMULATE  // to test this file on other CPUs
 static _Thread_local int32_t tiles[8][16][16];
 
 static void tile_load(int t, const void *from, size_t stride) {

@@ -33,7 +33,7 @@ static int attention_allocate(attention_memory *m, const qkv *from, size_t lengt
     return m->keys && m->values && m->scores && m->weights ? 0 : -1;
 }
 
-static void attention_free(attention_memory *m) { free(m->keys), free(m->values), free(m->scores), free(m->weights); }
+static void attention_free(attention_memory *m) { release(m->keys), release(m->values), release(m->scores), release(m->weights); }
 
 // Pack `length` keys: a panel has NR tokens.
 static void pack_keys(const int32_t *from, size_t length, size_t groups, int32_t *to) {

@@ -1,45 +1,93 @@
 // The variants of the engine, and the one that suits this CPU.
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include "engine.h"
 
 #include <string.h>
-#if defined(__linux__) && defined(__x86_64__)
+
+#define VISIBLE __attribute__((visibility("default")))
+enum { AVX2 = 1, AVXVNNI = 2, AVX512 = 4, AMX = 8, NEON = 16, NEON_BF16 = 32 };
+
+#if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
+#ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
+// What the CPU has, and the system lets this process use.
+static int features(void) {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+#ifdef EMULATE
+    return AVX2 | AVXVNNI | AVX512 | AMX;
+#endif
+    int found = AVX2;
+    unsigned a, b, c, d;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1) found |= AVXVNNI;
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vnni") ||
+        !__builtin_cpu_supports("avx512bf16"))
+        return found;
+    found |= AVX512;
+#ifdef __linux__
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1 && d >> 24 & 1 && d >> 25 & 1 &&
+        !syscall(SYS_arch_prctl, 0x1023, 18))  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+        found |= AMX;
+#endif
+    return found;
+}
+#elif defined(__aarch64__)
+#ifdef __linux__
+#include <sys/auxv.h>
+static int features(void) {
+    int found = getauxval(AT_HWCAP) >> 20 & 1 ? NEON : 0;  // HWCAP_ASIMDDP
+    return found && getauxval(AT_HWCAP2) >> 14 & 1 ? found | NEON_BF16 : found;
+}
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+static int has(const char *name) {
+    int value = 0;
+    size_t size = sizeof value;
+    return !sysctlbyname(name, &value, &size, NULL, 0) && value;
+}
+
+static int features(void) {
+    int found = has("hw.optional.arm.FEAT_DotProd") ? NEON : 0;
+    return found && has("hw.optional.arm.FEAT_BF16") ? found | NEON_BF16 : found;
+}
+#else
+static int features(void) { return 0; }
+#endif
+#else
+static int features(void) { return 0; }
+#endif
+
 extern const mb_variant mb_portable;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const mb_variant mb_avx2, mb_avx512, mb_amx;
+extern const mb_variant mb_avx2, mb_avxvnni, mb_avx512, mb_amx;
+#elif defined(__aarch64__)
+extern const mb_variant mb_neon, mb_neon_bf16;
+#endif
 
-// Whether the CPU has AMX tiles and the system lets this process use them.
-static int has_amx(void) {
-#ifdef EMULATE_AMX
-    return 1;
-#elif defined(__linux__)
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    int bf16 = d >> 22 & 1, tile = d >> 24 & 1, int8 = d >> 25 & 1;
-    return bf16 && tile && int8 && !syscall(SYS_arch_prctl, 0x1023, 18);  // ARCH_REQ_XCOMP_PERM, XTILEDATA
-#else
-    return 0;
+static const struct {
+    int needs;
+    const mb_variant *variant;
+} VARIANTS[] = {
+#if defined(__x86_64__) || defined(_M_X64)
+    {AMX, &mb_amx}, {AVX512, &mb_avx512}, {AVXVNNI, &mb_avxvnni}, {AVX2, &mb_avx2},
+#elif defined(__aarch64__)
+    {NEON_BF16, &mb_neon_bf16}, {NEON, &mb_neon},
 #endif
-}
-#endif
+    {0, &mb_portable},
+};
 
 // Return a variant by name, or the fastest for NULL; NULL if this CPU cannot run it.
-__attribute__((visibility("default"))) const mb_variant *mb_find(const char *name) {
-#if defined(__x86_64__) || defined(_M_X64)
-    __builtin_cpu_init();
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    int avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&
-                 __builtin_cpu_supports("avx512bf16");
-    if (avx512 && (!name || !strcmp(name, "amx")) && has_amx()) return &mb_amx;
-    if (avx512 && (!name || !strcmp(name, "avx512"))) return &mb_avx512;
-    if (avx2 && (!name || !strcmp(name, "avx2"))) return &mb_avx2;
-#endif
-    if (!name || !strcmp(name, "portable")) return &mb_portable;
+VISIBLE const mb_variant *mb_find(const char *name) {
+    int have = features();
+    for (size_t i = 0; i < sizeof VARIANTS / sizeof *VARIANTS; i++)
+        if ((VARIANTS[i].needs & have) == VARIANTS[i].needs && (!name || !strcmp(name, VARIANTS[i].variant->name)))
+            return VARIANTS[i].variant;
     return NULL;
 }

@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 #ifdef _WIN32
-#include <windows.h>
+int __stdcall SwitchToThread(void);
 #define yield_thread() SwitchToThread()
 #else
 #include <sched.h>
@@ -47,7 +47,7 @@ struct mb_batch {
 };
 
 static void free_scratch(scratch *s) {
-    free(s->a.rows), free(s->a.scale), free(s->row), free(s->wide);
+    release(s->a.rows), release(s->a.scale), release(s->row), release(s->wide);
     attention_free(&s->attention);
 }
 
@@ -204,9 +204,9 @@ static void work(mb_batch *b) {
 }
 
 static void free_batch(mb_batch *b) {
-    free(b->positions), free(b->x), free(b->attended), free(b->wide), free(b->qkv.words), free(b->progress);
-    for (int i = 0; i < THETAS; i++) free(b->cosine[i]), free(b->sine[i]);
-    free_scratch(&b->own), free(b);
+    release(b->positions), release(b->x), release(b->attended), release(b->wide), release(b->qkv.words), release(b->progress);
+    for (int i = 0; i < THETAS; i++) release(b->cosine[i]), release(b->sine[i]);
+    free_scratch(&b->own), release(b);
 }
 
 static int make_tables(mb_batch *b) {
@@ -228,7 +228,7 @@ static int make_tables(mb_batch *b) {
 }
 
 static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *starts, int64_t documents, int64_t threads) {
-    mb_batch *b = calloc(1, sizeof *b);
+    mb_batch *b = zeros(sizeof *b);
     if (!b) return NULL;
     size_t tokens = starts[documents], width = m->heads * m->size;
     b->model = m, b->ids = ids, b->starts = starts, b->documents = documents, b->tokens = tokens;
@@ -240,7 +240,7 @@ static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *sta
     b->qkv.words = buffer(4 * (tokens + MR) * 3 * m->heads * b->qkv.groups);
     b->positions = buffer(4 * tokens), b->x = buffer(4 * tokens * m->width);
     b->attended = buffer(4 * tokens * width);
-    b->progress = calloc(m->count * PHASES, sizeof *b->progress);
+    b->progress = zeros(m->count * PHASES * sizeof *b->progress);
     if (b->splits > 1) b->wide = buffer(4 * tokens * m->glu);
     if (!b->qkv.words || !b->positions || !b->x || !b->attended || !b->progress || (b->splits > 1 && !b->wide) ||
         allocate_scratch(b, &b->own) || make_tables(b))
@@ -294,17 +294,17 @@ INLINE void write_linear(const linear_target *t, size_t row, size_t n, const vf 
 
 PRODUCT(linear_product, linear_target, write_linear)
 
-static void free_linear(mb_linear *l) { free_packed(&l->weight), free(l); }
+static void free_linear(mb_linear *l) { free_packed(&l->weight), release(l); }
 
 static mb_linear *linear(const mb_tensor *weight, const mb_tensor *bias, int64_t n, int64_t k, int64_t precision) {
-    mb_linear *l = calloc(1, sizeof *l);
+    mb_linear *l = zeros(sizeof *l);
     size_t all = round_up(n, NR);
-    int32_t *rows = malloc(4 * all);
-    if (!l || !rows) return free(l), free(rows), NULL;
+    int32_t *rows = buffer(4 * all);
+    if (!l || !rows) return release(l), release(rows), NULL;
     l->n = n, l->k = k;
     for (size_t i = 0; i < all; i++) rows[i] = i < l->n ? (int32_t)i : -1;
     int failed = pack(&l->weight, weight, bias, k, rows, all, NULL, round_up(k, NR), (enum precision)precision);
-    free(rows);
+    release(rows);
     if (failed) return free_linear(l), NULL;
     return l;
 }
@@ -312,7 +312,7 @@ static mb_linear *linear(const mb_tensor *weight, const mb_tensor *bias, int64_t
 static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activation, float *y) {
     size_t k = l->weight.k;
     activations a = {0, buffer(4 * (BLOCK + MR) * k), buffer(4 * BLOCK)};
-    float *row = calloc(k, 4);
+    float *row = zeros(4 * k);
     int failed = !a.rows || !a.scale || !row;
     begin_tiles();
     for (size_t first = 0; !failed && first < (size_t)rows; first += BLOCK) {
@@ -325,7 +325,7 @@ static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activ
         linear_product(&a, count, &l->weight, 0, l->weight.n / NR, &target);
     }
     end_tiles();
-    free(a.rows), free(a.scale), free(row);
+    release(a.rows), release(a.scale), release(row);
     return failed ? -1 : 0;
 }
 

@@ -40,7 +40,7 @@ static norm copy_norm(const mb_model *m, const mb_tensor *weight, const mb_tenso
     return (norm){padded(weight, m->hidden, m->width), padded(bias, m->hidden, m->width)};
 }
 
-static void free_norm(norm *n) { free(n->weight), free(n->bias); }
+static void free_norm(norm *n) { release(n->weight), release(n->bias); }
 
 static void destroy(mb_model *m) {
     for (size_t i = 0; m->layers && i < m->count; i++) {
@@ -49,11 +49,11 @@ static void destroy(mb_model *m) {
         free_packed(&l->qkv), free_packed(&l->out), free_packed(&l->in), free_packed(&l->down);
     }
     free_norm(&m->embedding_norm), free_norm(&m->final_norm);
-    free(m->layers), free(m);
+    release(m->layers), release(m);
 }
 
 static mb_model *create(const mb_config *c) {
-    mb_model *m = calloc(1, sizeof *m);
+    mb_model *m = zeros(sizeof *m);
     if (!m) return NULL;
     m->hidden = c->hidden, m->width = round_up(m->hidden, NR);
     m->glu = round_up(c->glu, NR), m->heads = c->heads;
@@ -63,7 +63,7 @@ static mb_model *create(const mb_config *c) {
     m->embedding = c->embedding;
     m->embedding_norm = copy_norm(m, &c->norm, &c->norm_bias);
     m->final_norm = copy_norm(m, &c->final_norm, &c->final_norm_bias);
-    m->layers = calloc(c->layers, sizeof *m->layers);
+    m->layers = zeros(c->layers * sizeof *m->layers);
     if (!m->layers || !m->embedding_norm.weight || !m->final_norm.weight) return destroy(m), NULL;
     return m;
 }
@@ -96,7 +96,7 @@ static int add_layer(mb_model *m, const mb_layer *from) {
     m->attention = p[0] == FLOAT32 ? FLOAT32 : BFLOAT16;
 #endif
     size_t most = larger(3 * width, larger(2 * m->glu, m->width));
-    int32_t *rows = malloc(4 * most), *columns = malloc(4 * most);
+    int32_t *rows = buffer(4 * most), *columns = buffer(4 * most);
     int failed = !rows || !columns;
     for (size_t i = 0; !failed && i < 3 * width; i++) rows[i] = qkv_row(m, i);
     failed = failed || pack(&l->qkv, &from->qkv, &from->qkv_bias, d, rows, 3 * width, NULL, m->width, p[0]);
@@ -111,7 +111,7 @@ static int add_layer(mb_model *m, const mb_layer *from) {
         rows[i] = at < f ? (int32_t)(at + i / W % 2 * f) : -1;
     }
     failed = failed || pack(&l->in, &from->in, &from->in_bias, d, rows, 2 * m->glu, NULL, m->width, p[2]);
-    free(rows), free(columns);
+    release(rows), release(columns);
     return failed ? -1 : 0;
 }
 

@@ -119,7 +119,7 @@ static void pack_row(packed *out, size_t row, const float *from) {
     if (out->precision == INT8) out->scale[row] = scale, out->start[row] = -A_ZERO * sum;
 }
 
-static void free_packed(packed *p) { free(p->panels), free(p->bias), free(p->scale), free(p->start); }
+static void free_packed(packed *p) { release(p->panels), release(p->bias), release(p->scale), release(p->start); }
 
 // Read row `row` of a tensor of `columns` columns as floats.
 static void read_row(const mb_tensor *t, size_t row, size_t columns, float *out) {
@@ -150,14 +150,14 @@ static int pack(packed *out, const mb_tensor *weight, const mb_tensor *bias, siz
                 const int32_t *rows, size_t n, const int32_t *columns, size_t k, enum precision p) {
     size_t groups = groups_of(p, k);
     *out = (packed){n, k, groups, p, buffer(n * groups * 4), NULL, NULL, NULL};
-    float *source = calloc(larger(source_columns, k), 4), *row = calloc(k, 4);
+    float *source = zeros(4 * larger(source_columns, k)), *row = zeros(4 * k);
     int ok = out->panels && source && row;
     if (ok) memset(out->panels, 0, 4 * n * groups);
     if (p == INT8) {
         out->scale = buffer(4 * n), out->start = buffer(4 * n);
         ok = ok && out->scale && out->start;
     }
-    if (bias->data) ok = (out->bias = calloc(n, 4)) && ok;
+    if (bias->data) ok = (out->bias = zeros(4 * n)) && ok;
     for (size_t r = 0; ok && r < n; r++) {
         memset(row, 0, 4 * k);
         if (rows[r] >= 0) {
@@ -168,7 +168,7 @@ static int pack(packed *out, const mb_tensor *weight, const mb_tensor *bias, siz
         }
         pack_row(out, r, row);
     }
-    free(source), free(row);
+    release(source), release(row);
     return ok ? 0 : -1;
 }
 

@@ -97,10 +97,27 @@ INLINE vi pair_bf16(vf low, vf high) {
     return (round_bf16(low) >> 16 & 0xffff) | (round_bf16(high) & (int32_t)0xffff0000);
 }
 
+// Add the products of four unsigned bytes of a and four signed ones of b.
+INLINE vi dot_bytes(vi sum, vi a, vi b) {
+    for (int shift = 0; shift < 32; shift += 8) sum += (a >> shift & 0xff) * (b << (24 - shift) >> 24);
+    return sum;
+}
+
 INLINE size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+#ifdef _WIN32
+#include <malloc.h>
+#define aligned_alloc(align, bytes) _aligned_malloc(bytes, align)
+#define release(pointer) _aligned_free(pointer)
+#else
+#define release(pointer) free(pointer)
+#endif
 INLINE void *buffer(size_t bytes) { return aligned_alloc(ALIGN, round_up(bytes + ALIGN, ALIGN)); }
+INLINE void *zeros(size_t bytes) {
+    void *made = buffer(bytes);
+    return made ? memset(made, 0, bytes) : NULL;
+}
 
 #endif
