@@ -113,7 +113,7 @@ def test_parquet_html_and_descriptions(tmp_path):
     assert texts(made)[:2] == ["p1", "p2"]
     assert "Café is open every day." in texts(made)[2]
     assert texts(made)[3] == "Lists all of the things that a user may have & hold."
-    with pytest.raises(DamagedError, match='no column "body".*a.parquet.*columns: text, n'):
+    with pytest.raises(DamagedError, match='no column is called "body".*columns: text, n'):
         of(tmp_path, Source("p", path=str(tmp_path / "a.parquet"), field="body"))
 
 
@@ -315,7 +315,9 @@ def test_a_file_that_is_cut_counts_with_its_bytes(tmp_path):
     source = Source("a", path=str(folder))
     with pytest.raises(DamagedError, match="100.0% of the bytes .*, more than 1.00%.*a.jsonl.gz"):
         of(tmp_path, source, max_bad=0.01)
-    with pytest.raises(DamagedError, match="cannot be read to its end"):
+    with pytest.raises(
+        DamagedError, match="cannot be read to its end.*repair.*files with --max-bad"
+    ):
         of(tmp_path, source)
     write_lines(folder / "b.jsonl", [os.urandom(500).hex() for _ in range(1500)])
     tally = of(tmp_path, source, max_bad=0.05).about.sources["a"]
@@ -378,3 +380,66 @@ def test_a_package_is_not_a_working_directory(tmp_path, monkeypatch):
     assert len(texts(made)) == 4 and not made.about.sources["all"].skipped
     made = of(tmp_path, Source("some", packages=("pypi:pack",), skip=("vendored", "minified")))
     assert len(texts(made)) == 2 and made.about.sources["some"].skipped["vendored"].documents == 1
+
+
+RECORDS = {
+    "array": [{"text": "short"}, {"text": "another text"}],
+    "array of texts": ["short", "another text"],
+    "one record": {"id": 1, "text": "a text with more than eight spaces, which is not lost at all"},
+    "records in an object": {"version": 1, "data": [{"id": 1, "text": "short"}]},
+    "records by name": {"1": {"text": "short"}, "2": {"text": "another text"}},
+}
+
+
+@pytest.mark.parametrize("value", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_json_with_records_is_not_read_as_one_text(value, suffix, tmp_path):
+    data = json.dumps(value, indent=2).encode()
+    path = tmp_path / f"my.json{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(
+        DamagedError, match=r"records.*my\.json.*\.jsonl.*jq -c '\.\[\]' my\.json >"
+    ):
+        of(tmp_path, Source("a", path=str(path)))
+    (tmp_path / "in").mkdir()
+    path.rename(tmp_path / "in" / path.name)
+    (tmp_path / "in" / "b.txt").write_text("text")
+    source = Source("a", path=str(tmp_path / "in"), files=("*.json*", "*.txt"))
+    made = of(tmp_path, source, max_bad=0.99)
+    assert texts(made) == ["text"] and made.about.sources["a"].bad_kinds == {"file": 1}
+
+
+def test_lines_of_json_in_a_json_file(tmp_path):
+    write_lines(tmp_path / "a.json", ["a", "b"])
+    with pytest.raises(
+        DamagedError, match=r"not valid JSON.*one object per line to a \.jsonl file"
+    ):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.json")))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 5\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.csv", "a.txt.gz"])
+def test_pointers_of_git_lfs_are_skipped_and_named(name, tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(POINTER)
+    (tmp_path / "in" / "b.md").write_text("text")
+    source = Source("a", path=str(tmp_path / "in"), files=("*",))
+    made = of(tmp_path, source)
+    assert texts(made) == ["text"] and made.about.sources["a"].bad == 1
+    assert f"{name} (a Git LFS pointer in place of the file)" in caplog.text
+    with pytest.raises(DamagedError, match=r"Git LFS pointer.*git lfs pull"):
+        of(tmp_path, source, max_bad=0.0)
+
+
+def test_damage_says_how_it_can_be_skipped(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"body": 1}\n')
+    says = "a.jsonl:2: fields: body; set field in the mixture, or .* of the lines with --max-bad"
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{\n')
+    with pytest.raises(
+        DamagedError, match="a.jsonl:2: repair it, or .* of the lines with --max-bad"
+    ):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))

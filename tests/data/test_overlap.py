@@ -7,7 +7,7 @@ import pytest
 
 from motherbird.data.overlap import COMMON, RUN, evaluation_runs, shared_run
 from motherbird.data.sequences import sequences
-from motherbird.errors import InputError
+from motherbird.errors import DamagedError, InputError
 
 
 def write(path, rows):
@@ -57,6 +57,20 @@ def test_every_file_of_a_folder_counts(tmp_path):
     secret = " ".join(f"w{i}" for i in range(RUN))
     (tmp_path / "test.tsv").write_text(f"1\t{secret}\n")
     assert shared_run(secret, evaluation_runs([tmp_path])) == secret
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_records_in_a_json_file_count(tmp_path, indent):
+    secret = " ".join(f"w{i}" for i in range(RUN))
+    rows = [{"text": secret, "tokens": secret.upper().split()}, {"text": "short"}]
+    (tmp_path / "test.json").write_text(json.dumps(rows, indent=indent))
+    assert shared_run(secret, evaluation_runs([tmp_path])) == secret
+
+
+def test_a_pointer_of_git_lfs_is_an_error(tmp_path):
+    (tmp_path / "test.jsonl").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DamagedError, match="LFS pointer.*git lfs pull"):
+        evaluation_runs([tmp_path])
 
 
 def test_no_text(tmp_path):

@@ -25,8 +25,8 @@ COMMON = 10  # a sequence in more evaluation texts than this is boilerplate, suc
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     """Return the sorted hashes of the sequences of all texts in files and directories.
 
-    These are all strings in lines of JSON, all text files, and long strings in .json files. No text
-    is an InputError, a damaged file a DamagedError.
+    These are all strings in lines of JSON and in .json files, and all text files. No text is an
+    InputError, a damaged file a DamagedError.
     """
     texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
     found = [np.unique(sequences(text, RUN)[0]) for text in texts.values()]
@@ -42,8 +42,12 @@ def _texts(path: Path) -> Iterator[str]:
         log.warning("decontaminate: skipped in %s: %s", path, problems)
     for file in listing.files:
         if readers.reader_of(file) is jsonl.read:
+            readers.check_pointer(file)
             for row in jsonl.rows(file):
                 yield from _strings(row)
+            continue
+        if readers.reader_of(file) is formats.read_descriptions:
+            yield from _strings(formats.json_value(file))
             continue
         # All columns of a table count.
         reader = formats.read_plain if readers.reader_of(file) is tables.read else None

@@ -16,7 +16,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import DamagedError, FetchError, InputError, NotTextError, RowError, require_extra
+from ..errors import (
+    DamagedError,
+    FetchError,
+    FieldError,
+    InputError,
+    NotTextError,
+    RowError,
+    require_extra,
+)
 from ..files import write_file, write_text
 from . import readers, registries
 from .cleaning import normalize, pieces, rejection_reason
@@ -186,7 +194,10 @@ class Cleaner:
         """Count what cannot be read, or raise the error if the mixture does not allow it."""
         limit = self.mixture.max_bad
         if limit == 0 or (limit is None and not isinstance(error, NotTextError)):
-            raise error
+            how = "set field in the mixture" if isinstance(error, FieldError) else "repair it"
+            how += f", or skip up to a fraction of the {kind}s with --max-bad"
+            how = f"{error.how}; {how}" if error.how else how
+            raise type(error)(error.what, error.where, how)
         tally.add_bad(kind, f"{error.where} ({error.what})", size)
 
     def _filter(
