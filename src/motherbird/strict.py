@@ -117,6 +117,9 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
             return float(cast(float, given))
     if kind is not float and _is_plain(kind, given):
         return given
+    if origin in (list, tuple) and is_dataclass(arguments[0]) and isinstance(given, dict):
+        mistakes.append(f"{at} is one table, not a list of tables: write [[{at}]], not [{at}]")
+        return None
     mistakes.append(f"{f'{at} = ' if at else ''}{given!r} is not {describe(kind)}")
     return None
 

@@ -188,6 +188,7 @@ def test_a_mixture_of_a_file(tmp_path):
         ('[[source]]\nname = "a"\npath = "text.txt"\nmin_char = 1', "did you mean min_chars"),
         ('decontaminate = ["gone"]\n[[source]]\nname = "a"\npath = "text.txt"', "decontaminate"),
         ('include = ["gone.toml"]', "cannot read the file.*gone.toml"),
+        ('[source]\nname = "a"\npath = "text.txt"', r"one table.*write \[\[source\]\]"),
         ("", "no .*source"),
     ):
         (tmp_path / "m.toml").write_text(text)
@@ -289,7 +290,7 @@ def test_empty_rows_are_counted(tmp_path):
             "where": f"{tmp_path / 'a.jsonl'}:1", "text": "",
         }  # fmt: skip
     write_lines(tmp_path / "a.jsonl", [""] * 5)
-    with pytest.raises(DamagedError, match="no document is left: 5 empty"):
+    with pytest.raises(DamagedError, match="no document is left: source 'a': 5 empty"):
         of(tmp_path, source)
 
 
@@ -356,12 +357,60 @@ def test_the_loss_of_much_text_is_a_warning(tmp_path, caplog):
     first, second = (record.getMessage() for record in caplog.records)
     assert re.match(
         r"source 'much' lost 40% of its documents and \d\d% of their bytes: "
-        r"25% equal to an earlier one, 15% too short",
+        r"25% equal to an earlier one \(such as .*a.jsonl:61\), 15% too short \(such as .*:86\)$",
         first,
     )
     assert second.startswith(
         "source 'bytes' lost 10% of its documents and 99% of their bytes: 10% "
     )
+
+
+def test_every_source_says_why_no_document_is_left(tmp_path):
+    (tmp_path / "a.txt").write_text("short")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x_pb2.py").write_text("x = 1")
+    sources = [
+        Source(name, path=str(tmp_path / name), min_chars=9) for name in ("a.txt", "b.txt", "c")
+    ]
+    says = (
+        r"source 'a.txt': 1 too short; source 'b.txt': 1 file without usable text \(.*b.txt, byte 0"
+        r" .*; source 'c': 1 file skipped as generated"
+    )
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, *sources)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX links")
+def test_skip_is_a_hint_only_if_it_can_help(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "b.txt").write_text("text")
+    (tmp_path / "in" / "b.txt").symlink_to(tmp_path / "b.txt")
+    with pytest.raises(InputError, match=r"links out of the directory: 1.*check its files$"):
+        of(tmp_path, Source("a", path=str(tmp_path / "in")))
+    (tmp_path / "in" / "vendor").mkdir()
+    (tmp_path / "in" / "vendor" / "c.txt").write_text("text")
+    with pytest.raises(InputError, match="check its files, or set skip in the mixture$"):
+        of(tmp_path, Source("a", path=str(tmp_path / "in")))
+
+
+def test_a_language_that_is_not_known(tmp_path):
+    pytest.importorskip("resiliparse")
+    (tmp_path / "a.txt").write_text("This is a text in English, which has some words in it.")
+    source = {"name": "a", "path": str(tmp_path / "a.txt")}
+    with pytest.raises(InputError, match="source 'a': language = 'xx' .*use one of af, .*, en, "):
+        of(tmp_path, Source(**source, language="xx"))
+    assert not (tmp_path / ".corpus.unfinished").exists()
+    assert len(texts(of(tmp_path, Source(**source, language="en")))) == 1
+
+
+def test_unfinished_work_is_named(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("short")
+    with pytest.raises(DamagedError, match="no document is left"):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.txt"), min_chars=9))
+    (record,) = caplog.records
+    assert f"unfinished work is kept in {tmp_path / '.corpus.unfinished'}" in record.getMessage()
+    assert list((tmp_path / ".corpus.unfinished").glob("part-*.json"))
 
 
 def test_a_package_is_not_a_working_directory(tmp_path, monkeypatch):

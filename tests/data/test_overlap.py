@@ -67,6 +67,22 @@ def test_records_in_a_json_file_count(tmp_path, indent):
     assert shared_run(secret, evaluation_runs([tmp_path])) == secret
 
 
+def test_short_texts_are_counted(tmp_path, caplog):
+    """They have no sequence that could be found."""
+    words = [f"w{i}" for i in range(RUN)]
+    rows = [{"id": i, "label": "long", "text": " ".join(words[: RUN - 1])} for i in range(3)]
+    write(tmp_path / "a.jsonl", [*rows, {"id": 9, "text": " ".join(words)}, {"id": 5}])
+    (tmp_path / "b.txt").write_text("short")
+    assert len(evaluation_runs([tmp_path])) == 1
+    (record,) = caplog.records
+    assert "4 of 5 evaluation rows have no text of 13 words" in record.getMessage()
+    caplog.clear()
+    assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and "3 of 4" in caplog.text
+    caplog.clear()
+    write(tmp_path / "a.jsonl", [{"id": "9", "text": " ".join(words)}])
+    assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and not caplog.records
+
+
 def test_a_pointer_of_git_lfs_is_an_error(tmp_path):
     (tmp_path / "test.jsonl").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(DamagedError, match="LFS pointer.*git lfs pull"):
@@ -86,8 +102,9 @@ def test_evaluation_sets_find_themselves(shared):
     """Real ones: every text of 13 words or more is found, in whatever case."""
     known = evaluation_runs([shared / "data/tasks/trec"])
     assert len(known) > 1000
-    from motherbird.data.overlap import _texts
+    from motherbird.data.overlap import _rows
 
-    found = [bool(shared_run(text.upper(), known)) for text in _texts(shared / "data/tasks/trec")
+    rows = _rows(shared / "data/tasks/trec")
+    found = [bool(shared_run(text.upper(), known)) for row in rows for text in row
              if len(sequences(text, RUN)[0])]  # fmt: skip
     assert sum(found) / len(found) > 0.99  # the rest are formulas

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt64
 from numpy.typing import NDArray
 
-from ..errors import DamagedError, InputError, NotTextError
+from ..errors import DamagedError, InputError, NotTextError, counted
 from . import readers
 from .duplicates import text_hash
 from .readers import formats, jsonl, tables
@@ -28,26 +28,38 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     These are all strings in lines of JSON and in .json files, and all text files. No text is an
     InputError, a damaged file a DamagedError.
     """
-    texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
-    found = [np.unique(sequences(text, RUN)[0]) for text in texts.values()]
+    found: dict[int, UInt64[np.ndarray, " n"]] = {}  # by the hash of the text
+    rows, short = 0, 0
+    for row in (row for path in paths for row in _rows(Path(path))):
+        own = {text_hash(text): text for text in row}
+        found |= {
+            key: np.unique(sequences(text, RUN)[0]) for key, text in own.items() if key not in found
+        }
+        rows += bool(own)
+        short += bool(own) and not any(len(found[key]) for key in own)
     if not found:
         raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
-    hashes, counts = np.unique(np.concatenate(found), return_counts=True)
+    if short:
+        what = "decontaminate: %s of %s have no text of %s words, and are not looked for"
+        log.warning(what, f"{short:,}", counted(rows, "evaluation row"), RUN)
+    hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Yield the texts of each row, or of each file that has no rows."""
     listing = _list(path)
     if problems := listing.problems():
         log.warning("decontaminate: skipped in %s: %s", path, problems)
     for file in listing.files:
         if readers.reader_of(file) is jsonl.read:
             readers.check_pointer(file)
-            for row in jsonl.rows(file):
-                yield from _strings(row)
+            yield from (list(_strings(row)) for row in jsonl.rows(file))
             continue
         if readers.reader_of(file) is formats.read_descriptions:
-            yield from _strings(formats.json_value(file))
+            value = formats.json_value(file)
+            rows = value if isinstance(value, list) else [value]
+            yield from (list(_strings(row)) for row in rows)
             continue
         # All columns of a table count.
         reader = formats.read_plain if readers.reader_of(file) is tables.read else None
@@ -57,7 +69,7 @@ def _texts(path: Path) -> Iterator[str]:
             elif isinstance(document, DamagedError):
                 raise document
             else:
-                yield document.text
+                yield [document.text]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -34,7 +34,7 @@ from .overlap import shared_run
 from .readers import Document
 from .readers.document import fields_hint
 from .readers.formats import LANGUAGES
-from .readers.listing import Listing, describe
+from .readers.listing import RULES, Listing, describe
 from .tally import Count, Tally, merge_counts
 
 T = TypeVar("T")
@@ -80,10 +80,9 @@ def _split(source: Source) -> Iterator[Part]:
         what = f"source {source.name!r}: no file to read"
         how = "check its files"
         if listing.skipped:
-            what, how = (
-                f"{what} (skipped {describe(listing.skipped)})",
-                "check its files, or set skip in the mixture",
-            )
+            what += f" (skipped {describe(listing.skipped)})"
+        if any(reason in RULES for reason in listing.skipped):
+            how += ", or set skip in the mixture"
         raise InputError(what, str(path), how)
     skipped = listing.skipped
     for group in chunked(listing.files, PART_BYTES, lambda file: file.stat().st_size):
