@@ -57,7 +57,7 @@ class FieldError(DamagedError, code="damaged"):
 
 
 class RowFieldError(FieldError, RowError, code="damaged"):
-    """A line of JSON has no text field of the wanted name."""
+    """A line of JSON, or a row of a dataset, has no text field of the wanted name."""
 
 
 class FetchError(MotherbirdError, code="fetch"):

@@ -28,7 +28,7 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     addressed by index: "phases.0.tokens=1000". All mistakes are InputErrors.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot read the file ({what})", str(path)) from error

@@ -121,6 +121,8 @@ def test_a_local_dataset(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["d1", "d2"]}).save_to_disk(tmp_path / "set")
     assert texts(of(tmp_path, Source("d", dataset=str(tmp_path / "set")))) == ["d1", "d2"]
+    with pytest.raises(DamagedError, match='no text in field "body".*: text; set field in the mix'):
+        of(tmp_path, Source("d", dataset=str(tmp_path / "set"), field="body"))
 
 
 @pytest.fixture
@@ -177,6 +179,8 @@ def test_a_mixture_of_a_file(tmp_path):
         'include = ["inner.toml"]\nmax_bad = 0.5\n'
         '[[source]]\nname = "b"\npath = "gone"\noptional = true\n'
     )
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "m.toml").write_bytes(mark + (tmp_path / "m.toml").read_bytes())
     mixture = mixtures.read(tmp_path / "m.toml")
     assert [source.path for source in mixture.source] == [
         str(tmp_path / "text.txt"), str(tmp_path / "gone"),

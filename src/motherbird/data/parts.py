@@ -23,6 +23,7 @@ from ..errors import (
     InputError,
     NotTextError,
     RowError,
+    RowFieldError,
     require_extra,
 )
 from ..files import write_file, write_text
@@ -249,7 +250,7 @@ def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
             text = row.get(source.field)
             if not isinstance(text, str):
                 what = f'no text in field "{source.field}"'
-                yield RowError(what, f"{name}:{number}", fields_hint(row))
+                yield RowFieldError(what, f"{name}:{number}", fields_hint(row))
                 continue
             yield Document(text, f"{name}:{number}")
             left -= len(text.encode())

@@ -5,6 +5,7 @@ A reader maps a path, a field and an encoding to documents; see `readers`.
 
 import html
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def jsonl_hint(path: Path) -> str:
     name = path.name
     for suffix in COMPRESSED:
         name = name.removesuffix(suffix)
-    command = f"jq -c '.[]' {name} > {Path(name).stem}.jsonl"
+    command = f"jq -c '.[]' {shlex.quote(name)} > {shlex.quote(Path(name).stem + '.jsonl')}"
     return f"write one object per line to a .jsonl file (of an array: {command})"
 
 
