@@ -237,7 +237,11 @@ BAD_FILES = {
         2,
         r"JSON.*records\.json.*\.jsonl.*jq -c '\.\[\]' rec",
     ),
-    "My data.JSON.gz": (gzip.compress(b"[]"), 2, r"this is JSON.*'My data\.JSON' > 'My data\.jsonl'"),
+    "My data.JSON.gz": (
+        gzip.compress(b"[]"),
+        2,
+        r"this is JSON.*'My data\.JSON' > 'My data\.jsonl'",
+    ),
     "lfs.txt": (b"version https://git-lfs.github.com/spec/v1\n", 1, r"LFS.*lfs\.txt.*git lfs pull"),
     "ragged.csv": (b"id,text\n1,a\n2,b,c\n", 1, r"3 values, the header 2.*ragged\.csv:3"),
     "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),

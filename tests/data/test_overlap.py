@@ -75,7 +75,7 @@ def test_short_texts_are_counted(tmp_path, caplog):
     (tmp_path / "b.txt").write_text("short")
     assert len(evaluation_runs([tmp_path])) == 1
     (record,) = caplog.records
-    assert "4 of 5 evaluation rows have no text of 13 words" in record.getMessage()
+    assert "rows without a text of 13 words cannot be found: 4 of 5" in record.getMessage()
     caplog.clear()
     assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and "3 of 4" in caplog.text
     caplog.clear()

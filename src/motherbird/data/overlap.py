@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt64
 from numpy.typing import NDArray
 
-from ..errors import DamagedError, InputError, NotTextError, counted
+from ..errors import DamagedError, InputError, NotTextError
 from . import readers
 from .duplicates import text_hash
 from .readers import formats, jsonl, tables
@@ -40,8 +40,8 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     if not found:
         raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
     if short:
-        what = "decontaminate: %s of %s have no text of %s words, and are not looked for"
-        log.warning(what, f"{short:,}", counted(rows, "evaluation row"), RUN)
+        what = "decontaminate: evaluation rows without a text of %s words cannot be found: %s of %s"
+        log.warning(what, RUN, f"{short:,}", f"{rows:,}")
     hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]
 

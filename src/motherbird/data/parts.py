@@ -194,9 +194,9 @@ class Cleaner:
         """Count what cannot be read, or raise the error if the mixture does not allow it."""
         limit = self.mixture.max_bad
         if limit == 0 or (limit is None and not isinstance(error, NotTextError)):
-            how = "set field in the mixture" if isinstance(error, FieldError) else "repair it"
+            how = error.how or "repair it"
+            how += "; set field in the mixture" if isinstance(error, FieldError) else ""
             how += f", or skip up to a fraction of the {kind}s with --max-bad"
-            how = f"{error.how}; {how}" if error.how else how
             raise type(error)(error.what, error.where, how)
         tally.add_bad(kind, f"{error.where} ({error.what})", size)
 
