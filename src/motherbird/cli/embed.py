@@ -141,14 +141,14 @@ def _check_out(out: str, inputs: list[str]) -> Path:
 def _read(file: str, column: str | None) -> "list[Document]":
     """Read the texts of a table, or the lines of any other file."""
     from ..core.arguments import check_texts
-    from ..data.readers import TABLES, jsonl, plain_name, read
+    from ..data.readers import TABLES, formats, jsonl, plain_name
     from ..errors import DamagedError, InputError
 
     tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
     if file != "-" and plain_name(Path(file)).endswith(tables):
-        if Path(file).is_dir():
-            raise InputError("this is a directory", file, "use a file")
-        texts = list(read(file, field=column or "text", keep_empty=True))
+        texts = _table(file, column or "text")
+    elif file != "-" and plain_name(Path(file)).endswith(".json"):
+        raise InputError("this is JSON, not lines of text", file, formats.jsonl_hint(Path(file)))
     elif column is not None:
         how = f"use a file that ends in {', '.join(tables)}"
         raise InputError("--column is for tables, and this is not one", file, how)
@@ -163,8 +163,26 @@ def _read(file: str, column: str | None) -> "list[Document]":
     return texts
 
 
+def _table(file: str, column: str) -> "list[Document]":
+    from ..data.readers import read
+    from ..errors import FieldError, InputError
+
+    if Path(file).is_dir():
+        raise InputError("this is a directory", file, "use a file")
+    texts: list[Document] = []
+    try:
+        for text in read(file, field=column, keep_empty=True):
+            texts.append(text)
+    except FieldError as error:
+        if texts:  # only some rows have no text
+            raise
+        how = f"set --column to the name of the texts; {error.how}"
+        raise InputError(error.what, error.where, how) from error
+    return texts
+
+
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document, chunks
+    from ..data.readers import Document, check_pointer, chunks
     from ..errors import DamagedError, InputError
 
     path = Path(file)
@@ -174,14 +192,14 @@ def _lines(file: str) -> "list[Document]":
         elif path.is_char_device() or path.is_block_device():  # may have no end
             raise InputError("this is a device", file, "use a text file")
         else:
+            check_pointer(path)
             data = b"".join(chunks(path))
-        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise InputError("there is no such file", file, "use - for standard input") from error
     except IsADirectoryError as error:
         raise InputError("this is a directory", file, "use a text file") from error
     except UnicodeDecodeError as error:
         raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
-    if lines[-1] == "":
-        lines.pop()
+    lines = text.removesuffix("\n").split("\n") if text else []
     return [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]

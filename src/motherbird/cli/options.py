@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..core.hub import NANO, is_included
+from ..core.hub import NANO, check_path, is_included
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,12 +74,13 @@ def directories(*models: str) -> list[str]:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Return an output path whose parent directory exists, and which is not in an input."""
+    """Return an output path in UTF-8 whose parent exists, and which is not in an input."""
     from ..errors import InputError
     from ..files import path_outside
 
     if not all([path, *inputs]):
         raise InputError("a path or text is empty", how="use . for the current directory")
+    check_path(Path(path))
     out = Path(path).resolve()
     for given in inputs:
         path_in = Path(given).resolve()

@@ -16,12 +16,12 @@ NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 
 def check_path(path: Path) -> None:
-    """Raise InputError if a path is not UTF-8: tokenizers and safetensors cannot open it."""
+    """Raise InputError if a path is not UTF-8: JSON, tokenizers and safetensors need that."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        what = "the path is not valid UTF-8, so the files in it cannot be opened"
-        raise InputError(what, ascii(str(path)), "rename the directory") from error
+        how = "rename it, or use another path"
+        raise InputError("the path is not valid UTF-8", ascii(str(path)), how) from error
 
 
 def is_included(name_or_dir: str | Path) -> bool:

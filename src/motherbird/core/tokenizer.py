@@ -23,6 +23,7 @@ ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
 UNUSED = 83  # unused entries, as in ModernBERT
 LONGEST_WORD = 768  # bytes (256 Chinese characters); longer words are cut for training
+SMALLEST = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64  # vocabulary that can be trained
 CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
 # The names of the special tokens in other model families.
 _ALIASES = {
@@ -318,11 +319,9 @@ def check_size(size: int) -> None:
     Raises:
         InputError: it is not a multiple of 64, or smaller than the bytes and special tokens.
     """
-    smallest = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64
-    if size % 64 or size < smallest:
-        raise InputError(
-            f"invalid vocabulary size {size}", how=f"use a multiple of 64, at least {smallest}"
-        )
+    if size % 64 or size < SMALLEST:
+        how = f"use a multiple of 64, at least {SMALLEST}"
+        raise InputError(f"invalid vocabulary size {size}", how=how)
 
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
@@ -361,10 +360,9 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     learned = backend.get_vocab_size()
     if learned < size - fixed:
         reachable = (learned + fixed) // 64 * 64
-        raise InputError(
-            f"the text is too small for a vocabulary of {size}",
-            how=f"use more text, or a size of at most {reachable}",
-        )
+        smaller = f", or a size of at most {reachable}" if reachable >= SMALLEST else ""
+        what = f"the text is too small for a vocabulary of {size}"
+        raise InputError(what, how=f"use more text{smaller}")
     return complete(backend)
 
 

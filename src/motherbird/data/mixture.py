@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..core.hub import check_path
 from ..errors import InputError
 from ..files import path_outside
 from ..strict import load
@@ -58,6 +59,8 @@ class Source:
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         origins = (self.path, self.packages or None, self.dataset)
+        for local in (self.path, self.dataset):
+            check_path(Path(local or ""))
         if sum(origin is not None for origin in origins) != 1:
             raise InputError("a source needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
@@ -117,6 +120,8 @@ class Mixture:
                 raise InputError(f"two sources are called {name!r}")
         if self.weights and not self.include:
             self._check_weights(names)
+        for path in self.decontaminate:
+            check_path(Path(path))
         for what in ("near_duplicates", "max_bad"):
             value = getattr(self, what)
             if value is not None and not 0 <= value <= 1:
@@ -154,6 +159,7 @@ def read(
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
     paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
+        check_path(Path(name))
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)
     return replace(
