@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..core.hub import NANO, is_included
+from ..machine import MAX_THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ dtype = click.option("--dtype", default="auto", metavar="DTYPE", show_default=Tr
 stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
                       show_default=True,
                       help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
-threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N",
+threads = click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N",
                        help="Number of CPU threads (default: all cores).")  # fmt: skip
 seed = click.option("--seed", default=0, metavar="N", show_default=True,
                     type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
@@ -46,16 +47,6 @@ def compute(function: F) -> F:
 def is_main_process() -> bool:
     """Return whether this process prints: it is the only one, or rank 0 under torchrun."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-
-
-def check_text(text: str) -> None:
-    """Raise InputError, which shows it escaped, if an argument is not valid Unicode."""
-    from ..errors import InputError
-
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("an argument is not valid UTF-8", ascii(text)) from error
 
 
 def set_threads(count: int | None) -> None:
