@@ -198,9 +198,10 @@ def check_labels(labels: Any) -> tuple[str, ...]:
     names = [check_text(name, f"label {n}", allow_empty=True) for n, name in enumerate(names)]
     if not names:
         raise InputError("there are no labels", how="pass the name of each label")
+    first: dict[str, int] = {}
     for number, name in enumerate(names):
-        if (first := names.index(name)) < number:
-            raise InputError(f"two labels are called {name!r}", f"label {first} and {number}")
+        if first.setdefault(name, number) < number:
+            raise InputError(f"two labels are called {name!r}", f"label {first[name]} and {number}")
     return tuple(names)
 
 
