@@ -30,6 +30,15 @@ COPY = "copy it from its source again"
 THREADS = 16  # that hash files at most
 
 
+def check_utf_8(path: str | Path) -> None:
+    """Raise InputError if a path is not UTF-8: JSON, tokenizers and safetensors need that."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        how = "rename it, or use another path"
+        raise InputError("the path is not valid UTF-8", ascii(str(path)), how) from error
+
+
 def cache_directory() -> Path:
     """Return $XDG_CACHE_HOME/motherbird, or ~/.cache/motherbird if that is not set."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -281,7 +281,7 @@ def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place,
     [
         ("out.npz", r"--out.*\.npy.*out\.npz|out\.npz.*\.npy"),
         ("out", r"\.npy"),
-        ("in.txt", r"in\.txt"),
+        ("in.txt", r"--out is not a \.npy file: .*in\.txt: use a name that ends in \.npy"),
         ("nowhere/out.npy", "directory of the output.*nowhere"),
         ("in.txt/out.npy", "folder|directory"),
         ("folder.npy", r"is a directory.*folder\.npy"),
@@ -302,6 +302,11 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
     motherbird(*call, place / "." / "in.npy").refused("inside the input|is the input")
     call = ("embed", place / "in.txt", "--model", model, "--out")
     motherbird(*call, model / "out.npy").refused("inside the input")
+    (place / "new.npy.json").write_text("a text\n")
+    before = tree(place)
+    call = ("embed", place / "new.npy.json", "--model", model, "--out", place / "new.npy")
+    says = r"settings of --out.*new\.npy\.json: use another --out, such as .*new-2\.npy\n"
+    motherbird(*call).refused(says)
     assert tree(place) == before and not (model / "out.npy").exists()
 
 
@@ -392,3 +397,38 @@ def test_a_full_disk_leaves_the_old_file(embed, place, tree, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     embed().refused("No space left on device", code=1)
     assert tree(place) == before
+
+
+ENCODINGS = {
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16LE",
+    "utf-16-be": "UTF-16BE",
+    "utf-32": "UTF-32",
+    "latin-1": "WINDOWS-1252",
+    "cp1252": "WINDOWS-1252",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.txt.gz", "in.csv"])
+def test_text_in_another_encoding(name, encoding, embed, place):
+    if name == "in.csv" and encoding.endswith("e"):
+        pytest.skip("a table with NULs and no byte order mark is a binary file")
+    data = "text\nA café and a naïve reader\n".encode(encoding)
+    (place / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    says = f"not UTF-8 text; it seems to be .*: convert it, as with iconv -f {ENCODINGS[encoding]} "
+    embed(name, stdin=data).refused(says + "-t UTF-8", 1)
+
+
+@pytest.mark.parametrize("data", [b"a line\n" * 500 + b"a\0b\n", bytes(range(256)) * 9])
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.csv"])
+def test_a_binary_file_is_not_text_in_another_encoding(name, data, embed, place):
+    data = b"text\n" + data
+    (place / name).write_bytes(data)
+    error = embed(name, stdin=data, out="new.npy").refused("binary|invalid|seems", 1).err
+    if name != "in.csv":
+        assert "a binary file, not text" in error
+
+
+def test_too_many_threads(embed):
+    embed("in.txt", "--threads", 2048).refused("--threads.*1<=x<=1024")

@@ -297,7 +297,7 @@ def test_truncation_keeps_the_frame(text, length, small_tokenizer):
 
 @pytest.mark.parametrize("length", [-1, 0, 1, 2])
 def test_truncation_to_nothing(length, small_tokenizer):
-    with pytest.raises(InputError, match=f"no text fits into {length}"):
+    with pytest.raises(InputError, match=f"no text fits into {length}|invalid length {length}"):
         small_tokenizer.truncate(small_tokenizer.encode("some text"), length)
 
 

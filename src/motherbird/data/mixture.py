@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.hub import check_path
 from ..errors import InputError
-from ..files import path_outside
+from ..files import check_utf_8, path_outside
 from ..strict import load
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Rule
@@ -60,7 +59,7 @@ class Source:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         origins = (self.path, self.packages or None, self.dataset)
         for local in (self.path, self.dataset):
-            check_path(Path(local or ""))
+            check_utf_8(local or "")
         if sum(origin is not None for origin in origins) != 1:
             raise InputError("a source needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
@@ -121,7 +120,7 @@ class Mixture:
         if self.weights and not self.include:
             self._check_weights(names)
         for path in self.decontaminate:
-            check_path(Path(path))
+            check_utf_8(path)
         for what in ("near_duplicates", "max_bad"):
             value = getattr(self, what)
             if value is not None and not 0 <= value <= 1:
@@ -159,7 +158,7 @@ def read(
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
     paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
-        check_path(Path(name))
+        check_utf_8(name)
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)
     return replace(

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core import hf_config, hub
+from ..core import hf_config
 from ..core import tokenizer as tokenizers
+from ..core.arguments import check_path, check_type
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import DamagedError, DivergedError, InputError, OutputExistsError
@@ -135,14 +136,19 @@ def _check_header(file: Path) -> None:
 
 
 V = TypeVar("V")
+# What DistributedDataParallel and torch.compile put before the names of the model inside.
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 def published_names(tensors: dict[str, V]) -> dict[str, V]:
     """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
 
     Accepted are these names, those of a bare encoder (``layers...``), and those of the research
-    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
+    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``), each
+    also with a prefix of `WRAPPERS` before every name.
     """
+    while tensors and (found := [w for w in WRAPPERS if all(n.startswith(w) for n in tensors)]):
+        tensors = {name.removeprefix(found[0]): tensor for name, tensor in tensors.items()}
 
     def rename(name: str) -> str:
         name = name.replace("bert.encoder.layers.", "model.layers.")
@@ -182,7 +188,7 @@ def load(
     split_special_tokens: bool = False,
 ) -> M:
     """Load a `Model` of a class from a local directory; see `Model.load`."""
-    hub.check_path(directory)
+    directory = check_path(directory, "the directory")
     target = resolve_device(device)
     wanted = resolve_dtype(dtype, target)
     raw = read_config(directory)
@@ -243,9 +249,11 @@ def _select(
             where,
             f"load it with Encoder.load, and make a new head: {type(model).__name__}(encoder, ...)",
         )
+    wrapped = any(f".{wrapper}" in f".{name}" for name in found for wrapper in WRAPPERS)
+    how = "module. and _orig_mod. are of a wrapped part: save what is inside it" if wrapped else ""
     for what, names in (("lacks", missing), ("has unknown", extra)):
         if names:
-            raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where)
+            raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where, how)
     wrong = [
         f"{name} is {tuple(found[name].shape)}, not {tuple(shape)}"
         for name, shape in wanted.items()
@@ -280,7 +288,9 @@ def save(
             weights of a head that the model does not have.
         DivergedError: a weight is NaN or infinite.
     """
-    directory = Path(directory).expanduser()
+    directory = check_path(directory, "the directory")
+    if tokenizer is not None:
+        check_type(tokenizer, "tokenizer", Tokenizer, "load it with motherbird.tokenizer")
     exists = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
     lost = sorted(head_tensors(directory) - model.state_dict().keys()) if exists else []
     if lost:
