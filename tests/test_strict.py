@@ -64,6 +64,10 @@ def test_everything_that_a_field_may_be(tmp_path):
         ('name = "n"\n[inner]\nsize = 1\nrate = "0.5"', "inner.rate = '0.5' is not a number"),
         ('name = "n"\n[inner]\nsize = 0', "inner.size = 0 is below 1"),
         ('name = "n"\n[[parts]]\nsize = 1\n[[parts]]\n', "parts.1.size is missing"),
+        (
+            'name = "n"\n[parts]\nsize = 1',
+            r"parts is one table.*write \[\[parts\]\], not \[parts\]",
+        ),
         ('name = "n"\nwords = ["a", 1]', "words.1 = 1 is not text"),
         ('name = "n"\nwords = "ab"', "words = 'ab' is not a list of text"),
         ('name = "n"\nname = "m"', r"not valid TOML .*line 2"),

@@ -52,6 +52,14 @@ class RowError(DamagedError, code="damaged"):
     """A row of a file (a line of JSON, a row of Parquet) has no text that can be used."""
 
 
+class FieldError(DamagedError, code="damaged"):
+    """A table has no text column of the wanted name; the fix names those that there are."""
+
+
+class RowFieldError(FieldError, RowError, code="damaged"):
+    """A line of JSON, or a row of a dataset, has no text field of the wanted name."""
+
+
 class FetchError(MotherbirdError, code="fetch"):
     """A package or a dataset cannot be downloaded."""
 

@@ -8,6 +8,7 @@ SHA-256. Only a directory with a manifest is ever replaced, and only if it has n
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -20,9 +21,22 @@ from . import disk
 from .disk import locked
 from .errors import DamagedError, InputError, OutputExistsError
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "motherbird.json"
+UNFINISHED = ".unfinished"  # suffix of work directories
 KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset"}  # in errors
+COPY = "copy it from its source again"
 THREADS = 16  # that hash files at most
+
+
+def check_utf_8(path: str | Path) -> None:
+    """Raise InputError if a path is not UTF-8: JSON, tokenizers and safetensors need that."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        how = "rename it, or use another path"
+        raise InputError("the path is not valid UTF-8", ascii(str(path)), how) from error
 
 
 def cache_directory() -> Path:
@@ -118,32 +132,6 @@ def write_array(path: Path, array: Any) -> None:
     write_file(path, write)
 
 
-@contextlib.contextmanager
-def array_writer(path: Path, dtype: Any) -> Iterator[Callable[[Any], None]]:
-    """Write a .npy file of one axis in parts: yield the function that appends an array.
-
-    The bytes are those of `numpy.save`. Until the end of the block the file has no values.
-    """
-    import numpy as np
-
-    count = 0
-
-    def add(array: Any) -> None:
-        nonlocal count
-        np.ascontiguousarray(array, dtype).tofile(file)
-        count += len(array)
-
-    def write_header() -> None:
-        shape = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": (count,)}
-        np.lib.format.write_array_header_1_0(file, {**shape, "fortran_order": False})
-
-    with disk.named(path), path.open("wb") as file:
-        write_header()
-        yield add
-        file.seek(0)
-        write_header()  # of the same size: NumPy leaves room for the digits of the length
-
-
 def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
     """Return a path with a similar name that does not exist, outside of all directories."""
     inside = [Path(directory).resolve() for directory in directories]
@@ -229,7 +217,7 @@ def _hash_all(paths: Iterable[Path], wanted: dict[Path, str | None] | None = Non
         found = sha256(path)
         if wanted is not None and found != wanted[path]:
             what = "the file was changed after it was written (its SHA-256 differs)"
-            raise DamagedError(what, str(path), "copy it from its source again")
+            raise DamagedError(what, str(path), COPY)
         return found
 
     # hashlib releases the GIL. After the first error, waiting files are not hashed.
@@ -255,22 +243,29 @@ def check_names(directory: Path, kind: str) -> list[str]:
         DamagedError: a file is missing or is not in the manifest, or the manifest was changed.
     """
     if not (directory / MANIFEST).is_file():
+        how = f"use the directory of {_name(kind)}"
+        if directory.is_file():
+            raise InputError("this is a file, not a directory", str(directory), how)
         gone = not directory.is_dir()
         what = "does not exist" if gone else f"is not {_name(kind)} ({MANIFEST} is missing)"
-        raise InputError(f"the directory {what}", str(directory))
+        how = how if gone else f"{how}, or copy {MANIFEST} from its source again"
+        raise InputError(f"the directory {what}", str(directory), how)
     try:
         manifest = read_manifest(directory)
     except InputError as error:
-        raise DamagedError(error.what, error.where) from error
+        raise DamagedError(error.what, error.where, COPY) from error
     if (directory / MANIFEST).read_bytes() != _manifest_text(manifest).encode():
-        raise DamagedError("the file was changed after it was written", str(directory / MANIFEST))
+        what = "the file was changed after it was written"
+        raise DamagedError(what, str(directory / MANIFEST), COPY)
     if manifest.get("kind") != kind:
         what = f"this is {_name(manifest.get('kind'))}, not {_name(kind)}"
-        raise InputError(what, str(directory))
+        raise InputError(what, str(directory), f"use the directory of {_name(kind)}")
     names = set(manifest["sha256"])
     for name in sorted(names ^ (_contents(directory) - {MANIFEST})):
-        what = "is missing" if name in names else "is not in the directory's manifest"
-        raise DamagedError(f"the file {what}", str(directory / name))
+        if name in names:
+            raise DamagedError("the file is missing", str(directory / name), COPY)
+        what = "the file is not in the directory's manifest"
+        raise DamagedError(what, str(directory / name), "delete it, or move it elsewhere")
     for name in [MANIFEST, *sorted(names)]:
         if (directory / name).is_symlink() or not (directory / name).is_file():
             raise DamagedError("this is a link or a directory, not a file", str(directory / name))
@@ -303,7 +298,7 @@ def resumable_directory(
     """
     directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
-    work = directory.parent / f".{directory.name}.unfinished"
+    work = directory.parent / f".{directory.name}{UNFINISHED}"
     lock = work / "lock"
     with locked(lock, wait):
         text = json.dumps(plan, sort_keys=True)
@@ -323,6 +318,8 @@ def resumable_directory(
                 with contextlib.suppress(OSError):  # a waiting process may have a new lock there
                     lock.unlink()
                     work.rmdir()
+            elif not directory.parent.name.endswith(UNFINISHED):  # else it is a part of other work
+                log.warning("unfinished work is kept in %s: repeat the call, or delete it", work)
 
 
 def _empty(folder: Path, except_for: Path) -> None:

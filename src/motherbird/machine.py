@@ -19,6 +19,7 @@ PACKAGES = ("motherbird", "torch", "numpy", "transformers", "sentence-transforme
 # Prefixes of environment variables that change how libraries use the CPU.
 VARIABLES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "GOMP_", "KMP_", "OV_", "ORT_",
              "MALLOC_", "LD_PRELOAD")  # fmt: skip
+MAX_THREADS = 1024  # with more, OpenMP runs out of stacks, and the process crashes
 CGROUP = Path("/sys/fs/cgroup")  # has the memory limit of a container
 
 

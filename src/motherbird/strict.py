@@ -28,7 +28,7 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     addressed by index: "phases.0.tokens=1000". All mistakes are InputErrors.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot read the file ({what})", str(path)) from error
@@ -117,6 +117,9 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
             return float(cast(float, given))
     if kind is not float and _is_plain(kind, given):
         return given
+    if origin in (list, tuple) and is_dataclass(arguments[0]) and isinstance(given, dict):
+        mistakes.append(f"{at} is one table, not a list of tables: write [[{at}]], not [{at}]")
+        return None
     mistakes.append(f"{f'{at} = ' if at else ''}{given!r} is not {describe(kind)}")
     return None
 

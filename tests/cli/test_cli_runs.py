@@ -181,3 +181,9 @@ def test_exports_that_are_refused(motherbird, run, model, tmp_path):
     motherbird(*other, "--step", "5").refused("need the directory of a run")
     motherbird(*other, "--data", "x").refused("need the directory of a run")
     assert not (tmp_path / "out").exists()
+
+
+def test_list_of_a_file(motherbird, tmp_path):
+    (tmp_path / "file").write_text("x")
+    motherbird("runs", "list", tmp_path / "file").refused("this is a file, not a directory: .*file")
+    motherbird("runs", "list", tmp_path / "new").refused("the directory does not exist: .*new")

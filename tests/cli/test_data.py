@@ -135,7 +135,7 @@ def test_tokenizer(motherbird, sources, tokenizer, tmp_path):
         (["data", "build", "gone", "--out", "o"], "file or directory does not exist"),
         (["data", "bild"], "No such command"),
         (["tokenizer", "train", "{s}", "--size", "1000", "--out", "o"], "multiple of 64"),
-        (["tokenizer", "train", "{s}", "--size", "32768", "--out", "o"], "too small"),
+        (["data", "show", "{t}/tokenizer.json"], "this is a file, not a directory.*tokenizer.json"),
     ],
 )
 def test_mistakes(motherbird, sources, tokenizer, tmp_path, monkeypatch, tree, arguments, says):
@@ -143,6 +143,63 @@ def test_mistakes(motherbird, sources, tokenizer, tmp_path, monkeypatch, tree, a
     filled = [argument.format(s=sources, t=tokenizer) for argument in arguments]
     motherbird(*filled).refused(says)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_vocabulary_that_the_text_is_too_small_for(motherbird, sources, tmp_path):
+    call = ("tokenizer", "train", sources, "--out", tmp_path / "own")
+    kept = rf"WARNING: unfinished work is kept in {tmp_path}/.own.unfinished: [^\n]*\n"
+    motherbird(*call).refused("too small.*at most", after=kept)
+    motherbird(*call, "--size", "1024").done()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
+
+
+def test_nothing_is_held_out(motherbird, sources, tmp_path):
+    call = ("tokenizer", "train", sources, "--size", "1024", "--held-out", "0", "--out")
+    text = motherbird(*call, tmp_path / "own").done().out
+    assert "no document was held out" in text and "unused" not in text and "0 documents" not in text
+    assert motherbird(*call, tmp_path / "own", "--json").done().json["unused"] is None
+
+
+any_names = pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+NOT_UTF_8 = os.fsdecode(b"caf\xe9")
+
+
+@any_names
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "in/a.txt", "--out", "{new}.npy"],
+        ["data", "build", "in", "--out", "{new}"],
+        ["data", "build", "{bad}", "--out", "o"],
+        ["data", "build", "in", "--out", "o", "--decontaminate", "{bad}"],
+        ["data", "build", "{bad}/m.toml", "--out", "o"],
+        ["data", "show", "in", "--png", "{new}.png"],
+        ["prepare", "in", "--tokenizer", "{t}", "--out", "{new}"],
+        ["prepare", "{bad}", "--tokenizer", "{t}", "--out", "o"],
+        ["tokenizer", "train", "in", "--out", "{new}"],
+        ["tokenizer", "train", "{bad}", "--out", "o"],
+        ["export", "motherbird-nano", "--format", "hf", "--out", "{new}"],
+    ],
+)
+def test_names_that_are_not_utf_8(motherbird, tokenizer, tmp_path, monkeypatch, tree, arguments):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in", NOT_UTF_8):
+        os.mkdir(name)
+        with open(f"{name}/a.txt", "w") as file:
+            file.write("text " * 20)
+    with open(f"{NOT_UTF_8}/m.toml", "w") as file:
+        file.write('[[source]]\nname = "a"\npath = "a.txt"\n')
+    before = tree(tmp_path)
+    names = {"bad": NOT_UTF_8, "new": f"new-{NOT_UTF_8}", "t": tokenizer}
+    filled = [argument.format(**names) for argument in arguments]
+    motherbird(*filled).refused(r"the path is not valid UTF-8: '.*caf\\udce9.*: rename it")
+    assert tree(tmp_path) == before
+
+
+@any_names
+def test_a_dataset_whose_name_is_not_utf_8(motherbird, ready, tmp_path):
+    ready[0].rename(tmp_path / NOT_UTF_8)
+    motherbird("data", "show", tmp_path / NOT_UTF_8).refused("the path is not valid UTF-8")
 
 
 def test_showing_another_length(motherbird, ready):
@@ -178,7 +235,11 @@ def test_stopped_by_a_signal_it_goes_on(sources, tokenizer, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (143, "error: stopped by a signal\n")
+    assert process.returncode == 143
+    assert err == (
+        f"WARNING: unfinished work is kept in {tmp_path}/.set.unfinished: repeat the call, or "
+        "delete it\nerror: stopped by a signal\n"
+    )
     assert not out.exists() and (tmp_path / ".set.unfinished").is_dir()
     subprocess.run(command, check=True, capture_output=True)
     assert out.is_dir() and not (tmp_path / ".set.unfinished").exists()
@@ -242,8 +303,8 @@ def test_a_signal_ends_the_training_of_a_tokenizer(tmp_path):
     sent = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - sent < 5
-    assert (process.returncode, err) == (143, "error: stopped by a signal\n")
-    assert not (tmp_path / "own").exists()
+    assert process.returncode == 143 and err.endswith("\nerror: stopped by a signal\n")
+    assert "WARNING: unfinished work is kept in" in err and not (tmp_path / "own").exists()
     for pid in children.split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)

@@ -101,9 +101,10 @@ def test_options(options, arguments, embed, place, model):
     [
         "one\ntwo\x0c\x0b\x1c\x85\u2028 still two\n",
         "one\r\ntwo\x0c\x0b\x1c\x85\u2028 still two\r\n",
+        "one\rtwo\x0c\x0b\x1c\x85\u2028 still two\r",
         "\ufeffone\ntwo\x0c\x0b\x1c\x85\u2028 still two",
     ],
-    ids=["unix", "windows", "with mark, without end"],
+    ids=["unix", "windows", "old mac", "with mark, without end"],
 )
 def test_lines(data, embed, place, model):
     """Only a line end ends a line; row i is line i."""
@@ -151,7 +152,7 @@ def test_tables(suffix, column, embed, place, model):
     embed(f"in{suffix}", *EXACT, "--column", column).done()
     np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model, QUOTED), atol=1e-6)
     if column != "text":
-        embed(f"in{suffix}").refused('"text"', code=1)
+        embed(f"in{suffix}").refused('"text".*set --column.*: id, a b')
 
 
 @pytest.mark.parametrize("suffix", [".txt.gz", ".csv.gz"])
@@ -228,11 +229,23 @@ BAD_FILES = {
     "surrogate.jsonl": (b'{"text": "a"}\n{"text": "\\ud83d"}\n', 1, r"surrogate\.jsonl:2"),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "a"}\n')[:-9], 1, r"cut\.jsonl\.gz"),
     "zero-width.txt": ("one\n\u200b\n".encode(), 2, r"no visible character.*zero-width\.txt:2"),
-    "no-column.csv": (b"id,body\n1,a\n", 1, r'"text".*no-column\.csv.*columns: id, body'),
-    "twice.csv": (b"text,text\na,b\n", 1, r"two columns.*twice\.csv"),
+    "no-column.csv": (b"id,body\n1,a\n", 2, r'"text".*no-column\.csv.*--column.*columns: id, body'),
+    "no-field.ndjson": (b'{"body": "b"}\n', 2, r'"text".*no-field\.ndjson:1.*--column.*: body'),
+    "twice.csv": (b"text,text\na,b\n", 2, r"two columns.*twice\.csv"),
+    "records.json": (
+        b'[\n{"text": "a"}\n]\n',
+        2,
+        r"JSON.*records\.json.*\.jsonl.*jq -c '\.\[\]' rec",
+    ),
+    "My data.JSON.gz": (
+        gzip.compress(b"[]"),
+        2,
+        r"this is JSON.*'My data\.JSON' > 'My data\.jsonl'",
+    ),
+    "lfs.txt": (b"version https://git-lfs.github.com/spec/v1\n", 1, r"LFS.*lfs\.txt.*git lfs pull"),
     "ragged.csv": (b"id,text\n1,a\n2,b,c\n", 1, r"3 values, the header 2.*ragged\.csv:3"),
     "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),
-    "empty.csv": (b"", 1, r'"text".*empty\.csv'),
+    "empty.csv": (b"", 2, r'"text".*empty\.csv.*it has no columns'),
     "header.csv": (b"text\n", 2, r"no text.*header\.csv"),
     "empty-cell.tsv": (b"id\ttext\n1\ta\n2\t\n", 2, r"empty-cell\.tsv:3"),
     "long.txt": (b"one\n" + b"word " * 600 + b"\nthree\n", 2, r"512.*long\.txt:2.*truncat"),
@@ -268,7 +281,7 @@ def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place,
     [
         ("out.npz", r"--out.*\.npy.*out\.npz|out\.npz.*\.npy"),
         ("out", r"\.npy"),
-        ("in.txt", r"in\.txt"),
+        ("in.txt", r"--out is not a \.npy file: .*in\.txt: use a name that ends in \.npy"),
         ("nowhere/out.npy", "directory of the output.*nowhere"),
         ("in.txt/out.npy", "folder|directory"),
         ("folder.npy", r"is a directory.*folder\.npy"),
@@ -289,6 +302,11 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
     motherbird(*call, place / "." / "in.npy").refused("inside the input|is the input")
     call = ("embed", place / "in.txt", "--model", model, "--out")
     motherbird(*call, model / "out.npy").refused("inside the input")
+    (place / "new.npy.json").write_text("a text\n")
+    before = tree(place)
+    call = ("embed", place / "new.npy.json", "--model", model, "--out", place / "new.npy")
+    says = r"settings of --out.*new\.npy\.json: use another --out, such as .*new-2\.npy\n"
+    motherbird(*call).refused(says)
     assert tree(place) == before and not (model / "out.npy").exists()
 
 
@@ -379,3 +397,38 @@ def test_a_full_disk_leaves_the_old_file(embed, place, tree, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     embed().refused("No space left on device", code=1)
     assert tree(place) == before
+
+
+ENCODINGS = {
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16LE",
+    "utf-16-be": "UTF-16BE",
+    "utf-32": "UTF-32",
+    "latin-1": "WINDOWS-1252",
+    "cp1252": "WINDOWS-1252",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.txt.gz", "in.csv"])
+def test_text_in_another_encoding(name, encoding, embed, place):
+    if name == "in.csv" and encoding.endswith("e"):
+        pytest.skip("a table with NULs and no byte order mark is a binary file")
+    data = "text\nA café and a naïve reader\n".encode(encoding)
+    (place / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    says = f"not UTF-8 text; it seems to be .*: convert it, as with iconv -f {ENCODINGS[encoding]} "
+    embed(name, stdin=data).refused(says + "-t UTF-8", 1)
+
+
+@pytest.mark.parametrize("data", [b"a line\n" * 500 + b"a\0b\n", bytes(range(256)) * 9])
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.csv"])
+def test_a_binary_file_is_not_text_in_another_encoding(name, data, embed, place):
+    data = b"text\n" + data
+    (place / name).write_bytes(data)
+    error = embed(name, stdin=data, out="new.npy").refused("binary|invalid|seems", 1).err
+    if name != "in.csv":
+        assert "a binary file, not text" in error
+
+
+def test_too_many_threads(embed):
+    embed("in.txt", "--threads", 2048).refused("--threads.*1<=x<=1024")

@@ -65,3 +65,17 @@ def test_nothing_masked_is_null_and_a_dash(motherbird, data, model):
         assert line.split()[1:] == ["-", "-", "-", "0"]
     for each in motherbird(*call, "--json").done().json["sources"].values():
         assert each.pop("masked") == 0 and set(each.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "says"),
+    [
+        (0.0, "no held-out documents: .*: prepare it again with --eval 0.01"),
+        (1e-9, r"no held-out documents \(--eval 1e-09 chose none\): .*: .* a larger --eval"),
+    ],
+)
+def test_nothing_is_held_out(held_out, says, motherbird, model, data, tmp_path):
+    text, tokenizer = data.parent / "text", data.parent / "tokenizer"
+    prepare(text, tokenizer, tmp_path / "set", [64], held_out=held_out)
+    call = ("evaluate", "lm", "--model", model, "--data", tmp_path / "set", "--seq-len", 64)
+    motherbird(*call).refused(says)

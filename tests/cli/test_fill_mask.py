@@ -77,7 +77,12 @@ def test_the_text_of_other_special_tokens_is_plain_text(motherbird, model):
         (["a [MASK]", "--attention", "fast"], "'fast'.*banded.*oracle"),
         (["a [MASK]", "--attention", "flash"], "flash: the device is cpu"),
         (["a [MASK]", "--threads", "0"], "--threads.*0"),
-        (["caf\udce9 [MASK]"], "UTF-8|characters"),  # an argument that was typed in Latin-1
+        (["no mask"], r'write \[MASK\] where a word is missing, as in "import \[MASK\] as np"'),
+        (["a [MASK]", "--threads", "1025"], "--threads.*1<=x<=1024"),
+        (
+            ["caf\udce9 [MASK]"],
+            r"not valid UTF-8 \(byte 0xe9\): TEXT, character 3: convert it",
+        ),  # an argument that was typed in Latin-1
         ([], "Missing argument 'TEXT'.*fill-mask --help"),
     ],
     ids=lambda value: str(value)[:40],

@@ -121,3 +121,7 @@ def test_damaged_weights(keep, motherbird, model, tmp_path):
 
 def test_a_revision_needs_a_model(motherbird):
     motherbird("info", "--revision", "main").refused("--revision")
+
+
+def test_an_empty_name(motherbird):
+    motherbird("info", "").refused("the model is an empty string: pass a model directory")

@@ -1,12 +1,14 @@
 """Checks of arguments: what is accepted, and what is refused with its index."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird import InputError
-from motherbird.core.arguments import check_ids, check_integer, check_text, check_texts
+from motherbird.core.arguments import check_ids, check_integer, check_path, check_text, check_texts
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 
@@ -96,3 +98,30 @@ def test_integers_have_limits():
     for wrong in (0, 10, -(10**30)):
         with pytest.raises(InputError, match=f"invalid n {wrong}: use 1 to 9"):
             check_integer(wrong, "n", 1, 9)
+    assert check_integer(10**30, "n", 1) == 10**30
+    with pytest.raises(InputError, match="invalid n 0: use 1 or more"):
+        check_integer(0, "n", 1)
+
+
+def test_a_byte_that_is_not_utf_8():
+    """Python passes it on as half a character (surrogateescape), in arguments for example."""
+    for text in ("caf\udce9", b"caf\xe9".decode(errors="surrogateescape")):
+        with pytest.raises(InputError, match="UTF-8 .byte 0xe9.: it, character 3: convert it"):
+            check_text(text, "it")
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in ("~/a", Path("~/a"), tmp_path / "a", str(tmp_path / "a")):
+        assert check_path(path, "it") == tmp_path / "a"
+    wrong = {
+        None: "of type NoneType, not str or Path: do",
+        b"a": "of type bytes",
+        "": "an empty string",
+        "a\0b": "a NUL",
+        "caf\udce9": "not valid UTF-8",
+        "~no-such-user": "no such directory",
+    }
+    for path, says in wrong.items():
+        with pytest.raises(InputError, match=says):
+            check_path(path, "it", "do this")

@@ -113,7 +113,7 @@ def test_parquet_html_and_descriptions(tmp_path):
     assert texts(made)[:2] == ["p1", "p2"]
     assert "Café is open every day." in texts(made)[2]
     assert texts(made)[3] == "Lists all of the things that a user may have & hold."
-    with pytest.raises(DamagedError, match='no column "body".*a.parquet.*columns: text, n'):
+    with pytest.raises(DamagedError, match='no column is called "body".*columns: text, n'):
         of(tmp_path, Source("p", path=str(tmp_path / "a.parquet"), field="body"))
 
 
@@ -121,6 +121,8 @@ def test_a_local_dataset(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["d1", "d2"]}).save_to_disk(tmp_path / "set")
     assert texts(of(tmp_path, Source("d", dataset=str(tmp_path / "set")))) == ["d1", "d2"]
+    with pytest.raises(DamagedError, match='no text in field "body".*: text; set field in the mix'):
+        of(tmp_path, Source("d", dataset=str(tmp_path / "set"), field="body"))
 
 
 @pytest.fixture
@@ -177,6 +179,8 @@ def test_a_mixture_of_a_file(tmp_path):
         'include = ["inner.toml"]\nmax_bad = 0.5\n'
         '[[source]]\nname = "b"\npath = "gone"\noptional = true\n'
     )
+    mark = b"\xef\xbb\xbf"
+    (tmp_path / "m.toml").write_bytes(mark + (tmp_path / "m.toml").read_bytes())
     mixture = mixtures.read(tmp_path / "m.toml")
     assert [source.path for source in mixture.source] == [
         str(tmp_path / "text.txt"), str(tmp_path / "gone"),
@@ -188,6 +192,7 @@ def test_a_mixture_of_a_file(tmp_path):
         ('[[source]]\nname = "a"\npath = "text.txt"\nmin_char = 1', "did you mean min_chars"),
         ('decontaminate = ["gone"]\n[[source]]\nname = "a"\npath = "text.txt"', "decontaminate"),
         ('include = ["gone.toml"]', "cannot read the file.*gone.toml"),
+        ('[source]\nname = "a"\npath = "text.txt"', r"one table.*write \[\[source\]\]"),
         ("", "no .*source"),
     ):
         (tmp_path / "m.toml").write_text(text)
@@ -289,7 +294,7 @@ def test_empty_rows_are_counted(tmp_path):
             "where": f"{tmp_path / 'a.jsonl'}:1", "text": "",
         }  # fmt: skip
     write_lines(tmp_path / "a.jsonl", [""] * 5)
-    with pytest.raises(DamagedError, match="no document is left: 5 empty"):
+    with pytest.raises(DamagedError, match="no document is left: source 'a': 5 empty"):
         of(tmp_path, source)
 
 
@@ -315,7 +320,9 @@ def test_a_file_that_is_cut_counts_with_its_bytes(tmp_path):
     source = Source("a", path=str(folder))
     with pytest.raises(DamagedError, match="100.0% of the bytes .*, more than 1.00%.*a.jsonl.gz"):
         of(tmp_path, source, max_bad=0.01)
-    with pytest.raises(DamagedError, match="cannot be read to its end"):
+    with pytest.raises(
+        DamagedError, match="cannot be read to its end.*repair.*files with --max-bad"
+    ):
         of(tmp_path, source)
     write_lines(folder / "b.jsonl", [os.urandom(500).hex() for _ in range(1500)])
     tally = of(tmp_path, source, max_bad=0.05).about.sources["a"]
@@ -354,12 +361,60 @@ def test_the_loss_of_much_text_is_a_warning(tmp_path, caplog):
     first, second = (record.getMessage() for record in caplog.records)
     assert re.match(
         r"source 'much' lost 40% of its documents and \d\d% of their bytes: "
-        r"25% equal to an earlier one, 15% too short",
+        r"25% equal to an earlier one \(such as .*a.jsonl:61\), 15% too short \(such as .*:86\)$",
         first,
     )
     assert second.startswith(
         "source 'bytes' lost 10% of its documents and 99% of their bytes: 10% "
     )
+
+
+def test_every_source_says_why_no_document_is_left(tmp_path):
+    (tmp_path / "a.txt").write_text("short")
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x_pb2.py").write_text("x = 1")
+    sources = [
+        Source(name, path=str(tmp_path / name), min_chars=9) for name in ("a.txt", "b.txt", "c")
+    ]
+    says = (
+        r"source 'a.txt': 1 too short; source 'b.txt': 1 file without usable text \(.*b.txt, byte 0"
+        r" .*; source 'c': 1 file skipped as generated"
+    )
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, *sources)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX links")
+def test_skip_is_a_hint_only_if_it_can_help(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "b.txt").write_text("text")
+    (tmp_path / "in" / "b.txt").symlink_to(tmp_path / "b.txt")
+    with pytest.raises(InputError, match=r"links out of the directory: 1.*check its files$"):
+        of(tmp_path, Source("a", path=str(tmp_path / "in")))
+    (tmp_path / "in" / "vendor").mkdir()
+    (tmp_path / "in" / "vendor" / "c.txt").write_text("text")
+    with pytest.raises(InputError, match="check its files, or set skip in the mixture$"):
+        of(tmp_path, Source("a", path=str(tmp_path / "in")))
+
+
+def test_a_language_that_is_not_known(tmp_path):
+    pytest.importorskip("resiliparse")
+    (tmp_path / "a.txt").write_text("This is a text in English, which has some words in it.")
+    source = {"name": "a", "path": str(tmp_path / "a.txt")}
+    with pytest.raises(InputError, match="source 'a': language = 'xx' .*use one of af, .*, en, "):
+        of(tmp_path, Source(**source, language="xx"))
+    assert not (tmp_path / ".corpus.unfinished").exists()
+    assert len(texts(of(tmp_path, Source(**source, language="en")))) == 1
+
+
+def test_unfinished_work_is_named(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("short")
+    with pytest.raises(DamagedError, match="no document is left"):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.txt"), min_chars=9))
+    (record,) = caplog.records
+    assert f"unfinished work is kept in {tmp_path / '.corpus.unfinished'}" in record.getMessage()
+    assert list((tmp_path / ".corpus.unfinished").glob("part-*.json"))
 
 
 def test_a_package_is_not_a_working_directory(tmp_path, monkeypatch):
@@ -378,3 +433,66 @@ def test_a_package_is_not_a_working_directory(tmp_path, monkeypatch):
     assert len(texts(made)) == 4 and not made.about.sources["all"].skipped
     made = of(tmp_path, Source("some", packages=("pypi:pack",), skip=("vendored", "minified")))
     assert len(texts(made)) == 2 and made.about.sources["some"].skipped["vendored"].documents == 1
+
+
+RECORDS = {
+    "array": [{"text": "short"}, {"text": "another text"}],
+    "array of texts": ["short", "another text"],
+    "one record": {"id": 1, "text": "a text with more than eight spaces, which is not lost at all"},
+    "records in an object": {"version": 1, "data": [{"id": 1, "text": "short"}]},
+    "records by name": {"1": {"text": "short"}, "2": {"text": "another text"}},
+}
+
+
+@pytest.mark.parametrize("value", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_json_with_records_is_not_read_as_one_text(value, suffix, tmp_path):
+    data = json.dumps(value, indent=2).encode()
+    path = tmp_path / f"my.json{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(
+        DamagedError, match=r"records.*my\.json.*\.jsonl.*jq -c '\.\[\]' my\.json >"
+    ):
+        of(tmp_path, Source("a", path=str(path)))
+    (tmp_path / "in").mkdir()
+    path.rename(tmp_path / "in" / path.name)
+    (tmp_path / "in" / "b.txt").write_text("text")
+    source = Source("a", path=str(tmp_path / "in"), files=("*.json*", "*.txt"))
+    made = of(tmp_path, source, max_bad=0.99)
+    assert texts(made) == ["text"] and made.about.sources["a"].bad_kinds == {"file": 1}
+
+
+def test_lines_of_json_in_a_json_file(tmp_path):
+    write_lines(tmp_path / "a.json", ["a", "b"])
+    with pytest.raises(
+        DamagedError, match=r"not valid JSON.*one object per line to a \.jsonl file"
+    ):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.json")))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 5\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.csv", "a.txt.gz"])
+def test_pointers_of_git_lfs_are_skipped_and_named(name, tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(POINTER)
+    (tmp_path / "in" / "b.md").write_text("text")
+    source = Source("a", path=str(tmp_path / "in"), files=("*",))
+    made = of(tmp_path, source)
+    assert texts(made) == ["text"] and made.about.sources["a"].bad == 1
+    assert f"{name} (a Git LFS pointer in place of the file)" in caplog.text
+    with pytest.raises(DamagedError, match=r"Git LFS pointer.*git lfs pull"):
+        of(tmp_path, source, max_bad=0.0)
+
+
+def test_damage_says_how_it_can_be_skipped(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"body": 1}\n')
+    says = "a.jsonl:2: fields: body; set field in the mixture, or .* of the lines with --max-bad"
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{\n')
+    with pytest.raises(
+        DamagedError, match="a.jsonl:2: repair it, or .* of the lines with --max-bad"
+    ):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))

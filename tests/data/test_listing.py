@@ -228,8 +228,12 @@ def test_everything_is_skipped(project, tmp_path):
         build(Mixture(source=(source,)), tmp_path / "corpus")
 
 
-def test_patterns_that_cannot_be_used(tmp_path):
-    write(tmp_path / "in", "a.txt")
-    write(tmp_path / "in", ".gitignore", text="!\n")
-    with pytest.raises(InputError, match=r"the patterns cannot be read .*\.gitignore.*skip"):
+def test_patterns_that_cannot_be_read(tmp_path, monkeypatch):
+    write(tmp_path / "in", "a.txt", ".gitignore")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "read_bytes", denied)
+    with pytest.raises(InputError, match=r"the patterns cannot be read .Perm.*\.gitignore.*skip"):
         build(mixtures.read(tmp_path / "in"), tmp_path / "corpus")

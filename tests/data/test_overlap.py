@@ -7,7 +7,7 @@ import pytest
 
 from motherbird.data.overlap import COMMON, RUN, evaluation_runs, shared_run
 from motherbird.data.sequences import sequences
-from motherbird.errors import InputError
+from motherbird.errors import DamagedError, InputError
 
 
 def write(path, rows):
@@ -59,6 +59,36 @@ def test_every_file_of_a_folder_counts(tmp_path):
     assert shared_run(secret, evaluation_runs([tmp_path])) == secret
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_records_in_a_json_file_count(tmp_path, indent):
+    secret = " ".join(f"w{i}" for i in range(RUN))
+    rows = [{"text": secret, "tokens": secret.upper().split()}, {"text": "short"}]
+    (tmp_path / "test.json").write_text(json.dumps(rows, indent=indent))
+    assert shared_run(secret, evaluation_runs([tmp_path])) == secret
+
+
+def test_short_texts_are_counted(tmp_path, caplog):
+    """They have no sequence that could be found."""
+    words = [f"w{i}" for i in range(RUN)]
+    rows = [{"id": i, "label": "long", "text": " ".join(words[: RUN - 1])} for i in range(3)]
+    write(tmp_path / "a.jsonl", [*rows, {"id": 9, "text": " ".join(words)}, {"id": 5}])
+    (tmp_path / "b.txt").write_text("short")
+    assert len(evaluation_runs([tmp_path])) == 1
+    (record,) = caplog.records
+    assert "rows without a text of 13 words cannot be found: 4 of 5" in record.getMessage()
+    caplog.clear()
+    assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and "3 of 4" in caplog.text
+    caplog.clear()
+    write(tmp_path / "a.jsonl", [{"id": "9", "text": " ".join(words)}])
+    assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and not caplog.records
+
+
+def test_a_pointer_of_git_lfs_is_an_error(tmp_path):
+    (tmp_path / "test.jsonl").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DamagedError, match="LFS pointer.*git lfs pull"):
+        evaluation_runs([tmp_path])
+
+
 def test_no_text(tmp_path):
     with pytest.raises(InputError, match="no text was found"):
         evaluation_runs([tmp_path])
@@ -72,8 +102,9 @@ def test_evaluation_sets_find_themselves(shared):
     """Real ones: every text of 13 words or more is found, in whatever case."""
     known = evaluation_runs([shared / "data/tasks/trec"])
     assert len(known) > 1000
-    from motherbird.data.overlap import _texts
+    from motherbird.data.overlap import _rows
 
-    found = [bool(shared_run(text.upper(), known)) for text in _texts(shared / "data/tasks/trec")
+    rows = _rows(shared / "data/tasks/trec")
+    found = [bool(shared_run(text.upper(), known)) for row in rows for text in row
              if len(sequences(text, RUN)[0])]  # fmt: skip
     assert sum(found) / len(found) > 0.99  # the rest are formulas

@@ -184,16 +184,39 @@ def test_files_too_many_and_too_few(prepared, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(prepared.directory, folder)
     (folder / "more.txt").write_text("more")
-    with pytest.raises(DamagedError, match=r"not in the directory's manifest.*more\.txt"):
+    with pytest.raises(
+        DamagedError, match=r"not in the directory's manifest.*more\.txt: delete it"
+    ):
         PreparedDataset(folder)
     (folder / "more.txt").unlink()
     (folder / "documents.npy").unlink()
-    with pytest.raises(DamagedError, match=r"is missing.*documents\.npy"):
+    with pytest.raises(DamagedError, match=r"is missing.*documents\.npy: copy it from"):
         PreparedDataset(folder)
     with pytest.raises(InputError, match="not a prepared dataset .motherbird.json is missing"):
         PreparedDataset(tmp_path)
+    with pytest.raises(InputError, match="this is a file, not a directory.*set.json: use the dir"):
+        PreparedDataset(prepared.directory / "set.json")
     with pytest.raises(InputError, match="directory does not exist"):
         PreparedDataset(tmp_path / "nowhere")
+
+
+def test_a_manifest_that_is_missing_or_damaged(prepared, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(prepared.directory, folder)
+    (folder / ".DS_Store").write_bytes(b"Bud1")
+    with pytest.raises(
+        DamagedError, match=r"not in the directory's manifest.*\.DS_Store: delete it"
+    ):
+        PreparedDataset(folder)
+    (folder / ".DS_Store").unlink()
+    content = (folder / MANIFEST).read_bytes()
+    for changed in (content.replace(b"prepared-text", b"prepared_text"), content[:-9]):
+        (folder / MANIFEST).write_bytes(changed)
+        with pytest.raises(DamagedError, match=f"{MANIFEST}: copy it from its source again"):
+            PreparedDataset(folder)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(InputError, match=f"is missing.*: use the .*or copy {MANIFEST} from its so"):
+        PreparedDataset(folder)
 
 
 def test_foreign_folders_are_left_alone(library, tokenizer_folder, tmp_path):
@@ -293,7 +316,7 @@ def test_equal_documents_are_kept_once(tokenizer_folder, tmp_path):
 def test_nothing_is_left(tokenizer_folder, tmp_path):
     (tmp_path / "m.toml").write_text('[[source]]\nname = "a"\npath = "t.txt"\nmin_chars = 100\n')
     (tmp_path / "t.txt").write_text("short")
-    with pytest.raises(DamagedError, match="no document is left: 1 too short"):
+    with pytest.raises(DamagedError, match="no document is left: source 'a': 1 too short"):
         prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [16])
 
 

@@ -318,3 +318,37 @@ def test_a_damaged_row_group_keeps_those_before_it(group, tmp_path):
 def test_row_groups_in_order(tmp_path):
     expected, _ = parquet_file(tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == expected
+
+
+# --- line ends
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1 << 16])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
+def test_line_ends(end, suffix, size, tmp_path, monkeypatch):
+    """Rows are the same for every line end, wherever the bytes of the file are cut."""
+    monkeypatch.setattr("motherbird.data.readers.document.CHUNK", size)
+    expected = ["one", "a\r\nb", "a\rb", "a\nb", "", "\u2028 two"]
+    table = ["text,id", *(f'"{text}",1' for text in expected)]
+    rows = table if suffix == ".csv" else [json.dumps({"text": text}) for text in expected]
+    for last in ("", end):
+        (tmp_path / f"a{suffix}").write_bytes((end.join(rows) + last).encode())
+        assert [document.text for document in read_file(tmp_path / f"a{suffix}")] == expected
+
+
+def test_rows_are_named_by_line(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"text\rone\r\ntwo\nthree")
+    assert [d.source.rpartition(":")[2] for d in read(tmp_path / "a.csv")] == ["2", "3", "4"]
+
+
+@posix
+def test_a_pipe_is_read_once(tmp_path):
+    import threading
+
+    os.mkfifo(tmp_path / "a.txt")
+    writer = threading.Thread(target=(tmp_path / "a.txt").write_text, args=("text",))
+    writer.start()
+    (document,) = read_file(tmp_path / "a.txt")
+    writer.join()
+    assert document.text == "text"

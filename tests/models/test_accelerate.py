@@ -600,3 +600,15 @@ def test_settings_of_the_family(runs):
     model, given = tiny(**changes), batch()
     before = numbers(model, given)
     assert (numbers(accelerate(model), given) - before).abs().max() <= 1e-5 and runs.ours == 1
+
+
+@torch.no_grad()
+def test_after_a_write_to_data_accelerate_is_called_again():
+    """As docs/accelerate.md says: torch does not count a write to ``p.data``."""
+    model, given = accelerate(tiny("ModernBertForMaskedLM")), batch()
+    before = numbers(model, given)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.1)
+    after = numbers(accelerate(model), given)
+    assert (after - before).abs().max() > 1e-3
+    assert (after - numbers(restore(model), given)).abs().max() <= 1e-5

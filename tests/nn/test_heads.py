@@ -240,3 +240,99 @@ def test_the_output_is_as_declared(head, toy):
     model = make(head, toy).eval()
     rows = {"tokens": sum(map(len, DOCUMENTS)), "documents": len(DOCUMENTS)}[model.axis]
     assert model(pack(DOCUMENTS)).shape == (rows, model.size)
+
+
+# --- what is refused
+
+
+LABELS = {
+    "there are no labels": (),
+    "two labels are called 'a': label 0 and 2": ("a", "b", "a"),
+    "of type int, not str: label 1": ["a", 3],
+    "of type NoneType, not str: label 0": [None],
+    "labels is a string": "abc",
+    "labels is a NoneType": None,
+    "labels is a int": 3,
+    "labels is a dict": {"a": 1},
+    "not valid Unicode.*label 0": ["\ud800"],
+}
+
+
+@pytest.mark.parametrize("says", LABELS)
+@pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier])
+@pytest.mark.usefixtures("no_type_checker")
+def test_names_of_labels(head, says, toy):
+    with pytest.raises(InputError, match=says):
+        head(toy, LABELS[says])
+
+
+def test_labels_are_copied(toy):
+    names = ["a", "b"]
+    model = TokenClassifier(toy, names)
+    names[0] = "b"
+    assert model.labels == ("a", "b") == SequenceClassifier(toy, ("a", "b")).labels
+    assert model.size == 2
+
+
+IDS = [[1, 2], [3, 4, 5]]
+ROWS = {
+    # the same number of labels in all, so that each would stand at another token
+    "the document has 2 tokens and 3 labels: document 0": (TokenClassifier, [0, 1, 0], [0, 1]),
+    "the document has 3 tokens and 1 label: document 1": (TokenClassifier, [0, 1], [0]),
+    "0.5 is not an integer: document 1, label 2": (TokenClassifier, [0, 1], [0, 1, 0.5]),
+    "labels of document 0 is a string": (TokenClassifier, "01", [0, 1, 0]),
+    "labels of document 0 is a NoneType": (TokenClassifier, None, [0, 1, 0]),
+    "the target 3 is out of range: document 1, token 2: use 0 to 2, or -100 for none": (
+        TokenClassifier, [0, IGNORED], [0, 1, 3]),
+    "the target -1 is out of range: document 0, token 0": (TokenClassifier, [-1, 0], [0, 1, 3]),
+    "the target 3 is out of range: document 1: use 0 to 2$": (SequenceClassifier, 0, 3),
+    "the target -100 is out of range: document 0": (SequenceClassifier, IGNORED, 0),
+    "'a' is not an integer: document 0, label 0": (SequenceClassifier, "a", 0),
+    "None is not an integer: document 1, label 0": (SequenceClassifier, 0, None),
+    "the document has 1 position and 2 targets: document 1": (MaskedLM, ([0], [7]), ([0], [7, 8])),
+    "the document has 2 positions and 1 target: document 0": (
+        MaskedLM, ([0, 1], [7]), ([0], [7, 8])),
+    "position 2 is outside the document: document 0: use 0 to 1": (
+        MaskedLM, ([2], [7]), ([0], [7])),
+    "position -1 is outside the document: document 1": (MaskedLM, ([0], [7]), ([-1], [7])),
+    "0.5 is not an integer: document 1, position 0": (MaskedLM, ([0], [7]), ([0.5], [7])),
+    "the target -100 is out of range: masked token 1: use 0 to 1023": (
+        MaskedLM, ([0], [7]), ([0], [IGNORED])),
+    "the target 1024 is out of range: masked token 0": (MaskedLM, ([0], [1024]), ([0], [7])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("says", ROWS)
+@pytest.mark.usefixtures("no_type_checker")
+def test_rows_that_do_not_fit_together(says, toy):
+    head, *answers = ROWS[says]
+    module = {MaskedLM: masked_lm, SequenceClassifier: sequence_classifier}.get(
+        head, token_classifier
+    )
+    model = make(head, toy)
+    rows = [
+        module.Example(ids, *(answer if head is MaskedLM else [answer]))
+        for ids, answer in zip(IDS, answers, strict=True)
+    ]
+    with pytest.raises(InputError, match=says):
+        model.loss(*model.collate(rows))
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 1023), st.integers(-1, 2)), min_size=1), min_size=1)
+)
+def test_labels_stay_at_their_tokens(documents):
+    rows = [
+        token_classifier.Example(
+            [token for token, _ in document], [IGNORED if x < 0 else x for _, x in document]
+        )
+        for document in documents
+    ]
+    packed, labels = TokenClassifier.collate(rows)
+    pairs = list(zip(packed.ids.tolist(), labels.tolist(), strict=True))
+    assert pairs == [(t, IGNORED if x < 0 else x) for document in documents for t, x in document]
+
+
+def test_no_masked_position_at_all(toy):
+    model = MaskedLM(toy)
+    assert model.loss(*model.collate([masked_lm.Example([1, 2], [], [])])).item() == 0

@@ -249,3 +249,20 @@ def test_a_model_is_freed_with_its_last_reference(toy):
         assert weight() is None
     finally:
         gc.enable()
+
+
+REMEDIES = {
+    "a counted write": lambda layer: layer.weight.mul_(-1),
+    "training mode": lambda layer: (layer.weight.data.mul_(-1), layer.train(), layer.eval()),
+}
+
+
+@pytest.mark.parametrize("write", REMEDIES.values(), ids=REMEDIES)
+@torch.no_grad()
+def test_remedies_for_writes_to_data(kernel, write):
+    """As the docstring of Projection says: torch does not count a write to ``weight.data``."""
+    layer, x = projection(), torch.randn(9, 48)
+    layer.int8 = kernel is int8
+    layer(x, kernel)
+    write(layer)
+    assert relative(layer(x, kernel), exact(layer, x)) < 0.02

@@ -8,9 +8,11 @@ import time
 import pytest
 import torch
 
+from motherbird import Embedder, InputError, presets
 from motherbird.nn.devices import fastest_dtype
 from motherbird.nn.memory import batch_budget
-from motherbird.nn.threads import executor
+from motherbird.nn.roofline import rooflines
+from motherbird.nn.threads import Executor, executor
 
 
 @pytest.mark.parametrize("items", [[], [5], [5, 7], list(range(20))], ids=len)
@@ -132,3 +134,22 @@ def test_a_long_inference_grows_less():
         [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 540
+
+
+@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.parametrize("count", [0, -1, 1025, 2048, 10**9, "2", 2.0, True])
+def test_numbers_of_threads(count):
+    """With some thousand threads, OpenMP has no stacks for them, and the process crashes."""
+    before = torch.get_num_threads()
+    says = "number of threads .*use 1 to 1024"
+    for function in (Executor, executor, lambda n: rooflines(presets.nano(), n, 0.01)):
+        with pytest.raises(InputError, match=says):
+            function(count)
+    assert torch.get_num_threads() == before
+
+
+def test_a_number_of_threads_that_torch_was_given(monkeypatch):
+    embedder = Embedder.load("motherbird-nano")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2048)
+    with pytest.raises(InputError, match="invalid number of threads 2048: use 1 to 1024"):
+        embedder.embed(["a"])

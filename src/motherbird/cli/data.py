@@ -111,12 +111,13 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
+    picture = None if png is None else options.output(png, [directory])
     local = PreparedDataset.fetch(directory).directory if "://" in directory else directory
     prepared = PreparedDataset(local, verify="all")
     length = seq_len or int(next(iter(prepared.about.lengths)))
     shown = examples(prepared, length, count, masking, seed)
-    if png is not None:
-        histogram(prepared, options.output(png, [directory]))
+    if picture is not None:
+        histogram(prepared, picture)
     if json_:
         print_json({**summary(prepared), "examples": shown})
         return
@@ -133,8 +134,8 @@ def show(
             f"{rows.efficiency:.2%} full, {rows.pieces:,} pieces, {rows.cut:,} documents split"
         )
     _echo_rows(shown, length)
-    if png is not None:
-        click.echo(f"\n{png}")
+    if picture is not None:
+        click.echo(f"\n{picture}")
 
 
 def _echo_rows(rows: list[dict[str, Any]], length: int) -> None:

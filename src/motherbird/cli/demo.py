@@ -51,6 +51,7 @@ def command(
     "searches"}; losses in nats per token, both fills [{"text", "candidates"}], searches
     [{"question", "hits": [{"source", "title", "score"}]}].
     """
+    from ..core.arguments import check_text
     from ..errors import InputError
     from ..files import check_replaceable
 
@@ -60,9 +61,7 @@ def command(
     if not math.isfinite(minutes):
         raise InputError(f"--minutes {minutes} is not a duration")
     for question in questions:
-        options.check_text(question)
-        if not question.strip():
-            raise InputError("a --question is empty", how="leave it out")
+        check_text(question, "--question")
     options.set_threads(threads)
 
     from . import demo_steps

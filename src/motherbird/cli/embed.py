@@ -1,5 +1,6 @@
 """``motherbird embed``."""
 
+import codecs
 import json
 import sys
 import time
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..data.readers import Document
+    from ..errors import NotTextError
 
 
 @click.command(name="embed")
@@ -124,13 +126,18 @@ def _echo(about: dict[str, Any]) -> None:
 
 def _check_out(out: str, inputs: list[str]) -> Path:
     from ..errors import InputError
+    from ..files import path_outside
 
-    path = options.output(out, inputs)
-    if path.suffix != ".npy":
+    if out and not out.endswith(".npy"):
         raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
+    path = options.output(out, inputs)
     if path.is_dir():
         raise InputError("--out is a directory", out, "use the name of a file in it")
-    settings = options.output(f"{out}.json", inputs)
+    settings = Path(f"{out}.json")
+    if settings.resolve() in [Path(each).resolve() for each in inputs]:
+        what = "the settings of --out, which are written next to it, would replace the input"
+        how = f"use another --out, such as {path_outside(path, [path])}"
+        raise InputError(what, str(settings), how)
     if settings.is_dir():
         raise InputError(
             "the settings cannot be written, it is a directory", str(settings), "move it"
@@ -141,14 +148,14 @@ def _check_out(out: str, inputs: list[str]) -> Path:
 def _read(file: str, column: str | None) -> "list[Document]":
     """Read the texts of a table, or the lines of any other file."""
     from ..core.arguments import check_texts
-    from ..data.readers import TABLES, jsonl, plain_name, read
-    from ..errors import DamagedError, InputError
+    from ..data.readers import TABLES, formats, jsonl, plain_name
+    from ..errors import InputError
 
     tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
     if file != "-" and plain_name(Path(file)).endswith(tables):
-        if Path(file).is_dir():
-            raise InputError("this is a directory", file, "use a file")
-        texts = list(read(file, field=column or "text", keep_empty=True))
+        texts = _table(file, column or "text")
+    elif file != "-" and plain_name(Path(file)).endswith(".json"):
+        raise InputError("this is JSON, not lines of text", file, formats.jsonl_hint(Path(file)))
     elif column is not None:
         how = f"use a file that ends in {', '.join(tables)}"
         raise InputError("--column is for tables, and this is not one", file, how)
@@ -158,14 +165,54 @@ def _read(file: str, column: str | None) -> "list[Document]":
         raise InputError("there is no text", file, "write one text per line")
     for text in texts:
         if "\0" in text.text:
-            raise DamagedError("this is a binary file, not text", text.source)
+            raise NotTextError("this is a binary file, not text", text.source)
     check_texts([text.text for text in texts], [text.source for text in texts])
     return texts
 
 
+def _table(file: str, column: str) -> "list[Document]":
+    from ..data.readers import chunks, read
+    from ..errors import FieldError, InputError, NotTextError
+
+    if Path(file).is_dir():
+        raise InputError("this is a directory", file, "use a file")
+    texts: list[Document] = []
+    try:
+        for text in read(file, field=column, keep_empty=True):
+            texts.append(text)
+    except FieldError as error:
+        if texts:  # only some rows have no text
+            raise
+        how = f"set --column to the name of the texts; {error.how}"
+        raise InputError(error.what, error.where, how) from error
+    except NotTextError as error:
+        if not isinstance(error.__cause__, UnicodeDecodeError):
+            raise
+        raise _not_utf_8(next(chunks(Path(file)), b""), error.where) from error
+    return texts
+
+
+def _not_utf_8(data: bytes, where: str) -> "NotTextError":
+    """Return the error for bytes that are not UTF-8, with the encoding that they seem to have."""
+    from ..errors import NotTextError
+
+    start = data[:1000]
+    marks = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+             "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}  # fmt: skip
+    encoding = next((name for name, each in marks.items() if start.startswith(each)), "")
+    if not encoding and b"\0" in data:
+        low, high = start[::2].count(0), start[1::2].count(0)
+        if min(low, high) or max(low, high) < len(start) // 4:
+            return NotTextError("this is a binary file, not text", where)
+        encoding = "UTF-16LE" if high else "UTF-16BE"
+    what = f"not UTF-8 text; it seems to be {encoding or 'Latin-1 or Windows-1252'}"
+    how = f"convert it, as with iconv -f {encoding or 'WINDOWS-1252'} -t UTF-8"
+    return NotTextError(what, where, how)
+
+
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document, chunks
-    from ..errors import DamagedError, InputError
+    from ..data.readers import Document, check_pointer, chunks
+    from ..errors import InputError
 
     path = Path(file)
     try:
@@ -174,14 +221,17 @@ def _lines(file: str) -> "list[Document]":
         elif path.is_char_device() or path.is_block_device():  # may have no end
             raise InputError("this is a device", file, "use a text file")
         else:
+            check_pointer(path)
             data = b"".join(chunks(path))
-        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise InputError("there is no such file", file, "use - for standard input") from error
     except IsADirectoryError as error:
         raise InputError("this is a directory", file, "use a text file") from error
     except UnicodeDecodeError as error:
-        raise DamagedError("not UTF-8 text", f"{file}, byte {error.start}") from error
-    if lines[-1] == "":
-        lines.pop()
+        raise _not_utf_8(data, f"{file}, byte {error.start}") from error
+    if (at := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise _not_utf_8(data, f"{file}:{line}")
+    lines = text.removesuffix("\n").split("\n") if text else []
     return [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]

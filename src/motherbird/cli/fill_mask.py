@@ -38,9 +38,10 @@ def command(
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, one list for each mask.
     """  # noqa: D301
     options.set_threads(threads)
+    from ..core.arguments import check_text
     from ..models.masked_lm import MaskedLM
 
-    options.check_text(text)
+    check_text(text, "TEXT", allow_empty=True)
     loaded = MaskedLM.load(
         model, dtype=dtype, attention=attention, device=device, revision=revision
     )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..core.hub import NANO, is_included
+from ..machine import MAX_THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,7 @@ dtype = click.option("--dtype", default="auto", metavar="DTYPE", show_default=Tr
 stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
                       show_default=True,
                       help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
-threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N",
+threads = click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N",
                        help="Number of CPU threads (default: all cores).")  # fmt: skip
 seed = click.option("--seed", default=0, metavar="N", show_default=True,
                     type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
@@ -48,16 +49,6 @@ def is_main_process() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
-def check_text(text: str) -> None:
-    """Raise InputError, which shows it escaped, if an argument is not valid Unicode."""
-    from ..errors import InputError
-
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("an argument is not valid UTF-8", ascii(text)) from error
-
-
 def set_threads(count: int | None) -> None:
     """Set the number of CPU threads of torch and the tokenizer; None changes nothing."""
     if count is not None:
@@ -74,12 +65,13 @@ def directories(*models: str) -> list[str]:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Return an output path whose parent directory exists, and which is not in an input."""
+    """Return an output path in UTF-8 whose parent exists, and which is not in an input."""
     from ..errors import InputError
-    from ..files import path_outside
+    from ..files import check_utf_8, path_outside
 
     if not all([path, *inputs]):
         raise InputError("a path or text is empty", how="use . for the current directory")
+    check_utf_8(path)
     out = Path(path).resolve()
     for given in inputs:
         path_in = Path(given).resolve()

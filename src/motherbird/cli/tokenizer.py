@@ -2,11 +2,15 @@
 
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from . import options
 from .output import human, print_json, progress_of_fraction
+
+if TYPE_CHECKING:
+    from ..data.vocabulary import Report
 
 
 @click.group(name="tokenizer")
@@ -46,7 +50,8 @@ def train(
     The report (also in DIR/report.json) counts tokens of held-out documents.
 
     With --json: {"entries", "megabytes", "sources": {name: {"documents", "bytes", "tokens":
-    {tokenizer: count}}}, "unused", "round_trip": {"same", "changed"}, "seconds"}.
+    {tokenizer: count}}}, "unused" (null without held-out documents), "round_trip": {"same",
+    "changed"}, "seconds"}.
     """
     path = options.output(out, [mixture, *options.directories(*compare)])
     options.set_threads(threads)
@@ -62,12 +67,8 @@ def train(
     if json_:
         print_json({**asdict(report), "seconds": seconds})
         return
-    click.echo(
-        f"{path}: {report.entries:,} entries from {human(report.megabytes * 1e6, 'B')}, "
-        f"{seconds:.0f} s; {report.unused:.1%} unused on held-out text, "
-        f"{report.round_trip['changed']} of {sum(report.round_trip.values())} documents changed by "
-        "a round trip"
-    )
+    learned = f"{report.entries:,} entries from {human(report.megabytes * 1e6, 'B')}"
+    click.echo(f"{path}: {learned}, {seconds:.0f} s; {_tested(report)}")
     for name, counted in report.sources.items():
         if not counted.documents:
             click.echo(f"  {name:<20} no held-out text")
@@ -79,3 +80,11 @@ def train(
             if other != "motherbird"
         )
         click.echo(f"  {name:<20} {counted.bytes / own:.3f} bytes per token{compared}")
+
+
+def _tested(report: "Report") -> str:
+    if report.unused is None:
+        return "no document was held out"
+    changed, total = report.round_trip["changed"], sum(report.round_trip.values())
+    unused = f"{report.unused:.1%} unused on held-out text"
+    return f"{unused}, {changed} of {total} documents changed by a round trip"

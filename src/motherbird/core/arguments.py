@@ -1,19 +1,24 @@
-"""Checks of the arguments of public functions: texts, token ids and integers.
+"""Checks of the arguments of public functions: texts, token ids, paths, labels, numbers and types.
 
-Every function that takes texts or ids checks them here, so that all accept and refuse the same.
+Every function that takes one of these checks it here, so that all accept and refuse the same.
 """
 
 import operator
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import check_utf_8
+from ..machine import MAX_THREADS
 
+T = TypeVar("T")
 Documents = Iterable[Sequence[int] | NDArray[np.integer[Any]]]  # lists or arrays of token ids
 
 # White space, control characters, and the characters that Unicode says to display as nothing
@@ -40,8 +45,11 @@ def check_text(text: Any, name: str, *, allow_empty: bool = False) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        where = f"{name}, character {error.start}"
-        what = f"the text is not valid Unicode ({ascii(text[error.start])} is half a character)"
+        half, where = text[error.start], f"{name}, character {error.start}"
+        if "\udc80" <= half <= "\udcff":  # a byte that Python could not decode (surrogateescape)
+            what = f"the text is not valid UTF-8 (byte 0x{ord(half) - 0xDC00:02x})"
+            raise InputError(what, where, "convert it to UTF-8") from error
+        what = f"the text is not valid Unicode ({ascii(half)} is half a character)"
         raise InputError(what, where, "decode the text again from its bytes") from error
     if not allow_empty and _NOTHING_VISIBLE.fullmatch(text):
         invisible = "has no visible character" if text.strip() else "is empty"
@@ -62,12 +70,27 @@ def check_texts(
     Raises:
         InputError: it is not an iterable of texts, or one of them cannot be used.
     """
-    listed = _listed(texts, "texts", "strings")
+    listed = check_list(texts, "texts", "strings")
     names = names or [f"text {number}" for number in range(len(listed))]
     return [
         check_text(text, name, allow_empty=allow_empty)
         for text, name in zip(listed, names, strict=True)
     ]
+
+
+def check_pairs(pairs: Any) -> list[str]:
+    """Return the texts of pairs of texts, one after another; see `check_texts`.
+
+    Raises:
+        InputError: it is not an iterable of pairs, or a text cannot be used.
+    """
+    texts: list[str] = []
+    for number, pair in enumerate(check_list(pairs, "pairs", "pairs of texts")):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError("this is not a pair of texts", f"pair {number}")
+        name = f"pair {number}, text "
+        texts += check_texts(pair, [name + "0", name + "1"], allow_empty=True)
+    return texts
 
 
 def check_ids(documents: Documents) -> list[Int32[np.ndarray, " tokens"]]:
@@ -77,16 +100,21 @@ def check_ids(documents: Documents) -> list[Int32[np.ndarray, " tokens"]]:
         InputError: it is not an iterable of documents, one is empty, or an id is not an integer
             from 0 to 2^31 - 1.
     """
-    listed = _listed(documents, "documents", "lists of token ids")
-    return [_document(document, number) for number, document in enumerate(listed)]
+    listed = check_list(documents, "documents", "lists of token ids")
+    return [check_document(document, f"document {n}") for n, document in enumerate(listed)]
 
 
-def _document(document: Any, number: int) -> Int32[np.ndarray, " tokens"]:
-    where = f"document {number}"
-    if not isinstance(document, Sequence | np.ndarray) and not hasattr(document, "__array__"):
+def check_document(
+    document: Any, where: str, *, allow_empty: bool = False
+) -> Int32[np.ndarray, " tokens"]:
+    """Return the token ids of one document as an array; see `check_ids` for what is refused."""
+    is_array = hasattr(document, "__array__")
+    if not isinstance(document, Sequence) and not (is_array and getattr(document, "ndim", 1) > 0):
         raise InputError(f"the document is of type {type(document).__name__}", where,
                          "pass a list of token ids")  # fmt: skip
     if not isinstance(document, str | bytes):
+        if len(document) == 0 and allow_empty:
+            return np.empty(0, dtype=np.int32)
         if len(document) == 0:
             raise InputError("the document is empty", where, "leave it out")
         try:
@@ -103,24 +131,91 @@ def _document(document: Any, number: int) -> Int32[np.ndarray, " tokens"]:
     raise InputError("the document is not a list of token ids", where)
 
 
-def check_integer(value: Any, name: str, smallest: int, largest: int) -> int:
+def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:
     """Return an integer, or raise InputError if it is not one from smallest to largest."""
+    how = f"use {smallest} or more" if largest is None else f"use {smallest} to {largest}"
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
         number = operator.index(value)
     except TypeError as error:
         what = f"{name} is of type {type(value).__name__}, not int"
-        raise InputError(what, repr(value), f"use {smallest} to {largest}") from error
-    if not smallest <= number <= largest:
-        raise InputError(f"invalid {name} {number}", how=f"use {smallest} to {largest}")
+        raise InputError(what, repr(value), how) from error
+    if number < smallest or (largest is not None and number > largest):
+        raise InputError(f"invalid {name} {number}", how=how)
     return number
 
 
-def _listed(items: Any, name: str, content: str) -> list[Any]:
+def check_threads(value: Any) -> int:
+    """Return a number of threads, or raise InputError if it is not one from 1 to 1,024."""
+    return check_integer(value, "number of threads", 1, MAX_THREADS)
+
+
+def check_type(value: Any, name: str, expected: type[T], how: str = "") -> T:
+    """Return a value, or raise InputError if it is not of the expected type."""
+    if not isinstance(value, expected):
+        what = f"{name} is of type {type(value).__name__}, not {expected.__name__}"
+        raise InputError(what, how=how)
+    return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False, or raise InputError if the value is not a bool: "no" is true."""
+    return bool(value) if isinstance(value, np.bool_) else check_type(value, name, bool)
+
+
+def check_path(path: Any, name: str, how: str = "") -> Path:
+    """Return a path, or raise InputError if it is not one, empty, or not valid UTF-8.
+
+    Args:
+        path: what the user passed; "~" is expanded.
+        name: what errors call it.
+        how: what to do about a value that is not a path.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise InputError(f"{name} is of type {type(path).__name__}, not str or Path", how=how)
+    if not text or "\0" in text:
+        raise InputError(f"{name} {'contains a NUL' if text else 'is an empty string'}", how=how)
+    check_utf_8(text)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~name of a user who does not exist
+        raise InputError(f"there is no such directory ({error})", text[:100]) from error
+
+
+def check_labels(labels: Any) -> tuple[str, ...]:
+    """Return the names of a classifier's labels.
+
+    Raises:
+        InputError: they are not an iterable of texts, there is none, or one occurs twice.
+    """
+    names = check_list(labels, "labels", "strings")
+    names = [check_text(name, f"label {n}", allow_empty=True) for n, name in enumerate(names)]
+    if not names:
+        raise InputError("there are no labels", how="pass the name of each label")
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if first.setdefault(name, number) < number:
+            raise InputError(f"two labels are called {name!r}", f"label {first[name]} and {number}")
+    return tuple(names)
+
+
+def check_list(items: Any, name: str, content: str) -> list[Any]:
+    """Return the items of any iterable, or raise InputError if it is not one.
+
+    A string, a mapping and a DataFrame are refused.
+
+    Args:
+        items: what the user passed.
+        name: what errors call it.
+        content: what to pass a list of.
+    """
+    is_scalar = getattr(items, "ndim", None) == 0  # an array of no axis is an Iterable too
     # The keys of a mapping are not what its user means, and a string is an iterable of strings.
-    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable) or is_scalar:
         kind = "string" if isinstance(items, str) else type(items).__name__
+        kind = f"0-d {kind}" if is_scalar else kind
         raise InputError(f"{name} is a {kind}", how=f"pass a list of {content}")
     if hasattr(items, "columns"):  # a DataFrame, whose items are the names of its columns
         raise InputError(f"{name} is a {type(items).__name__}", how="pass one of its columns")

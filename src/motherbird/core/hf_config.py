@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from ..errors import InputError
+from .arguments import check_labels
 from .config import FIELDS, EncoderConfig, every_nth_global
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
     transformers does not write two labels without names.
 
     Raises:
-        InputError: id2label does not map 0, 1, 2, ... to names.
+        InputError: id2label does not map 0, 1, 2, ... to names; see also `check_labels`.
     """
     labels = raw.get("id2label")
     if labels is None:
@@ -174,7 +175,4 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
     wanted = [str(i) for i in range(len(labels))] if isinstance(labels, dict) else []
     if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
         raise InputError("id2label does not map 0, 1, 2, ... to names, or num_labels is invalid")
-    names = tuple(labels[number] for number in wanted)
-    if not all(isinstance(name, str) for name in names):
-        raise InputError("a label in id2label is not a string")
-    return names
+    return check_labels([labels[number] for number in wanted])

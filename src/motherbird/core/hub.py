@@ -11,17 +11,9 @@ from ..errors import InputError
 log = logging.getLogger(__name__)
 
 NANO = "motherbird-nano"  # included in the package
+PLACES = "pass a model directory, or owner/name on the Hub"
 PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * matches / too
 NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
-
-
-def check_path(path: Path) -> None:
-    """Raise InputError if a path is not UTF-8: tokenizers and safetensors cannot open it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        what = "the path is not valid UTF-8, so the files in it cannot be opened"
-        raise InputError(what, ascii(str(path)), "rename the directory") from error
 
 
 def is_included(name_or_dir: str | Path) -> bool:
@@ -52,24 +44,23 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
     Raises:
         InputError: there is no such directory, and no such model on the Hub.
     """
+    from .arguments import check_path  # imports NumPy, which the help of commands does not need
+
+    path = check_path(name_or_dir, "the model", PLACES)
     name = str(name_or_dir)
     try:
-        path = NANO_FOLDER if is_included(name_or_dir) else Path(name_or_dir).expanduser()
+        path = NANO_FOLDER if is_included(name_or_dir) else path
         is_directory, exists = path.is_dir(), path.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"there is no such directory ({reason})", name[:100]) from error
+    except OSError as error:
+        raise InputError(f"there is no such directory ({error.strerror})", name[:100]) from error
     if is_directory and revision is not None:
         raise InputError("only models on the Hub have revisions", name, "omit the revision")
     if is_directory:
-        check_path(path)
         return path
     if exists:
         raise InputError("a model is a directory, but this is a file", name)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
-        raise InputError(
-            "there is no such directory", name, "pass a model directory, or owner/name on the Hub"
-        )
+        raise InputError("there is no such directory", name, PLACES)
     from huggingface_hub import snapshot_download
 
     try:

@@ -15,14 +15,25 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InputError
-from ..files import check_files, new_directory, read_json, read_json_object
+from ..files import check_files, new_directory, read_json_object
 from . import hub
-from .arguments import check_text, check_texts
+from .arguments import (
+    check_document,
+    check_flag,
+    check_integer,
+    check_pairs,
+    check_path,
+    check_text,
+    check_texts,
+    check_type,
+)  # fmt: skip
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
 UNUSED = 83  # unused entries, as in ModernBERT
 LONGEST_WORD = 768  # bytes (256 Chinese characters); longer words are cut for training
+SMALLEST = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64  # vocabulary that can be trained
+PLACES = "pass a tokenizer.json, its directory, or owner/name on the Hub"
 CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
 # The names of the special tokens in other model families.
 _ALIASES = {
@@ -64,13 +75,15 @@ class Tokenizer:
         clean_up: bool = False,
         split_special_tokens: bool = False,
     ) -> None:
+        self.backend = check_type(
+            backend, "backend", tokenizers.Tokenizer, "see motherbird.tokenizer"
+        )
+        self.special = special
+        self.clean_up = check_flag(clean_up, "clean_up")
+        self.split_special_tokens = check_flag(split_special_tokens, "split_special_tokens")
         backend.no_padding()
         backend.no_truncation()
-        backend.encode_special_tokens = split_special_tokens  # not stored in tokenizer.json
-        self.backend = backend
-        self.special = special
-        self.clean_up = clean_up
-        self.split_special_tokens = split_special_tokens
+        backend.encode_special_tokens = self.split_special_tokens  # not stored in tokenizer.json
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support copies and pickles: the library does not keep ``encode_special_tokens``."""
@@ -111,20 +124,15 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of many texts, computed on all cores."""
         texts = check_texts(texts, allow_empty=True)
-        ids: list[list[int]] = []
-        for i in range(0, len(texts), CHUNK):
-            ids += [e.ids for e in self.backend.encode_batch_fast(texts[i : i + CHUNK])]
-        return ids
+        chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+        return [e.ids for chunk in chunks for e in self.backend.encode_batch_fast(chunk)]
 
     def encode_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """Return the ids of texts with the character offsets of each token."""
         texts = check_texts(texts, allow_empty=True)
-        encodings: list[Encoding] = []
-        for i in range(0, len(texts), CHUNK):
-            encodings += [
-                Encoding(e.ids, e.offsets) for e in self.backend.encode_batch(texts[i : i + CHUNK])
-            ]
-        return encodings
+        chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+        encodings = (e for chunk in chunks for e in self.backend.encode_batch(chunk))
+        return [Encoding(e.ids, e.offsets) for e in encodings]
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], max_length: int
@@ -143,14 +151,15 @@ class Tokenizer:
             that were truncated.
 
         Raises:
-            InputError: the special tokens alone are longer, or a pair is not two texts.
+            InputError: the special tokens alone are longer, or an argument is invalid.
         """
+        max_length = check_integer(max_length, "max_length", 1)
         room = max_length - self.backend.num_special_tokens_to_add(is_pair=True)
         if room < 2:
             raise InputError(f"no pair of texts fits into {max_length} tokens")
         ids: list[list[int]] = []
         truncated = 0
-        texts_of_pairs = _check_pairs(pairs)
+        texts_of_pairs = check_pairs(pairs)
         for i in range(0, len(texts_of_pairs), 2 * CHUNK):
             texts = texts_of_pairs[i : i + 2 * CHUNK]
             encodings = self.backend.encode_batch(texts, add_special_tokens=False)
@@ -180,8 +189,9 @@ class Tokenizer:
         first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
         if not others:
             raise InputError(
-                f"there is no {mask} in the text", repr(text[:60]), f"write {mask} for a mask"
-            )
+                f"there is no {mask} in the text", repr(text[:60]),
+                f'write {mask} where a word is missing, as in "import {mask} as np"',
+            )  # fmt: skip
         pieces = [first, *others]
         ids: list[int] = []
         for number, piece in enumerate(pieces):
@@ -206,7 +216,7 @@ class Tokenizer:
         Raises:
             InputError: the special tokens alone are longer.
         """
-        if len(ids) <= length:
+        if len(ids) <= check_integer(length, "length", 1):
             return ids
         prefix, suffix = self.template_ids()
         if length <= len(prefix) + len(suffix):
@@ -214,8 +224,13 @@ class Tokenizer:
         return ids[: length - len(suffix)] + suffix
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens included."""
-        return self.backend.decode(list(ids), skip_special_tokens=False)
+        """Return the text of ids, special tokens included; ids without an entry have no text.
+
+        Raises:
+            InputError: an id is not an integer from 0 to 2^31 - 1; ignored labels are -100.
+        """
+        tokens = check_document(ids, "the ids", allow_empty=True).tolist()
+        return self.backend.decode(tokens, skip_special_tokens=False)
 
     def save(self, directory: str | Path, *, max_length: int = 8192) -> None:
         """Write a new directory that `load` and AutoTokenizer of transformers read.
@@ -223,8 +238,8 @@ class Tokenizer:
         Raises:
             OutputExistsError: the directory exists and was not written by motherbird.
         """
-        with new_directory(Path(directory).expanduser(), "tokenizer") as fresh:
-            self.write_files(fresh, max_length)
+        with new_directory(check_path(directory, "the directory"), "tokenizer") as fresh:
+            self.write_files(fresh, check_integer(max_length, "max_length", 1))
 
     def write_files(self, directory: Path, max_length: int) -> None:
         """Write tokenizer.json and two more files, as transformers 4 and 5 read them."""
@@ -245,16 +260,6 @@ class Tokenizer:
             (directory / name).write_text(text, encoding="utf-8")
 
 
-def _check_pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    texts: list[str] = []
-    for number, pair in enumerate(pairs):
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError("this is not a pair of texts", f"pair {number}")
-        name = f"pair {number}, text "
-        texts += check_texts(pair, [name + "0", name + "1"], allow_empty=True)
-    return texts
-
-
 def tokenizer(
     name_or_dir: str | Path, *, revision: str | None = None, split_special_tokens: bool = False
 ) -> Tokenizer:
@@ -268,32 +273,19 @@ def tokenizer(
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    path = Path(name_or_dir)
+    path = check_path(name_or_dir, "the tokenizer", PLACES)
     is_file = path.is_file() and not hub.is_included(name_or_dir)
     return load(path if is_file else hub.find(name_or_dir, revision), split_special_tokens)
 
 
 def load(path: Path, split_special_tokens: bool = False) -> Tokenizer:
-    """Load a tokenizer from a directory with tokenizer.json, or from such a file.
-
-    Raises:
-        InputError: see `tokenizer`.
-    """
-    hub.check_path(path)
+    """Load a tokenizer from a directory with tokenizer.json, or that file; see `tokenizer`."""
+    path = check_path(path, "the tokenizer")
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError("there is no tokenizer.json", str(path))
     check_files(file.parent, [file.name])
-    read_json(file)  # duplicate keys and the like are errors
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-        ids = backend.encode("a").ids
-        if max(ids, default=0) > max(backend.get_vocab(with_added_tokens=True).values()):
-            raise ValueError("its template adds ids outside the vocabulary")
-    except BaseException as error:  # the library raises plain Exception, and panics
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise InputError(f"the tokenizer cannot be read ({error})", str(file)) from error
+    backend = _read_backend(file)
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (file.parent / name).is_file():
@@ -312,17 +304,34 @@ def load(path: Path, split_special_tokens: bool = False) -> Tokenizer:
     return Tokenizer(backend, special, clean_up, split_special_tokens)
 
 
+def _read_backend(file: Path) -> tokenizers.Tokenizer:
+    try:
+        if "model" not in read_json_object(file):  # duplicate keys and the like are errors
+            raise InputError("it has no model", str(file))
+    except InputError as error:
+        raise InputError(f"not a tokenizer.json: {error.what}", error.where, PLACES) from error
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+        ids = backend.encode("a").ids
+        if max(ids, default=0) > max(backend.get_vocab(with_added_tokens=True).values()):
+            raise ValueError("its template adds ids outside the vocabulary")
+    except BaseException as error:  # the library raises plain Exception, and panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise InputError(f"the tokenizer cannot be read ({error})", str(file)) from error
+    return backend
+
+
 def check_size(size: int) -> None:
     """Check the size of a vocabulary for `train`.
 
     Raises:
         InputError: it is not a multiple of 64, or smaller than the bytes and special tokens.
     """
-    smallest = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64
-    if size % 64 or size < smallest:
-        raise InputError(
-            f"invalid vocabulary size {size}", how=f"use a multiple of 64, at least {smallest}"
-        )
+    check_type(size, "the vocabulary size", int)
+    if size % 64 or size < SMALLEST:
+        how = f"use a multiple of 64, at least {SMALLEST}"
+        raise InputError(f"invalid vocabulary size {size}", how=how)
 
 
 def train(texts: Iterable[str], size: int) -> Tokenizer:
@@ -361,10 +370,9 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     learned = backend.get_vocab_size()
     if learned < size - fixed:
         reachable = (learned + fixed) // 64 * 64
-        raise InputError(
-            f"the text is too small for a vocabulary of {size}",
-            how=f"use more text, or a size of at most {reachable}",
-        )
+        smaller = f", or a size of at most {reachable}" if reachable >= SMALLEST else ""
+        what = f"the text is too small for a vocabulary of {size}"
+        raise InputError(what, how=f"use more text{smaller}")
     return complete(backend)
 
 

@@ -153,14 +153,19 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 V = TypeVar("V")
+# What DistributedDataParallel and torch.compile put before the names of the model inside.
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 def published_names(tensors: dict[str, V]) -> dict[str, V]:
     """Rename tensors to the names of a checkpoint with a head (``model.layers...``, ``head...``).
 
     Accepted are these names, those of a bare encoder (``layers...``), and those of the research
-    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``).
+    repository (``bert.encoder.layers...``, ``bert.embeddings...``, ``bert.final_norm...``), each
+    also with a prefix of `WRAPPERS` before every name.
     """
+    while tensors and (found := [w for w in WRAPPERS if all(n.startswith(w) for n in tensors)]):
+        tensors = {name.removeprefix(found[0]): tensor for name, tensor in tensors.items()}
 
     def rename(name: str) -> str:
         name = name.replace("bert.encoder.layers.", "model.layers.")

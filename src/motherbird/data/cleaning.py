@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import require_extra
+from ..errors import InputError, require_extra
 from .mixture import Source
 
 # Control characters except tab and newline, byte order marks, and noncharacters.
@@ -50,6 +50,16 @@ def rejection_reason(text: str, source: Source) -> str | None:
     if source.language is not None and _language(text) != source.language:
         return "wrong language"
     return None
+
+
+def check_language(source: Source) -> None:
+    """Raise InputError if the language of a source cannot be detected."""
+    if source.language is None:
+        return
+    known = require_extra("resiliparse.parse.lang", "data").supported_langs()
+    if source.language not in known:
+        what = f"source {source.name!r}: language = {source.language!r} cannot be detected"
+        raise InputError(what, how=f"use one of {', '.join(known)}")
 
 
 def _letters(text: str) -> float:

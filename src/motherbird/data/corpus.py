@@ -24,11 +24,12 @@ from ..errors import DamagedError, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
 from . import overlap
+from .cleaning import check_language
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
 from .parts import KNOWN, Cleaner, Part, chunked, parts_of, write_rows
 from .readers import Document, jsonl, list_directory
-from .readers.listing import Listing, describe
+from .readers.listing import Listing
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,8 @@ def build(
     check_output(mixture, out)
     if mixture.near_duplicates is not None:
         require_extra("rensa", "data")
-    if any(source.language for source in mixture.source):
-        require_extra("resiliparse", "data")
+    for source in mixture.source:
+        check_language(source)
     if any(source.dataset for source in mixture.source):
         require_extra("datasets", "data")
     parts = list(parts_of(mixture))
@@ -204,7 +205,7 @@ def _warn(info: CorpusInfo) -> None:
         documents, size, reasons = tally.losses()
         if max(documents, size) > LOSS:
             lost = f"{documents:.0%} of its documents and {size:.0%} of their bytes"
-            log.warning("source %r lost %s: %s; corpus.json has examples", name, lost, reasons)
+            log.warning("source %r lost %s: %s", name, lost, reasons)
 
 
 def _merge(
@@ -230,9 +231,6 @@ def _merge(
     for shards, shard in enumerate(chunked(rows(), SHARD, lambda row: len(row["text"])), 1):
         write_rows(fresh / shard_name(shards - 1), shard)
     if not shards:
-        total = Tally()
-        for tally in by_source.values():
-            total.merge(tally)
-        why = ", ".join(f"{count.documents} {reason}" for reason, count in total.dropped.items())
-        raise DamagedError("no document is left", why or describe(total.skipped))
+        why = [f"source {name!r}: {tally.describe_losses()}" for name, tally in by_source.items()]
+        raise DamagedError("no document is left", "; ".join(why[:5]) + ("; ..." * (len(why) > 5)))
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import path_outside
+from ..files import check_utf_8, path_outside
 from ..strict import load
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Rule
@@ -58,6 +58,8 @@ class Source:
         except (LookupError, ValueError) as error:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         origins = (self.path, self.packages or None, self.dataset)
+        for local in (self.path, self.dataset):
+            check_utf_8(local or "")
         if sum(origin is not None for origin in origins) != 1:
             raise InputError("a source needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
@@ -117,6 +119,8 @@ class Mixture:
                 raise InputError(f"two sources are called {name!r}")
         if self.weights and not self.include:
             self._check_weights(names)
+        for path in self.decontaminate:
+            check_utf_8(path)
         for what in ("near_duplicates", "max_bad"):
             value = getattr(self, what)
             if value is not None and not 0 <= value <= 1:
@@ -154,6 +158,7 @@ def read(
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
     paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
+        check_utf_8(name)
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)
     return replace(

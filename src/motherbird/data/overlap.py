@@ -25,25 +25,41 @@ COMMON = 10  # a sequence in more evaluation texts than this is boilerplate, suc
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     """Return the sorted hashes of the sequences of all texts in files and directories.
 
-    These are all strings in lines of JSON, all text files, and long strings in .json files. No text
-    is an InputError, a damaged file a DamagedError.
+    These are all strings in lines of JSON and in .json files, and all text files. No text is an
+    InputError, a damaged file a DamagedError.
     """
-    texts = {text_hash(text): text for path in paths for text in _texts(Path(path))}
-    found = [np.unique(sequences(text, RUN)[0]) for text in texts.values()]
+    found: dict[int, UInt64[np.ndarray, " n"]] = {}  # by the hash of the text
+    rows, short = 0, 0
+    for row in (row for path in paths for row in _rows(Path(path))):
+        own = {text_hash(text): text for text in row}
+        found |= {
+            key: np.unique(sequences(text, RUN)[0]) for key, text in own.items() if key not in found
+        }
+        rows += bool(own)
+        short += bool(own) and not any(len(found[key]) for key in own)
     if not found:
         raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
-    hashes, counts = np.unique(np.concatenate(found), return_counts=True)
+    if short:
+        what = "decontaminate: evaluation rows without a text of %s words cannot be found: %s of %s"
+        log.warning(what, RUN, f"{short:,}", f"{rows:,}")
+    hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Yield the texts of each row, or of each file that has no rows."""
     listing = _list(path)
     if problems := listing.problems():
         log.warning("decontaminate: skipped in %s: %s", path, problems)
     for file in listing.files:
         if readers.reader_of(file) is jsonl.read:
-            for row in jsonl.rows(file):
-                yield from _strings(row)
+            readers.check_pointer(file)
+            yield from (list(_strings(row)) for row in jsonl.rows(file))
+            continue
+        if readers.reader_of(file) is formats.read_descriptions:
+            value = formats.json_value(file)
+            rows = value if isinstance(value, list) else [value]
+            yield from (list(_strings(row)) for row in rows)
             continue
         # All columns of a table count.
         reader = formats.read_plain if readers.reader_of(file) is tables.read else None
@@ -53,7 +69,7 @@ def _texts(path: Path) -> Iterator[str]:
             elif isinstance(document, DamagedError):
                 raise document
             else:
-                yield document.text
+                yield [document.text]
 
 
 def files_of(path: Path) -> list[Path]:

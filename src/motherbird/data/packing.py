@@ -4,16 +4,18 @@ Documents are packed in groups of at most about `GROUP` pieces, so that memory i
 NumPy, so that the time per piece is about that of sorting.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped, UInt
 from numpy.typing import NDArray
 
+from .. import disk
 from ..errors import InputError
-from ..files import array_writer
 
 SPECIAL_TOKENS = 2  # of each piece: [CLS] and [SEP]
 DOCUMENT = np.dtype(
@@ -30,6 +32,30 @@ DOCUMENT = np.dtype(
 PIECE = np.dtype([("document", "<u4"), ("first", "<u4"), ("tokens", "<u4")])
 GROUP = 1 << 24  # pieces that are packed together; a different number gives different rows
 BLOCK = 1 << 20  # documents that are read together
+
+
+@contextmanager
+def array_writer(path: Path, dtype: Any) -> Iterator[Callable[[Any], None]]:
+    """Write a .npy file of one axis in parts: yield the function that appends an array.
+
+    The bytes are those of `numpy.save`. Until the end of the block the file has no values.
+    """
+    count = 0
+
+    def add(array: Any) -> None:
+        nonlocal count
+        np.ascontiguousarray(array, dtype).tofile(file)
+        count += len(array)
+
+    def write_header() -> None:
+        shape = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, {**shape, "fortran_order": False})
+
+    with disk.named(path), path.open("wb") as file:
+        write_header()
+        yield add
+        file.seek(0)
+        write_header()  # of the same size: NumPy leaves room for the digits of the length
 
 
 @dataclass(frozen=True)

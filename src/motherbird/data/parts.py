@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import DamagedError, FetchError, InputError, NotTextError, RowError, require_extra
+from ..errors import (
+    DamagedError,
+    FetchError,
+    FieldError,
+    InputError,
+    NotTextError,
+    RowError,
+    RowFieldError,
+    require_extra,
+)
 from ..files import write_file, write_text
 from . import readers, registries
 from .cleaning import normalize, pieces, rejection_reason
@@ -26,7 +35,7 @@ from .overlap import shared_run
 from .readers import Document
 from .readers.document import fields_hint
 from .readers.formats import LANGUAGES
-from .readers.listing import Listing, describe
+from .readers.listing import RULES, Listing, describe
 from .tally import Count, Tally, merge_counts
 
 T = TypeVar("T")
@@ -72,10 +81,9 @@ def _split(source: Source) -> Iterator[Part]:
         what = f"source {source.name!r}: no file to read"
         how = "check its files"
         if listing.skipped:
-            what, how = (
-                f"{what} (skipped {describe(listing.skipped)})",
-                "check its files, or set skip in the mixture",
-            )
+            what += f" (skipped {describe(listing.skipped)})"
+        if any(reason in RULES for reason in listing.skipped):
+            how += ", or set skip in the mixture"
         raise InputError(what, str(path), how)
     skipped = listing.skipped
     for group in chunked(listing.files, PART_BYTES, lambda file: file.stat().st_size):
@@ -186,7 +194,10 @@ class Cleaner:
         """Count what cannot be read, or raise the error if the mixture does not allow it."""
         limit = self.mixture.max_bad
         if limit == 0 or (limit is None and not isinstance(error, NotTextError)):
-            raise error
+            how = error.how or "repair it"
+            how += "; set field in the mixture" if isinstance(error, FieldError) else ""
+            how += f", or skip up to a fraction of the {kind}s with --max-bad"
+            raise type(error)(error.what, error.where, how)
         tally.add_bad(kind, f"{error.where} ({error.what})", size)
 
     def _filter(
@@ -239,7 +250,7 @@ def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
             text = row.get(source.field)
             if not isinstance(text, str):
                 what = f'no text in field "{source.field}"'
-                yield RowError(what, f"{name}:{number}", fields_hint(row))
+                yield RowFieldError(what, f"{name}:{number}", fields_hint(row))
                 continue
             yield Document(text, f"{name}:{number}")
             left -= len(text.encode())

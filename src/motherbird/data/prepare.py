@@ -23,14 +23,7 @@ from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import (
-    array_writer,
-    new_directory,
-    resumable_directory,
-    sha256,
-    write_array,
-    write_file,
-)
+from ..files import new_directory, resumable_directory, sha256, write_array, write_file
 from . import corpus as corpora
 from . import packing
 from . import prepared as dataset
@@ -158,7 +151,7 @@ def _pack(
         what = f"{int(counts.sum()):,} documents are too many for one dataset"
         raise InputError(what, how="prepare at most 4,294,967,295 documents at a time")
     copies = _copies(corpus, training_tokens)
-    with array_writer(fresh / dataset.DOCUMENTS, DOCUMENT) as add:
+    with packing.array_writer(fresh / dataset.DOCUMENTS, DOCUMENT) as add:
         for own in _documents(work, shards, held_out):
             own["copies"] = _whole_copies(copies[own["source"]], own, seed)
             add(own)
@@ -202,7 +195,8 @@ def _write_rows(length: int, fresh: Path) -> LengthInfo:
         written[held_out] = packing.write_rows(fresh, names, groups)
     found = written[False]
     if not found.rows:
-        raise InputError("no document is left for training")
+        how = "hold out a smaller fraction, or use more text"
+        raise InputError("no document is left for training", how=how)
     cut = 0
     for first in range(0, len(documents), packing.BLOCK):
         block = documents[first : first + packing.BLOCK]

@@ -94,8 +94,17 @@ class Tally:
         parts += [counted(self.bad_kinds[k], k) for k in others if k in self.bad_kinds]
         return " and ".join(parts)
 
+    def describe_losses(self) -> str:
+        """Return what was dropped, skipped or could not be read: "3 too short, 1 file vendored"."""
+        told = [f"{count.documents:,} {reason}" for reason, count in self.dropped.items()]
+        for reason, count in self.skipped.items():
+            told.append(f"{counted(count.documents, 'file')} skipped as {reason}")
+        if self.bad:
+            told.append(f"{self.describe_bad()} without usable text ({self.bad_examples[0]})")
+        return ", ".join(told) or "nothing was read"
+
     def losses(self) -> tuple[float, float, str]:
-        """Return the fractions of documents and bytes that were dropped, and the reasons.
+        """Return the fractions of documents and bytes that were dropped, and why, with examples.
 
         Documents are counted as they are kept or dropped: long ones are several.
         """
@@ -103,6 +112,9 @@ class Tally:
         documents = self.kept.documents + sum(count.documents for _, count in dropped)
         size = self.kept.bytes + sum(count.bytes for _, count in dropped)
         reasons = sorted(dropped, key=lambda item: -item[1].documents)
-        told = [f"{count.documents / documents:.0%} {reason}" for reason, count in reasons]
+        told = [
+            f"{count.documents / documents:.0%} {reason} (such as {count.examples[0]['where']})"
+            for reason, count in reasons
+        ]
         lost = documents - self.kept.documents, size - self.kept.bytes
         return lost[0] / max(1, documents), lost[1] / max(1, size), ", ".join(told)

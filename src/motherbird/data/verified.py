@@ -6,6 +6,7 @@ not hashed again while its size, its times and its inode are those of the record
 
 import json
 import logging
+import os
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -52,7 +53,7 @@ def _state(path: Path) -> State:
 
 
 def _record(directory: Path) -> Path:
-    key = sha256(str(directory.resolve()).encode()).hexdigest()[:32]
+    key = sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
     return files.cache_directory() / "verified" / f"{key}.json"
 
 

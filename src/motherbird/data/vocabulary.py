@@ -41,7 +41,8 @@ class Report:
     entries: int  # size of the vocabulary
     megabytes: float  # megabytes of text it was trained on
     sources: dict[str, TokenCounts]  # token counts by source; the trained tokenizer is "motherbird"
-    unused: float  # fraction of learned entries that do not occur in the held-out text
+    # fraction of learned entries that do not occur in the held-out text; None without such text
+    unused: float | None
     round_trip: dict[str, int]  # documents that are the "same" or "changed" after decoding
 
 
@@ -152,5 +153,5 @@ def _report(
     sources = {
         name: TokenCounts(documents[name], sizes[name], dict(tokens[name])) for name in tokens
     }
-    unused = float((learned & ~used).sum() / learned.sum())
+    unused = float((learned & ~used).sum() / learned.sum()) if documents else None
     return Report(trained.vocab_size, round(megabytes, 3), sources, unused, round_trip)

@@ -13,8 +13,9 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from ..core import hf_config, hub, weights
+from ..core import hf_config, weights
 from ..core import tokenizer as tokenizers
+from ..core.arguments import check_path
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
@@ -53,8 +54,7 @@ class NativeModel:
         head: str | None = None,
         split_special_tokens: bool = False,
     ) -> None:
-        hub.check_path(directory)
-        self.directory = directory
+        self.directory = directory = check_path(directory, "the directory")
         self._variant = library.variant()
         self.dtype = library.resolve_dtype(dtype)
         raw = weights.read_config(directory)

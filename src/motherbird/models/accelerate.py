@@ -44,7 +44,9 @@ def accelerate(model: M) -> M:
 
     Outputs are the same at every token. At padding positions, whose outputs in transformers are
     meaningless, they are zero. Weights, names, files and training of the model do not change.
-    `restore` reverts it. Calling it twice has no further effect.
+    `restore` reverts it. Call it again after weights were written through ``p.data`` in evaluation
+    mode: torch does not count these writes, so the encoder cannot know that its packed weights are
+    outdated. Writes under `torch.no_grad` (``p.copy_(x)``) are noticed.
 
     The model's own forward computes what motherbird's encoder does not support; see
     docs/accelerate.md. Each reason is logged once, at level INFO.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub, weights
-from ..core.arguments import Documents, check_ids, check_integer
+from ..core.arguments import Documents, check_flag, check_ids, check_integer
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
 from ..errors import DamagedError, InputError
@@ -52,7 +52,7 @@ class Embedder(TextModel):
         if pooling not in get_args(Pooling):
             raise InputError(f"pooling {pooling!r} is unknown", how="use mean or cls")
         self.pooling: Pooling = pooling
-        self.normalize = normalize
+        self.normalize = check_flag(normalize, "normalize")
 
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "Embedder":
@@ -72,6 +72,9 @@ class Embedder(TextModel):
     @property
     def encoder(self) -> "Encoder":
         """The torch encoder, to train or to save.
+
+        Write to its weights under `torch.no_grad`. After a write through ``p.data``, which torch
+        does not count, call ``embedder.encoder.train().eval()`` to drop the packed weights.
 
         Raises:
             InputError: this embedder does not run on torch.
@@ -198,7 +201,7 @@ class Embedder(TextModel):
         size = self.model.config.hidden_size
         dimensions = size if truncate_dim is None else truncate_dim
         dimensions = check_integer(dimensions, "truncate_dim", 1, size)
-        normalize = self.normalize if normalize is None else normalize
+        normalize = self.normalize if normalize is None else check_flag(normalize, "normalize")
         arrays = check_ids(ids)
         vectors = np.empty((len(arrays), dimensions), dtype=np.float32)
         for documents, rows in self.batches(arrays, self.pooling, batch_tokens=batch_tokens):

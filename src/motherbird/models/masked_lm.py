@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arguments import check_integer
+from ..core.arguments import check_integer, check_type
 from .text_model import TextModel
 
 
@@ -28,6 +28,14 @@ class MaskedLM(TextModel):
         from ..nn.heads import MaskedLM as Module
 
         return cls(checkpoint.load(Module, directory, **options))
+
+    def _check_model(self) -> None:
+        from ..nn.heads import MaskedLM as Module
+        from ..nn.inference import TorchModel
+
+        if isinstance(self.model, TorchModel):
+            how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
+            check_type(self.model.model, "the model", Module, how)
 
     def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:
         """Return the most probable tokens for each mask of a text.

@@ -1,7 +1,6 @@
 """The base class of models that take texts: tokenize, batch, compute, restore the order."""
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +9,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub
-from ..core.arguments import Documents, check_ids, check_integer, check_text, check_texts
+from ..core.arguments import (
+    Documents,
+    check_flag,
+    check_ids,
+    check_integer,
+    check_text,
+    check_texts,
+    check_type,
+)
 from ..core.batching import concatenate, split_by_tokens
 from ..core.inference import InferenceModel, Output
 from ..core.tokenizer import Tokenizer
@@ -34,6 +41,9 @@ class TextModel:
         max_length: maximum number of tokens per text; None is the encoder's limit.
         prompts: text to put before a document, by name.
         default_prompt: name of the prompt that is used unless another is given.
+
+    Raises:
+        InputError: the model is not one of motherbird, or another argument is invalid.
     """
 
     def __init__(
@@ -49,11 +59,18 @@ class TextModel:
             model = TorchModel(model)
         limit = model.config.max_position_embeddings
         self.model = model
+        self._check_model()
         if max_length is not None:
-            max_length = check_integer(max_length, "max_length", 1, sys.maxsize)
+            max_length = check_integer(max_length, "max_length", 1)
         self.max_length = min(limit, max_length or limit)
-        self.prompts = prompts or {}
+        self.prompts = check_type(prompts or {}, "prompts", dict)
+        for name, prompt in self.prompts.items():
+            check_text(prompt, f"prompt {name!r}", allow_empty=True)
         self.default_prompt = default_prompt
+        self.find_prompt()
+
+    def _check_model(self) -> None:
+        """Raise InputError if the model does not compute what this class needs."""
 
     @classmethod
     def load(
@@ -118,6 +135,7 @@ class TextModel:
             InputError: a text is not a string, empty or too long, there is no such prompt, or an
                 argument is invalid.
         """
+        check_flag(truncate, "truncate")
         limit = self.max_length if max_length is None else max_length
         limit = check_integer(limit, "max_length", 1, self.model.config.max_position_embeddings)
         prefix = self.find_prompt(prompt_name, prompt)
@@ -149,7 +167,7 @@ class TextModel:
                 raise InputError("prompt_name and prompt exclude each other", how="give one")
             return check_text(text, "the prompt", allow_empty=True)
         name = self.default_prompt if name is None else name
-        if name is not None and name not in self.prompts:
+        if name is not None and check_type(name, "prompt_name", str) not in self.prompts:
             known = f"the model has {', '.join(map(repr, self.prompts))}" if self.prompts else (
                 "the model has no prompts; prompt (--prompt) takes a text")  # fmt: skip
             raise InputError(f"there is no prompt called {name!r}", how=known)

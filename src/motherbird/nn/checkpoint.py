@@ -12,11 +12,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import hf_config, hub, weights
+from ..core import hf_config, weights
 from ..core import tokenizer as tokenizers
+from ..core.arguments import check_path, check_type
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..core.weights import EMBEDDING, HEADS, INDEX, WEIGHTS, Stored, head_tensors, read_config
+from ..core.weights import (
+    EMBEDDING,
+    HEADS,
+    INDEX,
+    WEIGHTS,
+    WRAPPERS,
+    Stored,
+    head_tensors,
+    read_config,
+)
 from ..errors import DamagedError, DivergedError, InputError, OutputExistsError
 from ..files import new_directory
 from .devices import DTYPES, INT8, resolve_device, resolve_dtype, warn_if_emulated
@@ -40,7 +50,7 @@ def load(
     split_special_tokens: bool = False,
 ) -> M:
     """Load a `Model` of a class from a local directory; see `Model.load`."""
-    hub.check_path(directory)
+    directory = check_path(directory, "the directory")
     target = resolve_device(device)
     wanted = resolve_dtype(dtype, target)
     raw = read_config(directory)
@@ -108,9 +118,11 @@ def _select(
             where,
             f"load it with Encoder.load, and make a new head: {type(model).__name__}(encoder, ...)",
         )
+    wrapped = any(f".{wrapper}" in f".{name}" for name in found for wrapper in WRAPPERS)
+    how = "module. and _orig_mod. are of a wrapped part: save what is inside it" if wrapped else ""
     for what, names in (("lacks", missing), ("has unknown", extra)):
         if names:
-            raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where)
+            raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where, how)
     wrong = [
         f"{name} is {found[name].raw.shape}, not {tuple(shape)}"
         for name, shape in wanted.items()
@@ -145,7 +157,9 @@ def save(
             weights of a head that the model does not have.
         DivergedError: a weight is NaN or infinite.
     """
-    directory = Path(directory).expanduser()
+    directory = check_path(directory, "the directory")
+    if tokenizer is not None:
+        check_type(tokenizer, "tokenizer", Tokenizer, "load it with motherbird.tokenizer")
     exists = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
     lost = sorted(head_tensors(directory) - model.state_dict().keys()) if exists else []
     if lost:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 
+from ..core.arguments import check_type
 from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
@@ -147,6 +148,7 @@ class Encoder(Model):
     def __init__(self, config: EncoderConfig, attention: str = "auto") -> None:
         super().__init__()
         attention_kernels.check_name(attention)
+        check_type(config, "config", EncoderConfig, "load a directory with Encoder.load")
         self.config = config
         self.attention = attention
         self.tokenizer: Tokenizer | None = None
@@ -196,8 +198,8 @@ class Encoder(Model):
         """Encode a batch, which may be on any device.
 
         Raises:
-            InputError: an id is outside the vocabulary, or a document is longer than
-                ``max_position_embeddings``.
+            InputError: the batch is not `Packed`, an id is outside the vocabulary, or a document is
+                longer than ``max_position_embeddings``.
         """
         self._check(packed)
         set_up_memory()
@@ -211,6 +213,7 @@ class Encoder(Model):
         return x if restore is None else x[restore.to(x.device)]
 
     def _check(self, packed: Packed) -> None:
+        check_type(packed, "the batch", Packed, "make one with motherbird.nn.pack(documents)")
         check_ids(packed, self.config.vocab_size)
         longest, limit = packed.max_seqlen, self.config.max_position_embeddings
         if longest > limit:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int, Int32
 
+from ..core.arguments import check_type
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
@@ -30,7 +31,8 @@ class TorchModel:
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model.eval()
+        how = "load a directory with load; for models of other libraries there is accelerate"
+        self.model = check_type(model, "the model", Model, how).eval()
 
     @property
     def config(self) -> EncoderConfig:

@@ -72,8 +72,8 @@ def layer_map(old: EncoderConfig, new: EncoderConfig) -> list[int]:
 
 def _wrap(x: Shaped[Tensor, "..."], dim: int, size: int, offset: int) -> Tensor:
     """Return new[i] = old[(i - offset) mod old size] along one dimension."""
-    index = (torch.arange(size) - offset) % x.shape[dim]
-    return x.index_select(dim, index.to(x.device))
+    index = (torch.arange(size, device=x.device) - offset) % x.shape[dim]
+    return x.index_select(dim, index)
 
 
 @torch.no_grad()

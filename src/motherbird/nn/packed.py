@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from ..core.arguments import check_type
 from ..core.batching import concatenate
 from ..errors import InputError
 
@@ -124,7 +125,14 @@ def check_ids(packed: Packed, vocab_size: int) -> None:
 
 
 def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:
-    """Split a tensor over packed tokens into a view per document, each (length, ...)."""
+    """Split a tensor over packed tokens into a view per document, each (length, ...).
+
+    Raises:
+        InputError: the tensor does not have a row for each token.
+    """
+    check_type(packed, "the batch", Packed, "pass the batch that pack returned")
+    if len(check_type(x, "x", Tensor)) != len(packed.ids):
+        raise InputError(f"x has {len(x)} rows, and the batch {len(packed.ids)} tokens")
     return list(x.split(packed.lengths))
 
 

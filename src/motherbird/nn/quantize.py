@@ -90,6 +90,6 @@ def _sample(encoder: Any) -> Packed:
     tokenizer, limit = encoder.tokenizer, encoder.config.max_position_embeddings
     if tokenizer is not None:
         return pack([ids[:limit] for ids in tokenizer.encode_batch(list(TEXTS))])
-    generator = torch.Generator().manual_seed(0)
-    shape = (min(TOKENS, limit),)
-    return pack([torch.randint(encoder.config.vocab_size, shape, generator=generator).tolist()])
+    generator = torch.Generator("cpu").manual_seed(0)
+    shape, size = (min(TOKENS, limit),), encoder.config.vocab_size
+    return pack([torch.randint(size, shape, generator=generator, device="cpu").tolist()])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..core.arguments import check_threads
 from ..core.config import EncoderConfig
 from ..core.flops import matmul_shapes
 
@@ -28,7 +29,7 @@ def rooflines(
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(check_threads(threads))
     try:
         return {dtype: roofline(config, dtype, seconds) for dtype in dtypes}
     finally:

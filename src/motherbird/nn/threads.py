@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from ..core.arguments import check_threads
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -23,10 +25,13 @@ class Executor:
 
     Args:
         count: number of worker threads. With 1 there is no worker: work runs in the calling thread.
+
+    Raises:
+        InputError: the number is not an integer from 1 to 1,024.
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count = count = check_threads(count)
         self._pool = _single_threaded_pool(count) if count > 1 else None
 
     def as_completed(
@@ -82,7 +87,7 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
 
 def executor(count: int | None = None) -> Executor:
     """Return the process's executor with ``count`` threads, by default `torch.get_num_threads`."""
-    count = count or torch.get_num_threads()
+    count = torch.get_num_threads() if count is None else check_threads(count)
     with _lock:
         if count not in _executors:
             _executors[count] = Executor(count)

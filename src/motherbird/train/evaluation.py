@@ -118,8 +118,12 @@ def evaluate_by_source(
         raise InputError("the model's tokenizer is not the dataset's", where, how)
     names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:
-        how = "prepare it again with --eval 0.01"
-        raise InputError("the dataset has no held-out documents", where, how)
+        used = prepared.about.held_out  # documents are chosen by their hash, so it may choose none
+        what = f" (--eval {used:g} chose none)" if used else ""
+        how = (
+            "prepare more text, or a larger --eval" if used else "prepare it again with --eval 0.01"
+        )
+        raise InputError(f"the dataset has no held-out documents{what}", where, how)
     for sources in [*((name,) for name in names), None]:
         batches = held_out_batches(
             prepared, RowFilter(seq_len, held_out=True, sources=sources),

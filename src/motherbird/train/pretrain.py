@@ -351,12 +351,14 @@ class _Process:
             self._save(progress)
 
     def _save(self, progress: Progress) -> None:
-        if not self.distributed.is_main or state.folder(self.run, progress.step).exists():
+        if not self.distributed.is_main:
             return
         self.check_lock()
         failed = self.saver.finish()
         if failed:
             self._event("save failed", progress.step, reason=failed)
+        if state.folder(self.run, progress.step).exists():
+            return
         keep, limits = self.recipe.save, self.recipe.health
         # Keep one that is older than the onset of anything that may still be found.
         oldest = limits.rollback_steps + limits.shift_window + limits.shift_steps

@@ -38,7 +38,10 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     Nothing is verified. The keys are documented in `motherbird runs list`.
     """
     if not folder.is_dir():
-        raise InputError("the directory does not exist", str(folder))
+        what = (
+            "this is a file, not a directory" if folder.exists() else "the directory does not exist"
+        )
+        raise InputError(what, str(folder))
     found = [folder] if (folder / run_info.FILE).is_file() else sorted(folder.iterdir())
     return [_summary(run) for run in found if (run / run_info.FILE).is_file()]
 

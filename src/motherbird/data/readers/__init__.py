@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl, tables
-from .document import Document, chunks, name_of, plain_name, zstd
+from .document import Document, check_pointer, chunks, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
-    "Document", "READERS", "chunks", "list_directory", "plain_name", "read", "read_file", "unit_of",
-    "zstd",
+    "Document", "READERS", "check_pointer", "chunks", "list_directory", "plain_name", "read",
+    "read_file", "unit_of", "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def read_file(
 ) -> Iterator[Document | DamagedError]:
     """Yield the documents of a file, and errors in place of those that cannot be used."""
     try:
+        check_pointer(path)
         yield from (reader or reader_of(path))(path, field, encoding)
     except DamagedError as error:
         yield error

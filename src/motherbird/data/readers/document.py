@@ -19,6 +19,7 @@ COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
 LARGEST = 1 << 28  # maximum bytes of a document or a line
 WIDE = ("utf-16", "utf-32")  # encodings in which the mark of UTF-8 can be text
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 SHOWN = 20  # names of fields in an error
 MAX_RATIO = 1000  # of decompressed to compressed size; more is a decompression bomb
 
@@ -64,6 +65,16 @@ def chunks(path: Path) -> Iterator[bytes]:
             raise DamagedError(what, name_of(path)) from error
 
 
+def check_pointer(path: Path) -> None:
+    """Raise NotTextError if a file is a Git LFS pointer."""
+    if not path.is_file():  # a pipe can be read only once
+        return
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            what = "a Git LFS pointer in place of the file"
+            raise NotTextError(what, name_of(path), "download the files with git lfs pull")
+
+
 def whole(path: Path) -> bytes:
     """Return all bytes of a file; raises as `chunks`, and NotTextError if it is too large."""
     parts, total = [], 0
@@ -76,20 +87,26 @@ def whole(path: Path) -> bytes:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield lines; if reading fails, all complete lines before that."""
+    """Yield lines with their ends: LF, CR LF, or CR.
+
+    If reading fails, yield all complete lines before that.
+    """
     parts: list[bytes] = []
     length = 0
+    held = b""  # a CR, which an LF in the next chunk may follow
     for chunk in chunks(path):
-        *ends, last = chunk.split(b"\n")
-        for end in ends:
-            yield b"".join([*parts, end])
-            parts, length = [], 0
-        parts.append(last)
-        length += len(last)
+        chunk = held + chunk
+        held = b"\r" if chunk.endswith(b"\r") else b""
+        for line in chunk.removesuffix(held).splitlines(keepends=True):
+            parts.append(line)
+            length += len(line)
+            if line.endswith((b"\n", b"\r")):
+                yield b"".join(parts)
+                parts, length = [], 0
         if length > LARGEST:
             raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
-    if length:
-        yield b"".join(parts)
+    if parts or held:
+        yield b"".join([*parts, held])
 
 
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
@@ -114,11 +131,11 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
     return text
 
 
-def fields_hint(names: Iterable[str]) -> str:
+def fields_hint(names: Iterable[str], noun: str = "field") -> str:
     """Return the fields that there are, for an error about one that is missing."""
     fields = list(names)
     more = ", ..." if len(fields) > SHOWN else ""
-    return f"fields: {', '.join(fields[:SHOWN])[:300]}{more}" if fields else "it has no fields"
+    return f"{noun}s: {', '.join(fields[:SHOWN])[:300]}{more}" if fields else f"it has no {noun}s"
 
 
 def zstd() -> ModuleType:

@@ -5,13 +5,14 @@ A reader maps a path, a field and an encoding to documents; see `readers`.
 
 import html
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, RowError, require_extra
+from ...errors import DamagedError, FieldError, RowError, require_extra
 from ...files import parse_json
-from .document import Document, decode, fields_hint, name_of, whole
+from .document import COMPRESSED, Document, decode, fields_hint, name_of, whole
 
 # Names for ``code`` in a mixture.
 LANGUAGES = {
@@ -56,9 +57,9 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if names.count(field) != 1:
-                how = fields_hint(names).replace("fields", "columns")
-                what = "two columns are called" if field in names else "no column"
-                raise DamagedError(f'{what} "{field}"', name_of(path), how)
+                how = fields_hint(names, "column")
+                what = "two columns are" if field in names else "no column is"
+                raise FieldError(f'{what} called "{field}"', name_of(path), how)
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
                     for value in batch.column(0):
@@ -79,12 +80,14 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
 
 
 def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Document]:
-    """Yield the long strings of a .json file, such as a schema, as paragraphs of one document."""
-    text = decode(whole(path), name_of(path))
-    try:
-        stack = [parse_json(text)]
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"the file is not valid JSON ({error})", name_of(path)) from error
+    """Yield the long strings of a .json file, such as a schema, as paragraphs of one document.
+
+    Raise DamagedError if it has records, each with a text: an array, or objects with ``field``.
+    """
+    stack = [json_value(path)]
+    if _has_records(stack[0], field):
+        what = "the file is JSON with records, not a description"
+        raise DamagedError(what, name_of(path), jsonl_hint(path))
     found: dict[str, Any] = {}  # in order, each once
     while stack:
         item = stack.pop()
@@ -93,3 +96,31 @@ def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Documen
         elif isinstance(item, str) and item.count(" ") >= MIN_SPACES:
             found[html.unescape(_TAG.sub("", _BLOCK.sub("\n\n", item))).strip()] = None
     yield Document("\n\n".join(found), name_of(path))
+
+
+def json_value(path: Path) -> Any:
+    """Return the value of a .json file, or raise DamagedError."""
+    text = decode(whole(path), name_of(path))
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        what = f"the file is not valid JSON ({error})"
+        raise DamagedError(what, name_of(path), jsonl_hint(path)) from error
+
+
+def jsonl_hint(path: Path) -> str:
+    """Return how a .json file can be converted."""
+    name = path.name
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    command = f"jq -c '.[]' {shlex.quote(name)} > {shlex.quote(Path(name).stem + '.jsonl')}"
+    return f"write one object per line to a .jsonl file (of an array: {command})"
+
+
+def _has_records(value: Any, field: str) -> bool:
+    if not isinstance(value, dict):
+        return True
+    inside = list(value.values())
+    for each in value.values():
+        inside += each if isinstance(each, list) else ()
+    return any(isinstance(o, dict) and isinstance(o.get(field), str) for o in (value, *inside))

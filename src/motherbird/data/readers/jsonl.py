@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, RowError
+from ...errors import DamagedError, RowError, RowFieldError
 from ...files import parse_json
 from .document import Document, fields_hint, lines, name_of
 
@@ -22,7 +22,10 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
             yield Document(text, where)
         else:
             what = f'the line is not an object with a string field "{field}"'
-            yield RowError(what, where, fields_hint(row) if isinstance(row, dict) else "")
+            is_object = isinstance(row, dict)
+            yield (
+                RowFieldError(what, where, fields_hint(row)) if is_object else RowError(what, where)
+            )
 
 
 def rows(path: Path) -> Iterator[Any]:

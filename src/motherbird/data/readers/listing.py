@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from ...errors import InputError, require_extra
 from ..tally import Count
+from . import ignore
 from .document import name_of
 
 Rule = Literal["gitignored", "vendored", "generated", "minified"]
@@ -27,7 +27,6 @@ VENDORED = {
     "_vendor", "Pods", "Carthage", "Godeps",
 }  # fmt: skip
 VIRTUALENV = "pyvenv.cfg"  # the file that makes a directory a virtual environment
-IGNORE_FILE = ".gitignore"
 HUB_REPOSITORIES = ("models--", "datasets--", "spaces--")
 
 Wanted = Callable[[str], bool]  # of a relative path: whether the file would be read
@@ -58,7 +57,7 @@ class _Directory:
     path: Path
     real_paths: tuple[str, ...]  # those of the directories from the root to this one
     skipped_as: str | None  # the rule by which all of its files are skipped
-    ignored: tuple[tuple[Path, Any], ...] = ()  # the patterns of .gitignore files, by directory
+    ignored: tuple[ignore.IgnoreFile, ...] = ()  # the .gitignore files from the root to this one
 
 
 def list_files(
@@ -107,8 +106,8 @@ class _Walk:
         skipped_as, ignored = at.skipped_as, at.ignored
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
             skipped_as = skipped_as or "vendored"
-        if "gitignored" in self.rules and IGNORE_FILE in names and not skipped_as:
-            ignored = (*ignored, (at.path, _read_patterns(at.path / IGNORE_FILE)))
+        if "gitignored" in self.rules and ignore.NAME in names and not skipped_as:
+            ignored = (*ignored, ignore.read(at.path))
         found = []
         for name in names:
             path = at.path / name
@@ -120,7 +119,7 @@ class _Walk:
                 if is_directory or self.wanted(path.relative_to(self.root).as_posix()):
                     self.skip(problem, path)
                 continue
-            rule = skipped_as or self.rule(path, is_directory, ignored)
+            rule = skipped_as or self.rule(path, is_directory, is_link, ignored)
             if not is_directory:
                 self.add(path, rule, is_link, at)
             elif is_link:
@@ -143,15 +142,19 @@ class _Walk:
         return "link loops" if real in at.real_paths else None
 
     def rule(
-        self, path: Path, is_directory: bool, ignored: tuple[tuple[Path, Any], ...]
+        self,
+        path: Path,
+        is_directory: bool,
+        is_link: bool,
+        ignored: tuple[ignore.IgnoreFile, ...],
     ) -> str | None:
         """Return the rule by which a file or directory is skipped."""
         if "vendored" in self.rules and is_directory and path.name in VENDORED:
             return "vendored"
-        for home, patterns in reversed(ignored):
-            name = path.relative_to(home).as_posix()
-            if (matched := patterns[is_directory].check_file(name).include) is not None:
-                return "gitignored" if matched else None
+        for file in reversed(ignored):
+            # For git, a link to a directory is a file.
+            if (found := file.ignores(path, is_directory and not is_link)) is not None:
+                return "gitignored" if found else None
         return None
 
     def add(self, path: Path, rule: str | None, is_link: bool, at: _Directory) -> None:
@@ -165,22 +168,6 @@ class _Walk:
             self.linked_files.append(path)
         else:
             self.found.setdefault(os.path.join(at.real_paths[-1], path.name), path)
-
-
-def _read_patterns(path: Path) -> tuple[Any, Any]:
-    """Return the patterns for files and for directories.
-
-    pathspec matches files only: it takes "name/" as a pattern of the files in that directory. For
-    directories, the slash is removed.
-    """
-    pathspec = require_extra("pathspec", "data")
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        directories = [line.rstrip().rstrip("/") for line in lines]
-        return tuple(pathspec.GitIgnoreSpec.from_lines(each) for each in (lines, directories))
-    except (OSError, ValueError) as error:
-        how = 'repair it, or set skip without "gitignored"'
-        raise InputError(f"the patterns cannot be read ({error})", str(path), how) from error
 
 
 def _blobs(real: Path) -> list[Path]:

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import DamagedError, RowError
-from .document import LARGEST, Document, decode, lines, name_of, plain_name
+from ...errors import DamagedError, FieldError, RowError
+from .document import LARGEST, Document, decode, fields_hint, lines, name_of, plain_name
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -18,15 +18,14 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     csv.field_size_limit(LARGEST)
     tab = plain_name(path).endswith(".tsv")
     decoded = (
-        decode(line, f"{name}:{number}", encoding) + "\n"
-        for number, line in enumerate(lines(path), 1)
+        decode(line, f"{name}:{number}", encoding) for number, line in enumerate(lines(path), 1)
     )
     rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
     try:
         header = next(rows, [])
         if header.count(field) != 1:
             what = "two columns are" if field in header else "no column is"
-            raise DamagedError(f'{what} called "{field}"', name, f"columns: {', '.join(header)}")
+            raise FieldError(f'{what} called "{field}"', name, fields_hint(header, "column"))
         column = header.index(field)
         for row in rows:
             where = f"{name}:{rows.line_num}"

@@ -55,7 +55,7 @@ def check_name(name: str) -> None:
     Raises:
         InputError: there is no such kernel; the message lists them.
     """
-    if name != "auto" and name not in KERNELS:
+    if not isinstance(name, str) or (name != "auto" and name not in KERNELS):
         *names, last = ("auto", *KERNELS)
         how = f"use {', '.join(names)} or {last}"
         raise InputError(f"unknown attention kernel {name!r}", how=how)

@@ -147,9 +147,9 @@ class AttentionPlan:
         tiles = []
         for begin in range(start, total, together * BLOCK):
             end = min(total, begin + together * BLOCK)
-            blocks = torch.arange(begin, end, BLOCK)[:, None]
-            queries = blocks + torch.arange(BLOCK)
-            keys = blocks - window + torch.arange(reach)
+            blocks = torch.arange(begin, end, BLOCK, device="cpu")[:, None]
+            queries = blocks + torch.arange(BLOCK, device="cpu")
+            keys = blocks - window + torch.arange(reach, device="cpu")
             near = (queries[:, :, None] - keys[:, None, :]).abs() <= window
             inside = (keys >= start) & (keys < total)
             queries, keys = queries.clamp(max=total - 1), keys.clamp(start, total - 1)
@@ -160,8 +160,9 @@ class AttentionPlan:
             )
             # Padding repeats the last token, and may see anything.
             seen |= ~seen.any(-1, keepdim=True)
-            mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
-            valid = torch.arange(end - begin) if (end - begin) % BLOCK else None
+            mask = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
+            part = (end - begin) % BLOCK
+            valid = torch.arange(end - begin, device="cpu") if part else None
             tiles.append(Tile(slice(begin, end), len(queries), queries, keys, mask, 0, valid))
         return tiles
 
@@ -172,9 +173,9 @@ def _lanes(n: int) -> int:
 
 def _documents(start: int, lengths: list[int], reach: int, dtype: torch.dtype) -> Tile:
     """Return a tile of documents from token ``start`` on, with ``reach`` keys each."""
-    sizes = torch.tensor(lengths)[:, None]
+    sizes = torch.tensor(lengths, device="cpu")[:, None]
     starts = start + sizes.cumsum(0) - sizes
-    offset = torch.arange(reach)
+    offset = torch.arange(reach, device="cpu")
     real = offset < sizes  # (B, reach)
     keys = starts + torch.minimum(offset, sizes - 1)
     shortest, longest = min(lengths), max(lengths)
@@ -186,7 +187,7 @@ def _documents(start: int, lengths: list[int], reach: int, dtype: torch.dtype) -
         return Tile(rows, len(lengths), keys, keys, None, reach, None)
     # Masking only the last columns is cheaper if they are less than a quarter.
     first = shortest if reach - shortest < reach // 4 else 0
-    mask = torch.zeros(real.shape, dtype=dtype).masked_fill_(~real, float("-inf"))
+    mask = torch.zeros_like(real, dtype=dtype).masked_fill_(~real, float("-inf"))
     masked = mask[:, None, first:].contiguous()
     queries = keys[:, :longest].contiguous()
     return Tile(rows, len(lengths), queries, keys, masked, first, valid)

@@ -59,7 +59,7 @@ class _Attend(torch.autograd.Function):
         # The backward pass uses the same tiles and chunks, whatever its number of threads.
         ctx.budget = budget = SCORES * torch.get_num_threads()
         ctx.plan, ctx.window, ctx.kept = plan, window, []
-        y = torch.empty(v.shape, dtype=v.dtype)
+        y = torch.empty(v.shape, dtype=v.dtype, device="cpu")
         for tile in _tiles(q, plan, window, budget):
             tq = _gather(q, tile, tile.queries)
             tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
@@ -80,8 +80,9 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
         dout = _heads_outermost(grads[0])
-        dq = torch.empty(q.shape, dtype=q.dtype)
-        dk, dv = (torch.zeros(x.transpose(0, 1).shape) for x in (k, v))  # float32: sums of many
+        dq = torch.empty(q.shape, dtype=q.dtype, device="cpu")
+        # float32: sums of many
+        dk, dv = (torch.zeros(x.transpose(0, 1).shape, device="cpu") for x in (k, v))
         scale = q.shape[-1] ** -0.5
         kept = iter(ctx.kept)
         for tile in _tiles(q, ctx.plan, ctx.window, ctx.budget):
@@ -91,7 +92,7 @@ class _Attend(torch.autograd.Function):
             )
             dy = _gather_rows(dout, tile, tq.shape[1])
             tdq = torch.empty_like(tq)
-            tdk, tdv = torch.zeros(tk.shape), torch.zeros(tv.shape)
+            tdk, tdv = (torch.zeros(x.shape, device="cpu") for x in (tk, tv))
             keep = tk.shape[1] <= KEPT
             for heads, rows, memory in _chunks(tq, tk, ctx.budget, keep):
                 if keep:

@@ -1,13 +1,16 @@
 """What a model with a head declares, and the layers that heads share."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ...core.arguments import check_list, check_type
 from ...core.config import EncoderConfig, Pooling
+from ...errors import InputError
 from .. import init
 from ..encoder import ACTIVATIONS, Encoder, Norm
 from ..model import Model
@@ -31,6 +34,42 @@ def pool(x: Float[Tensor, "T D"], packed: Packed, how: Pooling) -> Float[Tensor,
     sums = torch.zeros(len(lengths), x.shape[1], dtype=wide, device=x.device)
     sums = sums.index_add(0, packed.documents.to(x.device), x.to(wide))
     return sums / lengths[:, None]
+
+
+def as_integers(values: Any, name: str, where: str) -> list[int]:
+    """Return the labels, positions or targets of a document, or raise InputError."""
+    found = []
+    for number, value in enumerate(check_list(values, f"{name}s of {where}", "integers")):
+        try:
+            found.append(operator.index(value))
+        except TypeError as error:
+            what = f"{value!r} is not an integer"
+            raise InputError(what, f"{where}, {name} {number}") from error
+    return found
+
+
+def check_targets(
+    targets: Int[Tensor, " rows"], size: int, where: Callable[[int], str], *, ignored: bool = False
+) -> None:
+    """Raise InputError if a target is not an index of a logit.
+
+    torch skips rows with -100 where that is not meant, and takes other negative numbers for indices
+    from the end, or ends the process on a GPU.
+
+    Args:
+        targets: the index of the right logit of each row.
+        size: the number of logits.
+        where: what the error calls a row.
+        ignored: whether `IGNORED` is allowed.
+    """
+    wrong = (targets < 0) | (targets >= size)
+    if ignored:
+        wrong &= targets != IGNORED
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        none = f", or {IGNORED} for none" if ignored else ""
+        what = f"the target {int(targets[row])} is out of range"
+        raise InputError(what, where(row), f"use 0 to {size - 1}{none}")
 
 
 class PredictionHead(nn.Module):
@@ -62,7 +101,8 @@ class HeadModel(Model, Generic[Example]):
         super().__init__()
         if isinstance(encoder, EncoderConfig):
             encoder = Encoder(encoder, attention)
-        self.model = encoder
+        how = f"load a model with a head with {type(self).__name__}.load"
+        self.model = check_type(encoder, "the encoder", Encoder, how)
         self.head = PredictionHead(encoder.config)
 
     def _init_weights(self) -> None:
@@ -76,10 +116,18 @@ class HeadModel(Model, Generic[Example]):
         return self.model
 
     def loss(self, packed: Packed, *targets: Tensor) -> Float[Tensor, ""]:
-        """Return the sum of the loss over a batch of `collate`."""
+        """Return the sum of the loss over a batch of `collate`.
+
+        Raises:
+            InputError: a target is not an index of a logit.
+        """
         raise NotImplementedError
 
     @staticmethod
     def collate(rows: Sequence[Example]) -> tuple[Packed, *tuple[Tensor, ...]]:
-        """Make the arguments of `loss` from rows of data."""
+        """Make the arguments of `loss` from rows of data.
+
+        Raises:
+            InputError: see `pack`, or what belongs to the ids of a document does not match them.
+        """
         raise NotImplementedError

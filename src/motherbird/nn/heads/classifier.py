@@ -1,10 +1,12 @@
 """What sequence and token classifiers share."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...core.arguments import check_labels
 from ...core.config import EncoderConfig
 from ...core.hf_config import read_labels
 from ..dropout import dropout
@@ -19,19 +21,22 @@ class Classifier(HeadModel[Example]):
 
     Args:
         encoder: an encoder, or a configuration to build one from.
-        labels: the C names, in the order of the logits.
+        labels: the C names, all different, in the order of the logits.
         attention: the attention kernel of an encoder that is built; see `Encoder`.
+
+    Raises:
+        InputError: the labels are not names, there is none, or one occurs twice.
     """
 
     def __init__(
         self,
         encoder: Encoder | EncoderConfig,
-        labels: tuple[str, ...],
+        labels: Sequence[str],
         attention: str = "auto",
     ) -> None:
         super().__init__(encoder, attention)
-        self._labels = labels
-        self.classifier = nn.Linear(self.model.config.hidden_size, len(labels))
+        self._labels = check_labels(labels)
+        self.classifier = nn.Linear(self.model.config.hidden_size, self.size)
         self._init_weights()
 
     @classmethod

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ...core.config import EncoderConfig
+from ...errors import InputError, counted
 from ..cross_entropy import cross_entropy
 from ..encoder import Encoder
 from ..model import GraphBuilder
 from ..packed import Packed, pack
-from .base import HeadModel
+from .base import HeadModel, as_integers, check_targets
 
 
 class Example(NamedTuple):
@@ -75,6 +76,7 @@ class MaskedLM(HeadModel[Example]):
         self, packed: Packed, positions: Int[Tensor, " M"], targets: Int[Tensor, " M"]
     ) -> Float[Tensor, ""]:
         """Return the sum of the cross entropy in nats over M masked positions."""
+        check_targets(targets, self.size, "masked token {}".format)
         x = self.head(self.model(packed)[positions.to(self.model.device)])
         own, tied = self.decoder.weight, self.model.embeddings.tok_embeddings.weight
         weight = tied if own is None else own
@@ -84,10 +86,25 @@ class MaskedLM(HeadModel[Example]):
     def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " M"], Int[Tensor, " M"]]:
         """Pack documents; positions become those in the batch."""
         packed = pack([row.ids for row in rows])
-        starts = packed.cu_seqlens.tolist()
-        positions = [s + p for row, s in zip(rows, starts, strict=False) for p in row.positions]
-        targets = [target for row in rows for target in row.targets]
-        return packed, torch.tensor(positions), torch.tensor(targets)
+        positions: list[int] = []
+        targets: list[int] = []
+        start = 0
+        for number, (row, tokens) in enumerate(zip(rows, packed.lengths, strict=True)):
+            where = f"document {number}"
+            own = as_integers(row.positions, "position", where)
+            if outside := [p for p in own if not 0 <= p < tokens]:
+                what = f"position {outside[0]} is outside the document"
+                raise InputError(what, where, f"use 0 to {tokens - 1}")
+            targets += as_integers(row.targets, "target", where)
+            positions += [start + position for position in own]
+            if len(positions) != len(targets):
+                counts = (
+                    f"{counted(len(own), 'position')} and {counted(len(row.targets), 'target')}"
+                )
+                raise InputError(f"the document has {counts}", where, "pass a target for each")
+            start += tokens
+        at = torch.tensor(positions, dtype=torch.int64, device="cpu")
+        return packed, at, torch.tensor(targets, dtype=torch.int64, device="cpu")
 
     def export(self, graph: GraphBuilder, states: str) -> str:
         """Build the head for every token."""

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from ..model import GraphBuilder
 from ..packed import Packed, pack
-from .base import pool
+from .base import as_integers, check_targets, pool
 from .classifier import Classifier
 
 
@@ -37,13 +37,15 @@ class SequenceClassifier(Classifier[Example]):
         self, packed: Packed, targets: Int[Tensor, " S"]
     ) -> Float[Tensor, ""]:
         """Return the sum of the cross entropy in nats over the documents."""
+        check_targets(targets, self.size, "document {}".format)
         logits = self(packed).float()
         return cross_entropy(logits, targets.to(logits.device), reduction="sum")
 
     @staticmethod
     def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " S"]]:
         """Pack documents, with their labels."""
-        return pack([row.ids for row in rows]), torch.tensor([row.label for row in rows])
+        labels = [as_integers([row.label], "label", f"document {n}") for n, row in enumerate(rows)]
+        return pack([row.ids for row in rows]), torch.tensor(labels, device="cpu").flatten()
 
     def export(self, graph: GraphBuilder, states: str) -> str:
         """Build pooling, head and classifier."""

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ...errors import InputError, counted
 from ..model import GraphBuilder
 from ..packed import Packed, pack
-from .base import IGNORED
+from .base import IGNORED, as_integers, check_targets
 from .classifier import Classifier
 
 
@@ -35,6 +36,10 @@ class TokenClassifier(Classifier[Example]):
         self, packed: Packed, targets: Int[Tensor, " T"]
     ) -> Float[Tensor, ""]:
         """Return the sum of the cross entropy in nats over the tokens that have a label."""
+        check_targets(
+            targets, self.size, ignored=True,
+            where=lambda row: f"document {packed.documents[row]}, token {packed.positions[row]}",
+        )  # fmt: skip
         logits = self(packed).float()
         targets = targets.to(logits.device)
         return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
@@ -42,8 +47,18 @@ class TokenClassifier(Classifier[Example]):
     @staticmethod
     def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " T"]]:
         """Pack documents, with the labels of their tokens."""
-        labels = [label for row in rows for label in row.labels]
-        return pack([row.ids for row in rows]), torch.tensor(labels)
+        packed = pack([row.ids for row in rows])
+        labels: list[int] = []
+        for number, (row, tokens) in enumerate(zip(rows, packed.lengths, strict=True)):
+            own = as_integers(row.labels, "label", f"document {number}")
+            if len(own) != tokens:
+                what = (
+                    f"the document has {counted(tokens, 'token')} and {counted(len(own), 'label')}"
+                )
+                how = f"pass a label for each token, {IGNORED} for none"
+                raise InputError(what, f"document {number}", how)
+            labels += own
+        return packed, torch.tensor(labels, device="cpu")
 
     def export(self, graph: GraphBuilder, states: str) -> str:
         """Build head and classifier."""

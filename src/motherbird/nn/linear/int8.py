@@ -50,7 +50,7 @@ class PackedLinear:
             scale = weight.float().abs().amax(dim=1).clamp(min=1e-30) / MAX_VALUE
             whole = (weight.float() / scale[:, None]).round_().to(torch.int8)
             packed = torch.ops.onednn.qlinear_prepack(whole, None)
-            zeros = torch.zeros(len(scale), dtype=torch.int32)
+            zeros = torch.zeros_like(scale, dtype=torch.int32)
             self.parts.append((packed, scale, zeros, bias))
 
     def __call__(self, x: Float[Tensor, "T in"]) -> tuple[Float[Tensor, "T _"], ...]:
@@ -69,8 +69,8 @@ def quantize_tokens(
     x: Float[Tensor, "T in"],
 ) -> tuple[UInt8[Tensor, "T in"], Float[Tensor, "T 1"]]:
     """Return round(x / scale) + 128 with one scale per token, and the scales, in ``x.dtype``."""
-    whole = torch.empty(x.shape, dtype=torch.uint8)
-    scale = torch.empty(len(x), 1, dtype=x.dtype)
+    whole = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
+    scale = torch.empty(len(x), 1, dtype=x.dtype, device=x.device)
     for rows, out, scales in zip(x.split(ROWS), whole.split(ROWS), scale.split(ROWS), strict=True):
         if x.dtype == torch.bfloat16:
             # Non-negative bfloat16 numbers sort like their bits as integers: 20 times faster.

@@ -1,0 +1,192 @@
+"""Every wrong argument of the public functions is an InputError of one line."""
+
+import numpy as np
+import pytest
+import torch
+
+import motherbird
+from motherbird import Embedder, InputError, MaskedLM, Tokenizer, nn, tokenizer
+from motherbird.core.hub import NANO_FOLDER
+from motherbird.core.tokenizer import train
+from motherbird.nn import pack, repad, unpack
+
+pytestmark = pytest.mark.usefixtures("no_type_checker")
+
+LOADERS = [Embedder, MaskedLM, nn.Encoder, nn.MaskedLM, nn.TokenClassifier]
+
+
+@pytest.fixture
+def encoder(toy, small_tokenizer):
+    encoder = nn.Encoder(toy).eval()
+    encoder.tokenizer = small_tokenizer
+    return encoder
+
+
+def refused(says):
+    return pytest.raises(InputError, match=rf"(?s)\A(?!.*\n){says}")
+
+
+@pytest.mark.parametrize("place", [None, 3, b"x", "", ["a"]], ids=repr)
+def test_what_is_not_a_path(place, encoder, small_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = "an empty string" if place == "" else f"of type {type(place).__name__}, not str or Path"
+    for cls in LOADERS:
+        with refused(f"the model is {kind}: pass a model directory"):
+            cls.load(place)
+    with refused(f"the tokenizer is {kind}: pass a tokenizer.json"):
+        tokenizer(place)
+    for saved in (encoder, Embedder(encoder), small_tokenizer):
+        with refused(f"the directory is {kind}"):
+            saved.save(place)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "modules.json"])
+def test_a_file_that_is_not_a_tokenizer(file, tmp_path):
+    from safetensors.torch import save_file
+
+    path = NANO_FOLDER / file
+    if not path.exists():  # the package has its weights in parts
+        path = tmp_path / file
+        save_file({"a": torch.full((8,), -1.5)}, path)
+    with refused("not a tokenizer.json: .*: pass a tokenizer.json, its directory"):
+        tokenizer(path)
+
+
+def test_a_tokenizer_in_the_home_directory(tmp_path, small_tokenizer, monkeypatch):
+    small_tokenizer.save(tmp_path / "t")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tokenizer("~/t/tokenizer.json").encode("a b") == tokenizer(tmp_path / "t").encode("a b")
+
+
+@pytest.mark.parametrize("model", ["name", None, 3, torch.nn.Linear(2, 2), nn.Encoder], ids=str)
+@pytest.mark.parametrize("cls", [Embedder, MaskedLM])
+def test_what_is_not_a_model(cls, model):
+    with refused(f"the model is of type {type(model).__name__}, not Model: .*load.*accelerate"):
+        cls(model)
+
+
+def test_a_model_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    sizes = dict.fromkeys(["hidden_size", "intermediate_size", "num_attention_heads"], 8)
+    tokens = {f"{name}_token_id": 1 for name in ("pad", "bos", "cls", "eos", "sep")}
+    config = transformers.ModernBertConfig(vocab_size=9, num_hidden_layers=1, **sizes, **tokens)
+    with refused("the model is of type ModernBertModel, not Model: .*accelerate"):
+        Embedder(transformers.ModernBertModel(config))
+
+
+def test_a_model_without_the_head_that_fills_masks(encoder):
+    for model in (encoder, nn.TokenClassifier(encoder, ("a", "b"))):
+        with refused(f"the model is of type {type(model).__name__}, not MaskedLM: .*MaskedLM.load"):
+            MaskedLM(model)
+
+
+def test_what_is_not_a_batch(encoder):
+    for batch in ([[1, 2]], torch.tensor([1, 2]), None):
+        for model in (encoder, nn.MaskedLM(encoder), nn.SequenceClassifier(encoder, ["a"])):
+            with refused(f"the batch is of type {type(batch).__name__}, not Packed: .*nn.pack"):
+                model(batch)
+    for split in (unpack, repad):
+        with refused("x has 3 rows, and the batch 2 tokens"):
+            split(torch.zeros(3, 2), pack([[1, 2]]))
+
+
+def test_what_is_not_a_configuration(toy):
+    for wrong in ("name", {}, None):
+        with refused("config is of type .*, not EncoderConfig: .*Encoder.load"):
+            nn.Encoder(wrong)
+        with refused("the encoder is of type .*, not Encoder: .*MaskedLM.load"):
+            nn.MaskedLM(wrong)
+    for wrong in (["banded"], None, 3):
+        with refused("unknown attention kernel .*: use auto, "):
+            nn.Encoder(toy, wrong)
+
+
+def test_an_array_without_dimensions(encoder):
+    embedder = Embedder(encoder)
+    with refused("texts is a 0-d ndarray: pass a list of strings"):
+        embedder.embed(np.array("a"))
+    with refused("documents is a 0-d Tensor: pass a list of lists"):
+        embedder.embed_ids(torch.tensor(3))
+    with refused("the document is of type ndarray: document 1"):
+        embedder.embed_ids([[1], np.array(3)])
+
+
+@pytest.mark.parametrize("wrong", ["no", 1, None, np.int64(1)], ids=repr)
+def test_what_is_neither_true_nor_false(wrong, encoder, small_tokenizer):
+    kind = type(wrong).__name__
+    with refused(f"split_special_tokens is of type {kind}, not bool"):
+        motherbird.tokenizer(NANO_FOLDER, split_special_tokens=wrong)
+    with refused(f"split_special_tokens is of type {kind}, not bool"):
+        Embedder.load("motherbird-nano", split_special_tokens=wrong)
+    with refused(f"clean_up is of type {kind}, not bool"):
+        Tokenizer(small_tokenizer.backend, {}, wrong)
+    with refused(f"truncate is of type {kind}, not bool"):
+        Embedder(encoder).embed(["a"], truncate=wrong)
+    with refused(f"normalize is of type {kind}, not bool"):
+        Embedder(encoder, normalize=wrong)
+    if wrong is not None:  # which is what the directory says
+        with refused(f"normalize is of type {kind}, not bool"):
+            Embedder(encoder).embed(["a"], normalize=wrong)
+    assert len(Embedder(encoder).embed(["a"], normalize=np.True_, truncate=np.False_)) == 1
+
+
+def test_prompts(encoder):
+    with refused("prompt_name is of type list, not str"):
+        Embedder(encoder, prompts={"a": "b"}).embed(["a"], prompt_name=["a"])
+    with refused("prompts is of type list, not dict"):
+        Embedder(encoder, prompts=["a"])
+    with refused("the text is of type int, not str: prompt 'a'"):
+        Embedder(encoder, prompts={"a": 3})
+    with refused("there is no prompt called 'b': the model has 'a'"):
+        Embedder(encoder, prompts={"a": ""}, default_prompt="b")
+
+
+IDS = {
+    "-100 is not a token id: the ids, token 1": [1, -100],
+    f"{2**40} is not a token id: the ids, token 0": [2**40],
+    "1.5 is not a token id: the ids, token 0": [1.5],
+    "'a' is not a token id: the ids, token 0": "ab",
+    r"\[1\] is not a token id: the ids, token 0": [[1]],
+    "True is not a token id": [True],
+    "the document is of type NoneType: the ids": None,
+    "the document is of type int: the ids": 5,
+}
+
+
+@pytest.mark.parametrize("says", IDS)
+def test_ids_that_cannot_be_decoded(says, small_tokenizer):
+    with refused(says):
+        small_tokenizer.decode(IDS[says])
+
+
+def test_ids_that_can_be_decoded(small_tokenizer):
+    ids = small_tokenizer.encode("def f(x): return x")
+    for each in (ids, tuple(ids), np.array(ids), torch.tensor(ids)):
+        assert small_tokenizer.decode(each) == "[CLS]def f(x): return x[SEP]"
+    assert small_tokenizer.decode([]) == small_tokenizer.decode(np.array([])) == ""
+
+
+def test_arguments_of_a_tokenizer(small_tokenizer, tmp_path):
+    for wrong in ("8", None, 8.0):
+        kind = type(wrong).__name__
+        with refused(f"max_length is of type {kind}, not int: .*: use 1 or more"):
+            small_tokenizer.encode_pairs([("a", "b")], wrong)
+        with refused(f"length is of type {kind}, not int"):
+            small_tokenizer.truncate([1, 2, 3], wrong)
+        with refused(f"max_length is of type {kind}, not int"):
+            small_tokenizer.save(tmp_path / "new", max_length=wrong)
+        with refused(f"the vocabulary size is of type {kind}, not int"):
+            train(["a"], wrong)
+    for wrong in (None, 3, "ab"):
+        with refused("pairs is a (NoneType|int|string): pass a list of pairs of texts"):
+            small_tokenizer.encode_pairs(wrong, 8)
+    with refused("backend is of type str, not Tokenizer"):
+        Tokenizer("name", {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_library_s_tokenizer_is_not_saved(encoder, tmp_path):
+    with refused("tokenizer is of type str, not Tokenizer"):
+        encoder.save(tmp_path / "new", tokenizer="name")
+    assert not (tmp_path / "new").exists()
