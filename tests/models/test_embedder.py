@@ -174,9 +174,17 @@ def test_rounded_weights_are_saved_with_a_warning(embedder, tmp_path, caplog):
     embedder.save(tmp_path / "model")
     for dtype, says in (("bfloat16", "loaded from float32, rounded to bfloat16"), ("stored", "")):
         caplog.clear()
-        Embedder.load(tmp_path / "model", dtype=dtype).save(tmp_path / dtype)
+        Embedder(Encoder.load(tmp_path / "model", dtype=dtype)).save(tmp_path / dtype)
         messages = [r.getMessage() for r in caplog.records if "saved so" in r.getMessage()]
         assert len(messages) == bool(says) and says in "".join(messages)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "int8"])
+def test_the_engine_saves_weights_as_they_were(dtype, embedder, tmp_path):
+    embedder.save(tmp_path / "model")
+    Embedder.load(tmp_path / "model", dtype=dtype).save(tmp_path / "again")
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "modules.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])

@@ -50,13 +50,11 @@ def is_main_process() -> bool:
 
 
 def set_threads(count: int | None) -> None:
-    """Set the number of CPU threads of torch and the tokenizer; None changes nothing."""
+    """Set the number of CPU threads; None changes nothing."""
     if count is not None:
-        import numpy  # noqa: F401 - torch imports it, and drops an exception of a signal there
-        import torch
+        from ..core import threads
 
-        torch.set_num_threads(count)
-        os.environ["RAYON_NUM_THREADS"] = str(count)
+        threads.limit(count)
 
 
 def directories(*models: str) -> list[str]:

@@ -1,9 +1,10 @@
-"""The weights of a Hugging Face directory, without torch.
+"""Reads a Hugging Face directory without torch: config.json, weights and tokenizer.
 
-They are read from safetensors only. Nothing in a directory is ever executed.
+Weights are read from safetensors only. Nothing in a directory is ever executed.
 """
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,9 +15,13 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, InputError
 from ..files import check_files, parse_json, read_json, read_json_object
+from . import tokenizer as tokenizers
+from .config import EncoderConfig
+from .tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
@@ -173,6 +178,122 @@ def published_names(tensors: dict[str, V]) -> dict[str, V]:
         return f"model.{name}" if name.startswith(ENCODER) else name
 
     return {rename(name): tensor for name, tensor in tensors.items()}
+
+
+def shapes(config: EncoderConfig, head: str | None, labels: int = 0) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors of a model.
+
+    Args:
+        config: the encoder's configuration.
+        head: "MaskedLM", "SequenceClassifier", "TokenClassifier", or None.
+        labels: the number of labels of a classifier.
+    """
+    d, f, v = config.hidden_size, config.intermediate_size, config.vocab_size
+    found: dict[str, tuple[int, ...]] = {EMBEDDING: (v, d)}
+
+    def add(name: str, bias: bool, *shape: int) -> None:
+        found[f"{name}.weight"] = shape
+        if bias:
+            found[f"{name}.bias"] = shape[:1]
+
+    add("model.embeddings.norm", config.norm_bias, d)
+    add("model.final_norm", config.norm_bias, d)
+    for number in range(config.num_hidden_layers):
+        at = f"model.layers.{number}"
+        if number:
+            add(f"{at}.attn_norm", config.norm_bias, d)
+        add(f"{at}.mlp_norm", config.norm_bias, d)
+        add(f"{at}.attn.Wqkv", config.attention_bias, 3 * d, d)
+        add(f"{at}.attn.Wo", config.attention_bias, d, d)
+        add(f"{at}.mlp.Wi", config.mlp_bias, 2 * f, d)
+        add(f"{at}.mlp.Wo", config.mlp_bias, d, f)
+    if head is not None:
+        add("head.dense", config.classifier_bias, d, d)
+        add("head.norm", config.norm_bias, d)
+    if head == "MaskedLM":
+        add("decoder", config.decoder_bias, v, d)
+        if config.tie_word_embeddings:
+            del found["decoder.weight"]
+    elif head is not None:
+        add("classifier", True, labels, d)
+    return found
+
+
+def select(
+    directory: Path, config: EncoderConfig, wanted: dict[str, tuple[int, ...]], model: str
+) -> dict[str, Stored]:
+    """Read the tensors of a model, and check their names and shapes.
+
+    Args:
+        directory: a Hugging Face directory.
+        config: the encoder's configuration.
+        wanted: the published names of the tensors, and their shapes.
+        model: the name of the class that needs them.
+
+    Raises:
+        InputError: the checkpoint has no head of this model; see also `weight_files`.
+        DamagedError: tensors are missing, unknown, of other shapes or not finite.
+    """
+    tensors, where = published_names(read_tensors(directory)), str(directory)
+    copy = tensors.get("decoder.weight")
+    if config.tie_word_embeddings and copy is not None:
+        # safetensors.torch.save_model keeps only one of two tied tensors, and it may be this one.
+        tensors = {EMBEDDING: copy, **tensors}
+        if not np.array_equal(copy.raw, tensors[EMBEDDING].raw):
+            raise DamagedError("decoder.weight is tied to the embedding and differs from it", where)
+    missing = sorted(wanted.keys() - tensors.keys())
+    extra = sorted(n for n in tensors.keys() - wanted.keys() if not n.startswith(HEADS))
+    if missing and all(name.startswith(HEADS) for name in missing):
+        how = f"load it with Encoder.load, and make a new head: {model}(encoder, ...)"
+        raise InputError(f"the checkpoint has no head of {model} ({few(missing)})", where, how)
+    wrapped = any(f".{wrapper}" in f".{name}" for name in tensors for wrapper in WRAPPERS)
+    how = "module. and _orig_mod. are of a wrapped part: save what is inside it" if wrapped else ""
+    for what, names in (("lacks", missing), ("has unknown", extra)):
+        if names:
+            raise DamagedError(f"the checkpoint {what} tensors: {few(names)}", where, how)
+    wrong = [
+        f"{name} is {tensors[name].raw.shape}, not {shape}"
+        for name, shape in wanted.items()
+        if tensors[name].raw.shape != shape
+    ]
+    if wrong:
+        raise DamagedError(f"shapes differ from config.json: {few(wrong)}", where)
+    return {name: tensors[name] for name in wanted}
+
+
+def few(names: list[str]) -> str:
+    """Return the first ten names, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def load_tokenizer(
+    directory: Path, config: EncoderConfig, split_special_tokens: bool
+) -> Tokenizer | None:
+    """Load the tokenizer of a model, or None if it has none.
+
+    Raises:
+        InputError: the tokenizer has more entries than the model.
+        DamagedError: it cannot be read.
+    """
+    if not (directory / "tokenizer.json").is_file():
+        return None
+    tokenizer = tokenizers.load(directory, split_special_tokens)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
+            str(directory),
+            "it belongs to another model",
+        )
+    return tokenizer
+
+
+def copy_files(directory: Path, to: Path) -> None:
+    """Copy configuration, weights and tokenizer of a model into a new directory."""
+    more = [name for name in (INDEX, *TOKENIZER) if (directory / name).is_file()]
+    for file in [directory / name for name in ("config.json", *more)] + weight_files(directory):
+        target = to / file.relative_to(directory)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
 
 
 def head_tensors(directory: Path) -> set[str]:

@@ -1,7 +1,6 @@
 """The heads of the family on the engine: from token vectors or pooled vectors to logits."""
 
 import ctypes
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from ..core.config import EncoderConfig
 from ..core.weights import EMBEDDING, Stored
 from . import library
 
-Get = Callable[..., Stored]  # (name, *shape): a tensor of the checkpoint
+Tensors = dict[str, Stored]
 
 
 class Linear:
@@ -51,7 +50,7 @@ class Head:
 
     Args:
         config: the encoder's configuration.
-        get: returns a tensor of the checkpoint.
+        tensors: the tensors of the checkpoint.
         dtype: that of the model; 8 bits are used in the encoder only.
 
     Attributes:
@@ -60,19 +59,17 @@ class Head:
 
     rows: Literal["tokens", "mean", "cls"] = "tokens"
 
-    def __init__(self, config: EncoderConfig, get: Get, dtype: str) -> None:
-        d = config.hidden_size
+    def __init__(self, config: EncoderConfig, tensors: Tensors, dtype: str) -> None:
         dtype = library.resolve_dtype("auto") if dtype == "int8" else dtype
-        bias = get("head.dense.bias", d) if config.classifier_bias else None
-        self._dense = Linear(
-            get("head.dense.weight", d, d), bias, dtype, config.classifier_activation
-        )
-        self._norm = get("head.norm.weight", d).float32()
-        self._norm_bias = get("head.norm.bias", d).float32() if config.norm_bias else np.float32(0)
+        dense, bias = tensors["head.dense.weight"], tensors.get("head.dense.bias")
+        self._dense = Linear(dense, bias, dtype, config.classifier_activation)
+        self._norm = tensors["head.norm.weight"].float32()
+        bias = tensors.get("head.norm.bias")
+        self._norm_bias = np.float32(0) if bias is None else bias.float32()
         self._epsilon = np.float32(config.norm_eps)
-        self._output = self.output(config, get, dtype)
+        self._output = self.output(tensors, dtype)
 
-    def output(self, config: EncoderConfig, get: Get, dtype: str) -> Linear:
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
         """Return the last layer."""
         raise NotImplementedError
 
@@ -87,33 +84,28 @@ class Head:
 class MaskedLM(Head):
     """Logits over the vocabulary."""
 
-    def output(self, config: EncoderConfig, get: Get, dtype: str) -> Linear:
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
         """Return the decoder, which may be tied to the embedding."""
-        v, d = config.vocab_size, config.hidden_size
-        name = EMBEDDING if config.tie_word_embeddings else "decoder.weight"
-        bias = get("decoder.bias", v) if config.decoder_bias else None
-        return Linear(get(name, v, d), bias, dtype)
+        weight = tensors.get("decoder.weight", tensors[EMBEDDING])
+        return Linear(weight, tensors.get("decoder.bias"), dtype)
 
 
 class TokenClassifier(Head):
     """Logits of C labels for each token."""
 
-    def output(self, config: EncoderConfig, get: Get, dtype: str) -> Linear:
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
         """Return the classifier, in float32."""
-        bias = get("classifier.bias")
-        return Linear(get("classifier.weight", len(bias.raw), config.hidden_size), bias, "float32")
+        return Linear(tensors["classifier.weight"], tensors["classifier.bias"], "float32")
 
 
 class SequenceClassifier(TokenClassifier):
     """Logits of C labels for each document."""
 
-    def __init__(self, config: EncoderConfig, get: Get, dtype: str) -> None:
+    def __init__(self, config: EncoderConfig, tensors: Tensors, dtype: str) -> None:
         self.rows = config.classifier_pooling
-        super().__init__(config, get, dtype)
+        super().__init__(config, tensors, dtype)
 
 
 HEADS: dict[str, type[Head]] = {
-    "ModernBertForMaskedLM": MaskedLM,
-    "ModernBertForTokenClassification": TokenClassifier,
-    "ModernBertForSequenceClassification": SequenceClassifier,
+    head.__name__: head for head in (MaskedLM, TokenClassifier, SequenceClassifier)
 }

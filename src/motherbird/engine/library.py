@@ -26,7 +26,7 @@ class Tensor(ctypes.Structure):
 
     @classmethod
     def of(cls, stored: Stored) -> "Tensor":
-        """Return the tensor of an array that stays alive and is contiguous."""
+        """Return the tensor of a contiguous array, which has to stay alive."""
         return cls(stored.raw.ctypes.data, _DTYPES.index(stored.dtype))
 
 
@@ -94,15 +94,18 @@ def variant(name: str | None = None) -> Variant:
     return made
 
 
+def computes(dtype: str) -> bool:
+    """Return whether the engine on this CPU has instructions for a dtype, or it is "auto"."""
+    return dtype in ("auto", *PRECISIONS) and (dtype != "bfloat16" or bool(variant().has_bf16))
+
+
 def resolve_dtype(dtype: str) -> str:
     """Return the dtype itself, or for "auto" bfloat16 if this CPU computes in it, else float32.
 
     Raises:
         InputError: this CPU has no instructions for the dtype, or it is unknown.
     """
-    known = [p for p in PRECISIONS if p != "bfloat16" or variant().has_bf16]
-    if dtype == "auto":
-        return "bfloat16" if "bfloat16" in known else "float32"
-    if dtype not in known:
+    if not computes(dtype):
+        known = [name for name in ("auto", *PRECISIONS) if computes(name)]
         raise InputError(f"dtype {dtype!r} cannot run on this CPU", how=f"use {', '.join(known)}")
-    return dtype
+    return dtype if dtype != "auto" else "bfloat16" if computes("bfloat16") else "float32"

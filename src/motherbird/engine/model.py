@@ -2,7 +2,6 @@
 
 import copy
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,13 +12,12 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from ..core import hf_config, weights
-from ..core import tokenizer as tokenizers
+from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.config import EncoderConfig
 from ..core.inference import Output
-from ..core.tokenizer import Tokenizer
-from ..errors import DamagedError, InputError
+from ..core.weights import Stored
+from ..errors import InputError
 from . import library, quantize
 from .heads import HEADS, Head
 from .library import Tensor
@@ -59,59 +57,67 @@ class NativeModel:
         self.dtype = library.resolve_dtype(dtype)
         raw = weights.read_config(directory)
         self.config: EncoderConfig = hf_config.read(raw, str(directory / "config.json"))
-        self.tokenizer: Tokenizer | None = None
-        if (directory / "tokenizer.json").is_file():
-            self.tokenizer = tokenizers.load(directory, split_special_tokens)
-        tensors = weights.published_names(weights.read_tensors(directory))
-        self._weights = _Weights(tensors, str(directory))
-        self._handle = self._create(*self._precisions())
+        labels = hf_config.read_labels(raw) if head not in (None, "MaskedLM") else ()
+        wanted = weights.shapes(self.config, head, len(labels))
+        self._tensors = {
+            name: Stored("float32", stored.float32()) if stored.dtype == "float64" else stored
+            for name, stored in weights.select(
+                directory, self.config, wanted, head or "Encoder"
+            ).items()
+        }
+        self.tokenizer = weights.load_tokenizer(directory, self.config, split_special_tokens)
+        self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
         self.head: Head | None = None
         if head is not None:
-            self.head = HEADS[head](self.config, self._weights.get, self.dtype)
+            self.head = HEADS[head](self.config, self._tensors, self.dtype)
+        # The embedding is read from its file, which stays mapped; everything else was copied.
+        self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
 
-    def _precisions(self) -> tuple[str, int]:
-        """Return the precision of the first layers, and their number."""
-        if self.dtype != "int8":
-            return self.dtype, self.config.num_hidden_layers
+    def _quantize(self) -> int:
         exact = library.resolve_dtype("auto")
 
-        def build(layers: int) -> "NativeModel":
+        def build(exact_layers: int) -> "NativeModel":
             model = copy.copy(self)
-            model._handle = self._create(exact, layers)
+            model._handle = self._create(exact, exact_layers)
             return model
 
-        return exact, quantize.exact_layers(build(self.config.num_hidden_layers), build)
+        chosen = quantize.choose(build(self.config.num_hidden_layers), build)
+        handle: int = chosen.__dict__.pop("_handle")
+        return handle
 
-    def _create(self, exact: str, exact_layers: int) -> int:
-        config, get = self.config, self._weights
+    def _create(self, exact: str, exact_layers: int | None = None) -> int:
+        """Pack the weights: the first layers, or all, in one precision, and others in 8 bits."""
+        config, get = self.config, self._arguments
         d, f = config.hidden_size, config.intermediate_size
         own = library.Config(d, f, config.num_hidden_layers, config.num_attention_heads,
                              library.ACTIVATIONS[config.hidden_activation], config.norm_eps,
-                             get(weights.EMBEDDING, config.vocab_size, d),
-                             *get.norm("model.embeddings.norm", config),
-                             *get.norm("model.final_norm", config))  # fmt: skip
+                             Tensor.of(self._tensors[weights.EMBEDDING]),
+                             *get("model.embeddings.norm"), *get("model.final_norm"))  # fmt: skip
         handle: int = self._variant.create(ctypes.byref(own))
         if not handle:
             raise MemoryError
         for number, kind in enumerate(config.layers):
             at, is_global = f"model.layers.{number}", kind == "full_attention"
-            precision = library.PRECISIONS.index(exact if number < exact_layers else "int8")
+            precision = library.PRECISIONS.index(
+                exact if exact_layers is None or number < exact_layers else "int8"
+            )
             layer = library.Layer(
-                *(get.norm(f"{at}.attn_norm", config) if number else (Tensor(), Tensor())),
-                *get.linear(f"{at}.attn.Wqkv", 3 * d, d, config.attention_bias),
-                *get.linear(f"{at}.attn.Wo", d, d, config.attention_bias),
-                *get.norm(f"{at}.mlp_norm", config),
-                *get.linear(f"{at}.mlp.Wi", 2 * f, d, config.mlp_bias),
-                *get.linear(f"{at}.mlp.Wo", d, f, config.mlp_bias),
+                *get(f"{at}.attn_norm"), *get(f"{at}.attn.Wqkv"), *get(f"{at}.attn.Wo"),
+                *get(f"{at}.mlp_norm"), *get(f"{at}.mlp.Wi"), *get(f"{at}.mlp.Wo"),
                 (ctypes.c_int64 * 4)(*[precision] * 4),
                 f,
                 -1 if is_global else config.half_window,
                 config.global_rope_theta if is_global else config.local_rope_theta,
-            )
+            )  # fmt: skip
             if self._variant.add_layer(handle, ctypes.byref(layer)):
                 self._variant.destroy(handle)
                 raise MemoryError
         return handle
+
+    def _arguments(self, name: str) -> list[Tensor]:
+        """Return the weight and the bias of a part, as far as there are any."""
+        found = [self._tensors.get(f"{name}.{part}") for part in ("weight", "bias")]
+        return [Tensor() if each is None else Tensor.of(each) for each in found]
 
     def __del__(self) -> None:
         if handle := self.__dict__.pop("_handle", None):
@@ -140,23 +146,32 @@ class NativeModel:
     ) -> Float32[np.ndarray, "rows D"]:
         """Compute token vectors or pooled vectors."""
         lengths, limit = np.diff(cu_seqlens), self.config.max_position_embeddings
-        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise InputError(f"a token id is outside the vocabulary of {self.config.vocab_size}")
+        size = self.config.vocab_size
+        if ids.min() < 0 or ids.max() >= size:
+            token = int(np.argmax((ids < 0) | (ids >= size)))
+            document = int(np.searchsorted(cu_seqlens, token, side="right")) - 1
+            raise InputError(
+                f"token id {ids[token]} is outside the vocabulary",
+                f"document {document}, token {token - cu_seqlens[document]}",
+                f"ids go from 0 to {size - 1}; is this the model's own tokenizer?",
+            )
         if lengths.max() > limit:
             raise InputError(
-                f"a document has {lengths.max()} tokens, more than the model's {limit}"
+                f"a document has {lengths.max()} tokens, more than the model's limit of {limit}",
+                f"document {lengths.argmax()}",
+                "split or truncate it",
             )
         ids = np.ascontiguousarray(ids, np.int32)
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
         rows = len(ids) if output == "tokens" else len(lengths)
         result = np.empty((rows, self.config.hidden_size), np.float32)
-        threads = self._threads_for(len(ids))
+        team = self._threads_for(len(ids))
         batch = self._variant.begin(
-            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), threads
+            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), team
         )
         if not batch:
             raise MemoryError
-        helpers = [_pool().submit(self._variant.work, batch) for _ in range(threads - 1)]
+        helpers = [_pool().submit(self._variant.work, batch) for _ in range(team - 1)]
         self._variant.work(batch)
         for helper in helpers:
             if not helper.cancel():
@@ -170,7 +185,7 @@ class NativeModel:
             return 1
         d, f = self.config.hidden_size, self.config.intermediate_size
         work = tokens * self.config.num_hidden_layers * (4 * d * d + 3 * d * f)
-        return _threads() if work > MIN_SHARED else 1
+        return threads.count() if work > MIN_SHARED else 1
 
     def is_per_document(self, output: Output) -> bool:
         """Return whether an output has a row for each document, or for each token."""
@@ -180,7 +195,7 @@ class NativeModel:
 
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have."""
-        return min(MAX_TOKENS, max(MIN_TOKENS, total // (2 * _threads())))
+        return min(MAX_TOKENS, max(MIN_TOKENS, total // (2 * threads.count())))
 
     def map(
         self, work: Callable[[Item], Result], items: Sequence[Item]
@@ -198,41 +213,10 @@ class NativeModel:
                 future.cancel()
 
 
-class _Weights:
-    """The tensors of a checkpoint, which stay mapped, as arguments of the engine."""
-
-    def __init__(self, tensors: dict[str, weights.Stored], where: str) -> None:
-        self.tensors, self.where = tensors, where
-
-    def get(self, name: str, *shape: int) -> weights.Stored:
-        """Return a tensor, of a shape if one is given; DamagedError if there is no such tensor."""
-        if name not in self.tensors:
-            raise DamagedError(f"the checkpoint lacks tensor {name}", self.where)
-        stored = self.tensors[name]
-        if shape and stored.raw.shape != shape:
-            raise DamagedError(f"{name} is {stored.raw.shape}, not {shape}", self.where)
-        if stored.dtype == "float64":
-            stored = self.tensors[name] = weights.Stored("float32", stored.float32())
-        return stored
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        return Tensor.of(self.get(name, *shape))
-
-    def linear(self, name: str, rows: int, columns: int, bias: bool) -> list[Tensor]:
-        return [self(f"{name}.weight", rows, columns),
-                self(f"{name}.bias", rows) if bias else Tensor()]  # fmt: skip
-
-    def norm(self, name: str, config: EncoderConfig) -> list[Tensor]:
-        size = config.hidden_size
-        return [self(f"{name}.weight", size),
-                self(f"{name}.bias", size) if config.norm_bias else Tensor()]  # fmt: skip
-
-
-def _threads() -> int:
-    has = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+def _pool() -> ThreadPoolExecutor:
+    return _pool_of(threads.count())
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_threads(), thread_name_prefix=POOL)
+def _pool_of(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix=POOL)

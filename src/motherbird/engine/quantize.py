@@ -43,8 +43,8 @@ TEXTS = (
 )
 
 
-def exact_layers(exact: "NativeModel", quantize: Callable[[int], "NativeModel"]) -> int:
-    """Return the lowest number of exact layers with an error of at most `MAX_ERROR`.
+def choose(exact: "NativeModel", quantize: Callable[[int], "NativeModel"]) -> "NativeModel":
+    """Return the model in 8 bits with the fewest exact layers and an error up to `MAX_ERROR`.
 
     Args:
         exact: the model without 8 bits.
@@ -52,14 +52,16 @@ def exact_layers(exact: "NativeModel", quantize: Callable[[int], "NativeModel"])
     """
     layers, expected = exact.config.num_hidden_layers, _vectors(exact)
     spread = np.linalg.norm(expected - expected.mean(axis=0))
-    number, error = 0, np.inf
-    while error > MAX_ERROR and number < layers:
-        number = max(1, 2 * number)
-        found = _vectors(quantize(min(number, layers)))
-        error = float(np.linalg.norm(found - expected) / spread)
+    number = 1
+    while True:
+        model = quantize(number)
+        error = float(np.linalg.norm(_vectors(model) - expected) / spread)
+        if error <= MAX_ERROR or number == layers:
+            break
+        number = min(2 * number, layers)
     log.info("int8: all layers but the first %d of %d, with an error of %.3f",
-             min(number, layers), layers, error)  # fmt: skip
-    return min(number, layers)
+             number, layers, error)  # fmt: skip
+    return model
 
 
 def _vectors(model: "NativeModel") -> Float32[np.ndarray, "S D"]:

@@ -83,7 +83,13 @@ class ExportableEmbedder(Exportable):
 
     def reload(self, directory: Path) -> "Exportable":
         """Load again, in float32, what `write` wrote."""
-        return ExportableEmbedder(Embedder.load(directory, dtype="float32"))
+        return ExportableEmbedder(_embedder(directory, "float32"))
+
+
+def _embedder(directory: Path, dtype: str) -> Embedder:
+    """Load an embedder that runs on torch."""
+    place, arguments = read_modules(directory)
+    return Embedder(checkpoint.load(Encoder, place, dtype=dtype), **arguments)
 
 
 def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
@@ -101,7 +107,7 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
         InputError: the directory has no such head, or motherbird does not have its class.
     """
     if head == "pooling" or (head == "auto" and (directory / "modules.json").is_file()):
-        return ExportableEmbedder(Embedder.load(directory, dtype=dtype)), "pooling"
+        return ExportableEmbedder(_embedder(directory, dtype)), "pooling"
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
     named = weights.read_config(place).get("architectures") or ["none stated"]

@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub, weights
-from ..core.arguments import Documents, check_flag, check_ids, check_integer
+from ..core.arguments import Documents, check_flag, check_ids, check_integer, check_path
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
+from ..engine.model import NativeModel
 from ..errors import DamagedError, InputError
-from ..files import read_json, read_json_object
+from ..files import new_directory, read_json, read_json_object
+from . import backend
 from .text_model import TextModel
 
 if TYPE_CHECKING:
@@ -56,18 +58,15 @@ class Embedder(TextModel):
 
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "Embedder":
-        from ..nn import checkpoint
-        from ..nn.encoder import Encoder
-
         place, arguments = read_modules(directory)
         if not place.is_dir():
             raise InputError("the directory of the encoder is missing", str(place))
-        encoder = checkpoint.load(Encoder, place, **options)
+        model = backend.load(place, **options)
         # Nano has modules.json for sentence-transformers, but was never trained for embeddings.
         claimed = (directory / "modules.json").is_file() and directory != hub.NANO_FOLDER
         if not claimed and any(n.startswith("decoder.") for n in weights.head_tensors(directory)):
             _warn_not_trained(directory)
-        return cls(encoder, **arguments)
+        return cls(model, **arguments)
 
     @property
     def encoder(self) -> "Encoder":
@@ -82,7 +81,8 @@ class Embedder(TextModel):
         from ..nn.inference import TorchModel
 
         if not isinstance(self.model, TorchModel):
-            raise InputError("this embedder has no torch encoder", type(self.model).__name__)
+            how = "use Embedder(motherbird.nn.Encoder.load(...))"
+            raise InputError("this embedder does not run on torch", how=how)
         return self.model.model.encoder
 
     def save(self, directory: str | Path) -> None:
@@ -91,9 +91,14 @@ class Embedder(TextModel):
         Raises:
             OutputExistsError: the directory exists and was not written by motherbird.
         """
-        from ..nn import checkpoint
+        if not isinstance(self.model, NativeModel):
+            from ..nn import checkpoint
 
-        checkpoint.save(self.encoder, directory, write_more=self.write_modules)
+            checkpoint.save(self.encoder, directory, write_more=self.write_modules)
+            return
+        with new_directory(check_path(directory, "the directory"), "model") as fresh:
+            weights.copy_files(self.model.directory, fresh)
+            self.write_modules(fresh)
 
     def write_modules(self, directory: Path, at: str = "") -> None:
         """Write the files that sentence-transformers reads, in the format of version 5.3.

@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..core.arguments import check_integer, check_type
+from ..engine import heads
+from ..engine.model import NativeModel
+from ..errors import InputError
+from . import backend
 from .text_model import TextModel
 
 
@@ -24,17 +28,18 @@ class MaskedLM(TextModel):
 
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
-        from ..nn import checkpoint
-        from ..nn.heads import MaskedLM as Module
-
-        return cls(checkpoint.load(Module, directory, **options))
+        return cls(backend.load(directory, "MaskedLM", **options))
 
     def _check_model(self) -> None:
+        how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
+        if isinstance(self.model, NativeModel):
+            if not isinstance(self.model.head, heads.MaskedLM):
+                raise InputError("the model has no masked-LM head", how=how)
+            return
         from ..nn.heads import MaskedLM as Module
         from ..nn.inference import TorchModel
 
         if isinstance(self.model, TorchModel):
-            how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
             check_type(self.model.model, "the model", Module, how)
 
     def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:

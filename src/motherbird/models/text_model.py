@@ -83,7 +83,25 @@ class TextModel:
         revision: str | None = None,
         split_special_tokens: bool = False,
     ) -> T:
-        """Load a checkpoint of the ModernBERT family; arguments and errors as `nn.Model.load`."""
+        """Load a checkpoint of the ModernBERT family.
+
+        On a CPU the engine computes it, and torch is not imported.
+
+        Args:
+            name_or_dir: a Hugging Face directory, or a name on the Hub.
+            dtype: "auto" is bfloat16 where the CPU or GPU has instructions for it, else float32.
+                "int8" computes all but the first layers in 8 bits (`engine.quantize`). Others
+                need torch: "float16", "float64", a torch dtype, or "stored", that of the file.
+            attention: an attention kernel of `nn.Encoder`, which needs torch, or "auto".
+            device: a torch device or its name; None is the CPU.
+            revision: branch, tag or commit on the Hub.
+            split_special_tokens: of the tokenizer; see `Tokenizer`.
+
+        Raises:
+            InputError: there is no such model, it is of another architecture, it has no head of
+                this class, or it cannot run as asked.
+            DamagedError: the weights are truncated, changed, incomplete or not finite.
+        """
         return cls._load(
             hub.find(name_or_dir, revision), dtype=dtype, attention=attention, device=device,
             split_special_tokens=split_special_tokens,

@@ -13,21 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core import hf_config, weights
-from ..core import tokenizer as tokenizers
 from ..core.arguments import check_path, check_type
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..core.weights import (
-    EMBEDDING,
-    HEADS,
     INDEX,
     WEIGHTS,
-    WRAPPERS,
     Stored,
     head_tensors,
     read_config,
 )
-from ..errors import DamagedError, DivergedError, InputError, OutputExistsError
+from ..errors import DivergedError, OutputExistsError
 from ..files import new_directory
 from .devices import DTYPES, INT8, resolve_device, resolve_dtype, warn_if_emulated
 from .quantize import quantize
@@ -57,14 +53,18 @@ def load(
     config = hf_config.read(raw, str(directory / "config.json"))
     with torch.device("meta"):
         model: Any = cast(Any, cls).from_config(config, raw, attention)
-    found = weights.published_names(weights.read_tensors(directory))
-    selected = _select(model, found, config, str(directory))
+    prefix = "model." if model.encoder is model else ""  # of published names
+    own = {prefix + name: tuple(t.shape) for name, t in model.state_dict().items()}
+    selected = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.select(directory, config, own, cls.__name__).items()
+    }
     stored = reduce(torch.promote_types, (DTYPES[tensor.dtype] for tensor in selected.values()))
     wanted = wanted or stored
     warn_if_emulated(wanted, target)
     tensors = {name: to_torch(tensor).to(target, wanted) for name, tensor in selected.items()}
     model.load_state_dict(tensors, assign=True)
-    model.encoder.tokenizer = _load_tokenizer(directory, config, split_special_tokens)
+    model.encoder.tokenizer = weights.load_tokenizer(directory, config, split_special_tokens)
     if torch.promote_types(stored, wanted) != wanted:
         model.encoder.rounded_from = stored
     model.eval()
@@ -73,68 +73,10 @@ def load(
     return model
 
 
-def _load_tokenizer(
-    directory: Path, config: EncoderConfig, split_special_tokens: bool
-) -> Tokenizer | None:
-    if not (directory / "tokenizer.json").is_file():
-        return None
-    tokenizer = tokenizers.load(directory, split_special_tokens)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size} entries, the model {config.vocab_size}",
-            str(directory),
-            "it belongs to another model",
-        )
-    return tokenizer
-
-
 def to_torch(tensor: Stored) -> Tensor:
     """Copy a tensor of a file to torch."""
     copied = torch.from_numpy(np.array(tensor.raw))
     return copied.view(torch.bfloat16) if tensor.dtype == "bfloat16" else copied
-
-
-def _select(
-    model: "Model", tensors: dict[str, Stored], config: EncoderConfig, where: str
-) -> dict[str, Stored]:
-    """Return the tensors of the model's own parameters, and check that names and shapes match."""
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    prefix = "" if model.encoder is model else "model."
-    copy = tensors.get("decoder.weight")
-    if config.tie_word_embeddings and copy is not None:
-        # safetensors.torch.save_model keeps only one of two tied tensors, and it may be this one.
-        tensors = {EMBEDDING: copy, **tensors}
-        if not np.array_equal(copy.raw, tensors[EMBEDDING].raw):
-            raise DamagedError("decoder.weight is tied to the embedding and differs from it", where)
-    found = {
-        prefix + name.removeprefix("model.") if name.startswith("model.") else name: tensor
-        for name, tensor in tensors.items()
-    }
-    missing = sorted(wanted.keys() - found.keys())
-    extra = sorted(n for n in found.keys() - wanted.keys() if not n.startswith(HEADS))
-    if missing and all(name.startswith(HEADS) for name in missing):
-        raise InputError(
-            f"the checkpoint has no {model.architecture} head ({_few(missing)})",
-            where,
-            f"load it with Encoder.load, and make a new head: {type(model).__name__}(encoder, ...)",
-        )
-    wrapped = any(f".{wrapper}" in f".{name}" for name in found for wrapper in WRAPPERS)
-    how = "module. and _orig_mod. are of a wrapped part: save what is inside it" if wrapped else ""
-    for what, names in (("lacks", missing), ("has unknown", extra)):
-        if names:
-            raise DamagedError(f"the checkpoint {what} tensors: {_few(names)}", where, how)
-    wrong = [
-        f"{name} is {found[name].raw.shape}, not {tuple(shape)}"
-        for name, shape in wanted.items()
-        if found[name].raw.shape != tuple(shape)
-    ]
-    if wrong:
-        raise DamagedError(f"shapes differ from config.json: {_few(wrong)}", where)
-    return {name: found[name] for name in wanted}
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def save(
@@ -164,7 +106,7 @@ def save(
     lost = sorted(head_tensors(directory) - model.state_dict().keys()) if exists else []
     if lost:
         raise OutputExistsError(
-            f"the directory has weights of a head that would be lost ({_few(lost)})",
+            f"the directory has weights of a head that would be lost ({weights.few(lost)})",
             str(directory),
             "save to another directory, or delete this one",
         )
@@ -183,7 +125,9 @@ def write(model: "Model", directory: Path, tokenizer: Tokenizer | None = None) -
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise DivergedError(f"weights are NaN or infinite: {_few(bad)}", how="nothing was saved")
+        raise DivergedError(
+            f"weights are NaN or infinite: {weights.few(bad)}", how="nothing was saved"
+        )
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     raw = hf_config.write(config, model.architecture, dtype, model.labels)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
