@@ -15,7 +15,7 @@ ISA_EXTENSIONS = (
     "amx_bf16", "amx_tile", "asimd", "bf16", "i8mm", "sve",
 )  # fmt: skip
 PACKAGES = ("motherbird", "torch", "numpy", "transformers", "sentence-transformers", "onnx",
-            "onnxruntime", "openvino", "nncf")  # fmt: skip
+            "onnxruntime", "openvino", "nncf", "xllamacpp")  # fmt: skip
 # Prefixes of environment variables that change how libraries use the CPU.
 VARIABLES = ("ONEDNN_", "DNNL_", "ATEN_", "MKL_", "OMP_", "GOMP_", "KMP_", "OV_", "ORT_",
              "MALLOC_", "LD_PRELOAD")  # fmt: skip

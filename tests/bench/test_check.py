@@ -10,6 +10,7 @@ import pytest
 from motherbird.bench import check as checks
 from motherbird.bench import pool as pools
 from motherbird.bench.check import cases, check
+from motherbird.bench.peers import all_systems
 from motherbird.errors import WorkerError
 
 
@@ -77,7 +78,10 @@ def test_without_reference_vectors(job, pool):
 
 
 def test_every_dtype_has_its_bar():
-    assert checks.AGREEMENT == {"float32": 0.99999, "bfloat16": 0.995, "int8": 0.995}
+    assert checks.AGREEMENT == {
+        "float32": 0.99999, "float16": 0.9999, "bfloat16": 0.995, "int8": 0.995
+    }  # fmt: skip
+    assert {s.dtype for s in all_systems()} - {"auto"} == checks.AGREEMENT.keys()
 
 
 def test_cosines_see_nan():

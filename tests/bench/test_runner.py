@@ -14,7 +14,7 @@ from motherbird.bench.runner import NO_TIME, SIZES, MeasurementPlan, measure
 from motherbird.bench.workloads import WORKLOADS
 from motherbird.errors import WorkerError
 
-MINUTES = 45
+MINUTES = 55
 JOB = Job(Path("model"), Path("folder"), 2, 768, 12, 50368, 8192, 600.0)
 # Tokens a second at 512 and at 8,192 tokens, base, two cores of an AVX512-BF16 CPU: what was
 # measured for some, and what that makes likely for the others.
@@ -26,13 +26,16 @@ SPEEDS = {
     "openvino/bfloat16": (1240, 440), "openvino/int8": (1700, 600),
     "openvino-dynamic/int8": (1500, 550),
     "onnxruntime/float32": (700, 130), "onnxruntime/int8": (1000, 150),
+    "llama.cpp/float16": (250, 138), "llama.cpp/bfloat16": (250, 138),
+    "llama.cpp/int8": (370, 168),
     "sentence-transformers/float32": (400, 150), "sentence-transformers/bfloat16": (850, 258),
     "bert/bfloat16": (1100, 1), "roberta/bfloat16": (1100, 1), "deberta-v3/bfloat16": (500, 1),
     "nomic-bert/bfloat16": (900, 200), "gte/bfloat16": (900, 200),
 }  # fmt: skip
 # Seconds of conversions, the first one of a peer included.
 PREPARE = {"openvino/float32": 160, "openvino/int8": 90, "openvino-dynamic/int8": 40,
-           "onnxruntime/float32": 30, "onnxruntime/int8": 40}  # fmt: skip
+           "onnxruntime/float32": 30, "onnxruntime/int8": 40, "llama.cpp/float16": 10,
+           "llama.cpp/bfloat16": 10, "llama.cpp/int8": 10}  # fmt: skip
 
 
 class Clock(Pool):

@@ -144,7 +144,7 @@ def test_names_of_systems():
     assert [s.key for s in cpu.parse_systems("openvino/int8, motherbird")] == [
         "motherbird/float32", "motherbird/bfloat16", "motherbird/int8", "openvino/int8"
     ]  # fmt: skip
-    assert len(cpu.parse_systems(None)) == 20 and len(cpu.parse_workloads(None)) == 6
+    assert len(cpu.parse_systems(None)) == 23 and len(cpu.parse_workloads(None)) == 6
 
 
 def test_other_models_run_in_the_dtype_of_the_higher_roofline():

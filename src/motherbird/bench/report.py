@@ -147,7 +147,9 @@ def chart(document: Document, path: Path) -> None:
         for name in WORKLOADS
     }
     shown = {name: rows for name, rows in shown.items() if rows}
-    colors = {"float32": "#4c72b0", "bfloat16": "#dd8452", "int8": "#55a868"}
+    colors = {
+        "float32": "#4c72b0", "float16": "#8172b3", "bfloat16": "#dd8452", "int8": "#55a868"
+    }  # fmt: skip
     tallest = max(map(len, shown.values()), default=1)
     figure, axes = pyplot.subplots(
         len(shown) or 1, 1, figsize=(9, 0.4 + (0.25 * tallest + 0.5) * len(shown)), squeeze=False

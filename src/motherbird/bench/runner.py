@@ -6,13 +6,13 @@ order, until two of them were slower than the best or the next would take too lo
 size is then repeated, the systems taking turns. A fast system gets documents for about RUN_SECONDS,
 a slow one at least one batch.
 
-The default run in numbers: base, 20 systems, two cores, 45 minutes. Starting 20 processes at 8 s
-takes 3 min, conversions 5, checks of 3,300 padded tokens at 250 to 2,000 tokens/s 2.5, reference
-vectors and rooflines 2: 12.5 min. Of the other 32, documents of 8,192 tokens have 11: one takes 55
-s at 150 tokens/s and 15 s at 560, a round of 15 systems (five are left out, see `_why_not`) 8 min,
-so that slow ones are measured once and most twice. Documents of 4,096 have 7 min, a round takes 3.
-The two short workloads have 4.5 min each, 14 s per system: 5 s of search and three repeats of 3 s.
-Queries have 3.5, latency 1.5. tests/bench/test_runner.py simulates this run.
+The default run in numbers: base, 23 systems, two cores, 55 minutes. Starting 23 processes at 8 s
+takes 3 min, conversions 6, checks of 3,300 padded tokens at 250 to 2,000 tokens/s 3, reference
+vectors and rooflines 2: 14 min. Of the other 41, documents of 8,192 tokens have 14: one takes 55
+s at 150 tokens/s and 15 s at 560, a round of 18 systems (five are left out, see `_why_not`) 11 min,
+so that slow ones are measured once and most twice. Documents of 4,096 have 8.5 min, a round takes
+4. The two short workloads have 5.7 min each, 15 s per system: 5 s of search and three repeats of 3
+s. Queries have 4.5, latency 2. tests/bench/test_runner.py simulates this run.
 """
 
 import time

@@ -27,7 +27,7 @@ def command() -> None:
 @click.option("--model", default="base", show_default=True, metavar="MODEL",
               help="base, large, mini, nano (random weights), motherbird-nano, or a model's "
               "directory.")  # fmt: skip
-@click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=45.0, show_default=True,
+@click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=55.0, show_default=True,
               metavar="M", help="Time limit; a shorter run measures fewer documents.")  # fmt: skip
 @click.option("--out", metavar="FILE.json",
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
@@ -49,9 +49,9 @@ def cpu(
     long-variable (N(4096, 1024)), queries (16 to 64), latency (one query of 16).
 
     Systems: motherbird, transformers, transformers-sorted, openvino, openvino-dynamic, onnxruntime,
-    sentence-transformers, and the other models of the paper's table: bert, roberta, deberta-v3,
-    nomic-bert, gte. Each runs in a process of its own, and its vectors are checked before it is
-    measured; if one cannot run, the table says why. Install the peers with
+    llama.cpp, sentence-transformers, and the other models of the paper's table: bert, roberta,
+    deberta-v3, nomic-bert, gte. Each runs in a process of its own, and its vectors are checked
+    before it is measured; if one cannot run, the table says why. Install the peers with
     pip install -c constraints.txt '.[bench]'.
 
     With --json: {"machine", "model", "roofline_tflops": {"float32", "bfloat16", "int8"},

@@ -50,7 +50,7 @@ def test_the_contract():
         assert system in peer(system).SYSTEMS
     names = {system.name for system in SYSTEMS}
     assert {"motherbird", "transformers", "transformers-sorted", "sentence-transformers",
-            "onnxruntime", "openvino", "openvino-dynamic", "bert", "roberta",
+            "onnxruntime", "openvino", "openvino-dynamic", "llama.cpp", "bert", "roberta",
             "deberta-v3", "nomic-bert", "gte"} == names  # fmt: skip
 
 
@@ -66,7 +66,8 @@ def test_listing_the_systems_brings_nothing_into_a_worker():
     """Neither torch nor any peer: what OpenVINO and ONNX Runtime need is to be theirs alone."""
     code = (
         "import sys, motherbird.bench.pool as p; p.peer.__globals__['all_systems']();"
-        "print(sorted({'torch', 'transformers', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+        "libraries = {'torch', 'transformers', 'openvino', 'onnxruntime', 'xllamacpp', 'gguf'};"
+        "print(sorted(libraries & set(sys.modules)))"
     )
     out = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert out == "[]\n"
@@ -109,6 +110,71 @@ def test_vectors_are_the_oracles(system, job):
     assert idle() < 0.05
     # Eight bits for the wide weights of a toy are few.
     assert values.min() >= (0.98 if system.dtype == "int8" else checks.AGREEMENT[system.dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_the_gguf_file_has_the_weights(dtype, job):
+    """Under llama.cpp's names, and within the rounding of the dtype."""
+    gguf = pytest.importorskip("gguf")
+    from motherbird.bench.peers import llama_cpp
+
+    system = next(s for s in llama_cpp.SYSTEMS if s.dtype == dtype)
+    llama_cpp.prepare(system, job)
+    reader = gguf.GGUFReader(llama_cpp._file(system, job))
+    tensors = {t.name: t for t in reader.tensors}
+    weights = Encoder.load(job.directory, dtype="float32").state_dict()
+    assert len(tensors) == len(weights)
+    names = {"token_embd.weight": "embeddings.tok_embeddings.weight",
+             "token_embd_norm.weight": "embeddings.norm.weight",
+             "blk.3.attn_qkv.weight": "layers.3.attn.Wqkv.weight",
+             "blk.3.ffn_down.weight": "layers.3.mlp.Wo.weight",
+             "output_norm.weight": "final_norm.weight"}  # fmt: skip
+    for name, ours in names.items():
+        tensor, weight = tensors[name], weights[ours].numpy()
+        # A row of 48 is not a whole number of blocks of 32.
+        short = dtype == "int8" and weight.shape[-1] == 48
+        expected = "F32" if weight.ndim == 1 else "F16" if short else llama_cpp.TYPES[dtype]
+        assert tensor.tensor_type.name == expected
+        values = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(weight.shape)
+        np.testing.assert_allclose(values, weight, atol=2**-7 * np.abs(weight).max())
+    pattern = reader.get_field("modern-bert.attention.sliding_window_pattern").contents()
+    assert pattern == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "change", [{"mlp_bias": True}, {"norm_bias": True}, {"hidden_activation": "silu"}]
+)
+def test_llama_cpp_refuses_what_it_would_compute_differently(change, job, tmp_path):
+    pytest.importorskip("gguf")
+    from motherbird import EncoderConfig
+    from motherbird.bench.peers import llama_cpp
+    from motherbird.errors import InputError
+
+    config = EncoderConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, pad_token_id=0, cls_token_id=1, bos_token_id=1, sep_token_id=2,
+        eos_token_id=2, **change,
+    )  # fmt: skip
+    Encoder(config).save(tmp_path / "model")
+    changed = dataclasses.replace(job, directory=tmp_path / "model", folder=tmp_path)
+    with pytest.raises(InputError, match="GELU and without biases"):
+        llama_cpp.prepare(llama_cpp.SYSTEMS[0], changed)
+
+
+def test_llama_cpp_takes_more_documents_than_its_batches_hold(job):
+    """More than it has slots for, and more tokens than one of its batches."""
+    pytest.importorskip("xllamacpp")
+    from motherbird.bench.peers import llama_cpp, motherbird
+
+    system = llama_cpp.SYSTEMS[0]
+    llama_cpp.prepare(system, job)
+    documents = [
+        [5 + i % 900, 7, 9 + i % 700] * (4 + i % 7) for i in range(llama_cpp.DOCUMENTS + 9)
+    ]
+    [got] = llama_cpp.build(system, job)([documents])
+    assert sum(map(len, documents)) > 2 * job.longest
+    expected = motherbird.load(job.directory, "float32", "oracle", 2)([[d] for d in documents])
+    assert cosines(got, np.concatenate(expected)).min() >= checks.AGREEMENT["float16"]
 
 
 @pytest.mark.filterwarnings("ignore")

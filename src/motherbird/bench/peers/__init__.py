@@ -28,8 +28,8 @@ Encode = Callable[[Batches], list[NDArray[np.float32]]]
 # In the order of measurement; if time is short, the last ones are not measured.
 PEERS = tuple(
     f"{__name__}.{name}"
-    for name in ("motherbird", "transformers", "openvino", "onnxruntime", "sentence_transformers",
-                 "architectures")
+    for name in ("motherbird", "transformers", "openvino", "onnxruntime", "llama_cpp",
+                 "sentence_transformers", "architectures")
 )  # fmt: skip
 
 
