@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,22 @@ CGROUP = Path("/sys/fs/cgroup")  # has the memory limit of a container
 
 def describe(threads: int | None = None) -> dict[str, Any]:
     """Describe this machine and the threads used (those of torch if not given), as JSON."""
-    import torch
-
-    name = _proc("cpuinfo", "model name") or torch.cpu.get_capabilities().get("cpu_name")
+    torch: Any = None
+    with suppress(ImportError):
+        torch = import_module("torch")
+    if threads is None:
+        threads = torch.get_num_threads() if torch else physical_cores()
     return {
-        "cpu": name or platform.processor() or platform.machine(),
+        "cpu": _proc("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "isa_extensions": isa_extensions(),
         "cores": physical_cores(),
-        "threads": torch.get_num_threads() if threads is None else threads,
+        "threads": threads,
         "memory_gb": round(_bytes("meminfo", "MemTotal") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "versions": versions(),
-        "torch_isa": torch.backends.cpu.get_cpu_capability(),
+        "torch_isa": torch.backends.cpu.get_cpu_capability() if torch else None,
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
     }
 

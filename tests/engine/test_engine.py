@@ -50,7 +50,7 @@ def models(request, tmp_path_factory):
         for name in filter(has, VARIANTS):
             patch.setenv(library.VARIABLE, name)
             library.variant.cache_clear()
-            native[name] = NativeModel(directory, "float32")
+            native[name] = NativeModel.load(directory, "float32")
     library.variant.cache_clear()
     return encoder, native, directory
 
@@ -100,7 +100,7 @@ def test_a_document_does_not_depend_on_others(models):
 def test_lower_precisions_are_near(models, dtype):
     encoder, _, directory = models
     try:
-        model = NativeModel(directory, dtype)
+        model = NativeModel.load(directory, dtype)
     except InputError:
         pytest.skip(f"this CPU has no {dtype}")
     documents = [np.random.default_rng(n).integers(0, 1024, n).tolist() for n in (3, 70, 1, 200)]

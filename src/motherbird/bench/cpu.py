@@ -87,12 +87,14 @@ def set_up(
     """
     import torch
 
+    from ..engine import library
     from ..nn.encoder import Encoder
 
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)
-    return machine.describe(threads), roofline.rooflines(config, threads, ROOFLINE_SECONDS)
+    described = machine.describe(threads) | {"engine": library.variant().name.decode()}
+    return described, roofline.rooflines(config, threads, ROOFLINE_SECONDS)
 
 
 def steps(options: Options) -> int:

@@ -75,6 +75,7 @@ def facts(document: Document) -> list[tuple[str, str]]:
     return [
         ("model", document["model"]),
         ("cpu", f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"),
+        ("engine", machine.get("engine", "-")),
         ("ISA extensions", ", ".join(machine["isa_extensions"]) or "none of the known ones"),
         ("threads", str(machine["threads"])),
         ("roofline, TFLOPS", ", ".join(rooflines)),

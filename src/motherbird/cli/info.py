@@ -21,7 +21,8 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
-    {"motherbird", "python", "torch", "cpu", "threads", "devices", "fastest_dtype", "attention"}.
+    {"motherbird", "python", "cpu", "threads", "engine", "torch", "devices", "fastest_dtype",
+    "attention"}, the last three if torch is installed.
     """
     if model is None:
         if revision is not None:
@@ -34,51 +35,47 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    import numpy  # noqa: F401 - before torch, see options.set_threads
-    import torch
+    import numpy  # noqa: F401 - torch imports it, and drops an exception of a signal there
 
     from .. import __version__, machine
-    from ..nn.attention import KERNELS
-    from ..nn.devices import fastest_dtype
+    from ..core import threads
+    from ..engine import library
 
-    names = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    names += ["mps"] if torch.backends.mps.is_available() else []
-    devices = {name: torch.device(name) for name in names}
-    about = machine.describe()
-    return {
+    about = machine.describe(threads.count())
+    report: dict[str, Any] = {
         "motherbird": __version__,
         "python": about["python"],
-        "torch": torch.__version__,
         "cpu": {"name": about["cpu"], "isa_extensions": about["isa_extensions"]},
         "threads": about["threads"],
-        "devices": names,
-        "fastest_dtype": {
-            name: str(fastest_dtype(device)).removeprefix("torch.")
-            for name, device in devices.items()
+        "engine": {
+            "variant": library.variant().name.decode(),
+            "dtypes": [name for name in library.PRECISIONS if library.computes(name)],
+            "fastest_dtype": library.resolve_dtype("auto"),
         },
-        "attention": {
-            name: {
-                kernel: module.why_not(device, fastest_dtype(device)) or "can run"
-                for kernel, module in KERNELS.items()
-            }
-            for name, device in devices.items()
-        },
+        "torch": about["versions"].get("torch"),
     }
+    try:
+        from ..nn.devices import describe
+    except ImportError:  # torch is not installed
+        return {**report, "torch": None}
+    return report | describe()
 
 
 def _show_machine(report: dict[str, Any]) -> None:
-    cpu = report["cpu"]
+    cpu, engine = report["cpu"], report["engine"]
     rows = [
-        *((key, report[key]) for key in ("motherbird", "python", "torch")),
+        *((key, report[key]) for key in ("motherbird", "python")),
         ("model", f"{NANO} is included (./{NANO} is a directory); see motherbird info {NANO}"),
         (
             "processor",
             f"{cpu['name']} ({', '.join(cpu['isa_extensions']) or 'no known ISA extensions'})",
         ),
         ("threads", report["threads"]),
+        ("engine", f"{engine['variant']}: {', '.join(engine['dtypes'])}"),
+        ("torch", report["torch"] or "not installed: needed for training, GPUs and export"),
     ]
-    for device in report["devices"]:
-        rows.append((device, f"fastest dtype: {report['fastest_dtype'][device]}"))
+    for device in report.get("devices", ()):
+        rows.append((f"torch on {device}", f"fastest dtype: {report['fastest_dtype'][device]}"))
         rows += [(f"  attention {k}", state) for k, state in report["attention"][device].items()]
     _table(rows)
 

@@ -4,13 +4,12 @@ import ctypes
 import os
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_int, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ..core.weights import Stored
 from ..errors import InputError
+from .compile import LIBRARY
 
-LIBRARY = Path(__file__).parent / "_engine.so"
 VARIABLE = "MOTHERBIRD_ENGINE"  # forces a variant, for tests and measurements
 PRECISIONS = ("float32", "bfloat16", "int8")  # as the engine numbers them
 OUTPUTS = ("tokens", "mean", "cls")

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,10 +17,11 @@ from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.config import EncoderConfig
 from ..core.inference import Output
+from ..core.tokenizer import Tokenizer
 from ..core.weights import Stored
 from ..errors import InputError
 from . import library, quantize
-from .heads import HEADS, Head
+from .heads import HEADS
 from .library import Tensor
 
 Item = TypeVar("Item")
@@ -34,44 +36,63 @@ class NativeModel:
     """A model on the compiled engine, as a `motherbird.core.inference.InferenceModel`.
 
     Args:
-        directory: a Hugging Face directory of the ModernBERT family.
+        config: the encoder's configuration.
+        tensors: those of a checkpoint with their published names (`weights.shapes`). The embedding
+            is read where it is; everything else is copied.
         dtype: "float32", "bfloat16" where the CPU has instructions for it, or "int8"; "auto" is
             bfloat16 or else float32.
         head: what "logits" are: a key of `heads.HEADS`, or None.
-        split_special_tokens: of the tokenizer; see `Tokenizer`.
+        tokenizer: that of the model, or None.
 
     Raises:
-        InputError: the directory, the dtype or the head cannot be used.
-        DamagedError: the weights are incomplete or of other shapes.
+        InputError: this CPU cannot compute in the dtype.
     """
+
+    directory: Path | None = None  # where it was loaded from
 
     def __init__(
         self,
+        config: EncoderConfig,
+        tensors: dict[str, Stored],
+        dtype: str = "auto",
+        head: str | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        self._variant = library.variant()
+        self.config, self.tokenizer = config, tokenizer
+        self.dtype = library.resolve_dtype(dtype)
+        self._tensors = {
+            name: Stored("float32", stored.float32()) if stored.dtype == "float64" else stored
+            for name, stored in tensors.items()
+        }
+        self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
+        self.head = HEADS[head](config, self._tensors, self.dtype) if head else None
+        self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
+
+    @classmethod
+    def load(
+        cls,
         directory: Path,
         dtype: str = "auto",
         head: str | None = None,
         split_special_tokens: bool = False,
-    ) -> None:
-        self.directory = directory = check_path(directory, "the directory")
-        self._variant = library.variant()
-        self.dtype = library.resolve_dtype(dtype)
+    ) -> "NativeModel":
+        """Load a Hugging Face directory of the ModernBERT family.
+
+        Raises:
+            InputError: the directory, the dtype or the head cannot be used.
+            DamagedError: the weights are truncated, changed, incomplete or not finite.
+        """
+        directory = check_path(directory, "the directory")
         raw = weights.read_config(directory)
-        self.config: EncoderConfig = hf_config.read(raw, str(directory / "config.json"))
+        config = hf_config.read(raw, str(directory / "config.json"))
         labels = hf_config.read_labels(raw) if head not in (None, "MaskedLM") else ()
-        wanted = weights.shapes(self.config, head, len(labels))
-        self._tensors = {
-            name: Stored("float32", stored.float32()) if stored.dtype == "float64" else stored
-            for name, stored in weights.select(
-                directory, self.config, wanted, head or "Encoder"
-            ).items()
-        }
-        self.tokenizer = weights.load_tokenizer(directory, self.config, split_special_tokens)
-        self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
-        self.head: Head | None = None
-        if head is not None:
-            self.head = HEADS[head](self.config, self._tensors, self.dtype)
-        # The embedding is read from its file, which stays mapped; everything else was copied.
-        self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
+        wanted = weights.shapes(config, head, len(labels))
+        tensors = weights.select(directory, config, wanted, head or "Encoder")
+        tokenizer = weights.load_tokenizer(directory, config, split_special_tokens)
+        model = cls(config, tensors, dtype, head, tokenizer)
+        model.directory = directory
+        return model
 
     def _quantize(self) -> int:
         exact = library.resolve_dtype("auto")
@@ -134,7 +155,7 @@ class NativeModel:
         if output != "logits":
             return self._states(ids, cu_seqlens, output)
         if self.head is None:
-            raise InputError("the model was loaded without a head", str(self.directory))
+            raise InputError("the model was loaded without a head")
         rows = self._states(ids, cu_seqlens, self.head.rows)
         return self.head(rows if positions is None else rows[positions])
 
@@ -220,3 +241,7 @@ def _pool() -> ThreadPoolExecutor:
 @cache
 def _pool_of(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix=POOL)
+
+
+if hasattr(os, "register_at_fork"):  # the threads of a pool do not exist in a forked process
+    os.register_at_fork(after_in_child=_pool_of.cache_clear)

@@ -37,7 +37,7 @@ def load(
     """
     name = str(dtype).removeprefix("torch.")
     if str(device or "cpu") == "cpu" and attention == "auto" and library.computes(name):
-        return NativeModel(directory, name, head, split_special_tokens)
+        return NativeModel.load(directory, name, head, split_special_tokens)
     require_extra("torch", "train")
     from .. import nn
     from ..nn import checkpoint

@@ -91,13 +91,14 @@ class Embedder(TextModel):
         Raises:
             OutputExistsError: the directory exists and was not written by motherbird.
         """
-        if not isinstance(self.model, NativeModel):
+        source = self.model.directory if isinstance(self.model, NativeModel) else None
+        if source is None:
             from ..nn import checkpoint
 
             checkpoint.save(self.encoder, directory, write_more=self.write_modules)
             return
         with new_directory(check_path(directory, "the directory"), "model") as fresh:
-            weights.copy_files(self.model.directory, fresh)
+            weights.copy_files(source, fresh)
             self.write_modules(fresh)
 
     def write_modules(self, directory: Path, at: str = "") -> None:

@@ -1,6 +1,7 @@
 """Devices and dtypes: their names, and which of them this machine has."""
 
 import logging
+from typing import Any
 
 import torch
 
@@ -16,6 +17,26 @@ _EXTENSIONS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"),
                torch.float16: ("amx_fp16", "avx512_fp16")}  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
           "float64": torch.float64}  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """Describe the devices of torch: their fastest dtypes, and which attention kernels can run."""
+    from .attention import KERNELS
+
+    names = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    fastest = {name: fastest_dtype(torch.device(name)) for name in names}
+    return {
+        "devices": names,
+        "fastest_dtype": {n: str(dtype).removeprefix("torch.") for n, dtype in fastest.items()},
+        "attention": {
+            name: {
+                kernel: module.why_not(torch.device(name), dtype) or "can run"
+                for kernel, module in KERNELS.items()
+            }
+            for name, dtype in fastest.items()
+        },
+    }
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:

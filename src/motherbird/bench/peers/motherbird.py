@@ -14,20 +14,18 @@ SYSTEMS = tuple(
 
 
 def build(system: System, job: Job) -> Encode:
-    """Load the model with the attention that motherbird chooses."""
+    """Load the model on the engine."""
     return load(job.directory, system.dtype, "auto", job.threads)
 
 
 def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
-    """Load motherbird with an attention kernel, for example "oracle"."""
-    import torch
-
+    """Load motherbird: the engine, or with an attention kernel, for example "oracle", torch."""
+    from ...core import threads as cpu_threads
     from ...core.batching import concatenate
-    from ...nn.encoder import Encoder
-    from ...nn.inference import TorchModel
+    from ...models import backend
 
-    torch.set_num_threads(threads)
-    model = TorchModel(Encoder.load(directory, dtype=dtype, attention=attention))
+    cpu_threads.limit(threads)
+    model = backend.load(directory, dtype=dtype, attention=attention)
 
     def encode(documents: list[list[int]]) -> NDArray[np.float32]:
         return model.run(*concatenate(documents), "mean")

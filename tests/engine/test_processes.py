@@ -1,0 +1,104 @@
+"""The engine in threads and processes, and a package without torch."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from motherbird import Embedder
+from motherbird.core import hub
+from motherbird.core.batching import concatenate
+from motherbird.engine.model import NativeModel
+from motherbird.nn import Encoder
+
+DRAW = np.random.default_rng(0)
+BATCHES = [[DRAW.integers(0, 32000, n).tolist() for n in lengths]
+           for lengths in ((1,), (16,), (300,), (5, 70, 200), (1000,), (33,) * 20)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return NativeModel.load(hub.NANO_FOLDER, "float32")
+
+
+def vectors(model):
+    return [model.run(*concatenate(batch), "mean") for batch in BATCHES]
+
+
+def test_many_callers_at_once(nano):
+    expected = vectors(nano)
+    with ThreadPoolExecutor(8) as callers:
+        for found in callers.map(vectors, [nano] * 16):
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_the_number_of_threads_changes_nothing(nano, monkeypatch):
+    expected = vectors(nano)
+    for count in (1, 2, 3, 7):
+        monkeypatch.setattr("motherbird.core.threads._count", count)
+        for a, b in zip(vectors(nano), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def in_child(send, model):
+    embedder = Embedder(model or NativeModel.load(hub.NANO_FOLDER, "float32"))
+    send.send(embedder.embed_ids([d for batch in BATCHES for d in batch], batch_tokens=128))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_that_start_after_use(method, nano):
+    ids = [d for batch in BATCHES for d in batch]
+    expected = Embedder(nano).embed_ids(ids, batch_tokens=128)
+    context = multiprocessing.get_context(method)
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=in_child, args=(send, nano if method == "fork" else None))
+    child.start()
+    assert receive.poll(60), "the child hangs"
+    np.testing.assert_array_equal(receive.recv(), expected)
+    child.join(20)
+    assert child.exitcode == 0
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from motherbird.cli.main import main
+sys.argv[0] = "motherbird"
+main()
+"""
+
+
+def without_torch(*args, code=0):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_commands_that_need_no_torch(tmp_path):
+    (tmp_path / "texts.txt").write_text("one text\nand another one\n")
+    out = tmp_path / "v.npy"
+    without_torch("embed", tmp_path / "texts.txt", "--out", out, "--dtype", "float32")
+    expected = Embedder(Encoder.load(hub.NANO, dtype="float32")).embed(
+        ["one text", "and another one"]
+    )
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
+    masks = json.loads(without_torch("fill-mask", "import [MASK] as np", "--json").stdout)
+    assert masks["masks"][0][0]["text"] == "numpy"
+    assert json.loads(without_torch("info", "motherbird-nano", "--json").stdout)["parameters"]
+    machine = json.loads(without_torch("info", "--json").stdout)
+    assert machine["torch"] is None and machine["engine"]["variant"]
+
+
+def test_what_needs_torch_says_so(tmp_path):
+    (tmp_path / "texts.txt").write_text("one text\n")
+    for args in (("--dtype", "float16"), ("--device", "cuda"), ("--attention", "oracle")):
+        call = ("embed", tmp_path / "texts.txt", "--out", tmp_path / "v.npy", *args)
+        error = without_torch(*call, code=2).stderr
+        assert "'torch' is not installed: pip install" in error and "[train]" in error

@@ -1,0 +1,79 @@
+"""The engine without Python (c/selftest.c): sanitizers, guard pages, and variants of other CPUs."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from motherbird.engine.compile import SOURCES, VARIANTS, compile_engine, compiler
+
+SELFTEST = Path(__file__).parent / "c" / "selftest.c"
+CPU = os.uname().machine
+NAMES = ("portable", *VARIANTS.get("arm64" if CPU == "aarch64" else CPU, {}))
+MISSING = 77  # the exit code where the CPU cannot run the variant
+
+pytestmark = pytest.mark.skipif(not shutil.which(compiler()[0]), reason="there is no C compiler")
+
+
+def build(directory, *flags, sources=SOURCES):
+    """Compile the engine, with instructions of other CPUs emulated, and the test."""
+    library, program = directory / "engine.so", directory / "selftest"
+    compile_engine(library, "-DEMULATE", "-g", *flags, sources=sources)
+    subprocess.run([*compiler(), "-std=c11", "-D_GNU_SOURCE", *flags, f"-I{SOURCES}", SELFTEST,
+                    library, f"-Wl,-rpath,{directory}", "-o", program, "-lm", "-lpthread"],
+                   check=True)  # fmt: skip
+    return program
+
+
+def run(program, variant, seed, rounds):
+    done = subprocess.run([program, variant, str(seed), str(rounds)], capture_output=True,
+                          text=True, timeout=500)  # fmt: skip
+    if done.returncode == MISSING:
+        pytest.skip(f"this CPU cannot run {variant}")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    flags = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    return build(tmp_path_factory.mktemp("sanitized"), *flags)
+
+
+@pytest.mark.parametrize("variant", NAMES)
+def test_every_variant_equals_the_reference(variant, plain):
+    run(plain, variant, seed=1, rounds=8)
+
+
+@pytest.mark.parametrize("variant", NAMES)
+def test_no_access_outside_of_memory_and_no_undefined_behaviour(variant, sanitized):
+    run(sanitized, variant, seed=2, rounds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", NAMES)
+def test_many_more_sizes(variant, sanitized):
+    run(sanitized, variant, seed=3, rounds=80)
+
+
+@pytest.mark.slow
+def test_threads_do_not_race(tmp_path):
+    run(build(tmp_path, "-O1", "-fsanitize=thread"), NAMES[-1], seed=4, rounds=40)
+
+
+def test_a_wrong_result_would_be_noticed(tmp_path):
+    """With eps a hundred times larger in the engine, the test fails."""
+    wrong = tmp_path / "c"
+    shutil.copytree(SOURCES, wrong)
+    forward = (wrong / "forward.h").read_text()
+    assert "variance + m->epsilon" in forward
+    changed = forward.replace("variance + m->epsilon", "variance + 100 * m->epsilon")
+    (wrong / "forward.h").write_text(changed)
+    program = build(tmp_path, "-O1", sources=wrong)
+    assert subprocess.run([program, "portable", "1", "5"], capture_output=True).returncode == 1
