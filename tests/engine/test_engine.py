@@ -8,11 +8,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from motherbird import Embedder, EncoderConfig, InputError
+from motherbird import Embedder, EncoderConfig, InputError, nn
+from motherbird import MaskedLM as FillMask
+from motherbird.core import hub
 from motherbird.core.batching import concatenate
+from motherbird.core.weights import shapes
 from motherbird.engine import library
 from motherbird.engine.model import NativeModel
-from motherbird.nn import Encoder, pack
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack
 
 TOY = EncoderConfig(vocab_size=1024, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
                     num_attention_heads=2, max_position_embeddings=1024, local_attention=16,
@@ -121,3 +124,85 @@ def test_it_embeds_as_torch_does(models, pooling):
     for model in native.values():
         got = Embedder(model, pooling).embed_ids(documents, batch_tokens=80)
         np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cls", [Embedder, FillMask])
+@pytest.mark.parametrize(("name", "fastest"), [("avx2", "float32"), ("avx512", "bfloat16")])
+def test_auto_is_the_fastest_dtype_and_none_is_emulated(
+    name, fastest, cls, stored, small_tokenizer, tmp_path, monkeypatch, caplog
+):
+    if not has(name):
+        pytest.skip(f"this CPU cannot run {name}")
+    MaskedLM(TOY).to(stored).save(tmp_path / "model", tokenizer=small_tokenizer)
+    monkeypatch.setenv(library.VARIABLE, name)
+    library.variant.cache_clear()
+    try:
+        for model in (cls.load(tmp_path / "model"), cls.load(tmp_path / "model", dtype="auto")):
+            assert model.model.dtype == fastest
+    finally:
+        library.variant.cache_clear()
+    assert "emulates" not in caplog.text
+
+
+HEADS = {MaskedLM: (), TokenClassifier: (("a", "b", "c"),), SequenceClassifier: (("a", "b"),)}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("cls", HEADS, ids=lambda cls: cls.__name__)
+def test_logits_of_every_head(cls, pooling, tmp_path):
+    torch.manual_seed(0)
+    module = cls(replace(TOY, classifier_pooling=pooling), *HEADS[cls]).eval()
+    for parameter in module.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    module.save(tmp_path / "model")
+    documents = [np.random.default_rng(n).integers(0, 1024, n).tolist() for n in (3, 70, 1, 40)]
+    ids, cu_seqlens = concatenate(documents)
+    with torch.no_grad():
+        expected = module(pack(documents)).numpy()
+    model = NativeModel.load(tmp_path / "model", "float32", head=cls.__name__)
+    np.testing.assert_allclose(model.run(ids, cu_seqlens, "logits"), expected, atol=5e-5)
+    assert model.is_per_document("logits") == (cls is SequenceClassifier)
+    if cls is MaskedLM:
+        some = np.array([0, 5, 72])
+        found = model.run(ids, cu_seqlens, "logits", some)
+        np.testing.assert_allclose(found, expected[some], atol=5e-5)
+
+
+@pytest.mark.parametrize("head", [None, *(cls.__name__ for cls in HEADS)])
+def test_names_and_shapes_are_those_of_torch(head):
+    for name, config in GEOMETRIES.items():
+        model = getattr(nn, head or "Encoder")
+        module = model(config, *HEADS.get(model, ()))
+        prefix = "" if head else "model."
+        expected = {prefix + n: tuple(t.shape) for n, t in module.state_dict().items()}
+        labels = len(HEADS.get(model, ((),))[0]) if HEADS.get(model) else 0
+        assert shapes(config, head, labels) == expected, name
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_new", "silu", "relu"])
+def test_activations(activation, tmp_path):
+    torch.manual_seed(0)
+    encoder = Encoder(replace(TOY, hidden_activation=activation)).eval()
+    for parameter in encoder.parameters():
+        parameter.data *= 3
+    encoder.save(tmp_path / "model")
+    document = list(range(50))
+    found = NativeModel.load(tmp_path / "model", "float32").run(*concatenate([document]), "tokens")
+    np.testing.assert_allclose(found, states(encoder, [document]), atol=5e-5)
+
+
+def test_wrong_ids_and_long_documents_are_refused(models):
+    _, native, _ = models
+    for model in native.values():
+        with pytest.raises(InputError, match="token id 1024 is outside.*document 1, token 2"):
+            model.run(*concatenate([[1, 2], [3, 4, 1024]]), "tokens")
+        with pytest.raises(InputError, match="has 1025 tokens, more than.*1024: document 0"):
+            model.run(*concatenate([[1] * 1025]), "tokens")
+
+
+def test_8_bits_after_layers_that_stay_exact(caplog):
+    """On the included model, two of seven layers; docs/log.md has the neighbors that are kept."""
+    with caplog.at_level("INFO", logger="motherbird"):
+        NativeModel.load(hub.NANO_FOLDER, "int8")
+    assert "all layers but the first 2 of 7" in caplog.text

@@ -69,13 +69,13 @@ def batch(lengths=(5, 40, 17, 1, 100), side="right"):
 def runs(monkeypatch):
     """How often our encoder has run: ``runs.ours``."""
     count = SimpleNamespace(ours=0)
-    encode = home._encode
+    encode = home.unpad
 
     def counted(*arguments):
         count.ours += 1
         return encode(*arguments)
 
-    monkeypatch.setattr(home, "_encode", counted)
+    monkeypatch.setattr(home, "unpad", counted)
     return count
 
 

@@ -376,13 +376,3 @@ def test_the_length_that_version_6_stores_with_the_tokenizer(embedder, tmp_path)
 
 
 @torch.no_grad()
-def test_after_a_write_to_data_the_mode_is_set_again(embedder):
-    """As docs/accelerate.md says: torch does not count a write to ``p.data``."""
-    before = embedder.embed(TEXTS, normalize=False)
-    for parameter in embedder.encoder.parameters():
-        parameter.data.mul_(1.1)
-    embedder.encoder.train().eval()
-    after = embedder.embed(TEXTS, normalize=False)
-    fresh = Embedder(copy.deepcopy(embedder.encoder)).embed(TEXTS, normalize=False)
-    assert abs(after - before).max() > 1e-3
-    np.testing.assert_allclose(after, fresh, atol=1e-5)

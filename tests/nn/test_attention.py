@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from motherbird import EncoderConfig, InputError
-from motherbird.nn import Encoder, attention, kernels, pack
+from motherbird.nn import Encoder, attention, pack
 from motherbird.nn.attention import KERNELS, AttentionPlan, oracle, tiled
 from motherbird.nn.encoder import Layer
-from motherbird.nn.kernels import Kernels
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -239,7 +238,7 @@ def test_the_backward_pass_does_not_ask_for_the_number_of_threads_again(window, 
 def test_a_double_backward_is_refused_rather_than_wrong(layer, toy):
     encoder = Encoder(toy, attention="tiled")
     x = torch.randn(100, 32, requires_grad=True)
-    plan, kernel = plan_of([100]), kernels.choose("tiled", CPU, torch.float32, False)
+    plan, kernel = plan_of([100]), KERNELS["tiled"]
     y = encoder.layers[layer].attn(x, plan, kernel)
     with pytest.raises(RuntimeError, match="no second derivatives"):
         torch.autograd.grad(y.sum(), x, create_graph=True)
@@ -255,7 +254,7 @@ def test_gradients_of_a_whole_layer_are_derivatives(number):
     plan = plan_of([5, 63])  # a block of queries ends inside the second document
     x = torch.randn(68, 8, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda x: layer(x, plan, Kernels(KERNELS["banded"], None)), (x,), fast_mode=True
+        lambda x: layer(x, plan, KERNELS["banded"]), (x,), fast_mode=True
     )
 
 
@@ -326,11 +325,10 @@ def test_a_local_layer_reaches_no_further_than_its_window(toy):
 
 
 def test_choice_is_logged_once(caplog):
-    kernels.choose.cache_clear()
+    attention.choose.cache_clear()
     with caplog.at_level(logging.INFO, logger="motherbird"):
         for _ in range(3):
-            chosen = kernels.choose("auto", CPU, torch.float32, True)
-            assert chosen.attention is KERNELS["tiled"]
+            assert attention.choose("auto", CPU, torch.float32) is KERNELS["tiled"]
     assert len(caplog.records) == 1
     assert "tiled" in caplog.text and "cpu float32" in caplog.text
 

@@ -173,7 +173,7 @@ def test_an_encoder_has_no_head(cls, toy, tmp_path):
 
 
 def test_a_masked_lm_is_no_classifier(folder):
-    with pytest.raises(InputError, match="no ModernBertForSequenceClassification head"):
+    with pytest.raises(InputError, match="no head of SequenceClassifier"):
         SequenceClassifier.load(folder, dtype="stored")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from ..errors import InputError
 from . import library, quantize
 from .heads import HEADS
 from .library import Tensor
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,6 +71,7 @@ class NativeModel:
         self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
         self.head = HEADS[head](config, self._tensors, self.dtype) if head else None
         self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
+        log.info("engine %s in %s", self._variant.name.decode(), self.dtype)
 
     @classmethod
     def load(

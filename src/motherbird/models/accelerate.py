@@ -18,9 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import hf_config
+from ..engine import library
+from ..engine.model import NativeModel
 from ..errors import InputError
+from ..nn.checkpoint import from_torch
 from ..nn.encoder import Encoder
-from ..nn.packed import unpad
+from ..nn.packed import Packed, unpad
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +47,10 @@ def accelerate(model: M) -> M:
 
     Outputs are the same at every token. At padding positions, whose outputs in transformers are
     meaningless, they are zero. Weights, names, files and training of the model do not change.
-    `restore` reverts it. Call it again after weights were written through ``p.data`` in evaluation
-    mode: torch does not count these writes, so the encoder cannot know that its packed weights are
-    outdated. Writes under `torch.no_grad` (``p.copy_(x)``) are noticed.
+    `restore` reverts it. On a CPU without gradients the engine computes it, from a packed copy of
+    the weights. Call it again after weights were written through ``p.data`` in evaluation mode:
+    torch does not count these writes, so the copy is outdated. Writes under `torch.no_grad`
+    (``p.copy_(x)``) are noticed.
 
     The model's own forward computes what motherbird's encoder does not support; see
     docs/accelerate.md. Each reason is logged once, at level INFO.
@@ -121,6 +125,8 @@ class _Forward:
         self._padding_is_read = padding_is_read
         # Built when it is needed, because there are no weights yet while unpickling.
         self._encoder: Encoder | None = None
+        self._native: NativeModel | None = None
+        self._packed_from: list[tuple[int, int]] = []
         self._parts: list[tuple[dict[str, Any], str, object]] = []
         self._hooks: list[dict[int, Any]] = []
         self._dropout_modules: list[nn.Module] = []
@@ -154,11 +160,31 @@ class _Forward:
             return self._own()(input_ids, attention_mask, *more, **kwargs)
         if encoder.training is not module.training:
             encoder.train(module.training)
-        states = _encode(encoder, input_ids, mask)
+        packed, indices = unpad(input_ids, mask)
+        states = _repad(self._compute(encoder, packed), indices, input_ids)
         output = import_module("transformers.modeling_outputs").BaseModelOutput(states)
         wanted = kwargs.get("return_dict")
         wanted = getattr(module.config, "return_dict", True) if wanted is None else wanted
         return output if wanted else output.to_tuple()
+
+    def _compute(self, encoder: Encoder, packed: Packed) -> Float[Tensor, "T D"]:
+        """Compute a batch on the engine, or with torch on a GPU, in float16 or for gradients."""
+        dtype = encoder.final_norm.weight.dtype
+        name = str(dtype).removeprefix("torch.")
+        device = encoder.device.type
+        gradient = torch.is_grad_enabled() and any(p.requires_grad for p in encoder.parameters())
+        if (
+            device != "cpu" or encoder.training or gradient or torch.is_autocast_enabled(device)
+            or not library.computes(name)
+        ):  # fmt: skip
+            return encoder(packed)
+        tensors = dict(encoder.named_parameters())
+        written = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors.values()]
+        if self._native is None or written != self._packed_from:
+            arrays = {f"model.{n}": from_torch(t.detach()) for n, t in tensors.items()}
+            self._native, self._packed_from = NativeModel(encoder.config, arrays, name), written
+        ids, cu_seqlens = packed.ids.int().numpy(), packed.cu_seqlens.int().numpy()
+        return torch.from_numpy(self._native.run(ids, cu_seqlens, "tokens")).to(dtype)
 
     def _own(self) -> Callable[..., Any]:
         module = cast(nn.Module, self._module())
@@ -172,7 +198,7 @@ class _Forward:
         """
         if self._encoder is None or self._changed(self._encoder):
             module = cast(nn.Module, self._module())
-            self._encoder = _build_encoder(module)
+            self._encoder, self._native = _build_encoder(module), None
             children = list(module.modules())
             self._parts = [
                 (table, key, x)
@@ -269,11 +295,9 @@ def _why_not_batch(
     return None
 
 
-def _encode(
-    encoder: Encoder, ids: Int[Tensor, "S longest"], mask: Bool[Tensor, "S longest"]
+def _repad(
+    states: Float[Tensor, "T D"], indices: Int[Tensor, " T"], ids: Int[Tensor, "S longest"]
 ) -> Float[Tensor, "S longest D"]:
-    packed, indices = unpad(ids, mask)
-    states = encoder(packed)
     if len(indices) < ids.numel():  # else there is no padding
         padded = states.new_zeros(ids.numel(), states.shape[1])
         padded[indices.to(states.device)] = states

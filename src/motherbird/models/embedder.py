@@ -72,9 +72,6 @@ class Embedder(TextModel):
     def encoder(self) -> "Encoder":
         """The torch encoder, to train or to save.
 
-        Write to its weights under `torch.no_grad`. After a write through ``p.data``, which torch
-        does not count, call ``embedder.encoder.train().eval()`` to drop the packed weights.
-
         Raises:
             InputError: this embedder does not run on torch.
         """

@@ -25,8 +25,7 @@ from ..core.weights import (
 )
 from ..errors import DivergedError, OutputExistsError
 from ..files import new_directory
-from .devices import DTYPES, INT8, resolve_device, resolve_dtype, warn_if_emulated
-from .quantize import quantize
+from .devices import DTYPES, resolve_device, resolve_dtype, warn_if_emulated
 
 if TYPE_CHECKING:
     from .model import Model
@@ -68,8 +67,6 @@ def load(
     if torch.promote_types(stored, wanted) != wanted:
         model.encoder.rounded_from = stored
     model.eval()
-    if dtype == INT8:
-        quantize(model.encoder)
     return model
 
 
@@ -77,6 +74,14 @@ def to_torch(tensor: Stored) -> Tensor:
     """Copy a tensor of a file to torch."""
     copied = torch.from_numpy(np.array(tensor.raw))
     return copied.view(torch.bfloat16) if tensor.dtype == "bfloat16" else copied
+
+
+def from_torch(tensor: Tensor) -> Stored:
+    """Return the values of a tensor on a CPU, without a copy if it is contiguous."""
+    tensor = tensor.contiguous()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    raw = tensor.view(torch.uint16) if dtype == "bfloat16" else tensor
+    return Stored(dtype, raw.numpy())
 
 
 def save(

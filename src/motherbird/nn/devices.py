@@ -6,12 +6,10 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from .linear import int8
 
 log = logging.getLogger(__name__)
 
 STORED = "stored"  # the dtype of the file
-INT8 = "int8"  # not a dtype of weights, but of matrix products
 # The CPU instructions that compute in a dtype, as torch.cpu.get_capabilities calls them.
 _EXTENSIONS = {torch.bfloat16: ("amx_bf16", "avx512_bf16"),
                torch.float16: ("amx_fp16", "avx512_fp16")}  # fmt: skip
@@ -65,11 +63,6 @@ def resolve_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype
     Raises:
         InputError: the name is unknown, or the device cannot compute in it.
     """
-    if dtype == INT8:
-        fastest = fastest_dtype(device)
-        if reason := int8.why_not(device, fastest):
-            raise InputError("dtype 'int8' cannot run here", reason, "use auto")
-        return fastest
     if dtype == "auto":
         return fastest_dtype(device)
     if dtype == STORED:
@@ -77,7 +70,8 @@ def resolve_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise InputError(
-                f"dtype {dtype!r} is unknown", how=f"use auto, stored, {', '.join(DTYPES)}, int8"
+                f"torch does not compute in dtype {dtype!r}",
+                how=f"use auto, stored, {', '.join(DTYPES)}",
             )
         return DTYPES[dtype]
     if dtype not in DTYPES.values():

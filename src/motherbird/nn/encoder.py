@@ -17,10 +17,9 @@ from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 from . import attention as attention_kernels
-from . import init, kernels
-from .attention import AttentionPlan
+from . import init
+from .attention import AttentionKernel, AttentionPlan
 from .dropout import dropout
-from .kernels import Kernels
 from .linear import Projection
 from .memory import set_up_memory
 from .model import GraphBuilder, Model
@@ -82,15 +81,15 @@ class Attention(nn.Module):
             self.theta, self.window = config.local_rope_theta, config.half_window
 
     def forward(
-        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernels: Kernels
+        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
     ) -> Float[Tensor, "T D"]:
         """Let every token attend to the tokens that it sees."""
-        qkv = self.Wqkv(x, kernels.linear)[0].view(len(x), -1, self.head_dim)
+        qkv = self.Wqkv(x)[0].view(len(x), -1, self.head_dim)
         qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
         q, k = rotate(qk, plan.rotary(self.theta, self.head_dim)).chunk(2, dim=1)
-        y = kernels.attention.attend(q, k, v, plan, self.window)  # (T, N, H) each
+        y = kernel.attend(q, k, v, plan, self.window)  # (T, N, H) each
         # As in the paper, dropout applies to the output, not to the attention probabilities.
-        return dropout(self.Wo(y.flatten(1), kernels.linear)[0], self.dropout, self.training)
+        return dropout(self.Wo(y.flatten(1))[0], self.dropout, self.training)
 
 
 class GatedMLP(nn.Module):
@@ -104,11 +103,11 @@ class GatedMLP(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_activation]
         self.dropout = config.mlp_dropout
 
-    def forward(self, x: Float[Tensor, "T D"], kernels: Kernels) -> Float[Tensor, "T D"]:
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Apply the MLP to each token."""
-        first, second = self.Wi(x, kernels.linear)  # (T, F) each
+        first, second = self.Wi(x)  # (T, F) each
         inner = dropout(self.activation(first) * second, self.dropout, self.training)
-        return self.Wo(inner, kernels.linear)[0]
+        return self.Wo(inner)[0]
 
 
 class Layer(nn.Module):
@@ -122,11 +121,11 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(config)
 
     def forward(
-        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernels: Kernels
+        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
     ) -> Float[Tensor, "T D"]:
         """Add the outputs of attention and MLP to the residual stream."""
-        x = x + self.attn(self.attn_norm(x), plan, kernels)
-        return x + self.mlp(self.mlp_norm(x), kernels)
+        x = x + self.attn(self.attn_norm(x), plan, kernel)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Encoder(Model):
@@ -184,15 +183,12 @@ class Encoder(Model):
             if isinstance(module, Attention) and module.window is None:
                 module.theta = config.global_rope_theta
 
-    def kernels(self) -> Kernels:
-        """Return the kernels for the present device, dtype and mode."""
+    def kernel(self) -> AttentionKernel:
+        """Return the attention kernel for the present device and dtype."""
         device, dtype = self.device, self.final_norm.weight.dtype
-        autocast = torch.is_autocast_enabled(device.type)
-        if autocast:
+        if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
-        gradient = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        inference = not (self.training or autocast or gradient)
-        return kernels.choose(self.attention, device, dtype, inference)
+        return attention_kernels.choose(self.attention, device, dtype)
 
     def forward(self, packed: Packed) -> Float[Tensor, "T D"]:
         """Encode a batch, which may be on any device.
@@ -203,12 +199,12 @@ class Encoder(Model):
         """
         self._check(packed)
         set_up_memory()
-        kernels = self.kernels()
-        packed, restore = packed.by_length() if kernels.attention.BY_LENGTH else (packed, None)
+        kernel = self.kernel()
+        packed, restore = packed.by_length() if kernel.BY_LENGTH else (packed, None)
         plan = AttentionPlan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)
         for layer in self.layers:
-            x = layer(x, plan, kernels)
+            x = layer(x, plan, kernel)
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
 

@@ -11,9 +11,7 @@ from ..core.arguments import check_type
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
-from .devices import INT8
 from .heads import pool
-from .linear import Projection
 from .memory import batch_budget, release_if_grown
 from .model import Model
 from .packed import Packed
@@ -41,10 +39,7 @@ class TorchModel:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the weights, or "int8"."""
-        layers = (m for m in self.model.modules() if isinstance(m, Projection))
-        if any(layer.int8 for layer in layers):
-            return INT8
+        """The dtype of the weights."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property

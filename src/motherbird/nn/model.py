@@ -9,10 +9,8 @@ from torch import nn
 from ..core import hub
 from ..core.config import EncoderConfig, Pooling
 from ..core.tokenizer import Tokenizer
-from ..errors import InputError
 from . import attention as attention_kernels
 from . import checkpoint
-from .linear import Projection
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -100,8 +98,7 @@ class Model(nn.Module):
         Args:
             name_or_dir: a Hugging Face directory, or a name on the Hub.
             dtype: a torch dtype or its name. "auto" is the fastest on the device, "stored" that of
-                the file (to train or to save the weights as they are). "int8" computes those matrix
-                products in 8 bits that are exact enough (`quantize.quantize`).
+                the file (to train or to save the weights as they are).
             attention: see `Encoder`.
             device: a torch device or its name; None is the CPU.
             revision: branch, tag or commit on the Hub.
@@ -118,16 +115,6 @@ class Model(nn.Module):
             cls, directory, dtype=dtype, attention=attention, device=device,
             split_special_tokens=split_special_tokens,
         )  # fmt: skip
-
-    def train(self: M, mode: bool = True) -> M:
-        """Set training or evaluation mode, as every module does.
-
-        Raises:
-            InputError: the model computes in 8 bits, which has no gradient.
-        """
-        if mode and any(isinstance(m, Projection) and m.int8 for m in self.modules()):
-            raise InputError('a model of dtype "int8" cannot be trained', how="load it in float32")
-        return super().train(mode)
 
     def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
         """Write a Hugging Face directory; see `checkpoint.save`."""

@@ -106,10 +106,10 @@ def _linear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
 
 def _packed(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
     """Use oneDNN with a prepacked weight."""
-    from .linear import onednn
+    import torch
 
-    linear = onednn.PackedLinear([weight], [None])
-    return lambda: linear(x)[0]
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, 512)
+    return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
 def _int_mm(weight: "Tensor", x: "Tensor") -> Callable[[], object]:

@@ -11,6 +11,7 @@ each side, or None for a global layer. Scores are scaled by H ** -0.5.
 """
 
 import logging
+from functools import cache
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -61,6 +62,7 @@ def check_name(name: str) -> None:
         raise InputError(f"unknown attention kernel {name!r}", how=how)
 
 
+@cache
 def choose(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
     """Return the kernel called ``name``, or for "auto" the first that can run there.
 
