@@ -373,6 +373,3 @@ def test_the_length_that_version_6_stores_with_the_tokenizer(embedder, tmp_path)
     assert Embedder.load(tmp_path / "model", dtype="stored").max_length == 6
     write(tmp_path / "model/tokenizer_config.json", settings | {"model_max_length": 10**30})
     assert Embedder.load(tmp_path / "model", dtype="stored").max_length == 512
-
-
-@torch.no_grad()
