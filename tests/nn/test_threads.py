@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from motherbird import Embedder, InputError, presets
+from motherbird.nn import Encoder
 from motherbird.nn.devices import fastest_dtype
 from motherbird.nn.memory import batch_budget
 from motherbird.nn.roofline import rooflines
@@ -149,7 +150,7 @@ def test_numbers_of_threads(count):
 
 
 def test_a_number_of_threads_that_torch_was_given(monkeypatch):
-    embedder = Embedder.load("motherbird-nano")
+    embedder = Embedder(Encoder.load("motherbird-nano"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2048)
     with pytest.raises(InputError, match="invalid number of threads 2048: use 1 to 1024"):
         embedder.embed(["a"])
