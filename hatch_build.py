@@ -1,8 +1,11 @@
 """Compiles the engine when motherbird is built, for a wheel or an editable installation."""
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,10 +37,15 @@ class BuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         module = _compile_module()
+        target, tag = os.environ.get("MOTHERBIRD_TARGET", ""), sysconfig.get_platform()
         try:
-            module.compile_engine(module.LIBRARY)
+            if target:  # set by tools/wheels.py
+                target, tag = target.split(":")
+                module.cross_compile(module.LIBRARY, target)
+            else:
+                module.compile_engine(module.LIBRARY)
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"the engine cannot be compiled: {error}; install gcc 11, clang or ziglang")
         build_data["artifacts"].append(str(module.LIBRARY.relative_to(self.root)))
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', tag)}"  # no Python version in ctypes

@@ -102,3 +102,24 @@ def test_what_needs_torch_says_so(tmp_path):
         call = ("embed", tmp_path / "texts.txt", "--out", tmp_path / "v.npy", *args)
         error = without_torch(*call, code=2).stderr
         assert "'torch' is not installed: pip install" in error and "[train]" in error
+
+
+GROWTH = """
+import numpy as np
+from motherbird import Embedder, machine
+embedder = Embedder.load("motherbird-nano")
+sizes = []
+for number in range(25):
+    draw = np.random.default_rng(number)
+    lengths = np.clip(draw.lognormal(4, 1.2, 40).astype(int), 3, 1024)
+    embedder.embed_ids([draw.integers(5, 30_000, length) for length in lengths])
+    sizes.append(machine.own_memory_mb("VmRSS"))
+print(max(sizes[-5:]) - max(sizes[:5]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_long_inference_does_not_grow():
+    """Every call has batches of new sizes. torch, with its caches for each size, grew by 421 MB."""
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True)
+    assert float(done.stdout) < 30, done.stderr

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -10,7 +8,6 @@ import torch
 
 from motherbird import Embedder, InputError, presets
 from motherbird.nn import Encoder
-from motherbird.nn.devices import fastest_dtype
 from motherbird.nn.memory import batch_budget
 from motherbird.nn.roofline import rooflines
 from motherbird.nn.threads import Executor, executor
@@ -110,31 +107,6 @@ def test_budgets():
     budgets = [batch_budget(total, cpu) for total in (1, 2_000, 1_000_000)]
     assert budgets == [256, 500, 2048]
     assert batch_budget(1_000_000, torch.device("cuda")) == 8192
-
-
-GROWTH = """
-import numpy as np
-from motherbird import Embedder, machine
-embedder = Embedder.load("motherbird-nano", dtype="bfloat16")
-sizes = []
-for number in range(25):
-    draw = np.random.default_rng(number)
-    lengths = np.clip(draw.lognormal(4, 1.2, 40).astype(int), 3, 1024)
-    embedder.embed_ids([draw.integers(5, 30_000, length) for length in lengths])
-    sizes.append(machine.own_memory_mb("VmRSS"))
-print(max(sizes[-5:]) - max(sizes[:5]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.skipif(fastest_dtype(torch.device("cpu")) != torch.bfloat16, reason="no bfloat16")
-def test_a_long_inference_grows_less():
-    """Every call has batches of new sizes: 657 MB without the limits of `nn.memory`, 421 with."""
-    done = subprocess.run(
-        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) < 540
 
 
 @pytest.mark.usefixtures("no_type_checker")

@@ -48,16 +48,23 @@ FILES = {"neon_bf16": "neon"}  # files of variants with another name
 MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}  # other names of the same
 
 
+ZIG_CC = [sys.executable, "-m", "ziglang", "cc"]
+
+
 def compiler() -> list[str]:
     """Return the command of the system's C compiler, or of the one in the package ziglang."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and shutil.which(name):
             return [name]
-    return [sys.executable, "-m", "ziglang", "cc"]
+    return ZIG_CC
 
 
 def compile_engine(
-    out: Path, *more: str, sources: Path = SOURCES, machine: str = platform.machine()
+    out: Path,
+    *more: str,
+    sources: Path = SOURCES,
+    machine: str = platform.machine(),
+    command: list[str] | None = None,
 ) -> None:
     """Compile the engine into a shared library; CalledProcessError if that fails.
 
@@ -66,12 +73,13 @@ def compile_engine(
         more: further arguments of the compiler, such as its target.
         sources: the directory of the sources.
         machine: the CPU that it is for.
+        command: the compiler; None is that of `compiler`.
     """
     name = machine.lower()
     variants: dict[str, list[str]] = {"engine": [], "portable": []}
     variants |= VARIANTS.get(MACHINES.get(name, name), {})
-    command = compiler()
-    if "ziglang" in command:
+    command = command or compiler()
+    if command == ZIG_CC:
         variants = {name: [ZIG.get(f, f) for f in flags] for name, flags in variants.items()}
     with tempfile.TemporaryDirectory() as folder:
         objects = [str(Path(folder) / f"{name}.o") for name in variants]
@@ -85,6 +93,16 @@ def compile_engine(
                 raise subprocess.CalledProcessError(job.returncode, job.args)
         subprocess.run([*command, "-shared", *more, *objects, "-o", str(out), "-lm"],
                        check=True)  # fmt: skip
+
+
+def cross_compile(out: Path, target: str) -> None:
+    """Compile the engine for another system with zig; CalledProcessError if that fails.
+
+    Args:
+        out: the library to write.
+        target: the system in the words of zig, such as "aarch64-linux-gnu.2.17".
+    """
+    compile_engine(out, "-target", target, machine=target.partition("-")[0], command=ZIG_CC)
 
 
 if __name__ == "__main__":
