@@ -123,3 +123,23 @@ def test_a_long_inference_does_not_grow():
     """Every call has batches of new sizes. torch, with its caches for each size, grew by 421 MB."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True)
     assert float(done.stdout) < 30, done.stderr
+
+
+@pytest.mark.parametrize(
+    "call", ["demo", "runs list", "evaluate lm --data set", "export motherbird-nano --format hf --out e",
+             "bench cpu", "pretrain recipe.toml --data set --out run"],
+)  # fmt: skip
+def test_commands_that_need_torch_say_so(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text("")
+    assert "'.[train]'" in without_torch(*call.split(), code=2).stderr
+
+
+def test_the_data_engine_needs_no_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    for n in range(20):
+        (tmp_path / "text" / f"{n}.txt").write_text(f"{n} is a number. " * 50 + "\n" + str(n) * 9)
+    without_torch("data", "build", "text", "--out", "corpus")
+    without_torch("prepare", "corpus", "--tokenizer", "motherbird-nano", "--out", "set")
+    without_torch("data", "show", "set")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from motherbird import InputError
-from motherbird.data.loader import Cursor, MicroBatch
+from motherbird.data.loader import Cursor
+from motherbird.data.micro_batch import MicroBatch
 from motherbird.data.packing import best_fit
 from motherbird.nn import MaskedLM, pack, unpack
 from motherbird.train.evaluation import evaluate, unigram_entropy

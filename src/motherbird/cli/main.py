@@ -166,6 +166,9 @@ def _report(error: Exception) -> int:
         where = re.sub(r"\.([^/]+)\.[0-9a-f]+\.tmp(?=/|$)", r"\1", str(error.filename or ""))
         how = OS_ERRORS.get(errno.errorcode.get(error.errno or 0, ""), "")
         return _fail("io", error.strerror or str(error), where, how)
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        how = "pip install -c constraints.txt '.[train]'"
+        return _fail("missing-extra", "the package 'torch' is not installed", "", how, 2)
     name, text = type(error).__name__, str(error)
     if name in ("MemoryError", "OutOfMemoryError") or "allocate memory" in text:
         return _fail("memory", "not enough memory", "", "use a smaller model or shorter texts")

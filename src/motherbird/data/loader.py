@@ -7,18 +7,19 @@ the number of ranks, of workers, or of rows per step. `Cursor` is the whole stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 
 from ..core.masking import Masking, masking_for
 from ..core.rng import shuffled
 from ..errors import InputError, WorkerError, counted
-from ..nn.packed import Packed
 from ..workers import in_order, pool
 from .prepared import PreparedDataset, Rows
+
+if TYPE_CHECKING:
+    from .micro_batch import MicroBatch
 
 ORDER, MASKS = 1, 2  # first number of a random key, so that different draws are independent
 LIMIT = 60.0  # seconds in which a worker has to build a batch
@@ -74,6 +75,8 @@ class Batch:
 
     def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
         """Yield the batch in packs of ``rows`` rows; the last may have fewer."""
+        from .micro_batch import MicroBatch  # imports torch, which workers do not need
+
         ends = self.row_tokens.cumsum()
         pieces = self.lengths.cumsum()
         for first in range(0, len(ends), rows):
@@ -81,20 +84,9 @@ class Batch:
             begin, end = int(ends[first] - self.row_tokens[first]), int(ends[stop])
             a, b = np.searchsorted(self.positions, (begin, end))
             lengths = self.lengths[(pieces > begin) & (pieces <= end)]
-            yield MicroBatch(
-                Packed.from_arrays(self.ids[begin:end], np.cumsum([0, *lengths])),
-                torch.from_numpy(self.positions[a:b] - begin),
-                torch.from_numpy(self.targets[a:b]),
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class MicroBatch:
-    """The input of one forward pass."""
-
-    packed: Packed  # masked documents
-    positions: Int[torch.Tensor, " M"]  # indices of the masked tokens
-    targets: Int[torch.Tensor, " M"]  # their original ids
+            ids, cu_seqlens = self.ids[begin:end], np.cumsum([0, *lengths])
+            at, targets = self.positions[a:b] - begin, self.targets[a:b]
+            yield MicroBatch.from_arrays(ids, cu_seqlens, at, targets)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 
 from .. import machine
 from ..core.config import EncoderConfig
-from ..data.loader import Cursor, Loader, MicroBatch, chosen_rows, masking_of
+from ..data.loader import Cursor, Loader, chosen_rows, masking_of
+from ..data.micro_batch import MicroBatch
 from ..data.prepared import PreparedDataset
 from ..errors import InputError, human
 from ..nn.attention import tiled

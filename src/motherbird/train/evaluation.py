@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Int
 from torch.nn import functional
 
-from ..data.loader import BatchBuilder, BatchRequest, Cursor, MicroBatch, RowFilter, masking_of
+from ..data.loader import BatchBuilder, BatchRequest, Cursor, RowFilter, masking_of
+from ..data.micro_batch import MicroBatch
 from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.heads import MaskedLM

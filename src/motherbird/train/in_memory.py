@@ -6,7 +6,8 @@ import numpy as np
 
 from ..core.masking import masking_for
 from ..core.tokenizer import Tokenizer
-from ..data.loader import MASKS, ORDER, Cursor, MicroBatch
+from ..data.loader import MASKS, ORDER, Cursor
+from ..data.micro_batch import MicroBatch
 from ..data.packing import best_fit
 from ..errors import InputError, counted
 from ..nn.packed import pack

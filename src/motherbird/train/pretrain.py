@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from .. import machine
-from ..data.loader import Cursor, Loader, MicroBatch, RowFilter, masking_of
+from ..data.loader import Cursor, Loader, RowFilter, masking_of
+from ..data.micro_batch import MicroBatch
 from ..data.prepared import PreparedDataset
 from ..nn.devices import warn_if_emulated
 from ..nn.heads import MaskedLM

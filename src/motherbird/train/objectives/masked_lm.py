@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core.masking import Masking
-from ...data.loader import MicroBatch
+from ...data.micro_batch import MicroBatch
 from ...nn.heads import MaskedLM
 from ...nn.packed import Packed
 
