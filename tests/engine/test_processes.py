@@ -125,10 +125,13 @@ def test_a_long_inference_does_not_grow():
     assert float(done.stdout) < 30, done.stderr
 
 
-@pytest.mark.parametrize(
-    "call", ["demo", "runs list", "evaluate lm --data set", "export motherbird-nano --format hf --out e",
-             "bench cpu", "pretrain recipe.toml --data set --out run"],
+NEED_TORCH = (
+    "demo", "runs list", "evaluate lm --data set", "export motherbird-nano --format hf --out e",
+    "bench cpu", "pretrain recipe.toml --data set --out run",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("call", NEED_TORCH)
 def test_commands_that_need_torch_say_so(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.toml").write_text("")
