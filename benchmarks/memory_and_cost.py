@@ -2,10 +2,9 @@
 
     python benchmarks/memory_and_cost.py [--out benchmarks/memory_and_cost-CPU.json]
 
-Memory: base, bfloat16, in its own process; peak resident memory of the forward pass, without the
-weights, and separately the packed copies of the weights that a first, short forward pass creates.
-Time: one local attention (base's 12 heads of 64, window 64) and one whole local layer, median of 15
-interleaved runs. Linux only.
+Memory: base on the engine, in its own process; peak resident memory of the forward pass, without
+the weights. Time: one local attention in torch (base's 12 heads of 64, window 64) and one whole
+local layer, median of 15 interleaved runs. Linux only.
 """
 
 import argparse
@@ -21,43 +20,40 @@ import torch
 from common import finish, machine
 
 from motherbird import presets
-from motherbird.nn import Encoder, kernels, pack
-from motherbird.nn.attention import AttentionPlan
+from motherbird.engine import library
+from motherbird.nn import Encoder, pack
+from motherbird.nn.attention import AttentionPlan, choose
 
 MEMORY = """
-import sys, torch, motherbird
-encoder = motherbird.nn.Encoder.load(sys.argv[1], dtype="bfloat16")
-sum(float(p.detach().sum()) for p in encoder.parameters())  # so that every page is resident
-packed = motherbird.nn.pack([torch.randint(0, 50280, (8192,)).tolist()])
-def status(key):
-    line = next(l for l in open("/proc/self/status") if l.startswith(key))
-    return int(line.split()[1]) * 1024
-loaded = status("VmRSS")
-with torch.inference_mode():
-    encoder(motherbird.nn.pack([[100] * 8]))
-    prepared = status("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # resets the peak
-    encoder(packed)
-print(loaded, prepared, status("VmHWM"))
+import sys
+import numpy as np
+from pathlib import Path
+from motherbird import machine
+from motherbird.engine.model import NativeModel
+model = NativeModel.load(Path(sys.argv[1]), sys.argv[2])
+ids = np.random.default_rng(0).integers(0, 50280, 8192).astype(np.int32)
+model.run(ids[:8], np.array([0, 8], np.int32), "mean")
+machine.reset_peak_memory()
+loaded = machine.own_memory_mb("VmRSS")
+model.run(ids, np.array([0, len(ids)], np.int32), "mean")
+print(loaded, machine.own_memory_mb("VmHWM"))
 """
+DTYPES = [dtype for dtype in ("float32", "bfloat16", "int8") if library.computes(dtype)]
 
 
 def memory(tokens: int = 8192) -> dict[str, object]:
-    """Return the MB above the weights, median of three processes."""
+    """Return the MB above the weights in each dtype, three processes each."""
+    found: dict[str, object] = {"tokens": tokens}
     with tempfile.TemporaryDirectory() as folder:
         Encoder(presets.base()).to(torch.bfloat16).save(Path(folder) / "base")
-        above, copies = [], []
-        for _ in range(3):
-            command = [sys.executable, "-c", MEMORY, f"{folder}/base"]
-            loaded, prepared, peak = map(int, subprocess.check_output(command).split())
-            above.append((peak - prepared) / 1e6)
-            copies.append((prepared - loaded) / 1e6)
-    return {
-        "tokens": tokens,
-        "mb_above_weights": statistics.median(above),
-        "mb_prepared_copies": statistics.median(copies),
-        "runs": above,
-    }
+        for dtype in DTYPES:
+            above = []
+            for _ in range(3):
+                command = [sys.executable, "-c", MEMORY, f"{folder}/base", dtype]
+                loaded, peak = map(float, subprocess.check_output(command).split())
+                above.append(round(peak - loaded, 1))
+            found[dtype] = {"mb_above_weights": statistics.median(above), "runs": above}
+    return found
 
 
 def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
@@ -67,14 +63,14 @@ def cost(repeats: int = 15) -> dict[str, dict[str, float]]:
     results: dict[str, dict[str, float]] = {}
     for dtype in (torch.float32, torch.bfloat16):
         layer = encoder.layers[1].to(dtype)
-        chosen = kernels.choose("auto", torch.device("cpu"), dtype, inference=True)
+        kernel = choose("auto", torch.device("cpu"), dtype)
         work = {}
         for length in lengths:
             plan = AttentionPlan(pack([[1] * length]))
             x = torch.randn(length, 768, dtype=dtype)
             qkv = [torch.randn(length, 12, 64, dtype=dtype) for _ in range(3)]
-            work["attention", length] = partial(chosen.attention.attend, *qkv, plan, 64)
-            work["layer", length] = partial(layer, x, plan, chosen)
+            work["attention", length] = partial(kernel.attend, *qkv, plan, 64)
+            work["layer", length] = partial(layer, x, plan, kernel)
         times: dict[tuple[str, int], list[float]] = {key: [] for key in work}
         with torch.inference_mode():
             for turn in range(repeats + 1):

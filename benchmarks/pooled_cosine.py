@@ -18,14 +18,13 @@ from common import finish, machine, texts
 from numpy.typing import NDArray
 
 from motherbird import Embedder
-from motherbird.nn import Encoder
 
 NEIGHBOURS = 10
 
 
-def vectors(model: Path, dtype: str, texts: list[str]) -> NDArray[np.float32]:
+def vectors(model: str, dtype: str, texts: list[str]) -> NDArray[np.float32]:
     """Return normalized vectors."""
-    made = Embedder(Encoder.load(model, dtype=dtype)).embed(texts)
+    made = Embedder.load(model, dtype=dtype).embed(texts)
     made = np.asarray(made, dtype=np.float32)
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
@@ -40,7 +39,7 @@ def neighbors(of: NDArray[np.float32]) -> NDArray[np.int64]:
 def main() -> None:
     """Measure, and print or write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model")
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--out", type=Path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from motherbird import Embedder, accelerate, restore
+from motherbird.engine.model import NativeModel
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
 
 st = pytest.importorskip("sentence_transformers")
@@ -15,12 +16,16 @@ transformers = pytest.importorskip("transformers")
 
 @pytest.fixture
 def runs(monkeypatch):
-    """How often our encoder has run: ``len(runs)``."""
+    """How often our encoder has run, on the engine or in torch: ``len(runs)``."""
     calls = []
-    forward = Encoder.forward
-    monkeypatch.setattr(
-        Encoder, "forward", lambda self, packed: (calls.append(1), forward(self, packed))[1]
-    )
+    for cls, name in ((Encoder, "forward"), (NativeModel, "run")):
+        own = getattr(cls, name)
+
+        def counted(*arguments, own=own):
+            calls.append(1)
+            return own(*arguments)
+
+        monkeypatch.setattr(cls, name, counted)
     return calls
 
 
