@@ -9,6 +9,7 @@
 #define A_ZERO 128
 #define A_MAX 127
 #define B_MAX 127
+#include "avx512.h"
 #define STEP_BF16
 #include "forward.h"
 VARIANT(amx);

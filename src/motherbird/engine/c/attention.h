@@ -1,9 +1,13 @@
-// Attention of one head of one document: a tile of MR queries at a time, so that scores stay in the
+// Attention of one head of one document: a tile of queries at a time, so that scores stay in the
 // cache. Both of its products are those of product.h: B is the keys, then the values.
 #ifndef MB_ATTENTION_H
 #define MB_ATTENTION_H
 
 #include "product.h"
+
+// Queries of a tile. Windows of whole panels then begin and end at panels as often as possible.
+#define QUERIES (MR > 16 ? 32 : 16)
+typedef vf attention_tile_f[QUERIES][NV];
 
 // Queries, keys and values of a batch: (3, heads, T, size). `size` is the head dimension, with each
 // half padded to a multiple of W. Queries and keys are rotated and in groups (see product.h);
@@ -22,14 +26,14 @@ INLINE int32_t *row_of(const qkv *q, size_t part, size_t head, size_t token) {
 // Memory for one head of a document of up to `length` tokens.
 typedef struct {
     int32_t *keys, *values;  // packed
-    float *scores;           // (MR, length)
+    float *scores;           // (QUERIES, length)
     int32_t *weights;        // the same in groups
 } attention_memory;
 
 static int attention_allocate(attention_memory *m, const qkv *from, size_t length) {
     size_t all = round_up(length, NR), words = all * from->groups;
     m->keys = buffer(4 * words), m->values = buffer(4 * words);
-    m->scores = buffer(4 * MR * all), m->weights = buffer(4 * MR * all);
+    m->scores = buffer(4 * QUERIES * all), m->weights = buffer(4 * (QUERIES + MR) * all);
     return m->keys && m->values && m->scores && m->weights ? 0 : -1;
 }
 
@@ -43,7 +47,7 @@ static void pack_keys(const int32_t *from, size_t length, size_t groups, int32_t
     }
 }
 
-// Pack `length` values: a panel has NR channels. In bfloat16, a group is the tokens t and t + W.
+// Pack `length` values: a panel has NR channels. In bfloat16, a group is two tokens, as `pair_bf16` has them.
 static void pack_values(const int32_t *from, size_t length, size_t size, enum precision p, int32_t *to) {
     size_t all = round_up(length, NR), groups = groups_of(p, size);
     for (size_t n = 0; n < size; n += W) {
@@ -55,9 +59,10 @@ static void pack_values(const int32_t *from, size_t length, size_t size, enum pr
                     continue;
                 }
                 vi x[2] = {splat_i(0), splat_i(0)};
-                for (int h = 0; h < 2; h++)
-                    if (t + h * W < length)
-                        x[h] = __builtin_convertvector(*(const vh_any *)((const uint16_t *)(from + (t + h * W) * groups) + n), vi);
+                for (int h = 0; h < 2; h++) {
+                    size_t at = PAIR_STEP == 1 ? 2 * t - block + h : t + h * W;
+                    if (at < length) x[h] = __builtin_convertvector(*(const vh_any *)((const uint16_t *)(from + at * groups) + n), vi);
+                }
                 store_i(panel, x[0] | x[1] << 16);
             }
     }
@@ -91,7 +96,7 @@ static void scores_of(const span *s, const qkv *in, const int32_t *queries, cons
     for (int l = 0; l < W; l++) lanes[l] = l;
     for (int i = 0; i < rows; i++) most[i] = splat(-INFINITY);
     for (size_t n = s->from; n < s->to; n += NR) {
-        tile_f tile;
+        attention_tile_f tile;
         attention_tile(in->precision, rows, queries, groups, keys + n * groups, groups, tile);
         int all = n >= lowest(s, s->last) && n + NR <= end_of(s, s->first);
         for (int i = 0; i < rows; i++)
@@ -116,13 +121,15 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
         float shift = max_of(most[i]);
         vf sum[NV] = {splat(0), splat(0)};
         for (size_t k = 0; k < count; k += NR) {
-            vf a = exp2_v(load(row + k) - shift), b = exp2_v(load(row + k + W) - shift);
-            sum[0] += a, sum[1] += b;
+            vf a = load(row + k) - shift, b = load(row + k + W) - shift;
             if (p == FLOAT32) {
+                a = exp2_v(a), b = exp2_v(b);
                 store_i(to + k, (vi)a), store_i(to + k + W, (vi)b);
             } else {
+                a = exp2_rough(a), b = exp2_rough(b);
                 store_i(to + k / 2, pair_bf16(a, b));
             }
+            sum[0] += a, sum[1] += b;
         }
         inverse[i] = 1.0f / sum_v(sum[0] + sum[1]);
     }
@@ -131,20 +138,20 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
 // One head of a document of `length` tokens that starts at token `start`; y is (T, heads, size).
 static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, float *y, attention_memory *m) {
     enum precision p = in->precision;
-    size_t all = round_up(length, NR), step = tile_rows(length);
+    size_t all = round_up(length, NR), step = QUERIES;
     pack_keys(row_of(in, 1, head, start), length, in->groups, m->keys);
     pack_values(row_of(in, 2, head, start), length, in->size, p, m->values);
     for (size_t first = 0; first < length; first += step) {
         span s = {first, smaller(first + step, length) - 1, length, window, 0, 0};
         s.from = lowest(&s, s.first) / NR * NR, s.to = round_up(end_of(&s, s.last), NR);
         int count = (int)(s.last - s.first + 1);
-        vf most[MR];
-        float inverse[MR];
+        vf most[QUERIES];
+        float inverse[QUERIES];
         scores_of(&s, in, row_of(in, 0, head, start + s.first), m->keys, m->scores, most);
         softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
         size_t keys = groups_of(p, s.to - s.from);
         for (size_t n = 0; n < in->size; n += NR) {
-            tile_f tile;
+            attention_tile_f tile;
             attention_tile(p, count, m->weights, keys, m->values + n * groups_of(p, all) + groups_of(p, s.from) * NR, keys, tile);
             for (int i = 0; i < count; i++)
                 for (int j = 0; j < NV; j++)

@@ -112,8 +112,7 @@ INLINE void write_qkv(const qkv_target *t, size_t row, size_t n, const vf *x) {
         store_i(to, pair_bf16(a, b));
     } else {
         vh_any *halves = (vh_any *)to;
-        halves[0] = __builtin_convertvector(round_bf16(a) >> 16, vh_any);
-        halves[1] = __builtin_convertvector(round_bf16(b) >> 16, vh_any);
+        halves[0] = halves_bf16(a), halves[1] = halves_bf16(b);
     }
 }
 

@@ -15,6 +15,7 @@ enum precision { FLOAT32, BFLOAT16, INT8 };
 #define MR VR        // rows of A in a tile
 #define ROW_STEP 1   // by which they are best increased
 #endif
+#define AHEAD 12     // groups of a panel that are fetched before they are needed
 #define NV 2         // vectors of a panel's row
 #define NR (NV * W)  // rows of B in a panel
 
@@ -30,6 +31,7 @@ typedef vi tile_i[MR][NV];
             for (int j = 0; j < NV; j++) sums[i][j] = start ? (V)load_i(start + j * W) : (V){0};  \
         for (size_t k = 0; k < groups; k++, b += NR) {                                            \
             vi panel[NV];                                                                         \
+            for (int j = 0; j < NV; j++) __builtin_prefetch(b + AHEAD * NR + j * W);              \
             for (int j = 0; j < NV; j++) panel[j] = load_i(b + j * W);                            \
             _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) {                             \
                 vi x = splat_i(a[i * stride + k]);                                                \
@@ -186,7 +188,7 @@ INLINE void convert(activations *out, size_t row, const float *x, size_t k, enum
         memcpy(to, x, 4 * k);
     } else if (p == BFLOAT16) {
         for (size_t i = 0; i < k; i += W)
-            *(vh_any *)((uint16_t *)to + i) = __builtin_convertvector(round_bf16(load(x + i)) >> 16, vh_any);
+            *(vh_any *)((uint16_t *)to + i) = halves_bf16(load(x + i));
     } else {
         vf most = splat(1e-30f);
         for (size_t i = 0; i < k; i += W) most = max_v(most, abs_v(load(x + i)));

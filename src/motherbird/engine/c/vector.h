@@ -28,8 +28,10 @@ INLINE void store_i(void *p, vi x) { *(vi_any *)p = x; }
 INLINE vf splat(float x) { return x - (vf){0}; }
 INLINE vi splat_i(int32_t x) { return x - (vi){0}; }
 INLINE vf choose(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+#ifndef max_v  // a variant may define what its instructions do better
 INLINE vf max_v(vf a, vf b) { return choose(a > b, a, b); }
 INLINE vf min_v(vf a, vf b) { return choose(a < b, a, b); }
+#endif
 INLINE vf abs_v(vf x) { return (vf)((vi)x & 0x7fffffff); }
 INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 
@@ -46,18 +48,34 @@ INLINE float max_of(vf x) {
 }
 
 // The nearest integer, for |x| below 2^22.
+#ifndef nearest
 INLINE vf nearest(vf x) { return (x + 12582912.0f) - 12582912.0f; }
+#endif
+
+// x times 2^whole, for x of 1/2 to 2; 0 if whole is below -126.
+#ifndef scale_by
+INLINE vf scale_by(vf x, vf whole) {
+    vi power = (__builtin_convertvector(whole, vi) + 127) << 23;
+    return choose(whole < -126.0f, splat(0), x * (vf)power);
+}
+#endif
 
 // 2^x for x of at most 0; 0 below -126. The relative error is 2e-7.
 INLINE vf exp2_v(vf x) {
-    vf whole = nearest(max_v(x, splat(-127.0f))), r = x - whole;
+    vf bounded = max_v(x, splat(-200.0f)), whole = nearest(bounded), r = bounded - whole;
     vf p = 1.327646659e-3f * r + 9.675541291e-3f;  // least squares on [-1/2, 1/2]
     p = p * r + 5.550713290e-2f;
     p = p * r + 2.402211972e-1f;
     p = p * r + 6.931469671e-1f;
-    p = p * r + 1.0f;
-    vi power = (__builtin_convertvector(whole, vi) + 127) << 23;
-    return choose(x < -126.0f, splat(0), p * (vf)power);
+    return scale_by(p * r + 1.0f, whole);
+}
+
+// The same with a relative error of 8e-5, where the result is rounded to bfloat16.
+INLINE vf exp2_rough(vf x) {
+    vf bounded = max_v(x, splat(-200.0f)), whole = nearest(bounded), r = bounded - whole;
+    vf p = 5.517162187e-2f * r + 2.426111186e-1f;
+    p = p * r + 6.932609942e-1f;
+    return scale_by(p * r + 9.999280740e-1f, whole);
 }
 
 // x times the normal distribution's P(X <= x). The error of erf, a rational function, is 3e-7.
@@ -91,11 +109,16 @@ INLINE vf activate(vf x, enum activation kind) {
     return kind == RELU ? max_v(x, splat(0)) : x;
 }
 
-// bfloat16, to nearest with ties to even: two vectors in one, `low` in the lower halves.
+// bfloat16, to nearest with ties to even. `pair_bf16` packs two vectors into groups of two: lane l of
+// a with lane l of b (PAIR_STEP W), or the lanes 2 l and 2 l + 1 of a, then of b (PAIR_STEP 1).
+#ifndef PAIR_STEP
+#define PAIR_STEP W
 INLINE vi round_bf16(vf x) { return (vi)x + 0x7fff + ((vi)x >> 16 & 1); }
-INLINE vi pair_bf16(vf low, vf high) {
-    return (round_bf16(low) >> 16 & 0xffff) | (round_bf16(high) & (int32_t)0xffff0000);
+INLINE vi pair_bf16(vf a, vf b) {
+    return (round_bf16(a) >> 16 & 0xffff) | (round_bf16(b) & (int32_t)0xffff0000);
 }
+INLINE vh_any halves_bf16(vf x) { return __builtin_convertvector(round_bf16(x) >> 16, vh_any); }
+#endif
 
 // Add the products of four unsigned bytes of a and four signed ones of b.
 INLINE vi dot_bytes(vi sum, vi a, vi b) {
