@@ -52,13 +52,13 @@ def choose(exact: "NativeModel", quantize: Callable[[int], "NativeModel"]) -> "N
     """
     layers, expected = exact.config.num_hidden_layers, _vectors(exact)
     spread = np.linalg.norm(expected - expected.mean(axis=0))
-    number = 1
+    number = 0
     while True:
         model = quantize(number)
         error = float(np.linalg.norm(_vectors(model) - expected) / spread)
         if error <= MAX_ERROR or number == layers:
             break
-        number = min(2 * number, layers)
+        number = min(max(1, 2 * number), layers)
     log.info("int8: all layers but the first %d of %d, with an error of %.3f",
              number, layers, error)  # fmt: skip
     return model
