@@ -201,8 +201,16 @@ def test_wrong_ids_and_long_documents_are_refused(models):
             model.run(*concatenate([[1] * 1025]), "tokens")
 
 
-def test_8_bits_after_layers_that_stay_exact(caplog):
-    """On the included model, two of seven layers; docs/log.md has the neighbors that are kept."""
-    with caplog.at_level("INFO", logger="motherbird"):
-        NativeModel.load(hub.NANO_FOLDER, "int8")
-    assert "all layers but the first 2 of 7" in caplog.text
+@pytest.mark.parametrize(("name", "layers"), [("avx2", "4"), ("avx512", "2")])
+def test_8_bits_after_layers_that_stay_exact(name, layers, monkeypatch, caplog):
+    """On the included model; docs/log.md has the neighbors that are kept."""
+    if not has(name):
+        pytest.skip(f"this CPU cannot run {name}")
+    monkeypatch.setenv(library.VARIABLE, name)
+    library.variant.cache_clear()
+    try:
+        with caplog.at_level("INFO", logger="motherbird"):
+            NativeModel.load(hub.NANO_FOLDER, "int8")
+    finally:
+        library.variant.cache_clear()
+    assert f"all layers but the first {layers} of 7" in caplog.text
