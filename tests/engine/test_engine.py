@@ -1,5 +1,9 @@
 """The native engine against the attention oracle in torch, in every variant that this CPU has."""
 
+import copy
+import os
+import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -214,3 +218,51 @@ def test_8_bits_after_layers_that_stay_exact(name, layers, monkeypatch, caplog):
     finally:
         library.variant.cache_clear()
     assert f"all layers but the first {layers} of 7" in caplog.text
+
+
+def test_a_variant_that_does_not_exist(monkeypatch):
+    library.variant.cache_clear()
+    monkeypatch.setenv(library.VARIABLE, "AVX2")
+    with pytest.raises(InputError, match="there is no variant 'AVX2'.*use .*portable, or unset"):
+        library.variant()
+    library.variant.cache_clear()
+
+
+@pytest.fixture
+def directory(small_tokenizer, tmp_path):
+    model = MaskedLM(TOY)
+    model.save(tmp_path / "model", tokenizer=small_tokenizer)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("cls", [Embedder, FillMask])
+def test_copies_and_pickles(cls, copied, directory):
+    model = cls.load(directory)
+    again = copied(model)
+    ids = concatenate([[1, 5, 7, 2]])
+    np.testing.assert_array_equal(again.model.run(*ids, "mean"), model.model.run(*ids, "mean"))
+
+
+def test_files_that_change_while_the_model_is_used(directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    embedder = Embedder.load("model")
+    before = embedder.embed(["a text"])
+    file = directory / "model.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))  # in place, as cp does
+    np.testing.assert_array_equal(embedder.embed(["a text"]), before)
+    os.truncate(file, 100)
+    np.testing.assert_array_equal(embedder.embed(["a text"]), before)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    embedder.save("saved")  # another working directory
+    shutil.rmtree(directory)
+    with pytest.raises(InputError, match="loaded from is not there any more.*model"):
+        embedder.save("again")
+    assert not (tmp_path / "other" / "again").exists()
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT32", "int4", "fp16", np.float32, None])
+def test_unknown_dtypes(dtype, directory):
+    with pytest.raises(InputError, match="unknown dtype .*use auto, float32, bfloat16, int8"):
+        Embedder.load(directory, dtype=dtype)

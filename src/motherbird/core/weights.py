@@ -288,7 +288,14 @@ def load_tokenizer(
 
 
 def copy_files(directory: Path, to: Path) -> None:
-    """Copy configuration, weights and tokenizer of a model into a new directory."""
+    """Copy configuration, weights and tokenizer of a model into a new directory.
+
+    Raises:
+        InputError: the directory of the model is no longer there.
+    """
+    if not (directory / "config.json").is_file():
+        what = "the directory that the model was loaded from is not there any more"
+        raise InputError(what, str(directory), "put it back, or load the model again")
     more = [name for name in (INDEX, *TOKENIZER) if (directory / name).is_file()]
     for file in [directory / name for name in ("config.json", *more)] + weight_files(directory):
         target = to / file.relative_to(directory)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.weights import Stored
 from ..errors import InputError
-from .compile import LIBRARY
+from .compile import LIBRARY, VARIANTS
 
 VARIABLE = "MOTHERBIRD_ENGINE"  # forces a variant, for tests and measurements
 PRECISIONS = ("float32", "bfloat16", "int8")  # as the engine numbers them
@@ -83,12 +83,17 @@ def variant(name: str | None = None) -> Variant:
     """
     name = name or os.environ.get(VARIABLE) or None
     if not LIBRARY.is_file():
-        raise InputError("the engine is not compiled", str(LIBRARY), "install motherbird again")
+        how = "install motherbird again, or in a checkout: python -m motherbird.engine.compile"
+        raise InputError("the engine is not compiled", str(LIBRARY), how)
     library = ctypes.CDLL(str(LIBRARY))
     library.mb_find.restype = POINTER(Variant)
     found = library.mb_find(name.encode() if name else None)
     if not found:
-        raise InputError(f"this CPU cannot run the variant {name!r}", VARIABLE, "unset it")
+        known = [name for names in VARIANTS.values() for name in names] + ["portable"]
+        what = "this CPU cannot run" if name in known else "there is no"
+        have = [other for other in known if library.mb_find(other.encode())]
+        how = f"use {', '.join(have)}, or unset it"
+        raise InputError(f"{what} variant {name!r}", VARIABLE, how)
     made: Variant = found.contents
     return made
 

@@ -1,6 +1,5 @@
 """Inference with the engine: an implementation of `core.inference` without torch."""
 
-import copy
 import ctypes
 import logging
 import os
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
@@ -52,6 +51,7 @@ class NativeModel:
     """
 
     directory: Path | None = None  # where it was loaded from
+    _loaded: tuple[Any, ...] = ()  # the arguments of `load`
 
     def __init__(
         self,
@@ -87,22 +87,33 @@ class NativeModel:
             InputError: the directory, the dtype or the head cannot be used.
             DamagedError: the weights are truncated, changed, incomplete or not finite.
         """
-        directory = check_path(directory, "the directory")
+        directory = check_path(directory, "the directory").absolute()
         raw = weights.read_config(directory)
         config = hf_config.read(raw, str(directory / "config.json"))
         labels = hf_config.read_labels(raw) if head not in (None, "MaskedLM") else ()
         wanted = weights.shapes(config, head, len(labels))
         tensors = weights.select(directory, config, wanted, head or "Encoder")
+        # The file may be overwritten or truncated while the model is used.
+        embedding = tensors[weights.EMBEDDING]
+        tensors[weights.EMBEDDING] = Stored(embedding.dtype, np.array(embedding.raw))
         tokenizer = weights.load_tokenizer(directory, config, split_special_tokens)
         model = cls(config, tensors, dtype, head, tokenizer)
         model.directory = directory
+        model._loaded = (directory, dtype, head, split_special_tokens)
         return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Load the directory again in another process, or for a copy."""
+        if not self._loaded:
+            raise InputError("a model in memory cannot be copied or sent to another process")
+        return NativeModel.load, self._loaded
 
     def _quantize(self) -> int:
         exact = library.resolve_dtype("auto")
 
         def build(exact_layers: int) -> "NativeModel":
-            model = copy.copy(self)
+            model = object.__new__(NativeModel)
+            model.__dict__ |= self.__dict__
             model._handle = self._create(exact, exact_layers)
             return model
 

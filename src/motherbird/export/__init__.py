@@ -159,6 +159,9 @@ def _certify(
     """Compare the written file with the model in float32; raise ParityError if they differ."""
     from .certificate import TOLERANCES, Certificate, cases, check, compare, reference
 
+    dtype = wanted.arithmetic
+    if wanted.format == "hf":  # the weights may be stored in another dtype
+        dtype = str(next(exported.model.parameters()).dtype).removeprefix("torch.")
     exported.model.float()
     config = exported.model.encoder.config
     lengths = cases(
@@ -179,7 +182,7 @@ def _certify(
         model=name,
         head=head,
         format=wanted.format,
-        dtype=wanted.arithmetic,
+        dtype=dtype,
         file=written.file,
         versions={"motherbird": __version__, **packages},
         machine={key: about[key] for key in ("system", "architecture", "cpu")},

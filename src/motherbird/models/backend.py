@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.inference import InferenceModel
 from ..engine import library
 from ..engine.model import NativeModel
-from ..errors import require_extra
+from ..errors import InputError, require_extra
 
 if TYPE_CHECKING:
     import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "int8", "float16", "float64", "stored")
 
 
 def load(
@@ -36,6 +38,8 @@ def load(
         DamagedError: the weights are truncated, changed, incomplete or not finite.
     """
     name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}", how=f"use {', '.join(DTYPES[:-1])}")
     if str(device or "cpu") == "cpu" and attention == "auto" and library.computes(name):
         return NativeModel.load(directory, name, head, split_special_tokens)
     require_extra("torch", "train")
