@@ -11,7 +11,8 @@ typedef vf attention_tile_f[QUERIES][NV];
 
 // Queries, keys and values of a batch: (3, heads, T, size). `size` is the head dimension, with each
 // half padded to a multiple of W. Queries and keys are rotated and in groups (see product.h);
-// queries are multiplied by log2(e) / sqrt(head dimension). Values are in their order.
+// queries are multiplied by log2(e) / sqrt(head dimension). Values are in their order, and so are the
+// results, which replace the queries.
 typedef struct {
     enum precision precision;  // float32 or bfloat16
     size_t heads, tokens, size;
@@ -65,6 +66,19 @@ static void pack_values(const int32_t *from, size_t length, size_t size, enum pr
                 }
                 store_i(panel, x[0] | x[1] << 16);
             }
+    }
+}
+
+// The results of all heads for a token, as floats: (heads, size).
+INLINE void results_of(const qkv *in, size_t token, float *out) {
+    for (size_t head = 0; head < in->heads; head++, out += in->size) {
+        const int32_t *from = row_of(in, 0, head, token);
+        if (in->precision == FLOAT32) {
+            memcpy(out, from, 4 * in->size);
+        } else {
+            for (size_t n = 0; n < in->size; n += W)
+                store(out + n, (vf)(__builtin_convertvector(*(const vh_any *)((const uint16_t *)from + n), vi) << 16));
+        }
     }
 }
 
@@ -135,8 +149,8 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
     }
 }
 
-// One head of a document of `length` tokens that starts at token `start`; y is (T, heads, size).
-static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, float *y, attention_memory *m) {
+// One head of a document of `length` tokens that starts at token `start`.
+static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, attention_memory *m) {
     enum precision p = in->precision;
     size_t all = round_up(length, NR), step = QUERIES;
     pack_keys(row_of(in, 1, head, start), length, in->groups, m->keys);
@@ -154,8 +168,12 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
             attention_tile_f tile;
             attention_tile(p, count, m->weights, keys, m->values + n * groups_of(p, all) + groups_of(p, s.from) * NR, keys, tile);
             for (int i = 0; i < count; i++)
-                for (int j = 0; j < NV; j++)
-                    store(y + ((start + s.first + i) * in->heads + head) * in->size + n + j * W, tile[i][j] * inverse[i]);
+                for (int j = 0; j < NV; j++) {
+                    int32_t *to = row_of(in, 0, head, start + s.first + i);
+                    vf x = tile[i][j] * inverse[i];
+                    if (p == FLOAT32) store_i(to + n + j * W, (vi)x);
+                    else *(vh_any *)((uint16_t *)to + n + j * W) = halves_bf16(x);
+                }
         }
     }
 }

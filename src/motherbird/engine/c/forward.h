@@ -37,7 +37,6 @@ struct mb_batch {
     size_t documents, tokens, longest, blocks, splits;
     int32_t *positions;  // (T), in the document
     float *x;            // (T, D)
-    float *attended;     // (T, heads, size)
     float *wide;         // (T, F), where products are split
     qkv qkv;
     float *cosine[THETAS], *sine[THETAS];  // (longest, size / 2)
@@ -145,7 +144,7 @@ static void task(const mb_batch *b, const layer *l, int phase, size_t number, sc
     const mb_model *m = b->model;
     if (phase == ATTEND) {
         size_t document = number / m->heads, start = b->starts[document];
-        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, b->attended, &s->attention);
+        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, &s->attention);
         return;
     }
     size_t block = b->splits > 1 ? 0 : number, part = b->splits > 1 ? number : 0;
@@ -160,8 +159,10 @@ static void task(const mb_batch *b, const layer *l, int phase, size_t number, sc
             input(b, s, &l->attention_norm, x, m->width, count, w[phase]);
             qkv_product(&s->a, count, w[phase], from, to, &target);
         } else if (phase == OUT) {
-            size_t width = m->heads * m->size;
-            input(b, s, NULL, b->attended + first * width, width, count, w[phase]);
+            for (size_t i = 0; i < count; i++) {
+                results_of(&b->qkv, first + i, s->row);
+                convert(&s->a, i, s->row, w[phase]->k, w[phase]->precision);
+            }
             sum_product(&s->a, count, w[phase], from, to, &sum);
         } else if (phase == IN) {
             input(b, s, &l->mlp_norm, x, m->width, count, w[phase]);
@@ -203,7 +204,7 @@ static void work(mb_batch *b) {
 }
 
 static void free_batch(mb_batch *b) {
-    release(b->positions), release(b->x), release(b->attended), release(b->wide), release(b->qkv.words), release(b->progress);
+    release(b->positions), release(b->x), release(b->wide), release(b->qkv.words), release(b->progress);
     for (int i = 0; i < THETAS; i++) release(b->cosine[i]), release(b->sine[i]);
     free_scratch(&b->own), release(b);
 }
@@ -229,7 +230,7 @@ static int make_tables(mb_batch *b) {
 static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *starts, int64_t documents, int64_t threads) {
     mb_batch *b = zeros(sizeof *b);
     if (!b) return NULL;
-    size_t tokens = starts[documents], width = m->heads * m->size;
+    size_t tokens = starts[documents];
     b->model = m, b->ids = ids, b->starts = starts, b->documents = documents, b->tokens = tokens;
     size_t rounds = (tokens + threads * BLOCK - 1) / (threads * BLOCK);
     b->splits = threads > 1 && tokens <= BLOCK ? SPLITS * threads : 1;
@@ -238,10 +239,9 @@ static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *sta
     b->qkv = (qkv){m->attention, m->heads, tokens, m->size, groups_of(m->attention, m->size), NULL};
     b->qkv.words = buffer(4 * (tokens + MR) * 3 * m->heads * b->qkv.groups);
     b->positions = buffer(4 * tokens), b->x = buffer(4 * tokens * m->width);
-    b->attended = buffer(4 * tokens * width);
     b->progress = zeros(m->count * PHASES * sizeof *b->progress);
     if (b->splits > 1) b->wide = buffer(4 * tokens * m->glu);
-    if (!b->qkv.words || !b->positions || !b->x || !b->attended || !b->progress || (b->splits > 1 && !b->wide) ||
+    if (!b->qkv.words || !b->positions || !b->x || !b->progress || (b->splits > 1 && !b->wide) ||
         allocate_scratch(b, &b->own) || make_tables(b))
         return free_batch(b), NULL;
     for (size_t i = 0; i < b->documents; i++)
