@@ -16,24 +16,34 @@ enum { AVX2 = 1, AVXVNNI = 2, AVX512 = 4, AMX = 8, NEON = 16, NEON_BF16 = 32 };
 #include <unistd.h>
 #endif
 
+// What the system saves of the CPU's registers; GCC's builtins do not say it with every compiler.
+static unsigned saved_registers(void) {
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static int all_of(unsigned value, unsigned bits) { return (value & bits) == bits; }
+
 // What the CPU has, and the system lets this process use.
 static int features(void) {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    unsigned a, b, c, d, b7, c7, d7, a71 = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !all_of(c, 1u << 12 | 1u << 27 | 1u << 28)) return 0;  // FMA, OSXSAVE, AVX
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !(b7 >> 5 & 1)) return 0;  // AVX2
+    if (a) __get_cpuid_count(7, 1, &a71, &b, &c, &d);
+    unsigned saved = saved_registers();
+    if (!all_of(saved, 0x6)) return 0;
 #ifdef EMULATE
     return AVX2 | AVXVNNI | AVX512 | AMX;
 #endif
-    int found = AVX2;
-    unsigned a, b, c, d;
-    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1) found |= AVXVNNI;
-    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vnni") ||
-        !__builtin_cpu_supports("avx512bf16"))
+    int found = a71 >> 4 & 1 ? AVX2 | AVXVNNI : AVX2;
+    if (!all_of(saved, 0xe6) || !all_of(b7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) ||  // F, DQ, BW, VL
+        !(c7 >> 11 & 1) || !(a71 >> 5 & 1))                                                 // VNNI, BF16
         return found;
     found |= AVX512;
 #ifdef __linux__
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1 && d >> 24 & 1 && d >> 25 & 1 &&
-        !syscall(SYS_arch_prctl, 0x1023, 18))  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    if (all_of(d7, 1u << 22 | 1u << 24 | 1u << 25) &&       // AMX: BF16, TILE, INT8
+        !syscall(SYS_arch_prctl, 0x1023, 18))               // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
         found |= AMX;
 #endif
     return found;

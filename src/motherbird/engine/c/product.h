@@ -22,23 +22,30 @@ enum precision { FLOAT32, BFLOAT16, INT8 };
 typedef vf tile_f[MR][NV];
 typedef vi tile_i[MR][NV];
 
+// So that sums stay in registers.
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // NAME_tile(rows, a, stride, b, groups, start, out): sums of `groups` steps, from `start` or 0.
 #define TILE(NAME, V, TYPE, STEP)                                                                 \
     INLINE void NAME##_rows(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
                             size_t groups, const int32_t *start, TYPE out) {                      \
         V sums[VR][NV];                                                                           \
-        for (int i = 0; i < rows; i++)                                                            \
+        UNROLL for (int i = 0; i < rows; i++)                                                     \
             for (int j = 0; j < NV; j++) sums[i][j] = start ? (V)load_i(start + j * W) : (V){0};  \
         for (size_t k = 0; k < groups; k++, b += NR) {                                            \
             vi panel[NV];                                                                         \
             for (int j = 0; j < NV; j++) __builtin_prefetch(b + AHEAD * NR + j * W);              \
             for (int j = 0; j < NV; j++) panel[j] = load_i(b + j * W);                            \
-            _Pragma("GCC unroll 16") for (int i = 0; i < rows; i++) {                             \
+            UNROLL for (int i = 0; i < rows; i++) {                                               \
                 vi x = splat_i(a[i * stride + k]);                                                \
                 for (int j = 0; j < NV; j++) sums[i][j] = STEP(sums[i][j], x, panel[j]);          \
             }                                                                                     \
         }                                                                                         \
-        for (int i = 0; i < rows; i++)                                                            \
+        UNROLL for (int i = 0; i < rows; i++)                                                     \
             for (int j = 0; j < NV; j++) out[i][j] = sums[i][j];                                  \
     }                                                                                             \
     static void NAME##_some(int rows, const int32_t *a, size_t stride, const int32_t *b,          \
