@@ -36,7 +36,11 @@ def load(
         DamagedError: the weights are truncated, changed, incomplete or not finite.
     """
     name = str(dtype).removeprefix("torch.")
-    if str(device or "cpu") == "cpu" and attention == "auto" and library.computes(name):
+    if (
+        str("cpu" if device is None else device) == "cpu"
+        and attention == "auto"
+        and library.computes(name)
+    ):
         return NativeModel.load(directory, name, head, split_special_tokens)
     require_extra("torch", "train")
     from .. import nn
