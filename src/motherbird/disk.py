@@ -45,6 +45,30 @@ def _point(name: str, path: Path, detail: Any = None) -> Iterator[None]:
             watch("after", name, path, detail)
 
 
+def check_creatable(path: Path) -> None:
+    """Raise InputError if nothing can be created at a path: its parent is a file or read-only.
+
+    Missing parents are allowed.
+    """
+    parent = next((each for each in path.parents if os.path.lexists(each)), Path("."))
+    if not parent.is_dir():
+        what = "this is a file, not a directory" if parent.exists() else "this link leads nowhere"
+        raise InputError(what, str(parent), "use another path")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        what = "nothing can be created in this directory"
+        raise InputError(what, str(parent), "check its permissions, or use another path")
+
+
+def resolve(path: str | Path) -> Path:
+    """Return a path without links, or raise InputError if a link leads to itself."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError("this link leads to itself", str(path), "use another path") from error
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError in Python 3.11
+
+
 def mkdir(path: Path) -> None:
     """Create a directory in an existing one."""
     with _point("mkdir", path):

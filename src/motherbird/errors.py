@@ -32,6 +32,10 @@ class InputError(MotherbirdError, ValueError, code="input"):
     exit_code = 2
 
 
+class HeadError(InputError, code="input"):
+    """A checkpoint has no head of the wanted model."""
+
+
 class OutdatedError(InputError, code="outdated"):
     """A file was written by another version of motherbird, in another format."""
 
@@ -107,6 +111,11 @@ def require_extra(module: str, extra: str) -> ModuleType:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with a noun: "1 row" or "1,024 rows"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with "a" or "an"."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def human(number: int | float, unit: str = "") -> str:

@@ -134,8 +134,8 @@ def write_array(path: Path, array: Any) -> None:
 
 def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
     """Return a path with a similar name that does not exist, outside of all directories."""
-    inside = [Path(directory).resolve() for directory in directories]
-    home = path.resolve().parent
+    inside = [disk.resolve(directory) for directory in directories]
+    home = disk.resolve(path).parent
     while home != home.parent and any(home.is_relative_to(each) for each in inside):
         home = home.parent
     number, free = 1, home / path.name
@@ -149,8 +149,9 @@ def check_replaceable(directory: Path, kind: str) -> None:
     """Raise OutputExistsError if `new_directory` may not replace a directory.
 
     It may if the directory is missing or empty, or if motherbird created it, it is of the same
-    kind, and has no other files.
+    kind, and has no other files. If nothing can be created there, raise InputError.
     """
+    disk.check_creatable(directory)
     what = _why_not_replaceable(directory, kind)
     if what:
         how = "choose another directory, or delete this one"
@@ -296,8 +297,8 @@ def resumable_directory(
     `check_replaceable`. The plan is everything that the work depends on, as JSON. If another
     process works on it, raise InputError, or ``wait`` for it.
     """
-    directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
+    directory = Path(os.path.abspath(directory))
     work = directory.parent / f".{directory.name}{UNFINISHED}"
     lock = work / "lock"
     with locked(lock, wait):
@@ -343,8 +344,8 @@ def new_directory(
     """
     from . import __version__
 
-    directory = Path(os.path.abspath(directory))
     check_replaceable(directory, kind)
+    directory = Path(os.path.abspath(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = (work or directory.parent) / f".{directory.name}.{uuid.uuid4().hex}.tmp"
     disk.mkdir(fresh)

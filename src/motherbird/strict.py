@@ -173,7 +173,7 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
 
 
 def describe(kind: Any) -> str:
-    """Describe a type in an error message: "a number", "one of a, b", "a list of text"."""
+    """Describe a type in an error message: "a number", "one of a, b", "a list of texts"."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
@@ -181,7 +181,9 @@ def describe(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):
-        return f"a list of {describe(arguments[0]).removeprefix('a ')}"
+        one = describe(arguments[0])
+        plural = one == "text" or one.startswith("a ")
+        return f"a list of {one.removeprefix('a ')}{'s' if plural else ''}"
     return "a table" if origin is dict or is_dataclass(kind) else words.get(kind, str(kind))
 
 

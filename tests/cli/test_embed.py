@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +245,7 @@ BAD_FILES = {
     ),
     "lfs.txt": (b"version https://git-lfs.github.com/spec/v1\n", 1, r"LFS.*lfs\.txt.*git lfs pull"),
     "ragged.csv": (b"id,text\n1,a\n2,b,c\n", 1, r"3 values, the header 2.*ragged\.csv:3"),
+    "quote.tsv": (b'text\tid\n"a"b\t1\n', 1, r"not TSV \('\\t' expected.*quote\.tsv:2"),
     "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),
     "empty.csv": (b"", 2, r'"text".*empty\.csv.*it has no columns'),
     "header.csv": (b"text\n", 2, r"no text.*header\.csv"),
@@ -283,15 +285,44 @@ def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place,
         ("out", r"\.npy"),
         ("in.txt", r"--out is not a \.npy file: .*in\.txt: use a name that ends in \.npy"),
         ("nowhere/out.npy", "directory of the output.*nowhere"),
-        ("in.txt/out.npy", "folder|directory"),
+        ("in.txt/out.npy", r"this is a file, not a directory: .*in\.txt: use another path"),
+        ("loop.npy", r"this link leads to itself: .*loop\.npy"),
+        ("looped.npy", r"this link leads to itself: .*looped\.npy\.json"),
         ("folder.npy", r"is a directory.*folder\.npy"),
     ],
 )
 def test_a_place_that_cannot_be_written(out, says, embed, place, tree):
     (place / "folder.npy").mkdir()
+    (place / "loop.npy").symlink_to("loop.npy")
+    (place / "looped.npy.json").symlink_to("looped.npy.json")
     before = tree(place)
     embed(out=out).refused(says)
     assert tree(place) == before
+
+
+def test_an_input_that_is_a_link_to_itself(embed, place):
+    (place / "loop.txt").symlink_to("loop.txt")
+    embed("loop.txt").refused(r"this link leads to itself: .*loop\.txt")
+
+
+def test_a_directory_comes_before_the_output_in_it(motherbird, place, monkeypatch):
+    monkeypatch.chdir(place)
+    motherbird("embed", ".", "--out", "v.npy").refused(r"this is a directory: \.: use a file")
+
+
+def test_a_directory_that_cannot_be_written_is_found_first(embed, place, monkeypatch):
+    """Before the model is loaded."""
+    (place / "ro").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "ro")
+    monkeypatch.setattr("motherbird.models.embedder.Embedder.load", None)
+    embed(out="ro/v.npy").refused("nothing can be created in this directory: .*ro: check its")
+
+
+def test_the_empty_option_is_named(motherbird, model, place):
+    motherbird("embed", place / "in.txt", "--out", "").refused(
+        "^error: '--out' is empty: use . for"
+    )
+    motherbird("embed", "", "--out", place / "v.npy").refused("^error: '?FILE'? is empty")
 
 
 def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
@@ -318,10 +349,14 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
         (["--attention", "fast"], "'fast'.*banded.*oracle"),
         (["--max-length", "0"], "0.*1 to 512"),
         (["--max-length", "513"], "513.*512"),
-        (["--max-length", "2", "--truncate"], "2 tokens"),
+        (["--max-length", "2", "--truncate"], "2 tokens: use 3 or more"),
         (["--truncate-dim", "0"], r"use 1 to 32"),
         (["--truncate-dim", "33"], r"use 1 to 32"),
         (["--batch-tokens", "0"], "0"),
+        (["--column", ""], "'--column': it is empty"),
+        (["--device", ""], "'--device': it is empty"),
+        (["--prompt-name", ""], "'--prompt-name': it is empty"),
+        (["--model", ""], "'--model' is empty"),
         (["--batch-tokens", "many"], "--batch-tokens.*'many'"),
         (["--thread", "1"], "--thread'.*'--threads'"),
         (["--prompt-name", "qurey"], "no prompt called 'qurey': the model has 'query'"),

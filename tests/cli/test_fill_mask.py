@@ -66,7 +66,10 @@ def test_the_text_of_other_special_tokens_is_plain_text(motherbird, model):
         (["no mask"], r"no \[MASK\] in the text: 'no mask'"),
         ([""], r"no \[MASK\]"),
         (["a [mask]"], r"no \[MASK\]"),
-        (["word " * 600 + "[MASK]"], "more than the model's limit of 512"),
+        (
+            ["word " * 600 + "[MASK]"],
+            r"^error: the text has \d+ tokens, more than the model's limit of 512: shorten",
+        ),
         (["a [MASK]", "--top-k", "0"], "invalid top_k 0.*1 to 1024|--top-k.*0"),
         (["a [MASK]", "--top-k", "1025"], "1 to 1024"),
         (["a [MASK]", "--top-k", "five"], "--top-k.*'five'"),
@@ -75,6 +78,10 @@ def test_the_text_of_other_special_tokens_is_plain_text(motherbird, model):
         (["a [MASK]", "--device", "cuda:99"], "'cuda:99'.*use cpu"),
         (["a [MASK]", "--dtype", "int4"], "'int4'.*bfloat16"),
         (["a [MASK]", "--attention", "fast"], "'fast'.*banded.*oracle"),
+        (["a [MASK]", "--device", ""], "'--device': it is empty"),
+        (["a [MASK]", "--dtype", ""], "'--dtype': it is empty"),
+        (["a [MASK]", "--attention", ""], "'--attention': it is empty"),
+        (["a [MASK]", "--revision", ""], "'--revision': it is empty"),
         (["a [MASK]", "--attention", "flash"], "flash: the device is cpu"),
         (["a [MASK]", "--threads", "0"], "--threads.*0"),
         (["no mask"], r'write \[MASK\] where a word is missing, as in "import \[MASK\] as np"'),
@@ -105,7 +112,9 @@ def test_a_model_without_head_or_tokenizer(motherbird, model, tmp_path):
 
     Embedder.load(model, dtype="stored").save(tmp_path / "headless")
     call = ("fill-mask", "a [MASK]", "--model")
-    motherbird(*call, tmp_path / "headless").refused("no head of MaskedLM")
+    motherbird(*call, tmp_path / "headless").refused(
+        "this model cannot fill masks: .*headless: use one with a masked-LM head"
+    )
     shutil.copytree(model, tmp_path / "mute")
     (tmp_path / "mute" / "tokenizer.json").unlink()
     motherbird(*call, tmp_path / "mute").refused("has no tokenizer")
@@ -117,3 +126,19 @@ def test_a_model_that_is_none(motherbird, tmp_path):
     motherbird(*call, tmp_path).refused("config.json is missing")
     (tmp_path / "file").write_text("x")
     motherbird(*call, tmp_path / "file").refused("this is a file")
+
+
+def test_an_argument_in_the_c_locale(motherbird, model):
+    """Python decodes arguments as ASCII there, and each byte of UTF-8 becomes half a character."""
+    text = "caf\N{LATIN SMALL LETTER E WITH ACUTE} [MASK]"
+    garbled = text.encode().decode("ascii", "surrogateescape")
+    said = motherbird("fill-mask", garbled, "--model", model, "--json").done()
+    assert said.json["text"] == text
+
+
+def test_a_padding_row_of_the_embedding_has_no_text(model):
+    from motherbird import MaskedLM
+
+    loaded = MaskedLM.load(model)
+    assert loaded.text_of(loaded.tokenizer.vocab_size) == ""
+    assert loaded.text_of(loaded.tokenizer.mask_id) == "[MASK]"

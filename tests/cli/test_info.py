@@ -123,5 +123,11 @@ def test_a_revision_needs_a_model(motherbird):
     motherbird("info", "--revision", "main").refused("--revision")
 
 
+def test_the_model_is_an_argument(motherbird):
+    says = "info takes MODEL without --model: see motherbird info --help"
+    assert "'--model'" not in motherbird("info", "--model", "m").refused(says).err
+    motherbird("info", "--model=m", "--json").refused(says)
+
+
 def test_an_empty_name(motherbird):
     motherbird("info", "").refused("the model is an empty string: pass a model directory")

@@ -81,7 +81,7 @@ def test_every_option_has_a_help_text(name, motherbird):
         out = motherbird(*words, "--help").done().out
         options = [p for p in leaf.params if isinstance(p, click.Option)]
         assert {"--json"} <= {option for p in options for option in p.opts}
-        for option in options:
+        for option in [o for o in options if not o.hidden]:
             text = option.help
             assert text and text[0].isupper() or text.startswith(("auto", "cpu", "base"))
             assert option.opts[0] in out
@@ -128,6 +128,8 @@ def test_as_a_module():
         (["demo", "--minutes"], "'--minutes' requires"),
         (["info", "one", "two"], "unexpected extra argument.*two.*info --help"),
         (["demo", "--seed", "-1"], "--seed.*-1"),
+        (["demo", "--seed", "1e3"], "'1e3' is not a valid integer: see"),
+        (["demo", "--minutes", "x"], "'x' is not a valid float: see"),
         (["demo", "--seed", str(2**63)], "--seed"),
         (["embed"], "Missing argument 'FILE'.*embed --help"),
         ([""], "''"),
@@ -208,6 +210,17 @@ def test_the_path_to_use_instead_of_one_in_the_input(motherbird, sources, tmp_pa
     motherbird(*call, "text.jsonl").refused(r"such as text-2\.jsonl|is not a \.npy file")
 
 
+def test_an_existing_directory_needs_no_access_to_its_parent(tmp_path, monkeypatch):
+    """A run is continued in its directory, which can be a mounted one."""
+    from motherbird.cli import options
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    assert options.output(str(tmp_path / "run"), []) == tmp_path / "run"
+    with pytest.raises(package.InputError, match="nothing can be created in this directory"):
+        options.output(str(tmp_path / "new"), [])
+
+
 def test_debug_shows_the_traceback(model):
     done = run("--debug", "info", model / "nowhere")
     assert "Traceback" in done.stderr and "InputError" in done.stderr
@@ -265,6 +278,25 @@ def test_a_reader_that_has_gone(arguments):
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     if done.returncode == 1:
         assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_a_full_standard_output(options, model):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*MOTHERBIRD, "fill-mask", "a [MASK]", "--model", str(model), *options],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device: free some space, or use another disk\n"
+
+
+def test_help_says_what_needs_torch(motherbird):
+    out = " ".join(motherbird("embed", "--help").done().out.split())
+    assert "auto, or one that needs torch: flash, tiled, banded or oracle" in out
+    assert "float16 and float64 need torch" in out
+    assert "OUT.npy.json" in out and "FILE.npy" not in out
 
 
 @posix

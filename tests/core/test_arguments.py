@@ -25,8 +25,25 @@ def test_any_iterable_of_texts_is_taken(texts):
 
 @pytest.mark.parametrize("texts", ["a text", b"a text", {"a": "b"}, None, 5, 1.5])
 def test_what_is_no_list_of_texts_is_refused(texts):
-    with pytest.raises(InputError, match="texts is a .*pass a list of strings"):
+    with pytest.raises(InputError, match="texts is an? .*pass a list of strings"):
         check_texts(texts)
+
+
+@pytest.mark.parametrize("texts", [{"a", "b"}, frozenset("ab")], ids=lambda s: type(s).__name__)
+def test_a_set_has_no_order(texts):
+    says = f"texts is a {type(texts).__name__}, which has no order: pass a list of strings"
+    with pytest.raises(InputError, match=says):
+        check_texts(texts)
+    assert check_texts({"b": 1, "a": 2}.keys()) == ["b", "a"]
+
+
+def test_articles():
+    async def texts():
+        yield "a"
+
+    for wrong, says in ((texts(), "texts is an async_generator"), (3, "texts is an int")):
+        with pytest.raises(InputError, match=says):
+            check_texts(wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, 1.5, b"bytes", ["a"], float("nan"), object()])
@@ -78,7 +95,7 @@ def test_ids_of_any_kind_are_taken(documents, kind):
         ([None], "document is of type NoneType: document 0"),
         ("abc", "documents is a string"),
         (None, "documents is a NoneType"),
-        (5, "documents is a int"),
+        (5, "documents is an int"),
     ],
     ids=str,
 )

@@ -100,7 +100,7 @@ def test_our_presets_have_the_size_that_they_state(name, millions):
         ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers"),
         ({"layer_types": (FULL,)}, "layer_types has 1 entries"),
         ({"layer_types": ("linear",) * 22}, "layer_types"),
-        ({"layer_types": [FULL] * 22}, "layer_types"),
+        ({"layer_types": ["linear"] * 22}, "layer_types.0 = 'linear' is not one of"),
         ({"hidden_activation": "swish"}, "hidden_activation"),
         ({"classifier_pooling": "max"}, "one of cls, mean"),
         ({"mlp_dropout": 1.0}, "mlp_dropout"),
@@ -141,6 +141,10 @@ def test_layer_types_have_one_spelling():
     assert spelt == EncoderConfig(num_hidden_layers=4)
     assert spelt.layer_types is None
     assert spelt.layers == (FULL, LOCAL, LOCAL, FULL)
+
+
+def test_layer_types_may_be_a_list():
+    assert EncoderConfig(layer_types=[FULL] * 22) == EncoderConfig(layer_types=(FULL,) * 22)
 
 
 def test_layer_types_of_another_rhythm_have_that_spelling_too():

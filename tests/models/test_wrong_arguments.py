@@ -1,5 +1,9 @@
 """Every wrong argument of the public functions is an InputError of one line."""
 
+import os
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +153,7 @@ IDS = {
     "'a' is not a token id: the ids, token 0": "ab",
     r"\[1\] is not a token id: the ids, token 0": [[1]],
     "True is not a token id": [True],
+    "token id 1000000 is outside the vocabulary: the ids: use 0 to 1023": [1, 1000000, 2],
     "the document is of type NoneType: the ids": None,
     "the document is of type int: the ids": 5,
 }
@@ -167,6 +172,47 @@ def test_ids_that_can_be_decoded(small_tokenizer):
     assert small_tokenizer.decode([]) == small_tokenizer.decode(np.array([])) == ""
 
 
+@pytest.mark.parametrize("role", ["[MASK]", "MASK", ""])
+def test_a_role_that_does_not_exist(role, small_tokenizer):
+    with refused(f"there is no role {re.escape(repr(role))}: use unk, cls, sep, pad, mask$"):
+        small_tokenizer.id_of(role)
+
+
+def test_a_length_without_room_names_the_smallest(small_tokenizer):
+    ids = small_tokenizer.encode("a text of some words")
+    with refused("no text fits into 2 tokens: use 3 or more"):
+        small_tokenizer.truncate(ids, 2)
+    with refused("no pair of texts fits into 4 tokens: use 5 or more"):
+        small_tokenizer.encode_pairs([("a", "b")], 4)
+    assert len(small_tokenizer.truncate(ids, 3)) == 3
+    assert len(small_tokenizer.encode_pairs([("a b c", "b c d")], 5)[0][0]) == 5
+
+
+def test_a_file_where_a_directory_has_to_be(small_tokenizer, tmp_path, monkeypatch):
+    """Of a tokenizer and of an embedder, on the engine and on torch."""
+    (tmp_path / "afile").touch()
+    (tmp_path / "lost").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    models = [Embedder.load("motherbird-nano", dtype=dtype) for dtype in ("auto", "stored")]
+    for saved in (small_tokenizer, *models):
+        with refused("this is a file, not a directory: afile: use another path"):
+            saved.save("afile/sub")
+        with refused("this is a file, not a directory: afile: use another path"):
+            saved.save("afile/sub/sub")
+        with refused("this link leads nowhere: lost"):
+            saved.save("lost/sub")
+
+
+def test_a_directory_without_write_permission(small_tokenizer, tmp_path, monkeypatch):
+    """As root, every directory can be written, so that the answer of the system is replaced."""
+    (tmp_path / "ro").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "ro")
+    with refused("nothing can be created in this directory: ro: check its permissions"):
+        small_tokenizer.save("ro/new")
+    assert not list((tmp_path / "ro").iterdir())
+
+
 def test_arguments_of_a_tokenizer(small_tokenizer, tmp_path):
     for wrong in ("8", None, 8.0):
         kind = type(wrong).__name__
@@ -179,7 +225,7 @@ def test_arguments_of_a_tokenizer(small_tokenizer, tmp_path):
         with refused(f"the vocabulary size is of type {kind}, not int"):
             train(["a"], wrong)
     for wrong in (None, 3, "ab"):
-        with refused("pairs is a (NoneType|int|string): pass a list of pairs of texts"):
+        with refused("pairs is an? (NoneType|int|string): pass a list of pairs of texts"):
             small_tokenizer.encode_pairs(wrong, 8)
     with refused("backend is of type str, not Tokenizer"):
         Tokenizer("name", {})

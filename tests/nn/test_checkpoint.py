@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from motherbird import DamagedError, Embedder, EncoderConfig, InputError, tokenizer
 from motherbird import MaskedLM as FillMask
 from motherbird.core import weights
-from motherbird.errors import DivergedError, OutputExistsError
+from motherbird.errors import DivergedError, HeadError, OutputExistsError
 from motherbird.files import MANIFEST, new_directory
 from motherbird.nn import (
     Encoder,
@@ -510,7 +510,7 @@ BAD |= {
     "NaN": (with_tensors(lambda t: t[NORM].view(-1)[5:6].fill_(math.nan)), DamagedError),
     "infinity": (with_tensors(lambda t: t[NORM].view(-1)[5:6].fill_(-math.inf)), DamagedError),
     "a tensor missing": (with_tensors(lambda t: t.pop(NORM)), DamagedError),
-    "a tensor of the head missing": (with_tensors(lambda t: t.pop("head.norm.weight")), InputError),
+    "a tensor of the head missing": (with_tensors(lambda t: t.pop("head.norm.weight")), HeadError),
     "an unknown tensor": (
         with_tensors(lambda t: t.update({"model.adapter.weight": torch.ones(3)})),
         DamagedError,

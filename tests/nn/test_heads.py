@@ -252,7 +252,7 @@ LABELS = {
     "of type NoneType, not str: label 0": [None],
     "labels is a string": "abc",
     "labels is a NoneType": None,
-    "labels is a int": 3,
+    "labels is an int": 3,
     "labels is a dict": {"a": 1},
     "not valid Unicode.*label 0": ["\ud800"],
 }

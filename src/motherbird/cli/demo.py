@@ -28,6 +28,7 @@ Saved in {out} after {seconds:.0f} seconds. Now try:
 @click.option("--minutes", default=3.0, metavar="M", show_default=True,
               type=click.FloatRange(0.1, 24 * 60), help="Approximate duration.")  # fmt: skip
 @click.option("--question", "questions", multiple=True, metavar="TEXT",
+              callback=options.as_utf_8,
               help="A question to search for; repeatable.")  # fmt: skip
 @options.seed
 @options.threads

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 @click.command(name="embed")
 @click.argument("file", metavar="FILE")
 @options.model
-@click.option("--out", required=True, metavar="FILE.npy", help="The file to write.")
-@click.option("--column", metavar="NAME",
+@click.option("--out", required=True, metavar="OUT.npy", help="The file to write.")
+@click.option("--column", metavar="NAME", callback=options.not_empty,
               help="The column or field of a table with the texts (default: text).")  # fmt: skip
-@click.option("--prompt-name", metavar="NAME",
+@click.option("--prompt-name", metavar="NAME", callback=options.not_empty,
               help="One of the model's prompts, which is put before each text.")  # fmt: skip
-@click.option("--prompt", metavar="TEXT", help="A text to put before each text.")
+@click.option("--prompt", metavar="TEXT", callback=options.as_utf_8,
+              help="A text to put before each text.")  # fmt: skip
 @click.option("--max-length", type=int, metavar="N", help="Maximum number of tokens per text.")
 @click.option(
     "--truncate", is_flag=True, help="Truncate longer texts; without it, they are an error."
@@ -63,13 +64,13 @@ def command(
 
     A .csv, .tsv, .jsonl or .parquet file has them in --column; in any other file, every line is a
     text. - is standard input. Row i of the array belongs to text i. The model and the settings are
-    written to FILE.npy.json. Existing files are replaced.
+    written to OUT.npy.json. Existing files are replaced.
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "revision", "dtype",
     "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird",
     "seconds"}.
     """
-    path = _check_out(out, [*options.directories(model), *([file] if file != "-" else [])])
+    path = _check_out(file, model, out)
     options.set_threads(threads)
     from .. import __version__
     from ..models.embedder import Embedder
@@ -124,17 +125,21 @@ def _echo(about: dict[str, Any]) -> None:
     )
 
 
-def _check_out(out: str, inputs: list[str]) -> Path:
+def _check_out(file: str, model: str, out: str) -> Path:
+    from ..disk import resolve
     from ..errors import InputError
     from ..files import path_outside
 
+    if file not in ("", "-") and Path(file).is_dir():
+        raise InputError("this is a directory", file, "use a file")
+    inputs = [*options.directories(model), *([file] if file != "-" else [])]
     if out and not out.endswith(".npy"):
         raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
     path = options.output(out, inputs)
     if path.is_dir():
         raise InputError("--out is a directory", out, "use the name of a file in it")
     settings = Path(f"{out}.json")
-    if settings.resolve() in [Path(each).resolve() for each in inputs]:
+    if resolve(settings) in [resolve(each) for each in inputs]:
         what = "the settings of --out, which are written next to it, would replace the input"
         how = f"use another --out, such as {path_outside(path, [path])}"
         raise InputError(what, str(settings), how)
@@ -174,8 +179,6 @@ def _table(file: str, column: str) -> "list[Document]":
     from ..data.readers import chunks, read
     from ..errors import FieldError, InputError, NotTextError
 
-    if Path(file).is_dir():
-        raise InputError("this is a directory", file, "use a file")
     texts: list[Document] = []
     try:
         for text in read(file, field=column, keep_empty=True):
@@ -226,8 +229,6 @@ def _lines(file: str) -> "list[Document]":
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise InputError("there is no such file", file, "use - for standard input") from error
-    except IsADirectoryError as error:
-        raise InputError("this is a directory", file, "use a text file") from error
     except UnicodeDecodeError as error:
         raise _not_utf_8(data, f"{file}, byte {error.start}") from error
     if (at := data.find(b"\0")) >= 0:

@@ -10,7 +10,7 @@ from .output import print_json
 
 
 @click.command(name="fill-mask")
-@click.argument("text")
+@click.argument("text", callback=options.as_utf_8)
 @options.model
 @click.option(
     "--top-k", default=5, show_default=True, metavar="K", help="Number of candidates for each mask."
@@ -56,5 +56,5 @@ def command(
         for candidate in mask:
             # The repr distinguishes white space, and tokens such as "name" and " name".
             plain = candidate.text and times[candidate.text] == 1
-            shown = candidate.text if plain else repr(loaded.tokenizer.decode([candidate.token_id]))
+            shown = candidate.text if plain else repr(loaded.text_of(candidate.token_id))
             click.echo(f"{candidate.probability:7.1%}  {shown}")

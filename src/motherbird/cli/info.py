@@ -10,8 +10,15 @@ from . import options
 from .output import human, print_json
 
 
+def _refuse_option(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError("info takes MODEL without --model.")
+
+
 @click.command(name="info")
 @click.argument("model", required=False)
+@click.option("--model", "option", hidden=True, expose_value=False, callback=_refuse_option,
+              help="Not an option of info.")  # fmt: skip
 @options.revision
 @options.as_json
 def command(model: str | None, revision: str | None, json_: bool) -> None:

@@ -129,7 +129,7 @@ def main() -> None:
         _fail("interrupted", "stopped by Ctrl-C")
         code = 130
     except BrokenPipeError:
-        code = _broken_pipe()
+        code = _discard_output()
     except Exception as error:
         if "--debug" in sys.argv and not isinstance(error, click.ClickException):
             import traceback
@@ -138,11 +138,16 @@ def main() -> None:
         try:
             code = _report(error)
         except BrokenPipeError:
-            code = _broken_pipe()
+            code = _discard_output()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what could not be written before
+    except OSError:
+        _discard_output()
     sys.exit(code)
 
 
-def _broken_pipe() -> int:
+def _discard_output() -> int:
     """Redirect standard output, so that the interpreter does not fail when it flushes it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
@@ -160,7 +165,9 @@ def _report(error: Exception) -> int:
         how = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             how = f"see {error.ctx.command_path} --help"
-        return _fail("usage", error.format_message().rstrip("."), "", how, 2)
+        # "integer range" is the name of a type in click
+        what = re.sub(r"a valid (integer|float) range\b", r"a valid \1", error.format_message())
+        return _fail("usage", what.rstrip("."), "", how, 2)
     if isinstance(error, OSError):
         # A temporary file is reported with the name that it would have got.
         where = re.sub(r"\.([^/]+)\.[0-9a-f]+\.tmp(?=/|$)", r"\1", str(error.filename or ""))
@@ -186,6 +193,11 @@ def _fail(code: str, what: str, where: str = "", how: str = "", exit_code: int =
     parts = [" ".join(part.split()) for part in (what, where, how) if part]
     if "--json" in sys.argv:
         error: dict[str, Any] = {"code": code, "what": what, "where": where, "how": how}
-        print(json.dumps({"error": error}), flush=True)  # noqa: T201
+        try:
+            print(json.dumps({"error": error}), flush=True)  # noqa: T201
+        except BrokenPipeError:
+            raise
+        except OSError:  # such as a full disk; the line on standard error is enough
+            _discard_output()
     click.echo(f"error: {': '.join(parts)}", err=True)
     return exit_code

@@ -1,6 +1,8 @@
 """Options that several commands share, so that an option has one meaning everywhere."""
 
+import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,20 +14,43 @@ from ..machine import MAX_THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty value of an option; the callback of a parameter."""
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
+
+
+def as_utf_8(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Decode texts as UTF-8 that Python could not decode in this locale; for a callback."""
+    if isinstance(value, tuple):
+        return tuple(as_utf_8(context, parameter, text) for text in value)
+    if value is not None and re.search("[\udc80-\udcff]", value):
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(value).decode()
+    return value
+
+
 as_json = click.option("--json", "json_", is_flag=True,
                        help="Print the result as one JSON document.")  # fmt: skip
 model = click.option("--model", default=NANO, show_default=True, metavar="MODEL",
                      help="The included motherbird-nano, a model directory, or owner/name on "
                      "the Hub.")  # fmt: skip
-revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.")
+revision = click.option(
+    "--revision", metavar="REV", callback=not_empty, help="Branch, tag or commit on the Hub."
+)
 attention = click.option("--attention", default="auto", metavar="NAME", show_default=True,
-                         help="Attention kernel: auto, flash, tiled, banded or oracle."
-                         )  # fmt: skip
+                         callback=not_empty,
+                         help="Attention kernel: auto, or one that needs torch: flash, tiled, "
+                         "banded or oracle.")  # fmt: skip
 device = click.option("--device", default="cpu", metavar="DEVICE", show_default=True,
+                      callback=not_empty,
                       help="Device: cpu, cuda or mps.")  # fmt: skip
 dtype = click.option("--dtype", default="auto", metavar="DTYPE", show_default=True,
-                     help="auto (the fastest on this machine), float32, bfloat16, float16, "
-                     "float64 or int8.")  # fmt: skip
+                     callback=not_empty,
+                     help="auto (the fastest on this machine), float32, bfloat16 or int8; float16 "
+                     "and float64 need torch.")  # fmt: skip
 stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
                       show_default=True,
                       help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
@@ -37,6 +62,16 @@ max_bad = click.option("--max-bad", type=click.FloatRange(0, 1), metavar="FRACTI
                        help="Fraction of documents, and of the bytes of files, that may be "
                        "unreadable; with 0, the first one is an error. A file that is not text, or "
                        "cannot be read to its end, counts with all its bytes.")  # fmt: skip
+
+
+def _empty_parameter() -> str:
+    """Return the name of the empty option or argument of the command."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if value == "" or (isinstance(value, tuple) and "" in value):
+            return parameter.get_error_hint(context)
+    return "a path"
 
 
 def compute(function: F) -> F:
@@ -63,21 +98,25 @@ def directories(*models: str) -> list[str]:
 
 
 def output(path: str, inputs: list[str]) -> Path:
-    """Return an output path in UTF-8 whose parent exists, and which is not in an input."""
+    """Return an output path in UTF-8 that can be created, and which is not in an input."""
+    from .. import disk
     from ..errors import InputError
     from ..files import check_utf_8, path_outside
 
     if not all([path, *inputs]):
-        raise InputError("a path or text is empty", how="use . for the current directory")
+        how = "use . for the current directory"
+        raise InputError(f"{_empty_parameter()} is empty", how=how)
     check_utf_8(path)
-    out = Path(path).resolve()
+    out = disk.resolve(path)
     for given in inputs:
-        path_in = Path(given).resolve()
+        path_in = disk.resolve(given)
         if out == path_in or (path_in.is_dir() and path_in in out.parents):
             same = "the output is the input"
             what = same if out == path_in else f"the output is inside the input {given}"
             how = f"use another path, such as {path_outside(out, inputs)}"
             raise InputError(what, path, how)
+    if not out.is_dir():  # a run is continued inside its directory
+        disk.check_creatable(Path(path))
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, with_article
 from ..files import check_utf_8
 from ..machine import MAX_THREADS
 
@@ -204,7 +204,7 @@ def check_labels(labels: Any) -> tuple[str, ...]:
 def check_list(items: Any, name: str, content: str) -> list[Any]:
     """Return the items of any iterable, or raise InputError if it is not one.
 
-    A string, a mapping and a DataFrame are refused.
+    A string, a mapping, a set and a DataFrame are refused.
 
     Args:
         items: what the user passed.
@@ -216,7 +216,11 @@ def check_list(items: Any, name: str, content: str) -> list[Any]:
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable) or is_scalar:
         kind = "string" if isinstance(items, str) else type(items).__name__
         kind = f"0-d {kind}" if is_scalar else kind
-        raise InputError(f"{name} is a {kind}", how=f"pass a list of {content}")
+        raise InputError(f"{name} is {with_article(kind)}", how=f"pass a list of {content}")
+    if isinstance(items, set | frozenset):
+        what = f"{name} is a {type(items).__name__}, which has no order"
+        raise InputError(what, how=f"pass a list of {content}")
     if hasattr(items, "columns"):  # a DataFrame, whose items are the names of its columns
-        raise InputError(f"{name} is a {type(items).__name__}", how="pass one of its columns")
+        kind = with_article(type(items).__name__)
+        raise InputError(f"{name} is {kind}", how="pass one of its columns")
     return list(items)

@@ -72,6 +72,8 @@ class EncoderConfig:
     sep_token_id: int | None = 50_282
 
     def __post_init__(self) -> None:
+        if isinstance(self.layer_types, list):
+            object.__setattr__(self, "layer_types", tuple(self.layer_types))
         # The types first, because the other checks compute with the values.
         problems = type_errors(self) or [*self._out_of_range(), *self._impossible()]
         if problems:

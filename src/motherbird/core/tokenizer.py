@@ -105,8 +105,10 @@ class Tokenizer:
         """Return the id of the special token with a role ("cls", "sep", "pad", "mask", "unk").
 
         Raises:
-            InputError: the tokenizer has none.
+            InputError: the tokenizer has none, or there is no such role.
         """
+        if role not in ROLES:
+            raise InputError(f"there is no role {role!r}", how=f"use {', '.join(ROLES)}")
         token = self.backend.token_to_id(self.special[role]) if role in self.special else None
         if token is None:
             raise InputError(f"the tokenizer has no {role} token", how="use another tokenizer")
@@ -156,7 +158,8 @@ class Tokenizer:
         max_length = check_integer(max_length, "max_length", 1)
         room = max_length - self.backend.num_special_tokens_to_add(is_pair=True)
         if room < 2:
-            raise InputError(f"no pair of texts fits into {max_length} tokens")
+            how = f"use {max_length - room + 2} or more"
+            raise InputError(f"no pair of texts fits into {max_length} tokens", how=how)
         ids: list[list[int]] = []
         truncated = 0
         texts_of_pairs = check_pairs(pairs)
@@ -166,9 +169,7 @@ class Tokenizer:
             for first, second in zip(encodings[::2], encodings[1::2], strict=True):
                 if len(first) + len(second) > room:
                     truncated += 1
-                    longer, shorter = (
-                        (first, second) if len(first) > len(second) else (second, first)
-                    )
+                    shorter, longer = sorted((first, second), key=len)
                     kept = min(len(shorter), room // 2)
                     shorter.truncate(kept)
                     longer.truncate(room - kept)
@@ -219,17 +220,21 @@ class Tokenizer:
         if len(ids) <= check_integer(length, "length", 1):
             return ids
         prefix, suffix = self.template_ids()
-        if length <= len(prefix) + len(suffix):
-            raise InputError(f"no text fits into {length} tokens")
+        if length <= (special := len(prefix) + len(suffix)):
+            raise InputError(f"no text fits into {length} tokens", how=f"use {special + 1} or more")
         return ids[: length - len(suffix)] + suffix
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens included; ids without an entry have no text.
+        """Return the text of ids, special tokens included.
 
         Raises:
-            InputError: an id is not an integer from 0 to 2^31 - 1; ignored labels are -100.
+            InputError: an id is not an integer, or outside the vocabulary, as is -100.
         """
         tokens = check_document(ids, "the ids", allow_empty=True).tolist()
+        last = max(tokens, default=0)
+        if self.backend.id_to_token(last) is None and last >= self.vocab_size:
+            what = f"token id {last} is outside the vocabulary"
+            raise InputError(what, "the ids", f"use 0 to {self.vocab_size - 1}")
         return self.backend.decode(tokens, skip_special_tokens=False)
 
     def save(self, directory: str | Path, *, max_length: int = 8192) -> None:

@@ -13,7 +13,7 @@ import safetensors
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, HeadError, InputError
 from ..files import check_files, parse_json, read_json, read_json_object
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
@@ -231,7 +231,8 @@ def select(
         model: the name of the class that needs them.
 
     Raises:
-        InputError: the checkpoint has no head of this model; see also `weight_files`.
+        HeadError: the checkpoint has no head of this model.
+        InputError: see `weight_files`.
         DamagedError: tensors are missing, unknown, of other shapes or not finite.
     """
     tensors, where = published_names(read_tensors(directory)), str(directory)
@@ -245,7 +246,7 @@ def select(
     extra = sorted(n for n in tensors.keys() - wanted.keys() if not n.startswith(HEADS))
     if missing and all(name.startswith(HEADS) for name in missing):
         how = f"load it with Encoder.load, and make a new head: {model}(encoder, ...)"
-        raise InputError(f"the checkpoint has no head of {model} ({few(missing)})", where, how)
+        raise HeadError(f"the checkpoint has no head of {model} ({few(missing)})", where, how)
     wrapped = any(f".{wrapper}" in f".{name}" for name in tensors for wrapper in WRAPPERS)
     how = "module. and _orig_mod. are of a wrapped part: save what is inside it" if wrapped else ""
     for what, names in (("lacks", missing), ("has unknown", extra)):

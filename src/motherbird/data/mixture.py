@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import disk
 from ..errors import InputError
 from ..files import check_utf_8, path_outside
 from ..strict import load
@@ -195,8 +196,8 @@ def check_output(mixture: Mixture, out: Path) -> None:
     """Raise InputError if the output is inside a source or an evaluation set."""
     inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
     for name in (*inputs, *mixture.decontaminate):
-        path = Path(name).resolve()
-        if path.is_dir() and path in (out.resolve(), *out.resolve().parents):
+        path, target = disk.resolve(name), disk.resolve(out)
+        if path.is_dir() and path in (target, *target.parents):
             what = f"the output would be inside the source {name}"
             how = f"use another path, such as {path_outside(out, [path])}"
             raise InputError(what, str(out), how)

@@ -40,7 +40,8 @@ def load(
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise InputError(f"unknown dtype {name!r}", how=f"use {', '.join(DTYPES[:-1])}")
-    if str(device or "cpu") == "cpu" and attention == "auto" and library.computes(name):
+    place = str("cpu" if device is None else device)
+    if place == "cpu" and attention == "auto" and library.computes(name):
         return NativeModel.load(directory, name, head, split_special_tokens)
     require_extra("torch", "train")
     from .. import nn

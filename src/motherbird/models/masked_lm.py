@@ -9,7 +9,7 @@ import numpy as np
 from ..core.arguments import check_integer, check_type
 from ..engine import heads
 from ..engine.model import NativeModel
-from ..errors import InputError
+from ..errors import HeadError, InputError
 from . import backend
 from .text_model import TextModel
 
@@ -28,7 +28,11 @@ class MaskedLM(TextModel):
 
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
-        return cls(backend.load(directory, "MaskedLM", **options))
+        try:
+            return cls(backend.load(directory, "MaskedLM", **options))
+        except HeadError as error:
+            how = "use one with a masked-LM head"
+            raise HeadError("this model cannot fill masks", error.where, how) from error
 
     def _check_model(self) -> None:
         how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
@@ -57,6 +61,10 @@ class MaskedLM(TextModel):
         """
         top_k = check_integer(top_k, "top_k", 1, self.model.config.vocab_size)
         ids = self.tokenizer.encode_masked(text)
+        limit = self.model.config.max_position_embeddings
+        if len(ids) > limit:
+            what = f"the text has {len(ids)} tokens, more than the model's limit of {limit}"
+            raise InputError(what, how="shorten the text")
         positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
         [(_, [logits])] = self.batches([ids], "logits", [positions])
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -64,8 +72,13 @@ class MaskedLM(TextModel):
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         return [
             [
-                Candidate(self.tokenizer.decode([token]).strip(), float(row[token]), token)
+                Candidate(self.text_of(token).strip(), float(row[token]), token)
                 for token in tokens.tolist()
             ]
             for row, tokens in zip(probabilities, best, strict=True)
         ]
+
+    def text_of(self, token: int) -> str:
+        """Return the text of a token id of the model; a padding row of the embedding has none."""
+        known = self.tokenizer.backend.id_to_token(token) is not None
+        return self.tokenizer.decode([token]) if known else ""

@@ -35,4 +35,5 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
                 what = f"the row has {len(row)} values, the header {len(header)}"
                 yield RowError(what, where)
     except csv.Error as error:
-        raise DamagedError(f"the row is not CSV ({error})", f"{name}:{rows.line_num}") from error
+        what = f"the row is not {'TSV' if tab else 'CSV'} ({error})".replace("\t", "\\t")
+        raise DamagedError(what, f"{name}:{rows.line_num}") from error
