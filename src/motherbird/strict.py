@@ -115,6 +115,9 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     if kind is float and type(given) in (int, float) and abs(cast(float, given)) < math.inf:
         with contextlib.suppress(OverflowError):  # an integer of 400 digits
             return float(cast(float, given))
+    if kind is float and type(given) is float:
+        mistakes.append(f"{at} = {given!r} is not finite")
+        return None
     if kind is not float and _is_plain(kind, given):
         return given
     if origin in (list, tuple) and is_dataclass(arguments[0]) and isinstance(given, dict):
@@ -181,7 +184,9 @@ def describe(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):
-        return f"a list of {describe(arguments[0]).removeprefix('a ')}"
+        item = describe(arguments[0])
+        plurals = {"a table": "tables", "a number": "numbers", "a whole number": "whole numbers"}
+        return f"a list of {plurals.get(item, item)}"
     return "a table" if origin is dict or is_dataclass(kind) else words.get(kind, str(kind))
 
 

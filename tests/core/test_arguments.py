@@ -25,7 +25,7 @@ def test_any_iterable_of_texts_is_taken(texts):
 
 @pytest.mark.parametrize("texts", ["a text", b"a text", {"a": "b"}, None, 5, 1.5])
 def test_what_is_no_list_of_texts_is_refused(texts):
-    with pytest.raises(InputError, match="texts is a .*pass a list of strings"):
+    with pytest.raises(InputError, match="texts is an? .*pass a list of strings"):
         check_texts(texts)
 
 
@@ -78,7 +78,7 @@ def test_ids_of_any_kind_are_taken(documents, kind):
         ([None], "document is of type NoneType: document 0"),
         ("abc", "documents is a string"),
         (None, "documents is a NoneType"),
-        (5, "documents is a int"),
+        (5, "documents is an int"),
     ],
     ids=str,
 )

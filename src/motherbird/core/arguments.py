@@ -216,7 +216,8 @@ def check_list(items: Any, name: str, content: str) -> list[Any]:
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable) or is_scalar:
         kind = "string" if isinstance(items, str) else type(items).__name__
         kind = f"0-d {kind}" if is_scalar else kind
-        raise InputError(f"{name} is a {kind}", how=f"pass a list of {content}")
+        article = "an" if kind[0].lower() in "aeiou" else "a"
+        raise InputError(f"{name} is {article} {kind}", how=f"pass a list of {content}")
     if hasattr(items, "columns"):  # a DataFrame, whose items are the names of its columns
         raise InputError(f"{name} is a {type(items).__name__}", how="pass one of its columns")
     return list(items)
