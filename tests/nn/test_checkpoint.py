@@ -854,7 +854,7 @@ def test_a_config_without_a_model_type(foreign):
 def test_a_tokenizer_whose_ids_differ_from_config(foreign, small_tokenizer, caplog):
     small_tokenizer.write_files(foreign, 512)
     MaskedLM.load(foreign)
-    edit_json(foreign / "config.json", cls_token_id=938)  # another special token, as in mmBERT
+    edit_json(foreign / "config.json", cls_token_id=938)  # another special token
     MaskedLM.load(foreign)
     assert not caplog.records
     edit_json(foreign / "config.json", cls_token_id=5, sep_token_id=None)

@@ -299,7 +299,7 @@ def load_tokenizer(
     raw, known = read_config(directory), tokenizer.special_ids
     for role in ("cls", "sep"):
         stated = raw.get(f"{role}_token_id")
-        # config.json of mmBERT states <eos> for both: another special token is no mistake.
+        # Another special token, such as <eos> in place of [SEP], may be intended.
         if isinstance(stated, int) and role in tokenizer.special and stated not in known:
             what = "the tokenizer's %s is %d, config.json says %d: is it this model's own? (%s)"
             log.warning(what, tokenizer.special[role], tokenizer.id_of(role), stated, directory)
