@@ -413,3 +413,19 @@ def test_kill_while_a_file_is_written(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "x.txt")]
     assert subprocess.run(command).returncode == -signal.SIGKILL
     assert (tmp_path / "x.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty.*x.json: download or copy it again"),
+        (b"<!DOCTYPE html>", "it is HTML.*x.json: download or copy it again"),
+        ("{}".encode("utf-16"), "it is not UTF-8.*x.json: download or copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
+        (b'{"a": "\\ud83d"}', "half a character.*fix it"),
+    ],
+)
+def test_what_is_in_place_of_json(content, says, tmp_path):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_json(tmp_path / "x.json")

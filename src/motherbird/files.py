@@ -15,7 +15,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from types import SimpleNamespace
+from typing import Any
 
 from . import disk
 from .disk import locked
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "motherbird.json"
 UNFINISHED = ".unfinished"  # suffix of work directories
-KINDS = {"converted model": "an exported model", "prepared-text": "a prepared dataset"}  # in errors
-COPY = "copy it from its source again"
-THREADS = 16  # that hash files at most
+KINDS = {"converted model": "an exported model", "model": "a saved model",
+         "prepared-text": "a prepared dataset"}  # in errors  # fmt: skip
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+COPY, THREADS = "copy it from its source again", 16  # threads that hash files, at most
 
 
 def check_utf_8(path: str | Path) -> None:
@@ -35,8 +37,8 @@ def check_utf_8(path: str | Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        how = "rename it, or use another path"
-        raise InputError("the path is not valid UTF-8", ascii(str(path)), how) from error
+        what, how = "the path is not valid UTF-8", "rename it, or use another path"
+        raise InputError(what, ascii(str(path)), how) from error
 
 
 def cache_directory() -> Path:
@@ -49,7 +51,10 @@ def parse_json(text: str) -> Any:
     """Parse JSON; duplicate keys, NaN, Infinity and lone surrogates are ValueErrors too."""
     value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     if "\\u" in text:  # an escape can be a lone surrogate
-        json.dumps(value, ensure_ascii=False).encode()
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("an escape such as \\ud83d is half a character") from error
     return value
 
 
@@ -73,7 +78,17 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the file ({error.strerror})", str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the file is not valid JSON ({error})", str(path), "fix it") from error
+        what, how = _why_not_json(path.read_bytes()[:1000]) or (str(error), "fix it")
+        raise InputError(f"the file is not valid JSON ({what})", str(path), how) from error
+
+
+def _why_not_json(start: bytes) -> tuple[str, str] | None:
+    """Return what a file is in place of JSON, and what to do about it."""
+    if start.startswith(LFS_POINTER):
+        return "it is a Git LFS pointer", "download the files with git lfs pull"
+    empty, html = not start.strip(), start.lstrip().startswith(b"<")
+    found = "not UTF-8" if b"\0" in start else "empty" if empty else "HTML" if html else ""
+    return (f"it is {found}", "download or copy it again") if found else None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -113,21 +128,14 @@ def write_text(path: Path, text: str | bytes) -> None:
     write_file(path, lambda temporary: temporary.write_bytes(data))
 
 
-class _Writer:
-    """A file of which numpy knows only `write`."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.write = file.write
-
-
 def write_array(path: Path, array: Any) -> None:
     """Write a NumPy array with `write_file`, as .npy."""
     import numpy as np
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:  # numpy adds .npy to other names
-            # An error of `tofile`, which numpy uses for files, has no errno.
-            np.lib.format.write_array(_Writer(file), np.asanyarray(array), allow_pickle=False)
+            writer: Any = SimpleNamespace(write=file.write)  # errors of `tofile` have no errno
+            np.lib.format.write_array(writer, np.asanyarray(array), allow_pickle=False)
 
     write_file(path, write)
 

@@ -115,6 +115,9 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     if kind is float and type(given) in (int, float) and abs(cast(float, given)) < math.inf:
         with contextlib.suppress(OverflowError):  # an integer of 400 digits
             return float(cast(float, given))
+    if kind is float and type(given) is float:
+        mistakes.append(f"{at} = {given!r} is not finite")
+        return None
     if kind is not float and _is_plain(kind, given):
         return given
     if origin in (list, tuple) and is_dataclass(arguments[0]) and isinstance(given, dict):

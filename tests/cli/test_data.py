@@ -57,6 +57,21 @@ def test_a_picture(motherbird, ready, tmp_path):
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("png", "says"),
+    [
+        ("notes.txt", r"--png is not a \.png file.*notes\.txt"),
+        ("folder.png", r"--png is a directory.*folder\.png"),
+    ],
+)
+def test_a_place_for_the_picture_that_cannot_be_used(png, says, motherbird, ready, tmp_path, tree):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    before = tree(tmp_path)
+    motherbird("data", "show", ready[0], "--png", tmp_path / png).refused(says)
+    assert tree(tmp_path) == before
+
+
 def test_show_trusts_no_record_of_verified_files(motherbird, ready, tmp_path, monkeypatch):
     from motherbird.data import verified
     from motherbird.data.prepared import PreparedDataset

@@ -189,7 +189,7 @@ def test_a_foreign_folder(motherbird, sources, tmp_path, tree, model):
     for name, says in {
         "mine": "not created by motherbird.*mine",
         "ours": "also contains 'notes.txt'",
-        "model": "is a model, not a demo",
+        "model": "is a saved model, not a demo",
         "file": "not a directory.*file",
         "nowhere/deep": "does not exist.*nowhere",
     }.items():

@@ -153,7 +153,7 @@ def test_tables(suffix, column, embed, place, model):
     embed(f"in{suffix}", *EXACT, "--column", column).done()
     np.testing.assert_allclose(np.load(place / "out.npy"), wanted(model, QUOTED), atol=1e-6)
     if column != "text":
-        embed(f"in{suffix}").refused('"text".*set --column.*: id, a b')
+        embed(f"in{suffix}").refused('"text".*set --column.*: "id", "a b"')
 
 
 @pytest.mark.parametrize("suffix", [".txt.gz", ".csv.gz"])
@@ -213,7 +213,7 @@ def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
 # --- bad input
 
 BAD_FILES = {
-    "missing.txt": (None, 2, r"no such file.*missing\.txt"),
+    "missing.txt": (None, 2, r"does not exist.*missing\.txt.*use - for"),
     "missing.jsonl": (None, 2, r"does not exist.*missing\.jsonl"),
     "folder": ({}, 2, "is a directory.*folder"),
     "empty.txt": (b"", 2, r"no text.*empty\.txt"),
@@ -230,8 +230,12 @@ BAD_FILES = {
     "surrogate.jsonl": (b'{"text": "a"}\n{"text": "\\ud83d"}\n', 1, r"surrogate\.jsonl:2"),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "a"}\n')[:-9], 1, r"cut\.jsonl\.gz"),
     "zero-width.txt": ("one\n\u200b\n".encode(), 2, r"no visible character.*zero-width\.txt:2"),
-    "no-column.csv": (b"id,body\n1,a\n", 2, r'"text".*no-column\.csv.*--column.*columns: id, body'),
-    "no-field.ndjson": (b'{"body": "b"}\n', 2, r'"text".*no-field\.ndjson:1.*--column.*: body'),
+    "no-column.csv": (
+        b"id,body\n1,a\n",
+        2,
+        r'"text".*no-column\.csv.*--column.*columns: "id", "body"',
+    ),
+    "no-field.ndjson": (b'{"body": "b"}\n', 2, r'"text".*no-field\.ndjson:1.*--column.*: "body"'),
     "twice.csv": (b"text,text\na,b\n", 2, r"two columns.*twice\.csv"),
     "records.json": (
         b'[\n{"text": "a"}\n]\n',
@@ -245,10 +249,19 @@ BAD_FILES = {
     ),
     "lfs.txt": (b"version https://git-lfs.github.com/spec/v1\n", 1, r"LFS.*lfs\.txt.*git lfs pull"),
     "ragged.csv": (b"id,text\n1,a\n2,b,c\n", 1, r"3 values, the header 2.*ragged\.csv:3"),
-    "quote.tsv": (b'text\tid\n"a"b\t1\n', 1, r"not TSV \('\\t' expected.*quote\.tsv:2"),
+    "spaces.csv": (b"id, text\n1, a\n", 2, r'columns: "id", " text"$'),
+    "semicolons.csv": (b"id;text;n\n1;a;2\n", 1, r"separated by ';', not commas.*with commas"),
+    "tabs.csv": (b"id\ttext\n1\ta\n", 1, r"separated by tabs, not commas.*rename it to \.tsv"),
+    "commas.tsv": (b"id,text\n1,a\n", 1, r"separated by ',', not tabs.*rename it to \.csv"),
+    "quote.tsv": (b'id\ttext\n1\t"a" b\n', 1, r"not TSV \('\\t' expected.*quote\.tsv:2"),
+    "nul.jsonl": (b'{"text": "a"}\n{"text": "b\\u0000"}\n', 1, r"contains a NUL.*nul\.jsonl:2"),
+    "number.jsonl": (b'{"text": 5}\n', 2, r'field "text" is a number, not text.*number\.jsonl:1'),
+    "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', 1, r'"text" is null, not text.*jsonl:2'),
+    "half.jsonl": (b'{"text": "\\udc00"}\n', 1, r"half a character.*half\.jsonl:1"),
+    "latin.jsonl": (b'{"text": "caf\xe9"}\n', 1, r"byte 13 is not UTF-8.*latin\.jsonl:1"),
     "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),
-    "empty.csv": (b"", 2, r'"text".*empty\.csv.*it has no columns'),
-    "header.csv": (b"text\n", 2, r"no text.*header\.csv"),
+    "empty.csv": (b"", 2, r"the file is empty: .*empty\.csv"),
+    "header.csv": (b"text\n", 2, r"the table has no rows: .*header\.csv"),
     "empty-cell.tsv": (b"id\ttext\n1\ta\n2\t\n", 2, r"empty-cell\.tsv:3"),
     "long.txt": (b"one\n" + b"word " * 600 + b"\nthree\n", 2, r"512.*long\.txt:2.*truncat"),
 }
@@ -266,6 +279,29 @@ def test_a_file_that_cannot_be_embedded(name, embed, place, tree):
     error = embed(name, "--json").refused(says, code).json["error"]
     assert set(error) == {"code", "what", "where", "how"} and name in error["where"]
     assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    ("texts", "code", "says"),
+    [
+        (["a", "b\0"], 1, r"contains a NUL.*in\.parquet:2"),
+        ([5], 1, r'"text" is a number, not text.*in\.parquet:1'),
+        ([None], 1, r'"text" is null, not text'),
+        ([], 2, r"the table has no rows.*in\.parquet"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_embedded(texts, code, says, embed, place, tree):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"text": texts}), place / "in.parquet")
+    before = tree(place)
+    embed("in.parquet").refused(says, code)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.txt", "http://localhost/a.csv"])
+def test_a_url_is_not_read(url, motherbird, model, place):
+    call = ("embed", url, "--model", model, "--out", place / "out.npy")
+    motherbird(*call).refused("URLs are not read.*download the file")
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ def test_research_keys():
         ({"global_attn_every_n_layers": 3}, "global_attn_every_n_layers = 3 .* disagree"),
         ({"auto_map": {"AutoModel": "modeling.Mine"}}, "auto_map"),
         ({"model_type": "bert"}, "'bert'"),
-        ({"model_type": None}, "is not supported"),
+        ({"model_type": None}, "config.json states no model_type"),
         ({"model_type": ["modernbert"]}, "is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantiz"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from motherbird.data import mixture as mixtures
-from motherbird.data import registries
+from motherbird.data import readers, registries
 from motherbird.data.corpus import Corpus, build
 from motherbird.data.mixture import Mixture, Source
 from motherbird.errors import DamagedError, FetchError, InputError
@@ -113,7 +114,7 @@ def test_parquet_html_and_descriptions(tmp_path):
     assert texts(made)[:2] == ["p1", "p2"]
     assert "Café is open every day." in texts(made)[2]
     assert texts(made)[3] == "Lists all of the things that a user may have & hold."
-    with pytest.raises(DamagedError, match='no column is called "body".*columns: text, n'):
+    with pytest.raises(DamagedError, match='no column is called "body".*columns: "text", "n"'):
         of(tmp_path, Source("p", path=str(tmp_path / "a.parquet"), field="body"))
 
 
@@ -121,7 +122,9 @@ def test_a_local_dataset(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"text": ["d1", "d2"]}).save_to_disk(tmp_path / "set")
     assert texts(of(tmp_path, Source("d", dataset=str(tmp_path / "set")))) == ["d1", "d2"]
-    with pytest.raises(DamagedError, match='no text in field "body".*: text; set field in the mix'):
+    with pytest.raises(
+        DamagedError, match='no text in field "body".*: "text"; set field in the mix'
+    ):
         of(tmp_path, Source("d", dataset=str(tmp_path / "set"), field="body"))
 
 
@@ -488,7 +491,7 @@ def test_pointers_of_git_lfs_are_skipped_and_named(name, tmp_path, caplog):
 
 def test_damage_says_how_it_can_be_skipped(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"body": 1}\n')
-    says = "a.jsonl:2: fields: body; set field in the mixture, or .* of the lines with --max-bad"
+    says = 'a.jsonl:2: fields: "body"; set field in the mixture, or .* of the lines with --max-bad'
     with pytest.raises(DamagedError, match=says):
         of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{\n')
@@ -496,3 +499,17 @@ def test_damage_says_how_it_can_be_skipped(tmp_path):
         DamagedError, match="a.jsonl:2: repair it, or .* of the lines with --max-bad"
     ):
         of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
+
+
+def test_the_suffix_of_a_mixture_in_capitals(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    (tmp_path / "Mix.TOML").write_text('[[source]]\nname = "a"\npath = "a.txt"\n')
+    mixture = mixtures.read(tmp_path / "Mix.TOML")
+    assert [source.path for source in mixture.source] == [str(tmp_path / "a.txt")]
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/text", Path("http://localhost/a.txt")], ids=str)
+def test_urls_are_not_read(path):
+    for read in (mixtures.read, lambda path: list(readers.read(path))):
+        with pytest.raises(InputError, match="URLs are not read.*download the file"):
+            read(path)

@@ -234,10 +234,10 @@ def test_a_broken_line_is_named(line, suffix, tmp_path):
 
 def test_a_wrong_field_names_the_fields(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines({"content": "a", "id": 1}))
-    with pytest.raises(DamagedError, match=r'no.* "text": .*a\.jsonl:1: fields: content, id$'):
+    with pytest.raises(DamagedError, match=r'no.* "text": .*a\.jsonl:1: fields: "content", "id"$'):
         texts(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_bytes(lines({f"a long name {i}": 1 for i in range(1000)}))
-    with pytest.raises(DamagedError, match=r"fields: a long name 0, .*, \.\.\.$") as error:
+    with pytest.raises(DamagedError, match=r'fields: "a long name 0", .*, \.\.\.$') as error:
         texts(tmp_path / "a.jsonl")
     assert len(str(error.value)) < 600
 

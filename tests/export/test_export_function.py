@@ -170,7 +170,7 @@ def test_a_model_is_never_replaced(lively, tmp_path, tree):
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
     before = tree(tmp_path)
     for out, says in (
-        ("other", "is a model, not an exported model"),
+        ("other", "is a saved model, not an exported model"),
         ("foreign", "not created by motherbird"),
     ):
         with pytest.raises(OutputExistsError, match=says):

@@ -225,7 +225,7 @@ def test_arguments_of_a_tokenizer(small_tokenizer, tmp_path):
         with refused(f"the vocabulary size is of type {kind}, not int"):
             train(["a"], wrong)
     for wrong in (None, 3, "ab"):
-        with refused("pairs is an? (NoneType|int|string): pass a list of pairs of texts"):
+        with refused("pairs is (a NoneType|an int|a string): pass a list of pairs of texts"):
             small_tokenizer.encode_pairs(wrong, 8)
     with refused("backend is of type str, not Tokenizer"):
         Tokenizer("name", {})

@@ -830,3 +830,33 @@ def test_equal_names_of_labels_in_a_file(toy, tmp_path):
     edit_json(tmp_path / "model/config.json", id2label={"0": "a", "1": "a"})
     with pytest.raises(InputError, match="two labels are called 'a'"):
         SequenceClassifier.load(tmp_path / "model")
+
+
+def test_shards_without_their_index(foreign):
+    in_shards(foreign)
+    (foreign / weights.INDEX).unlink()
+    with pytest.raises(InputError, match=r"index\.json is missing.*model-00001-of-00002"):
+        MaskedLM.load(foreign)
+
+
+def test_weights_that_are_a_git_lfs_pointer(foreign):
+    (foreign / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DamagedError, match="Git LFS pointer.*git lfs pull"):
+        MaskedLM.load(foreign)
+
+
+def test_a_config_without_a_model_type(foreign):
+    edit_json(foreign / "config.json", model_type=..., architectures=...)
+    with pytest.raises(InputError, match=r"config\.json states no model_type"):
+        MaskedLM.load(foreign)
+
+
+def test_a_tokenizer_whose_ids_differ_from_config(foreign, small_tokenizer, caplog):
+    small_tokenizer.write_files(foreign, 512)
+    MaskedLM.load(foreign)
+    edit_json(foreign / "config.json", cls_token_id=938)  # another special token
+    MaskedLM.load(foreign)
+    assert not caplog.records
+    edit_json(foreign / "config.json", cls_token_id=5, sep_token_id=None)
+    MaskedLM.load(foreign)
+    assert r"tokenizer's [CLS] is 937, config.json says 5: is it this model's own?" in caplog.text

@@ -111,7 +111,7 @@ def show(
     from ..data.prepared import PreparedDataset
     from ..data.show import examples, histogram
 
-    picture = None if png is None else options.output(png, [directory])
+    picture = None if png is None else options.output_file(png, [directory], "--png", ".png")
     local = PreparedDataset.fetch(directory).directory if "://" in directory else directory
     prepared = PreparedDataset(local, verify="all")
     length = seq_len or int(next(iter(prepared.about.lengths)))

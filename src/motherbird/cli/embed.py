@@ -133,11 +133,7 @@ def _check_out(file: str, model: str, out: str) -> Path:
     if file not in ("", "-") and Path(file).is_dir():
         raise InputError("this is a directory", file, "use a file")
     inputs = [*options.directories(model), *([file] if file != "-" else [])]
-    if out and not out.endswith(".npy"):
-        raise InputError("--out is not a .npy file", out, "use a name that ends in .npy")
-    path = options.output(out, inputs)
-    if path.is_dir():
-        raise InputError("--out is a directory", out, "use the name of a file in it")
+    path = options.output_file(out, inputs, "--out", ".npy")
     settings = Path(f"{out}.json")
     if resolve(settings) in [resolve(each) for each in inputs]:
         what = "the settings of --out, which are written next to it, would replace the input"
@@ -154,7 +150,7 @@ def _read(file: str, column: str | None) -> "list[Document]":
     """Read the texts of a table, or the lines of any other file."""
     from ..core.arguments import check_texts
     from ..data.readers import TABLES, formats, jsonl, plain_name
-    from ..errors import InputError
+    from ..errors import InputError, NotTextError
 
     tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
     if file != "-" and plain_name(Path(file)).endswith(tables):
@@ -170,7 +166,7 @@ def _read(file: str, column: str | None) -> "list[Document]":
         raise InputError("there is no text", file, "write one text per line")
     for text in texts:
         if "\0" in text.text:
-            raise NotTextError("this is a binary file, not text", text.source)
+            raise NotTextError("the text contains a NUL", text.source, "remove it")
     check_texts([text.text for text in texts], [text.source for text in texts])
     return texts
 
@@ -214,7 +210,7 @@ def _not_utf_8(data: bytes, where: str) -> "NotTextError":
 
 
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document, check_pointer, chunks
+    from ..data.readers import Document, check_pointer, chunks, missing
     from ..errors import InputError
 
     path = Path(file)
@@ -228,7 +224,7 @@ def _lines(file: str) -> "list[Document]":
             data = b"".join(chunks(path))
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
-        raise InputError("there is no such file", file, "use - for standard input") from error
+        raise missing(file, "use - for standard input") from error
     except UnicodeDecodeError as error:
         raise _not_utf_8(data, f"{file}, byte {error.start}") from error
     if (at := data.find(b"\0")) >= 0:

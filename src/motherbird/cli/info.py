@@ -95,7 +95,6 @@ def _table(rows: list[tuple[str, Any]]) -> None:
 
 def _model(name: str, revision: str | None) -> dict[str, Any]:
     from ..core import hf_config, hub, weights
-    from ..core import tokenizer as tokenizers
     from ..core.config import FIELDS
 
     directory = hub.find(name, revision)
@@ -103,8 +102,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
     config = hf_config.read(raw, str(directory / "config.json"))
     tensors = weights.published_names(weights.read_tensors(directory))
     tokenizer: dict[str, Any] | None = None
-    if (directory / "tokenizer.json").is_file():
-        loaded = tokenizers.load(directory)
+    if (loaded := weights.load_tokenizer(directory, config, False)) is not None:
         special = {role: [token, loaded.id_of(role)] for role, token in loaded.special.items()}
         tokenizer = {"entries": loaded.vocab_size, "special": special}
     parameters = sum(tensor.raw.size for tensor in tensors.values())

@@ -58,6 +58,9 @@ def _check_family(raw: dict[str, Any], where: str) -> None:
     if not isinstance(architectures, list):
         raise InputError("architectures is not a list", where)
     research = str(architectures[0]).startswith("FlexBert")
+    if raw.get("model_type") is None and not research:
+        how = "use a model of type 'modernbert'"
+        raise InputError("config.json states no model_type", where, how)
     if raw.get("model_type") != "modernbert" and not research:
         raise InputError(
             f"model_type {raw.get('model_type')!r} ({architectures[0]}) is not supported",

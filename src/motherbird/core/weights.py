@@ -3,6 +3,7 @@
 Weights are read from safetensors only. Nothing in a directory is ever executed.
 """
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -14,10 +15,12 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, HeadError, InputError
-from ..files import check_files, parse_json, read_json, read_json_object
+from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -70,7 +73,10 @@ def weight_files(directory: Path) -> list[Path]:
             if not (directory / name).is_file():
                 raise DamagedError("a shard is missing", str(directory / name), "download it again")
         return [directory / name for name in sorted(set(shards.values()))]
-    pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLES)
+    if shards := sorted(p.name for p in directory.glob("model-*-of-*.safetensors")):
+        what = f"{INDEX} is missing, which names the shards such as {shards[0]}"
+        raise InputError(what, str(directory), "download it too")
+    pickles = sorted(p.name for p in directory.iterdir() if p.suffix.lower() in PICKLES)
     if pickles:
         raise InputError(
             f"the weights are in {pickles[0]}, a format that can run code when it is read",
@@ -140,6 +146,10 @@ def _read_file(file: Path) -> dict[str, Stored]:
 
 def _read_header(file: Path) -> tuple[dict[str, Any], int]:
     """Return the header of a file, checked by the library, and where its data start."""
+    with file.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            what = "a Git LFS pointer in place of the file"
+            raise DamagedError(what, str(file), "download the files with git lfs pull")
     try:
         with safetensors.safe_open(file, "np"):
             pass
@@ -272,6 +282,8 @@ def load_tokenizer(
 ) -> Tokenizer | None:
     """Load the tokenizer of a model, or None if it has none.
 
+    Logs a warning if config.json states an id of [CLS] or [SEP] that is not a special token.
+
     Raises:
         InputError: the tokenizer has more entries than the model.
         DamagedError: it cannot be read.
@@ -285,6 +297,14 @@ def load_tokenizer(
             str(directory),
             "it belongs to another model",
         )
+    raw, known = read_config(directory), tokenizer.special_ids
+    for role in ("cls", "sep"):
+        stated = raw.get(f"{role}_token_id")
+        # Another special token, such as <eos> in place of [SEP], may be intended.
+        if isinstance(stated, int) and role in tokenizer.special and stated not in known:
+            what = "the tokenizer's %s is %d, config.json says %d: is it this model's own? (%s)"
+            log.warning(what, tokenizer.special[role], tokenizer.id_of(role), stated, directory)
+            break
     return tokenizer
 
 

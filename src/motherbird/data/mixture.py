@@ -10,6 +10,7 @@ from .. import disk
 from ..errors import InputError
 from ..files import check_utf_8, path_outside
 from ..strict import load
+from .readers.document import missing
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Rule
 
@@ -149,10 +150,10 @@ def read(
     the file, and ``decontaminate`` is added to it, relative to the current directory. The file and
     all paths have to exist (InputError).
     """
+    if not Path(path).exists():
+        raise missing(path)
     path = Path(os.path.abspath(path))  # links are kept: their names have the suffix of the format
-    if not path.exists():
-        raise InputError("the file or directory does not exist", str(path))
-    if path.is_file() and path.suffix == ".toml":
+    if path.is_file() and path.suffix.lower() == ".toml":
         path = path.resolve()
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:

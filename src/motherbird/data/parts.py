@@ -33,7 +33,7 @@ from .generated import code_rule
 from .mixture import Mixture, Source
 from .overlap import shared_run
 from .readers import Document
-from .readers.document import fields_hint
+from .readers.document import describe_type, fields_hint
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Listing, describe
 from .tally import Count, Tally, merge_counts
@@ -250,6 +250,8 @@ def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
             text = row.get(source.field)
             if not isinstance(text, str):
                 what = f'no text in field "{source.field}"'
+                if source.field in row:
+                    what += f", which is {describe_type(text)}"
                 yield RowFieldError(what, f"{name}:{number}", fields_hint(row))
                 continue
             yield Document(text, f"{name}:{number}")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl, tables
-from .document import Document, check_pointer, chunks, name_of, plain_name, zstd
+from .document import Document, check_pointer, chunks, missing, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
-    "Document", "READERS", "check_pointer", "chunks", "list_directory", "plain_name", "read",
-    "read_file", "unit_of", "zstd",
+    "Document", "READERS", "check_pointer", "chunks", "list_directory", "missing", "plain_name",
+    "read", "read_file", "unit_of", "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -103,14 +103,18 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
     """
     path = Path(path)
     if not path.exists():
-        raise InputError("the file or directory does not exist", str(path))
+        raise missing(path)
+    has_rows = path.is_file() and unit_of(path) == "row"
+    if has_rows and path.stat().st_size == 0:
+        raise InputError("the file is empty", str(path), "write a header and rows")
     skipped: list[str] = []
-    found = False
+    found, documents = False, 0
     listing = list_directory(path) if path.is_dir() else Listing([path])
     if problems := listing.problems():
         log.warning("skipped in %s: %s", path, problems)
     for file in listing.files:
         for document in read_file(file, field):
+            documents += 1
             if isinstance(document, NotTextError) and path.is_dir():
                 skipped.append(document.where)
             elif isinstance(document, DamagedError):
@@ -122,6 +126,8 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
         names = "; ".join(skipped[:10]) + ("; ..." if skipped[10:] else "")
         log.warning("skipped %s without UTF-8 text: %s", counted(len(skipped), "file"), names)
     if not found:
+        if has_rows and not documents:
+            raise InputError("the table has no rows", str(path), "write one text per row")
         how = "use text files, source code or .jsonl"
         what = f"no text was found ({problems})" if problems else "no text was found"
         raise InputError(what, str(path), how)

@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,13 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import DamagedError, NotTextError, require_extra
+from ...errors import DamagedError, InputError, NotTextError, require_extra
+from ...files import LFS_POINTER
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
 LARGEST = 1 << 28  # maximum bytes of a document or a line
 WIDE = ("utf-16", "utf-32")  # encodings in which the mark of UTF-8 can be text
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_URL = re.compile("[a-z][a-z0-9+]+:/")  # also as a `Path`, which has one slash
 SHOWN = 20  # names of fields in an error
 MAX_RATIO = 1000  # of decompressed to compressed size; more is a decompression bomb
 
@@ -63,6 +65,13 @@ def chunks(path: Path) -> Iterator[bytes]:
         except damage as error:
             what = f"the file cannot be read to its end ({error})"
             raise DamagedError(what, name_of(path)) from error
+
+
+def missing(path: str | Path, how: str = "") -> InputError:
+    """Return the error for a path that does not exist."""
+    if _URL.match(str(path)):
+        return InputError("URLs are not read", str(path), "download the file")
+    return InputError("the file or directory does not exist", str(path), how)
 
 
 def check_pointer(path: Path) -> None:
@@ -133,9 +142,17 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
 
 def fields_hint(names: Iterable[str], noun: str = "field") -> str:
     """Return the fields that there are, for an error about one that is missing."""
-    fields = list(names)
+    fields = [f'"{name}"' for name in names]
     more = ", ..." if len(fields) > SHOWN else ""
     return f"{noun}s: {', '.join(fields[:SHOWN])[:300]}{more}" if fields else f"it has no {noun}s"
+
+
+def describe_type(value: Any) -> str:
+    """Return the type of a value of JSON or of a table, for an error."""
+    names = {"NoneType": "null", "bool": "a boolean", "int": "a number", "float": "a number",
+             "str": "a string", "list": "a list", "dict": "an object"}  # fmt: skip
+    name = type(value).__name__
+    return names.get(name, f"of type {name}")
 
 
 def zstd() -> ModuleType:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import DamagedError, FieldError, RowError, require_extra
 from ...files import parse_json
-from .document import COMPRESSED, Document, decode, fields_hint, name_of, whole
+from .document import COMPRESSED, Document, decode, describe_type, fields_hint, name_of, whole
 
 # Names for ``code`` in a mixture.
 LANGUAGES = {
@@ -67,12 +67,14 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
                         where = f"{name_of(path)}:{number}"
                         try:
                             text = value.as_py()
+                            found = describe_type(text)
                         except UnicodeDecodeError:
-                            text = None
+                            text, found = None, "not UTF-8"
                         if isinstance(text, str):
                             yield Document(text, where)
                         else:
-                            yield RowError(f'no text in column "{field}"', where)
+                            what = f'column "{field}" is {found}, not text'
+                            yield RowError(what, where)
     except (arrow.ArrowException, OSError) as error:
         what = f"the file cannot be read to its end ({str(error).splitlines()[0]})"
         where = name_of(path) + ("" if group is None else f", row group {group} (from 0)")

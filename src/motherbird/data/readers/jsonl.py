@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import DamagedError, RowError, RowFieldError
 from ...files import parse_json
-from .document import Document, fields_hint, lines, name_of
+from .document import Document, describe_type, fields_hint, lines, name_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -23,6 +23,8 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         else:
             what = f'the line is not an object with a string field "{field}"'
             is_object = isinstance(row, dict)
+            if is_object and field in row:
+                what = f'field "{field}" is {describe_type(text)}, not text'
             yield (
                 RowFieldError(what, where, fields_hint(row)) if is_object else RowError(what, where)
             )
@@ -44,8 +46,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                 try:
                     row = parse_json(line.decode("utf-8-sig"))
                 except (ValueError, RecursionError) as error:
+                    reason = str(error)
+                    if isinstance(error, UnicodeDecodeError):
+                        reason = f"byte {error.start} is not UTF-8"
                     where = f"{name_of(path)}:{number}"
-                    row = RowError(f"the line is not JSON ({error})", where)
+                    row = RowError(f"the line is not JSON ({reason})", where)
                 yield number, row
     except DamagedError as error:
         raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error

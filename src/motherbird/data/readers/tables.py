@@ -24,6 +24,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     try:
         header = next(rows, [])
         if header.count(field) != 1:
+            _check_separator(header, tab, name)
             what = "two columns are" if field in header else "no column is"
             raise FieldError(f'{what} called "{field}"', name, fields_hint(header, "column"))
         column = header.index(field)
@@ -35,5 +36,18 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
                 what = f"the row has {len(row)} values, the header {len(header)}"
                 yield RowError(what, where)
     except csv.Error as error:
-        what = f"the row is not {'TSV' if tab else 'CSV'} ({error})".replace("\t", "\\t")
+        reason = str(error).replace("\t", r"\t")
+        what = f"the row is not {'TSV' if tab else 'CSV'} ({reason})"
         raise DamagedError(what, f"{name}:{rows.line_num}") from error
+
+
+def _check_separator(header: list[str], tab: bool, name: str) -> None:
+    """Raise DamagedError if the header seems to have another separator than the suffix says."""
+    if len(header) != 1:
+        return
+    for separator, shown in ((";", "';'"), ("\t", "tabs"), (",", "','"), ("|", "'|'")):
+        if separator in header[0]:
+            what = f"the columns seem to be separated by {shown}, not {'tabs' if tab else 'commas'}"
+            named = {"\t": "rename it to .tsv", ",": "rename it to .csv"}
+            how = named.get(separator, "save it with commas, as .csv, or with tabs, as .tsv")
+            raise DamagedError(what, name, how)
