@@ -21,10 +21,10 @@ from motherbird.data.loader import (
     BatchBuilder,
     BatchRequest,
     Cursor,
-    MicroBatch,
     RowFilter,
     masking_of,
 )
+from motherbird.data.micro_batch import MicroBatch
 from motherbird.data.prepared import PreparedDataset
 from motherbird.nn import MaskedLM
 from motherbird.nn.packed import pack

@@ -153,15 +153,15 @@ def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
     return os.path.relpath(free)
 
 
-def check_replaceable(directory: Path, kind: str) -> None:
+def check_replaceable(directory: Path, kind: str, creatable: bool = True) -> None:
     """Raise OutputExistsError if `new_directory` may not replace a directory.
 
     It may if the directory is missing or empty, or if motherbird created it, it is of the same
-    kind, and has no other files. If nothing can be created there, raise InputError.
+    kind, and has no other files. With ``creatable``, InputError if nothing can be created there.
     """
-    disk.check_creatable(directory)
-    what = _why_not_replaceable(directory, kind)
-    if what:
+    if creatable:
+        disk.check_creatable(directory)
+    if what := _why_not_replaceable(directory, kind):
         how = "choose another directory, or delete this one"
         raise OutputExistsError(what, str(directory), how)
 
@@ -352,7 +352,7 @@ def new_directory(
     """
     from . import __version__
 
-    check_replaceable(directory, kind)
+    check_replaceable(directory, kind, creatable=digests is None)
     directory = Path(os.path.abspath(directory))
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = (work or directory.parent) / f".{directory.name}.{uuid.uuid4().hex}.tmp"

@@ -130,17 +130,15 @@ def read_tensors(directory: Path) -> dict[str, Stored]:
 
 def _read_file(file: Path) -> dict[str, Stored]:
     header, start = _read_header(file)
+    mapped = np.memmap(file, np.uint8, "r")  # once: every map keeps a file open
     tensors = {}
     for name, about in header.items():
         if about["dtype"] not in DTYPES:
             raise DamagedError(f"tensor {name} has dtype {about['dtype']}", str(file))
         dtype, layout = DTYPES[about["dtype"]]
-        shape = tuple(about["shape"])
-        if 0 in shape:
-            tensors[name] = Stored(dtype, np.empty(shape, layout))
-            continue
-        offset = start + about["data_offsets"][0]
-        tensors[name] = Stored(dtype, np.memmap(file, layout, "r", offset, shape))
+        first, last = (start + offset for offset in about["data_offsets"])
+        raw = np.frombuffer(mapped[first:last].data, layout).reshape(about["shape"])
+        tensors[name] = Stored(dtype, raw)
     return tensors
 
 
