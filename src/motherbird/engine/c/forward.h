@@ -33,7 +33,7 @@ typedef struct {
 
 struct mb_batch {
     const mb_model *model;
-    const int32_t *ids, *starts;
+    const int32_t *starts;
     size_t documents, tokens, longest, blocks, splits;
     int32_t *positions;  // (T), in the document
     float *x;            // (T, D)
@@ -231,7 +231,7 @@ static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *sta
     mb_batch *b = zeros(sizeof *b);
     if (!b) return NULL;
     size_t tokens = starts[documents];
-    b->model = m, b->ids = ids, b->starts = starts, b->documents = documents, b->tokens = tokens;
+    b->model = m, b->starts = starts, b->documents = documents, b->tokens = tokens;
     size_t rounds = (tokens + threads * BLOCK - 1) / (threads * BLOCK);
     b->splits = threads > 1 && tokens <= BLOCK ? SPLITS * threads : 1;
     b->blocks = b->splits > 1 ? 1 : smaller(tokens, rounds * threads);
