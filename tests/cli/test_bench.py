@@ -205,3 +205,8 @@ def test_report(motherbird, tmp_path, model, fakes):
     assert Path(result["charts"][0]).stat().st_size < 100_000
     motherbird("bench", "report", page, "--page", page).refused()
     motherbird("bench", "report", out, "--page", tmp_path / "none.md").refused("cannot be read")
+
+
+def test_out_is_json(motherbird, fakes, tmp_path):
+    call = ("bench", "cpu", *ONE, "--out", tmp_path / "result.txt")
+    motherbird(*call).refused("--out is not a .json file.*use a name that ends in .json")

@@ -118,8 +118,15 @@ def test_report(motherbird, run, tmp_path, documented, has_shape):
     found = motherbird("runs", "report", run, "--out", out, "--json").done().json
     (shape,) = documented("runs", "report")
     assert has_shape(found, shape) and Path(found["out"]).read_text().startswith("<!doctype html>")
-    motherbird("runs", "report", run, "--out", run / "run.json").refused("not a motherbird report")
-    motherbird("runs", "report", run, "--out", tmp_path / "no" / "x").refused("does not exist")
+    other = tmp_path / "other.html"
+    other.write_text("<p>another page")
+    for path, says in (
+        (other, "not a motherbird report"),
+        (run / "run.json", "--out is not a .html file.*use a name that ends in .html"),
+        (tmp_path / "no" / "x.html", "does not exist"),
+    ):
+        motherbird("runs", "report", run, "--out", path).refused(says)
+    assert other.read_text() == "<p>another page"
 
 
 @pytest.mark.parametrize("name", ["show", "report", "rewind", "average"])

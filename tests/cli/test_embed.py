@@ -503,3 +503,9 @@ def test_a_binary_file_is_not_text_in_another_encoding(name, data, embed, place)
 
 def test_too_many_threads(embed):
     embed("in.txt", "--threads", 2048).refused("--threads.*1<=x<=1024")
+
+
+def test_an_empty_compressed_table(motherbird, model, place):
+    (place / "empty.csv.gz").write_bytes(gzip.compress(b""))
+    call = ("embed", place / "empty.csv.gz", "--model", model, "--out", place / "out.npy")
+    motherbird(*call).refused("the table is empty.*write a header and rows", code=1)

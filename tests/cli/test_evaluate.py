@@ -2,6 +2,7 @@
 
 import pytest
 
+from motherbird import nn
 from motherbird.data.prepare import prepare
 
 
@@ -79,3 +80,9 @@ def test_nothing_is_held_out(held_out, says, motherbird, model, data, tmp_path):
     prepare(text, tokenizer, tmp_path / "set", [64], held_out=held_out)
     call = ("evaluate", "lm", "--model", model, "--data", tmp_path / "set", "--seq-len", 64)
     motherbird(*call).refused(says)
+
+
+def test_a_model_without_a_head(motherbird, data, model, tmp_path):
+    nn.Encoder.load(model).save(tmp_path / "bare")
+    found = motherbird("evaluate", "lm", "--model", tmp_path / "bare", "--data", data)
+    found.refused("this model cannot predict tokens.*use one with a masked-LM head")

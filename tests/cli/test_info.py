@@ -131,3 +131,8 @@ def test_the_model_is_an_argument(motherbird):
 
 def test_an_empty_name(motherbird):
     motherbird("info", "").refused("the model is an empty string: pass a model directory")
+
+
+def test_a_link_to_itself(motherbird, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    motherbird("info", tmp_path / "loop").refused("the link leads nowhere")

@@ -513,3 +513,19 @@ def test_urls_are_not_read(path):
     for read in (mixtures.read, lambda path: list(readers.read(path))):
         with pytest.raises(InputError, match="URLs are not read.*download the file"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['path = "https://host/a.txt"', 'dataset = "hf://datasets/owner/name"', 'path = "s3://b/a"'],
+)
+def test_urls_in_a_mixture(line, tmp_path):
+    (tmp_path / "mix.toml").write_text(f'[[source]]\nname = "a"\n{line}\n')
+    with pytest.raises(InputError, match="URLs are not read.*download the file"):
+        mixtures.read(tmp_path / "mix.toml")
+
+
+def test_urls_of_evaluation_sets(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    with pytest.raises(InputError, match="URLs are not read"):
+        mixtures.read(tmp_path / "a.txt", decontaminate=["https://host/a.txt"])

@@ -62,15 +62,12 @@ def cpu(
     throughput relative to this machine's fastest matmuls, "cosine" the smallest of the check.
     """
     inputs = options.directories(model) if Path(model).is_dir() else []
-    path = None if out is None else options.output(out, inputs)
+    path = None if out is None else options.output_file(out, inputs, "--out", ".json")
     from .. import machine
     from ..bench import cpu as bench
     from ..bench import report
-    from ..errors import InputError
     from ..files import write_text
 
-    if path is not None and path.is_dir():
-        raise InputError("--out is a directory", str(out), "use the name of a file")
     selected = bench.Options(
         model, bench.parse_workloads(workloads), bench.parse_systems(systems), repeats, minutes,
         threads or machine.physical_cores(),

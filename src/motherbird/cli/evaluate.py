@@ -65,13 +65,18 @@ def lm(
     """  # noqa: D301
     options.set_threads(threads)
     from ..data.prepared import PreparedDataset
+    from ..errors import HeadError
     from ..nn.heads import MaskedLM
     from ..train.evaluation import evaluate_by_source
 
     prepared = PreparedDataset(data)
-    loaded = MaskedLM.load(
-        model, dtype=dtype, attention=attention, device=device, revision=revision
-    )
+    try:
+        loaded = MaskedLM.load(
+            model, dtype=dtype, attention=attention, device=device, revision=revision
+        )
+    except HeadError as error:
+        how = "use one with a masked-LM head"
+        raise HeadError("this model cannot predict tokens", error.where, how) from error
     sources: dict[str, dict[str, float | None]] = {}
     found = evaluate_by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking)
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:

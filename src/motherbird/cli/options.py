@@ -126,11 +126,10 @@ def output_file(path: str, inputs: list[str], option: str, suffix: str) -> Path:
     """Return an output path as `output` does, of a file whose name has to end in a suffix."""
     from ..errors import InputError
 
+    if path and Path(path).is_dir():
+        raise InputError(f"{option} is a directory", path, "use the name of a file in it")
     if path and not path.lower().endswith(suffix):
         raise InputError(
             f"{option} is not a {suffix} file", path, f"use a name that ends in {suffix}"
         )
-    out = output(path, inputs)
-    if out.is_dir():
-        raise InputError(f"{option} is a directory", path, "use the name of a file in it")
-    return out
+    return output(path, inputs)

@@ -162,7 +162,8 @@ def report(run: str, out: str | None, json_: bool) -> None:
 
     With --json: {"run", "out"}.
     """
-    path = Path(run) / "report.html" if out is None else options.output(out, [])
+    given = None if out is None else options.output_file(out, [], "--out", ".html")
+    path = given or Path(run) / "report.html"
     from ..train import report as reports
 
     reports.report(Path(run), path)

@@ -59,6 +59,8 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
         return path
     if exists:
         raise InputError("a model is a directory, but this is a file", name)
+    if path.is_symlink():
+        raise InputError("the link leads nowhere", name, PLACES)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         raise InputError("there is no such directory", name, PLACES)
     from huggingface_hub import snapshot_download

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from .. import disk
 from ..errors import InputError
-from ..files import check_utf_8, path_outside
+from ..files import path_outside
 from ..strict import load
-from .readers.document import missing
+from .readers.document import check_local, missing
 from .readers.formats import LANGUAGES
 from .readers.listing import RULES, Rule
 
@@ -61,7 +61,7 @@ class Source:
             raise InputError(f"encoding = {self.encoding!r} is unknown") from error
         origins = (self.path, self.packages or None, self.dataset)
         for local in (self.path, self.dataset):
-            check_utf_8(local or "")
+            check_local(local or "")
         if sum(origin is not None for origin in origins) != 1:
             raise InputError("a source needs exactly one of path, packages and dataset")
         if not self.name or "/" in self.name:
@@ -122,7 +122,7 @@ class Mixture:
         if self.weights and not self.include:
             self._check_weights(names)
         for path in self.decontaminate:
-            check_utf_8(path)
+            check_local(path)
         for what in ("near_duplicates", "max_bad"):
             value = getattr(self, what)
             if value is not None and not 0 <= value <= 1:
@@ -158,9 +158,10 @@ def read(
         mixture = _absolute(load(Mixture, path), path.parent, (path,))
     else:
         mixture = Mixture(source=(Source(path.name.split(".")[0] or "text", path=str(path)),))
+    for name in decontaminate:
+        check_local(name)
     paths = (*mixture.decontaminate, *map(os.path.abspath, decontaminate))
     for name in paths:
-        check_utf_8(name)
         if not Path(name).exists():
             raise InputError("decontaminate: the file or directory does not exist", name)
     return replace(

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ...errors import DamagedError, InputError, NotTextError, require_extra
-from ...files import LFS_POINTER
+from ...files import LFS_POINTER, check_utf_8
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
@@ -69,9 +69,15 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 def missing(path: str | Path, how: str = "") -> InputError:
     """Return the error for a path that does not exist."""
-    if _URL.match(str(path)):
-        return InputError("URLs are not read", str(path), "download the file")
+    check_local(path)
     return InputError("the file or directory does not exist", str(path), how)
+
+
+def check_local(path: str | Path) -> None:
+    """Raise InputError if a path is a URL, or is not UTF-8."""
+    check_utf_8(str(path))
+    if _URL.match(str(path)):
+        raise InputError("URLs are not read", str(path), "download the file")
 
 
 def check_pointer(path: Path) -> None:

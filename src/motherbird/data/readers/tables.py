@@ -23,6 +23,8 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
     try:
         header = next(rows, [])
+        if not header:
+            raise DamagedError("the table is empty", name, "write a header and rows")
         if header.count(field) != 1:
             _check_separator(header, tab, name)
             what = "two columns are" if field in header else "no column is"
