@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -123,6 +125,36 @@ def test_a_long_inference_does_not_grow():
     """Every call has batches of new sizes. torch, with its caches for each size, grew by 421 MB."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True)
     assert float(done.stdout) < 30, done.stderr
+
+
+LONG = """
+import sys
+import numpy as np
+from motherbird import Embedder, presets
+from motherbird.core.weights import Stored, shapes
+from motherbird.engine.model import NativeModel
+draw = np.random.default_rng(0)
+tensors = {name: Stored("float32", draw.normal(0, 0.02, shape).astype(np.float32))
+           for name, shape in shapes(presets.base(), None).items()}
+embedder = Embedder(NativeModel(presets.base(), tensors, "float32"))
+print("ready", flush=True)
+embedder.embed_ids([[5] * 8192] * int(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("documents", [1, 4])
+def test_ctrl_c_in_the_middle_of_long_documents(documents):
+    """A document takes ten seconds or more; torch computed it to its end."""
+    child = subprocess.Popen([sys.executable, "-c", LONG, str(documents)], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert child.stdout.readline() == "ready\n"
+    time.sleep(0.7)
+    child.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, said = child.communicate(timeout=60)
+    assert time.monotonic() - start < 4
+    assert said.endswith("KeyboardInterrupt\n") and child.returncode == -signal.SIGINT
 
 
 NEED_TORCH = (

@@ -65,7 +65,7 @@ class Variant(ctypes.Structure):
         ("create", CFUNCTYPE(c_void_p, POINTER(Config))),
         ("add_layer", CFUNCTYPE(c_int, c_void_p, POINTER(Layer))),
         ("destroy", CFUNCTYPE(None, c_void_p)),
-        ("begin", CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64)),
+        ("begin", CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
         ("work", CFUNCTYPE(None, c_void_p)),
         ("finish", CFUNCTYPE(None, c_void_p, c_int64, c_void_p)),
         ("linear", CFUNCTYPE(c_void_p, POINTER(Tensor), POINTER(Tensor), *[c_int64] * 3)),

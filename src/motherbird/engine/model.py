@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -201,27 +201,42 @@ class NativeModel:
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
         rows = len(ids) if output == "tokens" else len(lengths)
         result = np.empty((rows, self.config.hidden_size), np.float32)
-        team = self._threads_for(len(ids))
+        in_pool = threading.current_thread().name.startswith(POOL)  # `map` computes several at once
+        is_long = self._multiplications(len(ids)) > MIN_SHARED
+        team = threads.count() if is_long and not in_pool else 1
+        stop = _current.stop if in_pool else ctypes.c_int32()
         batch = self._variant.begin(
-            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), team
-        )
+            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), team,
+            ctypes.addressof(stop),
+        )  # fmt: skip
         if not batch:
             raise MemoryError
-        helpers = [_pool().submit(self._variant.work, batch) for _ in range(team - 1)]
-        self._variant.work(batch)
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
-        self._variant.finish(batch, library.OUTPUTS.index(output), result.ctypes.data)
+        try:
+            if in_pool or not is_long:
+                self._variant.work(batch)
+            else:
+                self._work_in_pool(batch, team, stop)
+        finally:  # frees the batch
+            self._variant.finish(batch, library.OUTPUTS.index(output), result.ctypes.data)
         return result
 
-    def _threads_for(self, tokens: int) -> int:
-        """Return how many threads share a batch: one if `map` computes several at once."""
-        if threading.current_thread().name.startswith(POOL):
-            return 1
+    def _work_in_pool(self, batch: int, team: int, stop: ctypes.c_int32) -> None:
+        """Compute a batch on several threads, while this one waits for signals such as Ctrl-C."""
+        helpers = [_pool().submit(self._variant.work, batch) for _ in range(team)]
+        try:
+            wait(helpers, return_when=FIRST_COMPLETED)
+        except BaseException:
+            stop.value = 1
+            raise
+        finally:
+            for helper in helpers:
+                if not helper.cancel():
+                    helper.result()
+
+    def _multiplications(self, tokens: int) -> int:
+        """Return how many multiplications the products of a batch have."""
         d, f = self.config.hidden_size, self.config.intermediate_size
-        work = tokens * self.config.num_hidden_layers * (4 * d * d + 3 * d * f)
-        return threads.count() if work > MIN_SHARED else 1
+        return tokens * self.config.num_hidden_layers * (4 * d * d + 3 * d * f)
 
     def is_per_document(self, output: Output) -> bool:
         """Return whether an output has a row for each document, or for each token."""
@@ -240,13 +255,29 @@ class NativeModel:
         if len(items) < 2:
             yield from enumerate(map(work, items))
             return
-        indices = {_pool().submit(work, item): index for index, item in enumerate(items)}
+        stop = ctypes.c_int32()
+
+        def start(item: Item) -> Result:
+            _current.stop = stop
+            return work(item)
+
+        indices = {_pool().submit(start, item): index for index, item in enumerate(items)}
         try:
             for future in as_completed(list(indices)):
                 yield indices.pop(future), future.result()
         finally:
+            stop.value = 1
             for future in indices:
                 future.cancel()
+
+
+class _Current(threading.local):
+    """What a thread of the pool computes for."""
+
+    stop: ctypes.c_int32  # not 0 when nobody waits for the result any more
+
+
+_current = _Current()
 
 
 def _pool() -> ThreadPoolExecutor:

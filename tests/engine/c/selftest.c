@@ -165,7 +165,8 @@ static double one_round(int precision) {
     int32_t *ids = guarded(4 * tokens);
     for (int t = 0; t < tokens; t++) ids[t] = (int32_t)draw(V);
     float *got = guarded(4 * (size_t)tokens * g.d);
-    mb_batch *batch = variant->begin(m, ids, starts, documents, threads);
+    int32_t stop = 0;
+    mb_batch *batch = variant->begin(m, ids, starts, documents, threads, &stop);
     pthread_t helper[4];
     for (int i = 1; i < threads; i++) pthread_create(helper + i, NULL, help, batch);
     variant->work(batch);

@@ -46,9 +46,10 @@ typedef struct {
     void (*destroy)(mb_model *);
 
     // A batch of documents that start at `starts`, which ends with T. `threads` is how many threads
-    // will probably call `work`; each returns when all is computed, whoever else calls it or not.
+    // will probably call `work`; each returns when all is computed, whoever else calls it or not, or
+    // soon after `stop` is not 0.
     mb_batch *(*begin)(const mb_model *, const int32_t *ids, const int32_t *starts, int64_t documents,
-                       int64_t threads);
+                       int64_t threads, const volatile int32_t *stop);
     void (*work)(mb_batch *);
     void (*finish)(mb_batch *, int64_t output, float *out);  // after `work`; frees the batch
 

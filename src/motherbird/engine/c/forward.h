@@ -34,6 +34,7 @@ typedef struct {
 struct mb_batch {
     const mb_model *model;
     const int32_t *starts;
+    const volatile int32_t *stop;
     size_t documents, tokens, longest, blocks, splits;
     int32_t *positions;  // (T), in the document
     float *x;            // (T, D)
@@ -189,14 +190,14 @@ static void work(mb_batch *b) {
     else if (allocate_scratch(b, s)) return free_scratch(s);  // the others do it
     const mb_model *m = b->model;
     begin_tiles();
-    for (size_t i = 0; i < m->count * PHASES; i++) {
+    for (size_t i = 0; i < m->count * PHASES && !*b->stop; i++) {
         progress *p = b->progress + i;
         size_t all = tasks(b, i % PHASES), number;
-        while ((number = atomic_fetch_add(&p->taken, 1)) < all) {
+        while (!*b->stop && (number = atomic_fetch_add(&p->taken, 1)) < all) {
             task(b, m->layers + i / PHASES, i % PHASES, number, s);
             atomic_fetch_add(&p->done, 1);
         }
-        for (unsigned spins = 0; atomic_load(&p->done) < all; spins++)
+        for (unsigned spins = 0; atomic_load(&p->done) < all && !*b->stop; spins++)
             spins % 4096 == 4095 ? yield_thread() : pause_thread();
     }
     end_tiles();
@@ -227,11 +228,12 @@ static int make_tables(mb_batch *b) {
     return 0;
 }
 
-static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *starts, int64_t documents, int64_t threads) {
+static mb_batch *begin(const mb_model *m, const int32_t *ids, const int32_t *starts, int64_t documents, int64_t threads,
+                       const volatile int32_t *stop) {
     mb_batch *b = zeros(sizeof *b);
     if (!b) return NULL;
     size_t tokens = starts[documents];
-    b->model = m, b->starts = starts, b->documents = documents, b->tokens = tokens;
+    b->model = m, b->starts = starts, b->stop = stop, b->documents = documents, b->tokens = tokens;
     size_t rounds = (tokens + threads * BLOCK - 1) / (threads * BLOCK);
     b->splits = threads > 1 && tokens <= BLOCK ? SPLITS * threads : 1;
     b->blocks = b->splits > 1 ? 1 : smaller(tokens, rounds * threads);
