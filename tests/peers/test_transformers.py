@@ -9,16 +9,22 @@ import logging
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from torch.nn.functional import cosine_similarity
 
-from motherbird import Embedder, EncoderConfig, presets
+from motherbird import Embedder, EncoderConfig, InputError, presets
 from motherbird import MaskedLM as FillMask
 from motherbird.core import hf_config
+from motherbird.core.batching import concatenate
+from motherbird.engine import library
+from motherbird.engine.model import NativeModel
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack, repad
+from motherbird.nn.checkpoint import from_torch
 
+VARIANTS = ("portable", "avx2", "avxvnni", "avx512", "amx", "neon", "neon_bf16")
 LENGTHS = [1, 2, 63, 64, 65, 128, 129, 512, 1500]
 
 # Geometries from public model cards; vocabularies shortened, which no formula depends on.
@@ -116,6 +122,31 @@ def test_float32_at_initial_scale(name):
 @pytest.mark.parametrize("scale", [1, 4])
 def test_float32_whole_base(scale):
     compare(*twins(presets.base(), scale), scale)
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("name", of_family(*FAMILY.keys() - {"ettin-7x256", "everything-else"}))
+@torch.inference_mode()
+def test_engine_in_float32(name, scale):
+    """The same bars as `compare`, in every variant that this CPU has."""
+    model, reference = twins(FAMILY[name], scale)
+    docs, allowed = documents(FAMILY[name]), 1 if scale == 1 else 20
+    hidden = padded(reference.model, docs)
+    logits = reference.decoder(reference.head(hidden))
+    tensors = {name: from_torch(tensor) for name, tensor in model.state_dict().items()}
+    for variant in VARIANTS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(library.VARIABLE, variant)
+            library.variant.cache_clear()
+            try:
+                native = NativeModel(FAMILY[name], tensors, "float32", "MaskedLM")
+            except InputError:  # this CPU cannot run it
+                continue
+            finally:
+                library.variant.cache_clear()
+        batch = concatenate(docs)
+        assert np.abs(native.run(*batch, "tokens") - hidden.numpy()).max() <= 5e-5 * allowed
+        assert np.abs(native.run(*batch, "logits") - logits.numpy()).max() <= 5e-4 * allowed
 
 
 @pytest.fixture(scope="module")
