@@ -37,13 +37,11 @@ class BuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         module = _compile_module()
-        target, tag = os.environ.get("MOTHERBIRD_TARGET", ""), sysconfig.get_platform()
+        # Set by tools/wheels.py.
+        target, _, tag = os.environ.get("MOTHERBIRD_TARGET", "").partition(":")
+        tag = tag or sysconfig.get_platform()
         try:
-            if target:  # set by tools/wheels.py
-                target, tag = target.split(":")
-                module.cross_compile(module.LIBRARY, target)
-            else:
-                module.compile_engine(module.LIBRARY)
+            module.compile_engine(module.LIBRARY, target)
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"the engine cannot be compiled: {error}; install gcc 11, clang or ziglang")
         build_data["artifacts"].append(str(module.LIBRARY.relative_to(self.root)))

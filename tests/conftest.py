@@ -13,7 +13,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
-import torch
+
+try:
+    import torch
+except ImportError:  # tests of the engine alone need none
+    torch = None
 from hypothesis import settings
 
 # A shell that starts us in the background makes us, and whatever we start, deaf to Ctrl-C.
@@ -27,8 +31,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(autouse=True)
 def _same_start():
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
+    if torch is not None:
+        torch.manual_seed(0)
+        torch.set_num_threads(2)
     logging.getLogger("motherbird").setLevel(logging.NOTSET)
 
 

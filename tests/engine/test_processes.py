@@ -15,7 +15,6 @@ from motherbird import Embedder
 from motherbird.core import hub
 from motherbird.core.batching import concatenate
 from motherbird.engine.model import NativeModel
-from motherbird.nn import Encoder
 
 DRAW = np.random.default_rng(0)
 BATCHES = [[DRAW.integers(0, 32000, n).tolist() for n in lengths]
@@ -67,6 +66,9 @@ def test_processes_that_start_after_use(method, nano):
     assert child.exitcode == 0
 
 
+# Of the included model in float32, for two texts: every 40th number, computed with torch.
+EXPECTED = [[-0.01547, 0.06443, -0.0523, 0.01566, -0.0517, 0.01746, -0.0078, -0.00383],
+            [-0.00778, 0.07122, -0.06536, 0.03238, 0.0164, 0.04355, 0.003, -0.00636]]  # fmt: skip
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # an import of it fails
@@ -87,10 +89,7 @@ def test_commands_that_need_no_torch(tmp_path):
     (tmp_path / "texts.txt").write_text("one text\nand another one\n")
     out = tmp_path / "v.npy"
     without_torch("embed", tmp_path / "texts.txt", "--out", out, "--dtype", "float32")
-    expected = Embedder(Encoder.load(hub.NANO, dtype="float32")).embed(
-        ["one text", "and another one"]
-    )
-    np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(out)[:, ::40], EXPECTED, atol=2e-5)
     masks = json.loads(without_torch("fill-mask", "import [MASK] as np", "--json").stdout)
     assert masks["masks"][0][0]["text"] == "numpy"
     assert json.loads(without_torch("info", "motherbird-nano", "--json").stdout)["parameters"]

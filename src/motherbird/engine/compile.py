@@ -51,59 +51,59 @@ MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}  # other names of the same
 ZIG_CC = [sys.executable, "-m", "ziglang", "cc"]
 
 
-def compiler() -> list[str]:
-    """Return the command of the system's C compiler, or of the one in the package ziglang."""
+def compiler(target: str = "") -> list[str]:
+    """Return the command of the system's C compiler, or of the one in the package ziglang.
+
+    For another system (see `compile_engine`) it is always the latter.
+    """
+    if target:
+        return [*ZIG_CC, "-target", target]
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and shutil.which(name):
             return [name]
     return ZIG_CC
 
 
-def compile_engine(
-    out: Path,
-    *more: str,
-    sources: Path = SOURCES,
-    machine: str = platform.machine(),
-    command: list[str] | None = None,
-) -> None:
+def compile_objects(
+    folder: Path, *more: str, target: str = "", sources: Path = SOURCES
+) -> list[str]:
+    """Compile an object file for each variant; CalledProcessError if that fails.
+
+    Args:
+        folder: where they are written.
+        more: further arguments of the compiler.
+        target: another system, for zig; see `compile_engine`.
+        sources: the directory of the sources.
+    """
+    name = (target.partition("-")[0] or platform.machine()).lower()
+    variants: dict[str, list[str]] = {"engine": [], "portable": []}
+    variants |= VARIANTS.get(MACHINES.get(name, name), {})
+    command = compiler(target)
+    if ZIG_CC == command[: len(ZIG_CC)]:
+        variants = {name: [ZIG.get(f, f) for f in flags] for name, flags in variants.items()}
+    objects = [str(folder / f"{name}.o") for name in variants]
+    jobs = [
+        subprocess.Popen([*command, *FLAGS, *flags, *more, "-c",
+                          str(sources / f"{FILES.get(name, name)}.c"), "-o", made])
+        for (name, flags), made in zip(variants.items(), objects, strict=True)
+    ]  # fmt: skip
+    for job in jobs:
+        if job.wait():
+            raise subprocess.CalledProcessError(job.returncode, job.args)
+    return objects
+
+
+def compile_engine(out: Path, target: str = "") -> None:
     """Compile the engine into a shared library; CalledProcessError if that fails.
 
     Args:
         out: the library to write.
-        more: further arguments of the compiler, such as its target.
-        sources: the directory of the sources.
-        machine: the CPU that it is for.
-        command: the compiler; None is that of `compiler`.
+        target: another system, in the words of zig, such as "aarch64-linux-gnu.2.17".
     """
-    name = machine.lower()
-    variants: dict[str, list[str]] = {"engine": [], "portable": []}
-    variants |= VARIANTS.get(MACHINES.get(name, name), {})
-    command = command or compiler()
-    if command == ZIG_CC:
-        variants = {name: [ZIG.get(f, f) for f in flags] for name, flags in variants.items()}
     with tempfile.TemporaryDirectory() as folder:
-        objects = [str(Path(folder) / f"{name}.o") for name in variants]
-        jobs = [
-            subprocess.Popen([*command, *FLAGS, *flags, *more, "-c",
-                              str(sources / f"{FILES.get(name, name)}.c"), "-o", made])
-            for (name, flags), made in zip(variants.items(), objects, strict=True)
-        ]  # fmt: skip
-        for job in jobs:
-            if job.wait():
-                raise subprocess.CalledProcessError(job.returncode, job.args)
-        subprocess.run([*command, "-shared", *more, *objects, "-o", str(out), "-lm"],
-                       check=True)  # fmt: skip
-
-
-def cross_compile(out: Path, target: str) -> None:
-    """Compile the engine for another system with zig; CalledProcessError if that fails.
-
-    Args:
-        out: the library to write.
-        target: the system in the words of zig, such as "aarch64-linux-gnu.2.17".
-    """
-    compile_engine(out, "-target", target, machine=target.partition("-")[0], command=ZIG_CC)
+        objects = compile_objects(Path(folder), target=target)
+        subprocess.run([*compiler(target), "-shared", *objects, "-o", str(out), "-lm"], check=True)
 
 
 if __name__ == "__main__":
-    compile_engine(LIBRARY, *sys.argv[1:])
+    compile_engine(LIBRARY)
