@@ -170,6 +170,7 @@ def test_commands_that_need_torch_say_so(call, tmp_path, monkeypatch):
 
 
 def test_the_data_engine_needs_no_torch(tmp_path, monkeypatch):
+    pytest.importorskip("rensa", reason="needs the extra data")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").mkdir()
     for n in range(20):
