@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.batching import pad
+from ...engine import library as engine
 from ...errors import require_extra
-from ...machine import isa_extensions
 from . import Encode, Job, System, mean_pool, one_by_one
 
 PACKAGES = ("onnxruntime", "onnx")
@@ -31,7 +31,7 @@ def prepare(system: System, job: Job) -> None:
         quantization.quantize_dynamic(
             str(exported), str(_file(job, "int8")), per_channel=True,
             # Without VNNI, sums of two products overflow 16 bits unless weights have 7 bits.
-            reduce_range=not {"avx512_vnni", "avx_vnni", "asimd"} & set(isa_extensions()),
+            reduce_range=engine.variant().name in (b"avx2", b"portable"),
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
         )  # fmt: skip
