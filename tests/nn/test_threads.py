@@ -6,18 +6,9 @@ import time
 import pytest
 import torch
 
-from motherbird import Embedder, InputError, presets
-from motherbird.nn import Encoder
-from motherbird.nn.memory import batch_budget
+from motherbird import InputError, presets
 from motherbird.nn.roofline import rooflines
 from motherbird.nn.threads import Executor, executor
-
-
-@pytest.mark.parametrize("items", [[], [5], [5, 7], list(range(20))], ids=len)
-def test_every_item_once_with_its_number(items):
-    assert sorted(executor().as_completed(lambda x: x * 10, items)) == [
-        (i, x * 10) for i, x in enumerate(items)
-    ]
 
 
 def test_batches_run_side_by_side_with_one_thread_each():
@@ -27,17 +18,13 @@ def test_batches_run_side_by_side_with_one_thread_each():
         together.wait()
         return torch.get_num_threads()
 
-    assert [threads for _, threads in executor().as_completed(work, [0, 1, 2, 3])] == [1] * 4
+    assert list(executor().in_order(work, [0, 1, 2, 3])) == [1] * 4
     assert torch.get_num_threads() == 2
     seen = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     later.start()
     later.join()
     assert seen == [2]
-
-
-def test_too_few_items_have_all_threads():
-    assert list(executor().as_completed(lambda _: torch.get_num_threads(), [0])) == [(0, 2)]
 
 
 def test_an_error_comes_through_and_threads_come_back():
@@ -49,7 +36,7 @@ def test_an_error_comes_through_and_threads_come_back():
         raise ValueError(item)
 
     with pytest.raises(ValueError):
-        list(executor().as_completed(work, list(range(1000))))
+        list(executor().in_order(work, list(range(1000))))
     assert len(begun) < 1000  # the rest was called off
     assert torch.get_num_threads() == 2
 
@@ -88,25 +75,18 @@ def test_a_thread_that_first_uses_torch_beside_a_batch_has_all_threads():
             beside.join()
         return item
 
-    assert len(list(executor().as_completed(work, [0, 1, 2, 3]))) == 4
+    assert len(list(executor().in_order(work, [0, 1, 2, 3]))) == 4
     assert seen == [2]
 
 
 def test_a_forked_child_makes_threads_of_its_own():
-    assert len(list(executor().as_completed(abs, [1, 2, 3]))) == 3
+    assert len(list(executor().in_order(abs, [1, 2, 3]))) == 3
     child = os.fork()
     if child == 0:
         # Threads of the parent do not exist here: with its pool this would wait for ever.
         signal.alarm(20)
-        os._exit(0 if len(list(executor().as_completed(abs, [1, 2, 3]))) == 3 else 1)
+        os._exit(0 if len(list(executor().in_order(abs, [1, 2, 3]))) == 3 else 1)
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_budgets():
-    cpu = torch.device("cpu")
-    budgets = [batch_budget(total, cpu) for total in (1, 2_000, 1_000_000)]
-    assert budgets == [256, 500, 2048]
-    assert batch_budget(1_000_000, torch.device("cuda")) == 8192
 
 
 @pytest.mark.usefixtures("no_type_checker")
@@ -122,7 +102,6 @@ def test_numbers_of_threads(count):
 
 
 def test_a_number_of_threads_that_torch_was_given(monkeypatch):
-    embedder = Embedder(Encoder.load("motherbird-nano"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2048)
     with pytest.raises(InputError, match="invalid number of threads 2048: use 1 to 1024"):
-        embedder.embed(["a"])
+        executor()

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -223,30 +223,13 @@ class NativeModel:
         work = tokens * self.config.num_hidden_layers * (4 * d * d + 3 * d * f)
         return threads.count() if work > MIN_SHARED else 1
 
-    def is_per_document(self, output: Output) -> bool:
-        """Return whether an output has a row for each document, or for each token."""
-        if output == "logits" and self.head is not None:
-            output = self.head.rows
-        return output != "tokens"
-
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have."""
         return min(MAX_TOKENS, max(MIN_TOKENS, total // (2 * threads.count())))
 
-    def map(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Run work on the cores of the CPU."""
-        if len(items) < 2:
-            yield from enumerate(map(work, items))
-            return
-        indices = {_pool().submit(work, item): index for index, item in enumerate(items)}
-        try:
-            for future in as_completed(list(indices)):
-                yield indices.pop(future), future.result()
-        finally:
-            for future in indices:
-                future.cancel()
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Run work on the cores of the CPU; a single item has all of them."""
+        return map(work, items) if len(items) < 2 else _pool().map(work, items)
 
 
 def _pool() -> ThreadPoolExecutor:

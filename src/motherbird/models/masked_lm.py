@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arguments import check_integer, check_type
+from ..core.batching import concatenate
 from ..engine import heads
 from ..engine.model import NativeModel
 from ..errors import HeadError, InputError
@@ -65,8 +66,8 @@ class MaskedLM(TextModel):
         if len(ids) > limit:
             what = f"the text has {len(ids)} tokens, more than the model's limit of {limit}"
             raise InputError(what, how="shorten the text")
-        positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
-        [(_, [logits])] = self.batches([ids], "logits", [positions])
+        positions = np.flatnonzero(np.array(ids) == self.tokenizer.mask_id)
+        logits = self.model.run(*concatenate([ids]), "logits", positions)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = weights / weights.sum(axis=1, keepdims=True)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]

@@ -4,8 +4,9 @@ Modules have the names of the published tensors, so that a state dict is a check
 of the shapes are explained in packed.py.
 """
 
+import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -21,7 +22,6 @@ from . import init
 from .attention import AttentionKernel, AttentionPlan
 from .dropout import dropout
 from .linear import Projection
-from .memory import set_up_memory
 from .model import GraphBuilder, Model
 from .packed import Packed, check_ids
 from .rope import pairs_together, rotate
@@ -34,6 +34,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": silu,
     "relu": relu,
 }
+SHAPES = 256  # shapes of products in each cache of oneDNN
 
 
 class Norm(nn.LayerNorm):
@@ -218,3 +219,20 @@ class Encoder(Model):
                 f"document {packed.lengths.index(longest)}",
                 "split or truncate it",
             )
+
+
+@cache
+def set_up_memory() -> None:
+    """Set how memory is reused and cached, before the first batch of a process.
+
+    oneDNN keeps compiled code and buffers for every shape of a product that it has seen, 0.5 MB
+    each, up to 1,024. Every number of tokens is a new shape, five times a layer. It keeps `SHAPES`,
+    unless the environment says otherwise.
+
+    By default glibc returns large blocks as soon as they are freed, and every layer pays for new
+    pages: up to a fifth of the time. The limit follows the largest block ever freed (mallopt(3),
+    "dynamic mmap threshold", at most 32 MB). This frees one such block, which is never touched.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(SHAPES))
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

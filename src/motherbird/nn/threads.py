@@ -9,7 +9,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -34,34 +34,15 @@ class Executor:
         self.count = count = check_threads(count)
         self._pool = _single_threaded_pool(count) if count > 1 else None
 
-    def as_completed(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield the index and the result of every item, in the order of completion.
+    def in_order(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the result of every item in order.
 
-        Items are started in the order given. Where there are fewer items than threads, they run
-        one after another in the calling thread, each with all intra-op threads.
+        At most one more result than there are threads is kept in memory.
 
         Args:
             work: called from several threads. torch's modes such as ``inference_mode`` are local to
                 a thread, so ``work`` has to enter its own.
             items: the arguments.
-        """
-        if self._pool is None or len(items) < self.count:
-            yield from ((index, work(item)) for index, item in enumerate(items))
-            return
-        indices = {self._pool.submit(work, item): index for index, item in enumerate(items)}
-        try:
-            for future in as_completed(list(indices)):
-                yield indices.pop(future), future.result()
-        finally:
-            for future in indices:
-                future.cancel()
-
-    def in_order(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Yield the result of every item in order; ``work`` is called as in `as_completed`.
-
-        At most one more result than there are threads is kept in memory.
         """
         if self._pool is None:
             yield from map(work, items)
