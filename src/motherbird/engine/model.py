@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int, Int32
 
 from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
+from ..core.batching import check_batch
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
@@ -181,29 +182,15 @@ class NativeModel:
         output: Output,
     ) -> Float32[np.ndarray, "rows D"]:
         """Compute token vectors or pooled vectors."""
-        lengths, limit = np.diff(cu_seqlens), self.config.max_position_embeddings
-        size = self.config.vocab_size
-        if ids.min() < 0 or ids.max() >= size:
-            token = int(np.argmax((ids < 0) | (ids >= size)))
-            document = int(np.searchsorted(cu_seqlens, token, side="right")) - 1
-            raise InputError(
-                f"token id {ids[token]} is outside the vocabulary",
-                f"document {document}, token {token - cu_seqlens[document]}",
-                f"ids go from 0 to {size - 1}; is this the model's own tokenizer?",
-            )
-        if lengths.max() > limit:
-            raise InputError(
-                f"a document has {lengths.max()} tokens, more than the model's limit of {limit}",
-                f"document {lengths.argmax()}",
-                "split or truncate it",
-            )
+        check_batch(ids, cu_seqlens, self.config)
+        documents = len(cu_seqlens) - 1
         ids = np.ascontiguousarray(ids, np.int32)
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
-        rows = len(ids) if output == "tokens" else len(lengths)
+        rows = len(ids) if output == "tokens" else documents
         result = np.empty((rows, self.config.hidden_size), np.float32)
         team = self._threads_for(len(ids))
         batch = self._variant.begin(
-            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), team
+            self._handle, ids.ctypes.data, starts.ctypes.data, documents, team
         )
         if not batch:
             raise MemoryError

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 
 from ..core.arguments import check_type
+from ..core.batching import check_batch
 from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..errors import InputError
 from . import attention as attention_kernels
 from . import init
 from .attention import AttentionKernel, AttentionPlan
 from .dropout import dropout
 from .linear import Projection
 from .model import GraphBuilder, Model
-from .packed import Packed, check_ids
+from .packed import Packed
 from .rope import pairs_together, rotate
 
 tanh_gelu = partial(gelu, approximate="tanh")
@@ -198,7 +198,9 @@ class Encoder(Model):
             InputError: the batch is not `Packed`, an id is outside the vocabulary, or a document is
                 longer than ``max_position_embeddings``.
         """
-        self._check(packed)
+        check_type(packed, "the batch", Packed, "make one with motherbird.nn.pack(documents)")
+        # On a GPU an invalid id would leave the process's CUDA context unusable.
+        check_batch(packed.ids.cpu().numpy(), packed.cu_seqlens.cpu().numpy(), self.config)
         set_up_memory()
         kernel = self.kernel()
         packed, restore = packed.by_length() if kernel.BY_LENGTH else (packed, None)
@@ -208,17 +210,6 @@ class Encoder(Model):
             x = layer(x, plan, kernel)
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
-
-    def _check(self, packed: Packed) -> None:
-        check_type(packed, "the batch", Packed, "make one with motherbird.nn.pack(documents)")
-        check_ids(packed, self.config.vocab_size)
-        longest, limit = packed.max_seqlen, self.config.max_position_embeddings
-        if longest > limit:
-            raise InputError(
-                f"a document has {longest} tokens, more than the model's limit of {limit}",
-                f"document {packed.lengths.index(longest)}",
-                "split or truncate it",
-            )
 
 
 @cache

@@ -106,24 +106,6 @@ def pack(documents: Sequence[Sequence[int]]) -> Packed:
     return Packed.from_arrays(*concatenate(documents))
 
 
-def check_ids(packed: Packed, vocab_size: int) -> None:
-    """Check that all token ids are inside the vocabulary.
-
-    On a GPU an invalid id would otherwise leave the process's CUDA context unusable.
-
-    Raises:
-        InputError: an id is not; the message names the document and the token.
-    """
-    wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
-    if bool(wrong.any()):
-        token = int(wrong.nonzero()[0])
-        raise InputError(
-            f"token id {int(packed.ids[token])} is outside the vocabulary",
-            f"document {int(packed.documents[token])}, token {int(packed.positions[token])}",
-            f"ids go from 0 to {vocab_size - 1}; is this the model's own tokenizer?",
-        )
-
-
 def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:
     """Split a tensor over packed tokens into a view per document, each (length, ...).
 
