@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import machine
-from ..core import hf_config, hub, weights
+from ..core import hub, weights
 from ..core.config import EncoderConfig
 from ..core.presets import PRESETS
 from ..engine import library
@@ -74,10 +74,7 @@ def _parse(names: str | None, known: dict[str, list[T]], what: str) -> tuple[T, 
 
 def read_config(model: str) -> EncoderConfig:
     """Return the configuration of a preset or a model directory."""
-    if model in PRESETS:
-        return PRESETS[model]()
-    directory = hub.find(model)
-    return hf_config.read(weights.read_config(directory), str(directory / "config.json"))
+    return PRESETS[model]() if model in PRESETS else weights.encoder_config(hub.find(model))
 
 
 def set_up(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, HeadError, InputError
 from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
+from . import hf_config
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
@@ -48,6 +49,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         how = run if (directory / "run.json").is_file() else "use the directory of a model"
         raise InputError("not a model directory (config.json is missing)", str(directory), how)
     return read_json_object(file)
+
+
+def encoder_config(directory: Path) -> EncoderConfig:
+    """Read config.json as the configuration of an encoder.
+
+    Raises:
+        InputError: see `read_config` and `hf_config.read`.
+    """
+    return hf_config.read(read_config(directory), str(directory / "config.json"))
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from ..core import hf_config, threads, weights
+from ..core import threads, weights
 from ..core.arguments import check_path
 from ..core.batching import check_batch
 from ..core.config import EncoderConfig
@@ -89,7 +89,7 @@ class NativeModel:
             DamagedError: the weights are truncated, changed, incomplete or not finite.
         """
         directory = check_path(directory, "the directory").absolute()
-        config = hf_config.read(weights.read_config(directory), str(directory / "config.json"))
+        config = weights.encoder_config(directory)
         wanted = weights.shapes(config, masked_lm)
         tensors = weights.select(directory, config, wanted, "MaskedLM" if masked_lm else "Encoder")
         # The file may be overwritten or truncated while the model is used.

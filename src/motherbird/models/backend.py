@@ -40,11 +40,11 @@ def load(
     if place == "cpu" and attention == "auto" and library.computes(name):
         return NativeModel.load(directory, name, masked_lm, split_special_tokens)
     require_extra("torch", "train")
-    from ..nn import Encoder, MaskedLM, checkpoint
+    from ..nn import Encoder, MaskedLM
     from ..nn.inference import TorchModel
 
     cls: type[Model] = MaskedLM if masked_lm else Encoder
-    return TorchModel(checkpoint.load(
-        cls, directory, dtype=dtype, attention=attention, device=device,
+    return TorchModel(cls.load(
+        directory, dtype=dtype, attention=attention, device=device,
         split_special_tokens=split_special_tokens,
     ))  # fmt: skip

@@ -109,7 +109,7 @@ class TextModel:
 
     @classmethod
     def _load(cls: type[T], directory: Path, **options: Any) -> T:
-        """Load from a local directory, with options of `nn.checkpoint.load`."""
+        """Load from a local directory, with options of `backend.load`."""
         raise NotImplementedError
 
     @property
@@ -137,21 +137,11 @@ class TextModel:
     ) -> tuple[list[list[int]], int]:
         """Convert texts to token ids, with the special tokens of the tokenizer's template.
 
-        Args:
-            texts: the texts, none of them empty.
-            prompt_name: the name of one of the model's prompts, which is put before each text.
-            prompt: the prompt itself, instead of its name; "" for none. If neither is given,
-                the model's default prompt is used.
-            max_length: maximum number of tokens per text, special tokens included.
-            truncate: truncate longer texts, and log how many; otherwise they are an error.
-            names: what errors call the texts; "text 0", "text 1" ... by default.
+        Arguments and errors are those of `Embedder.embed`. Errors call the texts by ``names``;
+        "text 0", "text 1" ... by default.
 
         Returns:
             The ids of each text, and how many texts were truncated.
-
-        Raises:
-            InputError: a text is not a string, empty or too long, there is no such prompt, or an
-                argument is invalid.
         """
         check_flag(truncate, "truncate")
         limit = self.max_length if max_length is None else max_length

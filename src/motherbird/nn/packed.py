@@ -85,16 +85,10 @@ class Packed:
             return self, None
         by_document = torch.arange(len(self.ids), device=self.ids.device).split(lengths)
         forward = torch.cat([by_document[d] for d in order])
-        backward = torch.empty_like(forward)
-        backward[forward] = torch.arange(len(forward), device=forward.device)
-        starts = torch.tensor([0, *(lengths[d] for d in order)], device=self.ids.device)
-        ordered = replace(
-            self,
-            ids=self.ids[forward],
-            positions=self.positions[forward],
-            cu_seqlens=starts.cumsum(0).to(torch.int32),
-        )
-        return ordered, backward
+        starts = torch.tensor([0, *sorted(lengths)], device=self.ids.device).cumsum(0)
+        ids, positions = self.ids[forward], self.positions[forward]
+        ordered = Packed(ids, positions, starts.to(torch.int32), self.max_seqlen)
+        return ordered, forward.argsort()
 
 
 def pack(documents: Sequence[Sequence[int]]) -> Packed:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -60,19 +61,14 @@ class Executor:
                 future.cancel()
 
 
-_executors: dict[int, Executor] = {}
-_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_executors.clear)
-
-
 def executor(count: int | None = None) -> Executor:
     """Return the process's executor with ``count`` threads, by default `torch.get_num_threads`."""
-    count = torch.get_num_threads() if count is None else check_threads(count)
-    with _lock:
-        if count not in _executors:
-            _executors[count] = Executor(count)
-        return _executors[count]
+    return _executor(torch.get_num_threads() if count is None else check_threads(count))
+
+
+_executor = cache(Executor)
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 def _single_threaded_pool(count: int) -> ThreadPoolExecutor:
