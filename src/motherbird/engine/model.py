@@ -192,7 +192,8 @@ class NativeModel:
         )
         if not batch:
             raise MemoryError
-        helpers = [_pool().submit(self._variant.work, batch) for _ in range(team - 1)]
+        pool = _pool(threads.count())
+        helpers = [pool.submit(self._variant.work, batch) for _ in range(team - 1)]
         self._variant.work(batch)
         for helper in helpers:
             if not helper.cancel():
@@ -214,17 +215,13 @@ class NativeModel:
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Run work on the cores of the CPU; a single item has all of them."""
-        return map(work, items) if len(items) < 2 else _pool().map(work, items)
-
-
-def _pool() -> ThreadPoolExecutor:
-    return _pool_of(threads.count())
+        return map(work, items) if len(items) < 2 else _pool(threads.count()).map(work, items)
 
 
 @cache
-def _pool_of(count: int) -> ThreadPoolExecutor:
+def _pool(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix=POOL)
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a pool do not exist in a forked process
-    os.register_at_fork(after_in_child=_pool_of.cache_clear)
+    os.register_at_fork(after_in_child=_pool.cache_clear)
