@@ -9,8 +9,6 @@ from ..core.config import EncoderConfig
 from ..core.weights import EMBEDDING, Stored
 from . import library
 
-Tensors = dict[str, Stored]
-
 
 class Linear:
     """A linear layer (n, k), with a bias or not, and an activation or not."""
@@ -53,7 +51,7 @@ class MaskedLM:
         dtype: that of the model; 8 bits are used in the encoder only.
     """
 
-    def __init__(self, config: EncoderConfig, tensors: Tensors, dtype: str) -> None:
+    def __init__(self, config: EncoderConfig, tensors: dict[str, Stored], dtype: str) -> None:
         dtype = library.resolve_dtype("auto") if dtype == "int8" else dtype
         dense, bias = tensors["head.dense.weight"], tensors.get("head.dense.bias")
         self._dense = Linear(dense, bias, dtype, config.classifier_activation)

@@ -19,11 +19,12 @@ from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
 from ..nn.devices import resolve_device
 from ..nn.heads import MaskedLM
-from .gradients import executor_for, in_fixed_order, micro_batch_gradients
+from .gradients import in_fixed_order, micro_batch_gradients
 from .init_weights import initial_config
 from .objectives.masked_lm import MaskedLMObjective
 from .phase import Phase
 from .recipe import Recipe
+from .threads import executor_for
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""The threads that compute on a CPU: one batch on each core, rather than one batch on all cores.
+"""The threads that train on a CPU: one micro-batch on each core, rather than one on all cores.
 
 Threads that share an operation wait for each other after it, hundreds of times a batch. Threads
-that run a batch each do not wait. `executor` creates them once per process; each of them keeps one
-intra-op thread for its whole life, and the number of the calling thread never changes.
+that run a batch each do not wait. `executor_for` creates them once per process; each of them keeps
+one intra-op thread for its whole life, and the number of the calling thread never changes.
 """
 
 import os
@@ -61,14 +61,14 @@ class Executor:
                 future.cancel()
 
 
-def executor(count: int | None = None) -> Executor:
-    """Return the process's executor with ``count`` threads, by default `torch.get_num_threads`."""
-    return _executor(torch.get_num_threads() if count is None else check_threads(count))
-
-
 _executor = cache(Executor)
 if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
     os.register_at_fork(after_in_child=_executor.cache_clear)
+
+
+def executor_for(device: torch.device) -> Executor:
+    """Return the threads for micro-batches: one per core on a CPU, none with a GPU."""
+    return _executor(torch.get_num_threads() if device.type == "cpu" else 1)
 
 
 def _single_threaded_pool(count: int) -> ThreadPoolExecutor:
