@@ -18,7 +18,8 @@ from .packed import Packed
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BATCH_TOKENS = 8192
+# Tokens of a batch; on a CPU, what fits into its caches (docs/log.md).
+GPU_TOKENS, CPU_TOKENS = 8192, 2048
 
 
 class TorchModel:
@@ -68,7 +69,7 @@ class TorchModel:
 
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have."""
-        return BATCH_TOKENS
+        return CPU_TOKENS if self.model.encoder.device.type == "cpu" else GPU_TOKENS
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Run work on one item after another."""
