@@ -31,10 +31,11 @@ from motherbird.data.prepared import PreparedDataset
 from motherbird.train import cost, run_info, run_log
 from motherbird.train.distributed import Distributed
 from motherbird.train.evaluation import SEED
-from motherbird.train.gradients import executor_for, step_gradients
+from motherbird.train.gradients import step_gradients
 from motherbird.train.init_weights import initial_config
 from motherbird.train.recipe import Recipe
 from motherbird.train.schedule import LearningRateSchedule
+from motherbird.train.threads import executor_for
 
 MASKING = 0.15
 BUDGET = {"cpu": 1024, "cuda": 65_536}  # tokens of a micro-batch, padding counted

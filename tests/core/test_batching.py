@@ -1,11 +1,14 @@
 """From documents to batches: every document once, sorted once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.core.batching import concatenate, split_by_tokens
+from motherbird.core.batching import check_batch, concatenate, split_by_tokens
+from motherbird.core.config import EncoderConfig
 from motherbird.errors import InputError
 from motherbird.nn import Packed
 
@@ -66,3 +69,14 @@ def test_concatenate_refuses(docs, says):
 def test_a_budget_that_holds_nothing_is_refused(budget):
     with pytest.raises(InputError, match=str(budget)):
         split_by_tokens([1, 2], budget)
+
+
+def test_check_batch_names_document_and_token():
+    batch = concatenate([[1, 2, 3], [4, 99, 100], [100]])
+    special = dict.fromkeys(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
+    config = EncoderConfig(vocab_size=101, max_position_embeddings=3, **special)
+    check_batch(*batch, config)
+    with pytest.raises(InputError, match=r"id 99 .*document 1, token 1.*0 to 98"):
+        check_batch(*batch, replace(config, vocab_size=99))
+    with pytest.raises(InputError, match="3 tokens, more than the model's limit of 2: document 0"):
+        check_batch(*batch, replace(config, max_position_embeddings=2))

@@ -2,24 +2,22 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import linear
 
 from motherbird.nn import Encoder, pack
-from motherbird.nn.linear import Projection
+from motherbird.nn.encoder import QKV, permute_qkv
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("parts", [(96,), (64, 32)])
-def test_a_projection_is_linear(bias, parts):
-    layer = Projection(48, parts, bias, lambda rows: rows.flip(0))
-    x = torch.randn(7, 48)
-    got = layer(x)
-    assert [part.shape[1] for part in got] == list(parts)
-    flipped = layer.bias.flip(0) if bias else None
-    torch.testing.assert_close(torch.cat(got, 1), linear(x, layer.weight.flip(0), flipped))
+def test_qkv_is_linear_with_its_rows_permuted(bias, toy):
+    layer = QKV(replace(toy, attention_bias=bias))
+    x = torch.randn(7, toy.hidden_size)
+    expected = permute_qkv(linear(x, layer.weight, layer.bias).T, toy.head_dim).T
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_a_model_is_freed_with_its_last_reference(toy):

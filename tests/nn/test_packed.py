@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.errors import InputError
-from motherbird.nn.packed import check_ids, pack, repad, unpack, unpad
+from motherbird.nn.packed import pack, repad, unpack, unpad
 
 documents = st.lists(
     st.lists(st.integers(0, 1000), min_size=1, max_size=12), min_size=1, max_size=9
@@ -114,13 +114,6 @@ def test_by_length_orders_and_its_index_restores(docs):
         assert packed.lengths != sorted(packed.lengths)
         assert torch.equal(ordered.ids[restore], packed.ids)
         assert torch.equal(ordered.positions[restore], packed.positions)
-
-
-def test_check_ids_names_document_and_token():
-    packed = pack([[1, 2, 3], [4, 99, 100], [100]])
-    check_ids(packed, 101)
-    with pytest.raises(InputError, match=r"id 99 .*document 1, token 1.*0 to 98"):
-        check_ids(packed, 99)
 
 
 def test_a_pack_is_not_written_to():

@@ -32,9 +32,7 @@ def test_the_checkpoint_is_as_large_as_was_said(tiny, smoke_set, train, tmp_path
 
     train(tiny, smoke_set, tmp_path / "run", steps=2)
     size = (state.newest(tmp_path / "run").directory / state.TENSORS).stat().st_size
-    assert size == pytest.approx(
-        cost.estimate(tiny, smoke_set, None, measure=False)["checkpoint"], rel=0.05
-    )
+    assert size == pytest.approx(cost.estimate(tiny, smoke_set, None)["checkpoint"], rel=0.05)
 
 
 def test_what_does_not_fit_into_memory_is_refused(recipe, small_tokenizer, monkeypatch, tmp_path):

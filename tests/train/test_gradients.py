@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from motherbird.nn.threads import executor
 from motherbird.train.distributed import Distributed
-from motherbird.train.gradients import (
-    executor_for,
-    in_fixed_order,
-    micro_batch_gradients,
-    step_gradients,
-)
+from motherbird.train.gradients import in_fixed_order, micro_batch_gradients, step_gradients
+from motherbird.train.threads import Executor, executor_for
 
 CPU = torch.device("cpu")
 ALONE = Distributed(0, 1, CPU)
@@ -58,7 +53,7 @@ def test_branches_of_the_tree_are_the_ranks(ranks):
     """A rank's micro-batches give a branch, and pairs of branches added up give the tree."""
     parameters, losses = problem(12)
     torch.set_num_threads(1)
-    threads, share = executor(1), len(losses) // ranks
+    threads, share = Executor(1), len(losses) // ranks
     _, whole = step_gradients(parameters, losses, threads, ALONE, tree=True)
     branches = [
         step_gradients(parameters, losses[r * share : (r + 1) * share], threads, ALONE, tree=True)[
@@ -80,7 +75,7 @@ def test_an_error_in_a_micro_batch_is_raised():
         raise ZeroDivisionError("in a micro-batch")
 
     with pytest.raises(ZeroDivisionError):
-        step_gradients(parameters, [*losses, broken, *losses], executor(2), ALONE)
+        step_gradients(parameters, [*losses, broken, *losses], Executor(2), ALONE)
     assert torch.get_num_threads() == 2
 
 

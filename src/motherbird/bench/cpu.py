@@ -10,14 +10,16 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .. import machine
-from ..core import hf_config, hub, weights
+from ..core import hub, weights
 from ..core.config import EncoderConfig
 from ..core.presets import PRESETS
+from ..engine import library
 from ..errors import InputError
-from ..nn import roofline
+from ..nn import Encoder, roofline
 from .check import Check, check, reference_vectors
 from .peers import Job, System, all_systems
 from .pool import Pool, call_once
@@ -72,10 +74,7 @@ def _parse(names: str | None, known: dict[str, list[T]], what: str) -> tuple[T, 
 
 def read_config(model: str) -> EncoderConfig:
     """Return the configuration of a preset or a model directory."""
-    if model in PRESETS:
-        return PRESETS[model]()
-    directory = hub.find(model)
-    return hf_config.read(weights.read_config(directory), str(directory / "config.json"))
+    return PRESETS[model]() if model in PRESETS else weights.encoder_config(hub.find(model))
 
 
 def set_up(
@@ -85,11 +84,6 @@ def set_up(
 
     The weights are written if there is a ``directory``, and are the same in every run.
     """
-    import torch
-
-    from ..engine import library
-    from ..nn.encoder import Encoder
-
     if directory is not None:
         torch.manual_seed(SEED)
         Encoder(config).save(directory)

@@ -1,6 +1,8 @@
 """Checks of the arguments of public functions: texts, token ids, paths, labels, numbers and types.
 
-Every function that takes one of these checks it here, so that all accept and refuse the same.
+Every function that takes one of these checks it here, so that all accept and refuse the same. A
+check takes what the user passed, and ``name`` or ``where``, what its error calls it; ``how`` is the
+end of the error.
 """
 
 import operator
@@ -34,11 +36,6 @@ def check_text(text: Any, name: str, *, allow_empty: bool = False) -> str:
     """Return a text, or raise InputError if it is not a `str`, not valid Unicode, or empty.
 
     A text without a visible character is empty.
-
-    Args:
-        text: what the user passed.
-        name: what the error calls it.
-        allow_empty: accept an empty text.
     """
     if not isinstance(text, str):
         raise InputError(f"the text is of type {type(text).__name__}, not str", name)
@@ -62,10 +59,7 @@ def check_texts(
 ) -> list[str]:
     """Return the texts of any iterable as a list; see `check_text` for what is refused.
 
-    Args:
-        texts: what the user passed.
-        names: what errors call the texts; "text 0", "text 1" ... by default.
-        allow_empty: accept empty texts.
+    The names are "text 0", "text 1" ... by default.
 
     Raises:
         InputError: it is not an iterable of texts, or one of them cannot be used.
@@ -167,10 +161,7 @@ def check_flag(value: Any, name: str) -> bool:
 def check_path(path: Any, name: str, how: str = "") -> Path:
     """Return a path, or raise InputError if it is not one, empty, or not valid UTF-8.
 
-    Args:
-        path: what the user passed; "~" is expanded.
-        name: what errors call it.
-        how: what to do about a value that is not a path.
+    "~" is expanded.
     """
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
@@ -204,12 +195,7 @@ def check_labels(labels: Any) -> tuple[str, ...]:
 def check_list(items: Any, name: str, content: str) -> list[Any]:
     """Return the items of any iterable, or raise InputError if it is not one.
 
-    A string, a mapping, a set and a DataFrame are refused.
-
-    Args:
-        items: what the user passed.
-        name: what errors call it.
-        content: what to pass a list of.
+    A string, a mapping, a set and a DataFrame are refused: "pass a list of ``content``".
     """
     is_scalar = getattr(items, "ndim", None) == 0  # an array of no axis is an Iterable too
     # The keys of a mapping are not what its user means, and a string is an iterable of strings.

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int, Int32, Int64
 
 from ..errors import InputError
 from .arguments import Documents, check_ids, check_integer
+from .config import EncoderConfig
 
 # Lengths of the documents of test batches, which reveal errors of padding and of windows.
 TEST_LENGTHS = ((1,), (64, 65), (129, 129), (300, 150, 60), (1024, 4))
@@ -68,3 +69,29 @@ def concatenate(
     if not arrays:
         raise InputError("there is nothing to pack", "an empty list of documents")
     return np.concatenate(arrays), np.cumsum([0, *map(len, arrays)], dtype=np.int32)
+
+
+def check_batch(
+    ids: Int[np.ndarray, " T"], cu_seqlens: Int[np.ndarray, " S_plus_1"], config: EncoderConfig
+) -> None:
+    """Check that a model can compute a batch of `concatenate`.
+
+    Raises:
+        InputError: an id is outside the vocabulary, or a document is too long.
+    """
+    size, limit = config.vocab_size, config.max_position_embeddings
+    if ids.min() < 0 or ids.max() >= size:
+        token = int(np.argmax((ids < 0) | (ids >= size)))
+        document = int(np.searchsorted(cu_seqlens, token, side="right")) - 1
+        raise InputError(
+            f"token id {ids[token]} is outside the vocabulary",
+            f"document {document}, token {token - cu_seqlens[document]}",
+            f"ids go from 0 to {size - 1}; is this the model's own tokenizer?",
+        )
+    lengths = np.diff(cu_seqlens)
+    if lengths.max() > limit:
+        raise InputError(
+            f"a document has {lengths.max()} tokens, more than the model's limit of {limit}",
+            f"document {lengths.argmax()}",
+            "split or truncate it",
+        )

@@ -113,18 +113,14 @@ def _read_layer_types(raw: dict[str, Any], values: dict[str, Any], where: str) -
     if not isinstance(types, list):
         raise InputError("layer_types is not a list", where)
     values["layer_types"] = tuple(types)
-    if "global_attn_every_n_layers" in values:
-        every = values["global_attn_every_n_layers"]
-        if (
-            isinstance(every, int)
-            and every > 0
-            and values["layer_types"] != every_nth_global(len(types), every)
-        ):
-            raise InputError(
-                f"global_attn_every_n_layers = {every} and layer_types disagree",
-                where,
-                "make them equal: transformers 4 reads the first, 5 the second",
-            )
+    every: Any = values.get("global_attn_every_n_layers")
+    stated = isinstance(every, int) and every > 0
+    if stated and values["layer_types"] != every_nth_global(len(types), every):
+        raise InputError(
+            f"global_attn_every_n_layers = {every} and layer_types disagree",
+            where,
+            "make them equal: transformers 4 reads the first, 5 the second",
+        )
 
 
 def write(

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # "tokens": a vector for each token (T, D). "mean", "cls": a pooled vector for each document (S, D).
-# "logits": what the model's head computes, for each token, document or position.
+# "logits": what the model's head computes; for each token or position by a masked-LM head.
 Output = Literal["tokens", "mean", "cls", "logits"]
 
 
@@ -56,13 +56,8 @@ class InferenceModel(Protocol):
             InputError: an id is outside the vocabulary, or a document is too long.
         """
 
-    def is_per_document(self, output: Output) -> bool:
-        """Return whether an output has a row for each document, or for each token."""
-
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have where there are ``total`` in all."""
 
-    def map(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield the index and the result of each item as it completes, on all cores."""
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the result of each item in order, computed on all cores."""

@@ -1,5 +1,7 @@
 """Named configurations: ``base`` and ``large`` as in the paper, and two smaller ones."""
 
+from dataclasses import replace
+
 from .config import EncoderConfig
 
 
@@ -15,35 +17,24 @@ def large() -> EncoderConfig:
     )
 
 
+# The last 88 ids, as in ModernBERT: [UNK] [CLS] [SEP] [PAD] [MASK] and 83 unused.
+_SMALL = EncoderConfig(
+    vocab_size=32_768, cls_token_id=32_681, bos_token_id=32_681, sep_token_id=32_682,
+    eos_token_id=32_682, pad_token_id=32_683,
+)  # fmt: skip
+
+
 def mini() -> EncoderConfig:
     """19 layers of 384, 36M parameters."""
-    return _small(
-        hidden_size=384, intermediate_size=576, num_hidden_layers=19, num_attention_heads=6
+    return replace(
+        _SMALL, hidden_size=384, intermediate_size=576, num_hidden_layers=19, num_attention_heads=6
     )
 
 
 def nano() -> EncoderConfig:
     """7 layers of 320, 17M parameters: the configuration of motherbird-nano."""
-    return _small(
-        hidden_size=320, intermediate_size=480, num_hidden_layers=7, num_attention_heads=5
-    )
-
-
-def _small(
-    hidden_size: int, intermediate_size: int, num_hidden_layers: int, num_attention_heads: int
-) -> EncoderConfig:
-    # The last 88 ids, as in ModernBERT: [UNK] [CLS] [SEP] [PAD] [MASK] and 83 unused.
-    return EncoderConfig(
-        vocab_size=32_768,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=num_attention_heads,
-        cls_token_id=32_681,
-        bos_token_id=32_681,
-        sep_token_id=32_682,
-        eos_token_id=32_682,
-        pad_token_id=32_683,
+    return replace(
+        _SMALL, hidden_size=320, intermediate_size=480, num_hidden_layers=7, num_attention_heads=5
     )
 
 

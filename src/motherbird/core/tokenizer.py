@@ -7,7 +7,7 @@ default, so that its results equal those of transformers; training data is alway
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,14 +125,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of many texts, computed on all cores."""
-        texts = check_texts(texts, allow_empty=True)
-        chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+        chunks = _chunks(check_texts(texts, allow_empty=True), CHUNK)
         return [e.ids for chunk in chunks for e in self.backend.encode_batch_fast(chunk)]
 
     def encode_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """Return the ids of texts with the character offsets of each token."""
-        texts = check_texts(texts, allow_empty=True)
-        chunks = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+        chunks = _chunks(check_texts(texts, allow_empty=True), CHUNK)
         encodings = (e for chunk in chunks for e in self.backend.encode_batch(chunk))
         return [Encoding(e.ids, e.offsets) for e in encodings]
 
@@ -162,9 +160,7 @@ class Tokenizer:
             raise InputError(f"no pair of texts fits into {max_length} tokens", how=how)
         ids: list[list[int]] = []
         truncated = 0
-        texts_of_pairs = check_pairs(pairs)
-        for i in range(0, len(texts_of_pairs), 2 * CHUNK):
-            texts = texts_of_pairs[i : i + 2 * CHUNK]
+        for texts in _chunks(check_pairs(pairs), 2 * CHUNK):
             encodings = self.backend.encode_batch(texts, add_special_tokens=False)
             for first, second in zip(encodings[::2], encodings[1::2], strict=True):
                 if len(first) + len(second) > room:
@@ -263,6 +259,10 @@ class Tokenizer:
         ):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (directory / name).write_text(text, encoding="utf-8")
+
+
+def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
+    return (texts[i : i + size] for i in range(0, len(texts), size))
 
 
 def tokenizer(

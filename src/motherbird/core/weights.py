@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, HeadError, InputError
 from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
+from . import hf_config
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
@@ -48,6 +49,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         how = run if (directory / "run.json").is_file() else "use the directory of a model"
         raise InputError("not a model directory (config.json is missing)", str(directory), how)
     return read_json_object(file)
+
+
+def encoder_config(directory: Path) -> EncoderConfig:
+    """Read config.json as the configuration of an encoder.
+
+    Raises:
+        InputError: see `read_config` and `hf_config.read`.
+    """
+    return hf_config.read(read_config(directory), str(directory / "config.json"))
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -188,14 +198,8 @@ def published_names(tensors: dict[str, V]) -> dict[str, V]:
     return {rename(name): tensor for name, tensor in tensors.items()}
 
 
-def shapes(config: EncoderConfig, head: str | None, labels: int = 0) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of the tensors of a model.
-
-    Args:
-        config: the encoder's configuration.
-        head: "MaskedLM", "SequenceClassifier", "TokenClassifier", or None.
-        labels: the number of labels of a classifier.
-    """
+def shapes(config: EncoderConfig, masked_lm: bool) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors of an encoder, with a masked-LM head or not."""
     d, f, v = config.hidden_size, config.intermediate_size, config.vocab_size
     found: dict[str, tuple[int, ...]] = {EMBEDDING: (v, d)}
 
@@ -215,15 +219,12 @@ def shapes(config: EncoderConfig, head: str | None, labels: int = 0) -> dict[str
         add(f"{at}.attn.Wo", config.attention_bias, d, d)
         add(f"{at}.mlp.Wi", config.mlp_bias, 2 * f, d)
         add(f"{at}.mlp.Wo", config.mlp_bias, d, f)
-    if head is not None:
+    if masked_lm:
         add("head.dense", config.classifier_bias, d, d)
         add("head.norm", config.norm_bias, d)
-    if head == "MaskedLM":
         add("decoder", config.decoder_bias, v, d)
         if config.tie_word_embeddings:
             del found["decoder.weight"]
-    elif head is not None:
-        add("classifier", True, labels, d)
     return found
 
 

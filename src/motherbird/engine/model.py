@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from ..core import hf_config, threads, weights
+from ..core import threads, weights
 from ..core.arguments import check_path
+from ..core.batching import check_batch
 from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
 from ..core.weights import Stored
 from ..errors import InputError
 from . import library, quantize
-from .heads import HEADS
+from .head import MaskedLM
 from .library import Tensor
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class NativeModel:
             is read where it is; everything else is copied.
         dtype: "float32", "bfloat16" where the CPU has instructions for it, or "int8"; "auto" is
             bfloat16 or else float32.
-        head: what "logits" are: a key of `heads.HEADS`, or None.
+        masked_lm: whether it has a masked-LM head, which computes "logits".
         tokenizer: that of the model, or None.
 
     Raises:
@@ -58,7 +59,7 @@ class NativeModel:
         config: EncoderConfig,
         tensors: dict[str, Stored],
         dtype: str = "auto",
-        head: str | None = None,
+        masked_lm: bool = False,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self._variant = library.variant()
@@ -69,7 +70,7 @@ class NativeModel:
             for name, stored in tensors.items()
         }
         self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
-        self.head = HEADS[head](config, self._tensors, self.dtype) if head else None
+        self.head = MaskedLM(config, self._tensors, self.dtype) if masked_lm else None
         self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
         log.info("engine %s in %s", self._variant.name.decode(), self.dtype)
 
@@ -78,7 +79,7 @@ class NativeModel:
         cls,
         directory: Path,
         dtype: str = "auto",
-        head: str | None = None,
+        masked_lm: bool = False,
         split_special_tokens: bool = False,
     ) -> "NativeModel":
         """Load a Hugging Face directory of the ModernBERT family.
@@ -88,18 +89,16 @@ class NativeModel:
             DamagedError: the weights are truncated, changed, incomplete or not finite.
         """
         directory = check_path(directory, "the directory").absolute()
-        raw = weights.read_config(directory)
-        config = hf_config.read(raw, str(directory / "config.json"))
-        labels = hf_config.read_labels(raw) if head not in (None, "MaskedLM") else ()
-        wanted = weights.shapes(config, head, len(labels))
-        tensors = weights.select(directory, config, wanted, head or "Encoder")
+        config = weights.encoder_config(directory)
+        wanted = weights.shapes(config, masked_lm)
+        tensors = weights.select(directory, config, wanted, "MaskedLM" if masked_lm else "Encoder")
         # The file may be overwritten or truncated while the model is used.
         embedding = tensors[weights.EMBEDDING]
         tensors[weights.EMBEDDING] = Stored(embedding.dtype, np.array(embedding.raw))
         tokenizer = weights.load_tokenizer(directory, config, split_special_tokens)
-        model = cls(config, tensors, dtype, head, tokenizer)
+        model = cls(config, tensors, dtype, masked_lm, tokenizer)
         model.directory = directory
-        model._loaded = (directory, dtype, head, split_special_tokens)
+        model._loaded = (directory, dtype, masked_lm, split_special_tokens)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -171,7 +170,7 @@ class NativeModel:
             return self._states(ids, cu_seqlens, output)
         if self.head is None:
             raise InputError("the model was loaded without a head")
-        rows = self._states(ids, cu_seqlens, self.head.rows)
+        rows = self._states(ids, cu_seqlens, "tokens")
         return self.head(rows if positions is None else rows[positions])
 
     def _states(
@@ -181,32 +180,18 @@ class NativeModel:
         output: Output,
     ) -> Float32[np.ndarray, "rows D"]:
         """Compute token vectors or pooled vectors."""
-        lengths, limit = np.diff(cu_seqlens), self.config.max_position_embeddings
-        size = self.config.vocab_size
-        if ids.min() < 0 or ids.max() >= size:
-            token = int(np.argmax((ids < 0) | (ids >= size)))
-            document = int(np.searchsorted(cu_seqlens, token, side="right")) - 1
-            raise InputError(
-                f"token id {ids[token]} is outside the vocabulary",
-                f"document {document}, token {token - cu_seqlens[document]}",
-                f"ids go from 0 to {size - 1}; is this the model's own tokenizer?",
-            )
-        if lengths.max() > limit:
-            raise InputError(
-                f"a document has {lengths.max()} tokens, more than the model's limit of {limit}",
-                f"document {lengths.argmax()}",
-                "split or truncate it",
-            )
+        check_batch(ids, cu_seqlens, self.config)
+        documents = len(cu_seqlens) - 1
         ids = np.ascontiguousarray(ids, np.int32)
         starts = np.ascontiguousarray(cu_seqlens, np.int32)
-        rows = len(ids) if output == "tokens" else len(lengths)
+        rows = len(ids) if output == "tokens" else documents
         result = np.empty((rows, self.config.hidden_size), np.float32)
         in_pool = threading.current_thread().name.startswith(POOL)  # `map` computes several at once
         is_long = self._multiplications(len(ids)) > MIN_SHARED
         team = threads.count() if is_long and not in_pool else 1
         stop = _current.stop if in_pool else ctypes.c_int32()
         batch = self._variant.begin(
-            self._handle, ids.ctypes.data, starts.ctypes.data, len(lengths), team,
+            self._handle, ids.ctypes.data, starts.ctypes.data, documents, team,
             ctypes.addressof(stop),
         )  # fmt: skip
         if not batch:
@@ -222,7 +207,7 @@ class NativeModel:
 
     def _work_in_pool(self, batch: int, team: int, stop: ctypes.c_int32) -> None:
         """Compute a batch on several threads, while this one waits for signals such as Ctrl-C."""
-        helpers = [_pool().submit(self._variant.work, batch) for _ in range(team)]
+        helpers = [_pool(threads.count()).submit(self._variant.work, batch) for _ in range(team)]
         try:
             wait(helpers, return_when=FIRST_COMPLETED)
         except BaseException:
@@ -238,22 +223,14 @@ class NativeModel:
         d, f = self.config.hidden_size, self.config.intermediate_size
         return tokens * self.config.num_hidden_layers * (4 * d * d + 3 * d * f)
 
-    def is_per_document(self, output: Output) -> bool:
-        """Return whether an output has a row for each document, or for each token."""
-        if output == "logits" and self.head is not None:
-            output = self.head.rows
-        return output != "tokens"
-
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have."""
         return min(MAX_TOKENS, max(MIN_TOKENS, total // (2 * threads.count())))
 
-    def map(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Run work on the cores of the CPU."""
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Run work on the cores of the CPU; a single item has all of them."""
         if len(items) < 2:
-            yield from enumerate(map(work, items))
+            yield from map(work, items)
             return
         stop = ctypes.c_int32()
 
@@ -261,14 +238,10 @@ class NativeModel:
             _current.stop = stop
             return work(item)
 
-        indices = {_pool().submit(start, item): index for index, item in enumerate(items)}
         try:
-            for future in as_completed(list(indices)):
-                yield indices.pop(future), future.result()
+            yield from _pool(threads.count()).map(start, items)
         finally:
             stop.value = 1
-            for future in indices:
-                future.cancel()
 
 
 class _Current(threading.local):
@@ -280,14 +253,10 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def _pool() -> ThreadPoolExecutor:
-    return _pool_of(threads.count())
-
-
 @cache
-def _pool_of(count: int) -> ThreadPoolExecutor:
+def _pool(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix=POOL)
 
 
 if hasattr(os, "register_at_fork"):  # the threads of a pool do not exist in a forked process
-    os.register_at_fork(after_in_child=_pool_of.cache_clear)
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -48,7 +48,7 @@ class Exportable:
 
     def reload(self, directory: Path) -> "Exportable":
         """Load again, in float32, what `write` wrote."""
-        return Exportable(checkpoint.load(type(self.model), directory, dtype="float32"))
+        return Exportable(type(self.model).load(directory, dtype="float32"))
 
 
 class ExportableEmbedder(Exportable):
@@ -89,7 +89,7 @@ class ExportableEmbedder(Exportable):
 def _embedder(directory: Path, dtype: str) -> Embedder:
     """Load an embedder that runs on torch."""
     place, arguments = read_modules(directory)
-    return Embedder(checkpoint.load(Encoder, place, dtype=dtype), **arguments)
+    return Embedder(Encoder.load(place, dtype=dtype), **arguments)
 
 
 def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
@@ -113,11 +113,11 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
     named = weights.read_config(place).get("architectures") or ["none stated"]
     architecture = str(named[0])
     if head == "none" or (head == "auto" and "For" not in architecture):
-        return Exportable(checkpoint.load(Encoder, place, dtype=dtype)), "none"
+        return Exportable(Encoder.load(place, dtype=dtype)), "none"
     if architecture not in ARCHITECTURES:
         raise InputError(
             f"motherbird has no logits for {architecture}",
             str(place / "config.json"),
             "export the encoder with --head none or --head pooling",
         )
-    return Exportable(checkpoint.load(ARCHITECTURES[architecture], place, dtype=dtype)), "logits"
+    return Exportable(ARCHITECTURES[architecture].load(place, dtype=dtype)), "logits"

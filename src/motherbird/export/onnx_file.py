@@ -54,22 +54,17 @@ def _weight_bytes(model: ModelProto) -> int:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
-def session(path: Path, *, arena: bool = True) -> onnxruntime.InferenceSession:
-    """Open a session on the CPU, with torch's number of threads.
-
-    Args:
-        path: the ONNX file.
-        arena: keep the memory of the largest batch for the next one, which is faster.
-    """
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a session on the CPU, with torch's number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.enable_cpu_mem_arena = arena
+    options.enable_cpu_mem_arena = False  # so that a long document does not keep its memory
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def runner(path: Path, pad: int) -> Runner:
     """Return a function that runs the file on documents."""
-    running = session(path, arena=False)  # so that a long document does not keep its memory
+    running = session(path)
     names = [output.name for output in running.get_outputs()]
 
     def infer(inputs: dict[str, NDArray[np.int64]]) -> dict[str, NDArray[np.float32]]:

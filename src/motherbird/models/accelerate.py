@@ -81,13 +81,9 @@ def accelerate(model: M) -> M:
 
 
 def restore(model: M) -> M:
-    """Revert `accelerate`, so that the model runs its own code again.
+    """Revert `accelerate`, so that the model runs its own code again; return the same model.
 
-    Args:
-        model: an accelerated model; any other model is not changed.
-
-    Returns:
-        The same model.
+    Any other model is not changed.
 
     Raises:
         InputError: it is not a torch module.

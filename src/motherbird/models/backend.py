@@ -1,7 +1,7 @@
 """Chooses what computes a model: the engine on a CPU, torch on a GPU and for other dtypes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.inference import InferenceModel
 from ..engine import library
@@ -11,27 +11,23 @@ from ..errors import InputError, require_extra
 if TYPE_CHECKING:
     import torch
 
+    from ..nn.model import Model
+
 DTYPES = ("auto", "float32", "bfloat16", "int8", "float16", "float64", "stored")
 
 
 def load(
     directory: Path,
-    head: str | None = None,
+    masked_lm: bool = False,
     *,
     dtype: "torch.dtype | str" = "auto",
     attention: str = "auto",
     device: "torch.device | str | None" = None,
     split_special_tokens: bool = False,
 ) -> InferenceModel:
-    """Load a model from a local directory.
+    """Load the encoder of a local directory, or with ``masked_lm`` the model with its head.
 
-    Args:
-        directory: a Hugging Face directory.
-        head: the class in `motherbird.nn` whose logits are needed, or None for the encoder.
-        dtype: see `Embedder.load`.
-        attention: an attention kernel of torch, or "auto".
-        device: a torch device or its name; None is the CPU.
-        split_special_tokens: of the tokenizer; see `Tokenizer`.
+    The options are those of `TextModel.load`.
 
     Raises:
         InputError: it cannot run as asked, or needs torch, which is not installed.
@@ -42,20 +38,13 @@ def load(
         raise InputError(f"unknown dtype {name!r}", how=f"use {', '.join(DTYPES[:-1])}")
     place = str("cpu" if device is None else device)
     if place == "cpu" and attention == "auto" and library.computes(name):
-        return NativeModel.load(directory, name, head, split_special_tokens)
+        return NativeModel.load(directory, name, masked_lm, split_special_tokens)
     require_extra("torch", "train")
-    from .. import nn
-    from ..nn import checkpoint
+    from ..nn import Encoder, MaskedLM
     from ..nn.inference import TorchModel
 
-    cls: Any = getattr(nn, head or "Encoder")
-    return TorchModel(
-        checkpoint.load(
-            cls,
-            directory,
-            dtype=dtype,
-            attention=attention,
-            device=device,
-            split_special_tokens=split_special_tokens,
-        )  # fmt: skip
-    )
+    cls: type[Model] = MaskedLM if masked_lm else Encoder
+    return TorchModel(cls.load(
+        directory, dtype=dtype, attention=attention, device=device,
+        split_special_tokens=split_special_tokens,
+    ))  # fmt: skip

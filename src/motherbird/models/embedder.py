@@ -35,9 +35,7 @@ class Embedder(TextModel):
     Args:
         encoder: an encoder, or any `InferenceModel`.
         pooling: "mean" of the token vectors, or "cls", the vector of the first token.
-        prompts: text to put before a document, by name.
-        default_prompt: name of the prompt that is used unless another is given.
-        max_length: maximum number of tokens per text; None is the encoder's limit.
+        prompts, default_prompt, max_length: see `TextModel`.
         normalize: whether vectors are scaled to length 1, unless `embed` is told otherwise.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arguments import check_integer, check_type
-from ..engine import heads
+from ..core.batching import concatenate
 from ..engine.model import NativeModel
 from ..errors import HeadError, InputError
 from . import backend
@@ -29,7 +29,7 @@ class MaskedLM(TextModel):
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
         try:
-            return cls(backend.load(directory, "MaskedLM", **options))
+            return cls(backend.load(directory, masked_lm=True, **options))
         except HeadError as error:
             how = "use one with a masked-LM head"
             raise HeadError("this model cannot fill masks", error.where, how) from error
@@ -37,7 +37,7 @@ class MaskedLM(TextModel):
     def _check_model(self) -> None:
         how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
         if isinstance(self.model, NativeModel):
-            if not isinstance(self.model.head, heads.MaskedLM):
+            if self.model.head is None:
                 raise InputError("the model has no masked-LM head", how=how)
             return
         from ..nn.heads import MaskedLM as Module
@@ -65,8 +65,8 @@ class MaskedLM(TextModel):
         if len(ids) > limit:
             what = f"the text has {len(ids)} tokens, more than the model's limit of {limit}"
             raise InputError(what, how="shorten the text")
-        positions = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_id]
-        [(_, [logits])] = self.batches([ids], "logits", [positions])
+        positions = np.flatnonzero(np.array(ids) == self.tokenizer.mask_id)
+        logits = self.model.run(*concatenate([ids]), "logits", positions)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = weights / weights.sum(axis=1, keepdims=True)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,7 +19,7 @@ from ..core.arguments import (
     check_type,
 )
 from ..core.batching import concatenate, split_by_tokens
-from ..core.inference import InferenceModel, Output
+from ..core.inference import InferenceModel
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 
@@ -109,7 +109,7 @@ class TextModel:
 
     @classmethod
     def _load(cls: type[T], directory: Path, **options: Any) -> T:
-        """Load from a local directory, with options of `nn.checkpoint.load`."""
+        """Load from a local directory, with options of `backend.load`."""
         raise NotImplementedError
 
     @property
@@ -137,21 +137,11 @@ class TextModel:
     ) -> tuple[list[list[int]], int]:
         """Convert texts to token ids, with the special tokens of the tokenizer's template.
 
-        Args:
-            texts: the texts, none of them empty.
-            prompt_name: the name of one of the model's prompts, which is put before each text.
-            prompt: the prompt itself, instead of its name; "" for none. If neither is given,
-                the model's default prompt is used.
-            max_length: maximum number of tokens per text, special tokens included.
-            truncate: truncate longer texts, and log how many; otherwise they are an error.
-            names: what errors call the texts; "text 0", "text 1" ... by default.
+        Arguments and errors are those of `Embedder.embed`. Errors call the texts by ``names``;
+        "text 0", "text 1" ... by default.
 
         Returns:
             The ids of each text, and how many texts were truncated.
-
-        Raises:
-            InputError: a text is not a string, empty or too long, there is no such prompt, or an
-                argument is invalid.
         """
         check_flag(truncate, "truncate")
         limit = self.max_length if max_length is None else max_length
@@ -194,8 +184,7 @@ class TextModel:
     def batches(
         self,
         ids: Documents,
-        output: Output,
-        positions: Sequence[Sequence[int]] | None = None,
+        output: Literal["tokens", "mean", "cls"],
         *,
         batch_tokens: int | None = None,
     ) -> Iterator[tuple[list[int], list[Float32[np.ndarray, "..."]]]]:
@@ -204,12 +193,11 @@ class TextModel:
         Args:
             ids: token ids of each document.
             output: what to compute, see `motherbird.core.inference`.
-            positions: for each document, the tokens that a masked-LM head computes logits for.
             batch_tokens: tokens of a batch; None is what suits the device.
 
         Yields:
             For each batch that is done, the indices of its documents, and an array for each: (D,)
-            or (C,) for outputs per document, else one row for each token or position.
+            for pooled vectors, (tokens, D) for token vectors.
 
         Raises:
             InputError: a document is empty or too long, an id is invalid, or ``batch_tokens`` is.
@@ -222,16 +210,7 @@ class TextModel:
 
         def compute(batch: list[int]) -> list[Float32[np.ndarray, "..."]]:
             packed, cu_seqlens = concatenate([documents[number] for number in batch])
-            if positions is None:
-                rows = self.model.run(packed, cu_seqlens, output)
-                if self.model.is_per_document(output):
-                    return list(rows)
-                return np.split(rows, cu_seqlens[1:-1])
-            counts = [len(positions[number]) for number in batch]
-            at = np.concatenate([positions[number] for number in batch])
-            at = at + np.repeat(cu_seqlens[:-1], counts)
-            rows = self.model.run(packed, cu_seqlens, output, at)
-            return np.split(rows, np.cumsum(counts)[:-1])
+            rows = self.model.run(packed, cu_seqlens, output)
+            return np.split(rows, cu_seqlens[1:-1]) if output == "tokens" else list(rows)
 
-        for number, arrays in self.model.map(compute, batches):
-            yield batches[number], arrays
+        yield from zip(batches, self.model.map(compute, batches), strict=True)

@@ -16,13 +16,7 @@ from ..core import hf_config, weights
 from ..core.arguments import check_path, check_type
 from ..core.config import EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..core.weights import (
-    INDEX,
-    WEIGHTS,
-    Stored,
-    head_tensors,
-    read_config,
-)
+from ..core.weights import INDEX, WEIGHTS, Stored, head_tensors, read_config
 from ..errors import DivergedError, OutputExistsError
 from ..files import new_directory
 from .devices import DTYPES, resolve_device, resolve_dtype, warn_if_emulated
@@ -38,14 +32,12 @@ M = TypeVar("M", bound=nn.Module)
 def load(
     cls: "type[M]",
     directory: Path,
-    *,
-    dtype: torch.dtype | str = "auto",
-    attention: str = "auto",
-    device: torch.device | str | None = None,
-    split_special_tokens: bool = False,
+    dtype: torch.dtype | str,
+    attention: str,
+    device: torch.device | str | None,
+    split_special_tokens: bool,
 ) -> M:
     """Load a `Model` of a class from a local directory; see `Model.load`."""
-    directory = check_path(directory, "the directory")
     target = resolve_device(device)
     wanted = resolve_dtype(dtype, target)
     raw = read_config(directory)

@@ -4,26 +4,25 @@ Modules have the names of the published tensors, so that a state dict is a check
 of the shapes are explained in packed.py.
 """
 
+import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
-from torch.nn.functional import gelu, relu, silu
+from torch.nn.functional import gelu, linear, relu, silu
 
 from ..core.arguments import check_type
+from ..core.batching import check_batch
 from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
-from ..errors import InputError
 from . import attention as attention_kernels
 from . import init
 from .attention import AttentionKernel, AttentionPlan
 from .dropout import dropout
-from .linear import Projection
-from .memory import set_up_memory
 from .model import GraphBuilder, Model
-from .packed import Packed, check_ids
+from .packed import Packed
 from .rope import pairs_together, rotate
 
 tanh_gelu = partial(gelu, approximate="tanh")
@@ -34,6 +33,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": silu,
     "relu": relu,
 }
+SHAPES = 256  # shapes of products in each cache of oneDNN
 
 
 class Norm(nn.LayerNorm):
@@ -63,17 +63,28 @@ def permute_qkv(rows: Shaped[Tensor, "Q_K_V ..."], head_dim: int) -> Shaped[Tens
     return torch.cat((pairs_together(rows[: 2 * third], head_dim), rows[2 * third :]))
 
 
+class QKV(nn.Linear):
+    """The fused projection to Q, K and V, with rows in the order of `permute_qkv`."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        width = config.hidden_size
+        super().__init__(width, 3 * width, bias=config.attention_bias)
+        self.head_dim = config.head_dim
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T Q_K_V"]:
+        """Project each token."""
+        bias = None if self.bias is None else permute_qkv(self.bias, self.head_dim)
+        return linear(x, permute_qkv(self.weight, self.head_dim), bias)
+
+
 class Attention(nn.Module):
     """Multi-head attention with fused Q, K, V and RoPE, global or within a window."""
 
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
-        width, bias = config.hidden_size, config.attention_bias
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
-        # A bound method would be a reference cycle, which keeps the weights until it is collected.
-        permute = partial(permute_qkv, head_dim=config.head_dim)
-        self.Wqkv = Projection(width, (3 * width,), bias, permute)
-        self.Wo = Projection(width, (width,), bias)
+        self.Wqkv = QKV(config)
+        self.Wo = nn.Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
         self.dropout = config.attention_dropout
         if config.layers[layer] == "full_attention":
             self.theta, self.window = config.global_rope_theta, None
@@ -84,12 +95,12 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
     ) -> Float[Tensor, "T D"]:
         """Let every token attend to the tokens that it sees."""
-        qkv = self.Wqkv(x)[0].view(len(x), -1, self.head_dim)
+        qkv = self.Wqkv(x).view(len(x), -1, self.head_dim)
         qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
         q, k = rotate(qk, plan.rotary(self.theta, self.head_dim)).chunk(2, dim=1)
         y = kernel.attend(q, k, v, plan, self.window)  # (T, N, H) each
         # As in the paper, dropout applies to the output, not to the attention probabilities.
-        return dropout(self.Wo(y.flatten(1))[0], self.dropout, self.training)
+        return dropout(self.Wo(y.flatten(1)), self.dropout, self.training)
 
 
 class GatedMLP(nn.Module):
@@ -98,16 +109,15 @@ class GatedMLP(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.Wi = Projection(width, (inner, inner), bias)
-        self.Wo = Projection(inner, (width,), bias)
+        self.Wi = nn.Linear(width, 2 * inner, bias=bias)
+        self.Wo = nn.Linear(inner, width, bias=bias)
         self.activation = ACTIVATIONS[config.hidden_activation]
         self.dropout = config.mlp_dropout
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Apply the MLP to each token."""
-        first, second = self.Wi(x)  # (T, F) each
-        inner = dropout(self.activation(first) * second, self.dropout, self.training)
-        return self.Wo(inner)[0]
+        first, second = self.Wi(x).chunk(2, dim=-1)  # (T, F) each
+        return self.Wo(dropout(self.activation(first) * second, self.dropout, self.training))
 
 
 class Layer(nn.Module):
@@ -197,7 +207,9 @@ class Encoder(Model):
             InputError: the batch is not `Packed`, an id is outside the vocabulary, or a document is
                 longer than ``max_position_embeddings``.
         """
-        self._check(packed)
+        check_type(packed, "the batch", Packed, "make one with motherbird.nn.pack(documents)")
+        # On a GPU an invalid id would leave the process's CUDA context unusable.
+        check_batch(packed.ids.cpu().numpy(), packed.cu_seqlens.cpu().numpy(), self.config)
         set_up_memory()
         kernel = self.kernel()
         packed, restore = packed.by_length() if kernel.BY_LENGTH else (packed, None)
@@ -208,13 +220,19 @@ class Encoder(Model):
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
 
-    def _check(self, packed: Packed) -> None:
-        check_type(packed, "the batch", Packed, "make one with motherbird.nn.pack(documents)")
-        check_ids(packed, self.config.vocab_size)
-        longest, limit = packed.max_seqlen, self.config.max_position_embeddings
-        if longest > limit:
-            raise InputError(
-                f"a document has {longest} tokens, more than the model's limit of {limit}",
-                f"document {packed.lengths.index(longest)}",
-                "split or truncate it",
-            )
+
+@cache
+def set_up_memory() -> None:
+    """Set how memory is reused and cached, before the first batch of a process.
+
+    oneDNN keeps compiled code and buffers for every shape of a product that it has seen, 0.5 MB
+    each, up to 1,024. Every number of tokens is a new shape, five times a layer. It keeps `SHAPES`,
+    unless the environment says otherwise.
+
+    By default glibc returns large blocks as soon as they are freed, and every layer pays for new
+    pages: up to a fifth of the time. The limit follows the largest block ever freed (mallopt(3),
+    "dynamic mmap threshold", at most 32 MB). This frees one such block, which is never touched.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(SHAPES))
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")

@@ -12,13 +12,14 @@ from ..core.config import EncoderConfig
 from ..core.inference import Output
 from ..core.tokenizer import Tokenizer
 from .heads import pool
-from .memory import batch_budget, release_if_grown
 from .model import Model
 from .packed import Packed
-from .threads import executor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Tokens of a batch; on a CPU, what fits into its caches (docs/log.md).
+GPU_TOKENS, CPU_TOKENS = 8192, 2048
 
 
 class TorchModel:
@@ -66,23 +67,10 @@ class TorchModel:
                 result = pool(result, packed, output)
         return result.float().cpu().numpy()
 
-    def is_per_document(self, output: Output) -> bool:
-        """Return whether an output has a row for each document, or for each token."""
-        if output == "logits":
-            return self.model.axis == "documents"
-        return output != "tokens"
-
     def batch_budget(self, total: int) -> int:
         """Return how many tokens a batch should have."""
-        return batch_budget(total, self.model.encoder.device)
+        return CPU_TOKENS if self.model.encoder.device.type == "cpu" else GPU_TOKENS
 
-    def map(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Run work on the cores of a CPU, or on a GPU one item after another."""
-        if self.model.encoder.device.type != "cpu":
-            yield from enumerate(map(work, items))
-            return
-        for done in executor().as_completed(work, items):
-            yield done
-            release_if_grown()
+    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Run work on one item after another."""
+        return map(work, items)

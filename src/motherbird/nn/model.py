@@ -95,26 +95,12 @@ class Model(nn.Module):
     ) -> M:
         """Load a checkpoint of the ModernBERT family, in evaluation mode.
 
-        Args:
-            name_or_dir: a Hugging Face directory, or a name on the Hub.
-            dtype: a torch dtype or its name. "auto" is the fastest on the device, "stored" that of
-                the file (to train or to save the weights as they are).
-            attention: see `Encoder`.
-            device: a torch device or its name; None is the CPU.
-            revision: branch, tag or commit on the Hub.
-            split_special_tokens: of the tokenizer; see `Tokenizer`.
-
-        Raises:
-            InputError: there is no such model, it is of another architecture, it has no head of
-                this class, or it cannot run as asked.
-            DamagedError: the weights are truncated, changed, incomplete or not finite.
+        Arguments and errors are those of `motherbird.Embedder.load`; "int8" is not a dtype of
+        torch. To train, or to save the weights as they are, load them as "stored".
         """
         attention_kernels.check_name(attention)
         directory = hub.find(name_or_dir, revision)
-        return checkpoint.load(
-            cls, directory, dtype=dtype, attention=attention, device=device,
-            split_special_tokens=split_special_tokens,
-        )  # fmt: skip
+        return checkpoint.load(cls, directory, dtype, attention, device, split_special_tokens)
 
     def save(self, directory: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
         """Write a Hugging Face directory; see `checkpoint.save`."""

@@ -85,16 +85,10 @@ class Packed:
             return self, None
         by_document = torch.arange(len(self.ids), device=self.ids.device).split(lengths)
         forward = torch.cat([by_document[d] for d in order])
-        backward = torch.empty_like(forward)
-        backward[forward] = torch.arange(len(forward), device=forward.device)
-        starts = torch.tensor([0, *(lengths[d] for d in order)], device=self.ids.device)
-        ordered = replace(
-            self,
-            ids=self.ids[forward],
-            positions=self.positions[forward],
-            cu_seqlens=starts.cumsum(0).to(torch.int32),
-        )
-        return ordered, backward
+        starts = torch.tensor([0, *sorted(lengths)], device=self.ids.device).cumsum(0)
+        ids, positions = self.ids[forward], self.positions[forward]
+        ordered = Packed(ids, positions, starts.to(torch.int32), self.max_seqlen)
+        return ordered, forward.argsort()
 
 
 def pack(documents: Sequence[Sequence[int]]) -> Packed:
@@ -104,24 +98,6 @@ def pack(documents: Sequence[Sequence[int]]) -> Packed:
         InputError: see `concatenate`.
     """
     return Packed.from_arrays(*concatenate(documents))
-
-
-def check_ids(packed: Packed, vocab_size: int) -> None:
-    """Check that all token ids are inside the vocabulary.
-
-    On a GPU an invalid id would otherwise leave the process's CUDA context unusable.
-
-    Raises:
-        InputError: an id is not; the message names the document and the token.
-    """
-    wrong = (packed.ids < 0) | (packed.ids >= vocab_size)
-    if bool(wrong.any()):
-        token = int(wrong.nonzero()[0])
-        raise InputError(
-            f"token id {int(packed.ids[token])} is outside the vocabulary",
-            f"document {int(packed.documents[token])}, token {int(packed.positions[token])}",
-            f"ids go from 0 to {vocab_size - 1}; is this the model's own tokenizer?",
-        )
 
 
 def unpack(x: Shaped[Tensor, "T ..."], packed: Packed) -> list[Tensor]:

@@ -6,14 +6,14 @@ shortest times that they take at 4,096 rows in a dtype, with any of the known ke
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
 from ..core.arguments import check_threads
 from ..core.config import EncoderConfig
 from ..core.flops import matmul_shapes
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ROWS = 4096
 CHUNK = 2048  # rows per call: malloc keeps no block above 32 MB, and new pages cost 25%
@@ -26,8 +26,6 @@ def rooflines(
     config: EncoderConfig, threads: int, seconds: float, dtypes: Sequence[str] = DTYPES
 ) -> dict[str, float | None]:
     """Return `roofline` for every dtype, with this number of threads."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(check_threads(threads))
     try:
@@ -55,20 +53,17 @@ def roofline(config: EncoderConfig, dtype: str, seconds: float) -> float | None:
 
 # A kernel converts a weight (outputs, inputs) and rows (rows, inputs) to its format, and returns a
 # function that computes their product, which is what is timed. int8 kernels get float32.
-Kernel = Callable[["Tensor", "Tensor"], Callable[[], object]]
+Kernel = Callable[[Tensor, Tensor], Callable[[], object]]
 
 
 def _best_time(
     kernel: Kernel, dtype: str, outputs: int, inputs: int, seconds: float
 ) -> float | None:
     """Return the shortest time of a matmul in seconds; None if the kernel fails or is too slow."""
-    import torch
-
     try:
         with torch.inference_mode():
-            weight, x = torch.randn(outputs, inputs), torch.randn(ROWS, inputs)
-            if dtype == "bfloat16":
-                weight, x = weight.bfloat16(), x.bfloat16()
+            of = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+            weight, x = (torch.randn(rows, inputs, dtype=of) for rows in (outputs, ROWS))
             probe = kernel(weight, x[:_PROBE])
             probe()
             if _time(probe) * ROWS / _PROBE > TOO_SLOW:
@@ -84,11 +79,7 @@ def _best_time(
             while len(times) < 3 or sum(times) < seconds:
                 times.append(_time(run))
             return min(times)
-    except (
-        RuntimeError,
-        AttributeError,
-        NotImplementedError,
-    ):  # not supported by this CPU or torch
+    except (RuntimeError, AttributeError):  # not supported by this CPU or torch
         return None
 
 
@@ -98,31 +89,23 @@ def _time(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _linear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    from torch.nn.functional import linear
-
+def _linear(weight: Tensor, x: Tensor) -> Callable[[], object]:
     return lambda: linear(x, weight)
 
 
-def _packed(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
+def _packed(weight: Tensor, x: Tensor) -> Callable[[], object]:
     """Use oneDNN with a prepacked weight."""
-    import torch
-
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, 512)
     return lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
-def _int_mm(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
-    import torch
-
+def _int_mm(weight: Tensor, x: Tensor) -> Callable[[], object]:
     w, rows = (t.mul(40).clamp(-127, 127).to(torch.int8) for t in (weight, x))
     return lambda: torch._int_mm(rows, w.T)
 
 
-def _qlinear(weight: "Tensor", x: "Tensor") -> Callable[[], object]:
+def _qlinear(weight: Tensor, x: Tensor) -> Callable[[], object]:
     """Use oneDNN's matmul of uint8 rows and int8 weights, with float32 output."""
-    import torch
-
     w = weight.mul(40).clamp(-127, 127).to(torch.int8)
     rows = x.mul(40).add(128).clamp(0, 255).to(torch.uint8)
     scales, zeros = torch.ones(len(w)), torch.zeros(len(w), dtype=torch.int32)

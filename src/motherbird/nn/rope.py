@@ -44,8 +44,6 @@ def rotate(
     Computed in float32 or wider; the result has the dtype of ``x``. In memory, heads are the outer
     dimension, as attention reads them.
     """
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _rotate_pairs(x, rotary)
     return cast(Tensor, _Rotate.apply(x, rotary))  # type: ignore[no-untyped-call]
 
 

@@ -19,11 +19,12 @@ from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
 from ..nn.devices import resolve_device
 from ..nn.heads import MaskedLM
-from .gradients import executor_for, in_fixed_order, micro_batch_gradients
+from .gradients import in_fixed_order, micro_batch_gradients
 from .init_weights import initial_config
 from .objectives.masked_lm import MaskedLMObjective
 from .phase import Phase
 from .recipe import Recipe
+from .threads import executor_for
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +126,8 @@ def check(
     return found
 
 
-def estimate(
-    recipe: Recipe, data: Path, device_name: str | None, *, measure: bool = True
-) -> dict[str, Any]:
-    """Estimate what a run takes; ``measure`` also times a micro-batch on each core."""
+def estimate(recipe: Recipe, data: Path, device_name: str | None) -> dict[str, Any]:
+    """Estimate what a run takes, from the time of a micro-batch on each core."""
     device = resolve_device(device_name)
     recipe.check_world_size(1)
     prepared = PreparedDataset(data)
@@ -138,15 +137,14 @@ def estimate(
     phases = []
     for number, phase in enumerate(recipe.phases):
         rows = len(chosen_rows(prepared, phase.row_filter))
-        speed = _speed(recipe, prepared, config, number, device) if measure else None
+        speed = _speed(recipe, prepared, config, number, device)
         phases.append({
             "name": phase.name, "steps": phase.steps(), "tokens": phase.tokens,
             "seq_len": phase.seq_len, "rows": phase.rows,
             "epochs": round(phase.tokens / phase.seq_len / rows, 3),
             "tokens_per_s": speed,
-            "hours": None if speed is None else phase.tokens / speed / 3600,
+            "hours": phase.tokens / speed / 3600,
         })  # fmt: skip
-    hours = [phase["hours"] for phase in phases]
     return {
         "steps": recipe.steps(),
         "tokens": sum(phase.tokens for phase in recipe.phases),
@@ -154,7 +152,7 @@ def estimate(
         "phases": phases,
         "memory": found,
         "checkpoint": checkpoint_size(recipe, config),
-        "hours": None if None in hours else sum(hours),
+        "hours": sum(phase["hours"] for phase in phases),
         "device": str(device),
         "threads": threads,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from ..data.prepared import PreparedDataset
 from ..errors import InputError
 from ..nn.heads import MaskedLM
 from .distributed import Distributed
-from .gradients import executor_for
+from .threads import executor_for
 
 SEED = 15  # of row order and masks, whatever the run's seed
 MICRO_TOKENS = 4096  # tokens of a micro-batch in `evaluate_by_source`

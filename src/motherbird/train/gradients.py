@@ -1,6 +1,6 @@
 """Gradients of a step: computed for each micro-batch, and summed in a fixed order.
 
-On a CPU, micro-batches run at the same time, one on each core (`nn.threads` explains why). Their
+On a CPU, micro-batches run at the same time, one on each core (`threads` explains why). Their
 gradients are summed in the order of the micro-batches, or as a binary tree. In the tree, the part
 of each of 1, 2, 4 ... ranks is a branch, so that any such number of ranks gives the same bits.
 """
@@ -16,16 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..nn.threads import Executor, executor
 from .distributed import Distributed
+from .threads import Executor
 
 Gradients = list[Float[Tensor, "..."]]
 Loss = Callable[[], Tensor]  # computes the loss of a micro-batch, with its graph
-
-
-def executor_for(device: torch.device) -> Executor:
-    """Return the threads for micro-batches: one per core on a CPU, none with a GPU."""
-    return executor() if device.type == "cpu" else executor(1)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from ..disk import locked
 from ..errors import DamagedError, InputError, OutputExistsError
 from . import cost, run_info, run_log, state
 from .distributed import Distributed
-from .gradients import executor_for
 from .init_weights import initial_config
 from .recipe import Recipe, differences
 from .run_info import RunInfo
 from .state import Checkpoint
+from .threads import executor_for
 
 log = logging.getLogger(__name__)
 

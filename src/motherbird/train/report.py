@@ -73,12 +73,13 @@ def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
     """
     found: list[Mark] = []
     began: dict[str, Any] | None = None
+    killed = "the process that began at step {step:,} was killed or failed"
     for event in events:
         kind, step, when = event["event"], event["step"], event["time"]
         if kind == "start":
             if began is not None:
-                text = f"the process that began at step {began['step']:,} was killed or failed"
-                found.append(Mark("killed", step, when, f"{text}; resumed at step {step:,}"))
+                text = f"{killed.format_map(began)}; resumed at step {step:,}"
+                found.append(Mark("killed", step, when, text))
             began = event
         elif kind in ("stop", "finish"):
             found.append(Mark("stopped", step, when, _end(kind, event.get("signal"))))
@@ -90,8 +91,7 @@ def marks(events: Sequence[dict[str, Any]], busy: bool) -> list[Mark]:
             what = ", ".join(event["set"]) or "nothing"
             found.append(Mark(kind, step, when, f"to step {event['to']:,}, set: {what}"))
     if began is not None and not busy:
-        text = f"the process that began at step {began['step']:,} was killed or failed"
-        found.append(Mark("killed", began["step"], began["time"], text))
+        found.append(Mark("killed", began["step"], began["time"], killed.format_map(began)))
     return found
 
 

@@ -13,12 +13,13 @@ from ..errors import DivergedError
 from ..nn.dropout import keyed
 from .distributed import Distributed
 from .evaluation import Evaluation
-from .gradients import Loss, executor_for, step_gradients
+from .gradients import Loss, step_gradients
 from .health import Verdict
 from .objectives import Objective, PackedBatch
 from .optimizer import Optimizer
 from .recipe import Limits
 from .state import Progress
+from .threads import executor_for
 
 Batch = TypeVar("Batch", bound=PackedBatch)
 DROPOUT = 3  # random stream of dropout; the loader uses 1 and 2

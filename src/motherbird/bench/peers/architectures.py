@@ -7,7 +7,7 @@ float32.
 
 from typing import Any
 
-from ...core import hf_config
+from ...core import weights
 from ...core.config import EncoderConfig
 from ...errors import require_extra
 from . import Encode, Job, System, transformers
@@ -38,12 +38,9 @@ def build(system: System, job: Job) -> Encode:
     """Build the architecture in the size of the job's model, with weights from a fixed seed."""
     import torch
 
-    from ...core import weights
-
     torch.set_num_threads(job.threads)
     torch.manual_seed(0)
-    raw = weights.read_config(job.directory)
-    common = hf_config.read(raw, str(job.directory / "config.json"))
+    common = weights.encoder_config(job.directory)
     config = _config(system.name, common.hidden_size, *_size(common))
     model = require_extra("transformers", "bench").AutoModel.from_config(config)
     return transformers.padded(model.to(getattr(torch, system.dtype)))

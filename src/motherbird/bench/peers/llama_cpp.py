@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import hf_config, weights
+from ...core import weights
 from ...core.config import EncoderConfig
 from ...errors import InputError, require_extra
 from . import Encode, Job, System, one_by_one
@@ -34,7 +34,7 @@ def prepare(system: System, job: Job) -> None:
     """Write the .gguf file."""
     from ...nn.encoder import Encoder
 
-    config = hf_config.read(weights.read_config(job.directory), str(job.directory / "config.json"))
+    config = weights.encoder_config(job.directory)
     has_biases = config.norm_bias or config.attention_bias or config.mlp_bias
     if has_biases or config.hidden_activation != "gelu":
         raise InputError("llama.cpp runs ModernBERT with GELU and without biases only")

@@ -31,7 +31,6 @@ def load(directory: Path, dtype: str, attention: str, threads: int) -> Encode:
         return model.run(*concatenate(documents), "mean")
 
     def encode_all(batches: Batches) -> list[NDArray[np.float32]]:
-        done = dict(model.map(encode, batches))
-        return [done[number] for number in range(len(batches))]
+        return list(model.map(encode, batches))
 
     return encode_all

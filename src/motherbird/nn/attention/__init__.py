@@ -1,13 +1,7 @@
 """Attention over packed documents: one contract, one kernel per file.
 
-A kernel is a module with
-
-    BY_LENGTH: bool                             whether documents should be sorted by length
-    why_not(device, dtype) -> str | None        the reason why it cannot run there, or None
-    attend(q, k, v, plan, window) -> (T, N, H)  forward and backward
-
-equal to `oracle` within docs/numerics.md. ``window`` is the number of tokens that are visible on
-each side, or None for a global layer. Scores are scaled by H ** -0.5.
+A kernel is a module with the members of `AttentionKernel`, equal to `oracle` within
+docs/numerics.md, forward and backward. Scores are scaled by H ** -0.5.
 """
 
 import logging
@@ -30,7 +24,7 @@ class AttentionKernel(Protocol):
     """The interface of the modules in this package."""
 
     __name__: str
-    BY_LENGTH: bool
+    BY_LENGTH: bool  # whether documents should be sorted by length
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Return the reason why this kernel cannot run there, or None."""
@@ -38,7 +32,10 @@ class AttentionKernel(Protocol):
     def attend(
         self, q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None
     ) -> Heads:
-        """Compute attention; see `oracle.visible` for which tokens see each other."""
+        """Compute attention, (T, N, H); see `oracle.visible` for which tokens see each other.
+
+        ``window`` is the number of tokens that are visible on each side, None for a global layer.
+        """
 
 
 # In the order in which "auto" tries them.

@@ -16,14 +16,12 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..autograd import first_order
 from .plan import AttentionPlan, Heads, Tile
 
 BY_LENGTH = True
 SCORES = 2**19  # scores that a thread computes at once: 1 MiB of bfloat16, the cache of a core
-SINGLE = 64  # a single document of at most this many tokens is faster in torch's kernel
 MAX_SUM = 2.0**100  # largest sum of powers that is used; bfloat16 overflows at 2**128
 QUERIES = 256  # queries of a long document that are computed at once
 KEPT = 1024  # up to this many keys, probabilities need no more memory than the rest of a layer
@@ -40,10 +38,6 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def attend(q: Heads, k: Heads, v: Heads, plan: AttentionPlan, window: int | None) -> Heads:
     """Compute attention; see `oracle.visible` for which tokens see each other."""
-    sees_all = len(plan.packed.lengths) == 1 and (window is None or len(q) <= window + 1)
-    if sees_all and len(q) <= SINGLE:
-        first, second, third = (x.transpose(0, 1)[None] for x in (q, k, v))
-        return scaled_dot_product_attention(first, second, third)[0].transpose(0, 1)
     gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     return cast(Tensor, _Attend.apply(q, k, v, plan, window, gradient))  # type: ignore[no-untyped-call]
 

@@ -20,9 +20,8 @@ class Classifier(HeadModel[Example]):
     """An encoder with a head and C logits.
 
     Args:
-        encoder: an encoder, or a configuration to build one from.
+        encoder, attention: see `HeadModel`.
         labels: the C names, all different, in the order of the logits.
-        attention: the attention kernel of an encoder that is built; see `Encoder`.
 
     Raises:
         InputError: the labels are not names, there is none, or one occurs twice.

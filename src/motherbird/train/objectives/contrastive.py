@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ...core.config import Pooling
 from ...core.tokenizer import Tokenizer
 from ...errors import InputError
 from ...nn.encoder import Encoder
@@ -41,8 +40,7 @@ class ContrastiveObjective:
     Question i belongs to answer i and to no other answer of the micro-batch.
     """
 
-    model: Encoder  # the encoder
-    pooling: Pooling = "mean"  # how the vector of a text is computed
+    model: Encoder  # the encoder; the vector of a text is the mean of its token vectors
     temperature: float = 0.05  # divides the cosine similarities
 
     def weight(self, batch: PairBatch) -> int:
@@ -51,9 +49,7 @@ class ContrastiveObjective:
 
     def loss(self, batch: PairBatch) -> Float[Tensor, ""]:
         """Return the sum over pairs of the cross entropy of the right answer, in nats."""
-        vectors = normalize(
-            pool(self.model(batch.packed), batch.packed, self.pooling).float(), dim=-1
-        )
+        vectors = normalize(pool(self.model(batch.packed), batch.packed, "mean").float(), dim=-1)
         with torch.autocast(vectors.device.type, enabled=False):
             scores = vectors[: batch.pairs] @ vectors[batch.pairs :].T / self.temperature
         right = torch.arange(batch.pairs, device=scores.device)

@@ -1,15 +1,16 @@
-"""The threads that compute on a CPU: one batch on each core, rather than one batch on all cores.
+"""The threads that train on a CPU: one micro-batch on each core, rather than one on all cores.
 
 Threads that share an operation wait for each other after it, hundreds of times a batch. Threads
-that run a batch each do not wait. `executor` creates them once per process; each of them keeps one
-intra-op thread for its whole life, and the number of the calling thread never changes.
+that run a batch each do not wait. `executor_for` creates them once per process; each of them keeps
+one intra-op thread for its whole life, and the number of the calling thread never changes.
 """
 
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -34,34 +35,15 @@ class Executor:
         self.count = count = check_threads(count)
         self._pool = _single_threaded_pool(count) if count > 1 else None
 
-    def as_completed(
-        self, work: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[tuple[int, Result]]:
-        """Yield the index and the result of every item, in the order of completion.
+    def in_order(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the result of every item in order.
 
-        Items are started in the order given. Where there are fewer items than threads, they run
-        one after another in the calling thread, each with all intra-op threads.
+        At most one more result than there are threads is kept in memory.
 
         Args:
             work: called from several threads. torch's modes such as ``inference_mode`` are local to
                 a thread, so ``work`` has to enter its own.
             items: the arguments.
-        """
-        if self._pool is None or len(items) < self.count:
-            yield from ((index, work(item)) for index, item in enumerate(items))
-            return
-        indices = {self._pool.submit(work, item): index for index, item in enumerate(items)}
-        try:
-            for future in as_completed(list(indices)):
-                yield indices.pop(future), future.result()
-        finally:
-            for future in indices:
-                future.cancel()
-
-    def in_order(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Yield the result of every item in order; ``work`` is called as in `as_completed`.
-
-        At most one more result than there are threads is kept in memory.
         """
         if self._pool is None:
             yield from map(work, items)
@@ -79,19 +61,14 @@ class Executor:
                 future.cancel()
 
 
-_executors: dict[int, Executor] = {}
-_lock = threading.Lock()
+_executor = cache(Executor)
 if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_executors.clear)
+    os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
-def executor(count: int | None = None) -> Executor:
-    """Return the process's executor with ``count`` threads, by default `torch.get_num_threads`."""
-    count = torch.get_num_threads() if count is None else check_threads(count)
-    with _lock:
-        if count not in _executors:
-            _executors[count] = Executor(count)
-        return _executors[count]
+def executor_for(device: torch.device) -> Executor:
+    """Return the threads for micro-batches: one per core on a CPU, none with a GPU."""
+    return _executor(torch.get_num_threads() if device.type == "cpu" else 1)
 
 
 def _single_threaded_pool(count: int) -> ThreadPoolExecutor:

@@ -6,18 +6,11 @@ import time
 import pytest
 import torch
 
-from motherbird import Embedder, InputError, presets
-from motherbird.nn import Encoder
-from motherbird.nn.memory import batch_budget
+from motherbird import InputError, presets
 from motherbird.nn.roofline import rooflines
-from motherbird.nn.threads import Executor, executor
+from motherbird.train.threads import Executor, executor_for
 
-
-@pytest.mark.parametrize("items", [[], [5], [5, 7], list(range(20))], ids=len)
-def test_every_item_once_with_its_number(items):
-    assert sorted(executor().as_completed(lambda x: x * 10, items)) == [
-        (i, x * 10) for i, x in enumerate(items)
-    ]
+CPU = torch.device("cpu")
 
 
 def test_batches_run_side_by_side_with_one_thread_each():
@@ -27,17 +20,13 @@ def test_batches_run_side_by_side_with_one_thread_each():
         together.wait()
         return torch.get_num_threads()
 
-    assert [threads for _, threads in executor().as_completed(work, [0, 1, 2, 3])] == [1] * 4
+    assert list(executor_for(CPU).in_order(work, [0, 1, 2, 3])) == [1] * 4
     assert torch.get_num_threads() == 2
     seen = []
     later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     later.start()
     later.join()
     assert seen == [2]
-
-
-def test_too_few_items_have_all_threads():
-    assert list(executor().as_completed(lambda _: torch.get_num_threads(), [0])) == [(0, 2)]
 
 
 def test_an_error_comes_through_and_threads_come_back():
@@ -49,7 +38,7 @@ def test_an_error_comes_through_and_threads_come_back():
         raise ValueError(item)
 
     with pytest.raises(ValueError):
-        list(executor().as_completed(work, list(range(1000))))
+        list(executor_for(CPU).in_order(work, list(range(1000))))
     assert len(begun) < 1000  # the rest was called off
     assert torch.get_num_threads() == 2
 
@@ -63,16 +52,16 @@ def test_results_in_order_and_few_ahead(count):
         time.sleep(0.002 * (item % 3))  # so that they are not completed in order
         return item * 10
 
-    for result in executor(count).in_order(work, range(20)):
+    for result in Executor(count).in_order(work, range(20)):
         taken.append(result)
         assert len(started) <= len(taken) + count + 1
     assert taken == [item * 10 for item in range(20)]
-    assert list(executor(count).in_order(work, [])) == []
+    assert list(Executor(count).in_order(work, [])) == []
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_error_in_order_is_raised_in_its_place(count):
-    results = executor(count).in_order(lambda item: 6 // item, [1, 2, 0, *[3] * 1000])
+    results = Executor(count).in_order(lambda item: 6 // item, [1, 2, 0, *[3] * 1000])
     assert [next(results), next(results)] == [6, 3]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -88,25 +77,18 @@ def test_a_thread_that_first_uses_torch_beside_a_batch_has_all_threads():
             beside.join()
         return item
 
-    assert len(list(executor().as_completed(work, [0, 1, 2, 3]))) == 4
+    assert len(list(executor_for(CPU).in_order(work, [0, 1, 2, 3]))) == 4
     assert seen == [2]
 
 
 def test_a_forked_child_makes_threads_of_its_own():
-    assert len(list(executor().as_completed(abs, [1, 2, 3]))) == 3
+    assert len(list(executor_for(CPU).in_order(abs, [1, 2, 3]))) == 3
     child = os.fork()
     if child == 0:
         # Threads of the parent do not exist here: with its pool this would wait for ever.
         signal.alarm(20)
-        os._exit(0 if len(list(executor().as_completed(abs, [1, 2, 3]))) == 3 else 1)
+        os._exit(0 if len(list(executor_for(CPU).in_order(abs, [1, 2, 3]))) == 3 else 1)
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_budgets():
-    cpu = torch.device("cpu")
-    budgets = [batch_budget(total, cpu) for total in (1, 2_000, 1_000_000)]
-    assert budgets == [256, 500, 2048]
-    assert batch_budget(1_000_000, torch.device("cuda")) == 8192
 
 
 @pytest.mark.usefixtures("no_type_checker")
@@ -115,14 +97,13 @@ def test_numbers_of_threads(count):
     """With some thousand threads, OpenMP has no stacks for them, and the process crashes."""
     before = torch.get_num_threads()
     says = "number of threads .*use 1 to 1024"
-    for function in (Executor, executor, lambda n: rooflines(presets.nano(), n, 0.01)):
+    for function in (Executor, lambda n: rooflines(presets.nano(), n, 0.01)):
         with pytest.raises(InputError, match=says):
             function(count)
     assert torch.get_num_threads() == before
 
 
 def test_a_number_of_threads_that_torch_was_given(monkeypatch):
-    embedder = Embedder(Encoder.load("motherbird-nano"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2048)
     with pytest.raises(InputError, match="invalid number of threads 2048: use 1 to 1024"):
-        embedder.embed(["a"])
+        executor_for(CPU)
