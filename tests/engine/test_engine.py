@@ -12,14 +12,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from motherbird import Embedder, EncoderConfig, InputError
+from motherbird import Embedder, EncoderConfig, InputError, nn
 from motherbird import MaskedLM as FillMask
 from motherbird.core import hub
 from motherbird.core.batching import concatenate
 from motherbird.core.weights import shapes
 from motherbird.engine import library
 from motherbird.engine.model import NativeModel
-from motherbird.nn import Encoder, MaskedLM, pack
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack
 
 TOY = EncoderConfig(vocab_size=1024, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
                     num_attention_heads=2, max_position_embeddings=1024, local_attention=16,
@@ -149,9 +149,14 @@ def test_auto_is_the_fastest_dtype_and_none_is_emulated(
     assert "emulates" not in caplog.text
 
 
-def test_logits(tmp_path):
+HEADS = {MaskedLM: (), TokenClassifier: (("a", "b", "c"),), SequenceClassifier: (("a", "b"),)}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("cls", HEADS, ids=lambda cls: cls.__name__)
+def test_logits_of_every_head(cls, pooling, tmp_path):
     torch.manual_seed(0)
-    module = MaskedLM(TOY).eval()
+    module = cls(replace(TOY, classifier_pooling=pooling), *HEADS[cls]).eval()
     for parameter in module.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     module.save(tmp_path / "model")
@@ -159,20 +164,23 @@ def test_logits(tmp_path):
     ids, cu_seqlens = concatenate(documents)
     with torch.no_grad():
         expected = module(pack(documents)).numpy()
-    model = NativeModel.load(tmp_path / "model", "float32", masked_lm=True)
+    model = NativeModel.load(tmp_path / "model", "float32", head=cls.__name__)
     np.testing.assert_allclose(model.run(ids, cu_seqlens, "logits"), expected, atol=5e-5)
-    some = np.array([0, 5, 72])
-    found = model.run(ids, cu_seqlens, "logits", some)
-    np.testing.assert_allclose(found, expected[some], atol=5e-5)
+    if cls is MaskedLM:
+        some = np.array([0, 5, 72])
+        found = model.run(ids, cu_seqlens, "logits", some)
+        np.testing.assert_allclose(found, expected[some], atol=5e-5)
 
 
-@pytest.mark.parametrize("masked_lm", [False, True])
-def test_names_and_shapes_are_those_of_torch(masked_lm):
+@pytest.mark.parametrize("head", [None, *(cls.__name__ for cls in HEADS)])
+def test_names_and_shapes_are_those_of_torch(head):
     for name, config in GEOMETRIES.items():
-        module = MaskedLM(config) if masked_lm else Encoder(config)
-        prefix = "" if masked_lm else "model."
+        model = getattr(nn, head or "Encoder")
+        module = model(config, *HEADS.get(model, ()))
+        prefix = "" if head else "model."
         expected = {prefix + n: tuple(t.shape) for n, t in module.state_dict().items()}
-        assert shapes(config, masked_lm) == expected, name
+        labels = len(HEADS.get(model, ((),))[0]) if HEADS.get(model) else 0
+        assert shapes(config, head, labels) == expected, name
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_new", "silu", "relu"])

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # "tokens": a vector for each token (T, D). "mean", "cls": a pooled vector for each document (S, D).
-# "logits": what the model's head computes; for each token or position by a masked-LM head.
+# "logits": what the model's head computes, for each token, document or position.
 Output = Literal["tokens", "mean", "cls", "logits"]
 
 

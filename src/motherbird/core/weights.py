@@ -198,8 +198,14 @@ def published_names(tensors: dict[str, V]) -> dict[str, V]:
     return {rename(name): tensor for name, tensor in tensors.items()}
 
 
-def shapes(config: EncoderConfig, masked_lm: bool) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of the tensors of an encoder, with a masked-LM head or not."""
+def shapes(config: EncoderConfig, head: str | None, labels: int = 0) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors of a model.
+
+    Args:
+        config: the encoder's configuration.
+        head: "MaskedLM", "SequenceClassifier", "TokenClassifier", or None.
+        labels: the number of labels of a classifier.
+    """
     d, f, v = config.hidden_size, config.intermediate_size, config.vocab_size
     found: dict[str, tuple[int, ...]] = {EMBEDDING: (v, d)}
 
@@ -219,12 +225,15 @@ def shapes(config: EncoderConfig, masked_lm: bool) -> dict[str, tuple[int, ...]]
         add(f"{at}.attn.Wo", config.attention_bias, d, d)
         add(f"{at}.mlp.Wi", config.mlp_bias, 2 * f, d)
         add(f"{at}.mlp.Wo", config.mlp_bias, d, f)
-    if masked_lm:
+    if head is not None:
         add("head.dense", config.classifier_bias, d, d)
         add("head.norm", config.norm_bias, d)
+    if head == "MaskedLM":
         add("decoder", config.decoder_bias, v, d)
         if config.tie_word_embeddings:
             del found["decoder.weight"]
+    elif head is not None:
+        add("classifier", True, labels, d)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from ..core import threads, weights
+from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.batching import check_batch
 from ..core.config import EncoderConfig
@@ -22,7 +22,7 @@ from ..core.tokenizer import Tokenizer
 from ..core.weights import Stored
 from ..errors import InputError
 from . import library, quantize
-from .head import MaskedLM
+from .heads import HEADS
 from .library import Tensor
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class NativeModel:
             is read where it is; everything else is copied.
         dtype: "float32", "bfloat16" where the CPU has instructions for it, or "int8"; "auto" is
             bfloat16 or else float32.
-        masked_lm: whether it has a masked-LM head, which computes "logits".
+        head: what "logits" are: a key of `heads.HEADS`, or None.
         tokenizer: that of the model, or None.
 
     Raises:
@@ -59,7 +59,7 @@ class NativeModel:
         config: EncoderConfig,
         tensors: dict[str, Stored],
         dtype: str = "auto",
-        masked_lm: bool = False,
+        head: str | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self._variant = library.variant()
@@ -70,7 +70,7 @@ class NativeModel:
             for name, stored in tensors.items()
         }
         self._handle = self._create(self.dtype) if self.dtype != "int8" else self._quantize()
-        self.head = MaskedLM(config, self._tensors, self.dtype) if masked_lm else None
+        self.head = HEADS[head](config, self._tensors, self.dtype) if head else None
         self._tensors = {weights.EMBEDDING: self._tensors[weights.EMBEDDING]}
         log.info("engine %s in %s", self._variant.name.decode(), self.dtype)
 
@@ -79,7 +79,7 @@ class NativeModel:
         cls,
         directory: Path,
         dtype: str = "auto",
-        masked_lm: bool = False,
+        head: str | None = None,
         split_special_tokens: bool = False,
     ) -> "NativeModel":
         """Load a Hugging Face directory of the ModernBERT family.
@@ -90,15 +90,17 @@ class NativeModel:
         """
         directory = check_path(directory, "the directory").absolute()
         config = weights.encoder_config(directory)
-        wanted = weights.shapes(config, masked_lm)
-        tensors = weights.select(directory, config, wanted, "MaskedLM" if masked_lm else "Encoder")
+        is_classifier = head not in (None, "MaskedLM")
+        labels = hf_config.read_labels(weights.read_config(directory)) if is_classifier else ()
+        wanted = weights.shapes(config, head, len(labels))
+        tensors = weights.select(directory, config, wanted, head or "Encoder")
         # The file may be overwritten or truncated while the model is used.
         embedding = tensors[weights.EMBEDDING]
         tensors[weights.EMBEDDING] = Stored(embedding.dtype, np.array(embedding.raw))
         tokenizer = weights.load_tokenizer(directory, config, split_special_tokens)
-        model = cls(config, tensors, dtype, masked_lm, tokenizer)
+        model = cls(config, tensors, dtype, head, tokenizer)
         model.directory = directory
-        model._loaded = (directory, dtype, masked_lm, split_special_tokens)
+        model._loaded = (directory, dtype, head, split_special_tokens)
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -170,7 +172,7 @@ class NativeModel:
             return self._states(ids, cu_seqlens, output)
         if self.head is None:
             raise InputError("the model was loaded without a head")
-        rows = self._states(ids, cu_seqlens, "tokens")
+        rows = self._states(ids, cu_seqlens, self.head.rows)
         return self.head(rows if positions is None else rows[positions])
 
     def _states(

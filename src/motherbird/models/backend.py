@@ -18,16 +18,22 @@ DTYPES = ("auto", "float32", "bfloat16", "int8", "float16", "float64", "stored")
 
 def load(
     directory: Path,
-    masked_lm: bool = False,
+    head: str | None = None,
     *,
     dtype: "torch.dtype | str" = "auto",
     attention: str = "auto",
     device: "torch.device | str | None" = None,
     split_special_tokens: bool = False,
 ) -> InferenceModel:
-    """Load the encoder of a local directory, or with ``masked_lm`` the model with its head.
+    """Load a model from a local directory.
 
-    The options are those of `TextModel.load`.
+    Args:
+        directory: a Hugging Face directory.
+        head: the class in `motherbird.nn` whose logits are needed, or None for the encoder.
+        dtype: see `Embedder.load`.
+        attention: an attention kernel of torch, or "auto".
+        device: a torch device or its name; None is the CPU.
+        split_special_tokens: of the tokenizer; see `Tokenizer`.
 
     Raises:
         InputError: it cannot run as asked, or needs torch, which is not installed.
@@ -38,12 +44,12 @@ def load(
         raise InputError(f"unknown dtype {name!r}", how=f"use {', '.join(DTYPES[:-1])}")
     place = str("cpu" if device is None else device)
     if place == "cpu" and attention == "auto" and library.computes(name):
-        return NativeModel.load(directory, name, masked_lm, split_special_tokens)
+        return NativeModel.load(directory, name, head, split_special_tokens)
     require_extra("torch", "train")
-    from ..nn import Encoder, MaskedLM
+    from .. import nn
     from ..nn.inference import TorchModel
 
-    cls: type[Model] = MaskedLM if masked_lm else Encoder
+    cls: type[Model] = getattr(nn, head or "Encoder")
     return TorchModel(cls.load(
         directory, dtype=dtype, attention=attention, device=device,
         split_special_tokens=split_special_tokens,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.arguments import check_integer, check_type
 from ..core.batching import concatenate
+from ..engine import heads
 from ..engine.model import NativeModel
 from ..errors import HeadError, InputError
 from . import backend
@@ -29,7 +30,7 @@ class MaskedLM(TextModel):
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
         try:
-            return cls(backend.load(directory, masked_lm=True, **options))
+            return cls(backend.load(directory, "MaskedLM", **options))
         except HeadError as error:
             how = "use one with a masked-LM head"
             raise HeadError("this model cannot fill masks", error.where, how) from error
@@ -37,7 +38,7 @@ class MaskedLM(TextModel):
     def _check_model(self) -> None:
         how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
         if isinstance(self.model, NativeModel):
-            if self.model.head is None:
+            if not isinstance(self.model.head, heads.MaskedLM):
                 raise InputError("the model has no masked-LM head", how=how)
             return
         from ..nn.heads import MaskedLM as Module

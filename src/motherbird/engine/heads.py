@@ -1,6 +1,7 @@
-"""The masked-LM head on the engine: from token vectors to logits."""
+"""The heads of the family on the engine: from token vectors or pooled vectors to logits."""
 
 import ctypes
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -8,6 +9,8 @@ from jaxtyping import Float32
 from ..core.config import EncoderConfig
 from ..core.weights import EMBEDDING, Stored
 from . import library
+
+Tensors = dict[str, Stored]
 
 
 class Linear:
@@ -42,16 +45,21 @@ class Linear:
             self._variant.free_linear(handle)
 
 
-class MaskedLM:
-    """Dense layer, activation, norm and decoder: logits over the vocabulary.
+class Head:
+    """Dense layer, activation, norm and an output layer.
 
     Args:
         config: the encoder's configuration.
-        tensors: the tensors of the checkpoint; without ``decoder.weight`` it is the embedding's.
+        tensors: the tensors of the checkpoint.
         dtype: that of the model; 8 bits are used in the encoder only.
+
+    Attributes:
+        rows: the vectors it takes: "tokens", "mean" or "cls".
     """
 
-    def __init__(self, config: EncoderConfig, tensors: dict[str, Stored], dtype: str) -> None:
+    rows: Literal["tokens", "mean", "cls"] = "tokens"
+
+    def __init__(self, config: EncoderConfig, tensors: Tensors, dtype: str) -> None:
         dtype = library.resolve_dtype("auto") if dtype == "int8" else dtype
         dense, bias = tensors["head.dense.weight"], tensors.get("head.dense.bias")
         self._dense = Linear(dense, bias, dtype, config.classifier_activation)
@@ -59,12 +67,45 @@ class MaskedLM:
         bias = tensors.get("head.norm.bias")
         self._norm_bias = np.float32(0) if bias is None else bias.float32()
         self._epsilon = np.float32(config.norm_eps)
-        weight = tensors.get("decoder.weight", tensors[EMBEDDING])
-        self._decoder = Linear(weight, tensors.get("decoder.bias"), dtype)
+        self._output = self.output(tensors, dtype)
 
-    def __call__(self, x: Float32[np.ndarray, "M D"]) -> Float32[np.ndarray, "M V"]:
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
+        """Return the last layer."""
+        raise NotImplementedError
+
+    def __call__(self, x: Float32[np.ndarray, "M D"]) -> Float32[np.ndarray, "M C"]:
         """Return the logits of each row."""
         x = self._dense(x)
         x = x - x.mean(axis=1, keepdims=True)
         x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + self._epsilon)
-        return self._decoder(x * self._norm + self._norm_bias)
+        return self._output(x * self._norm + self._norm_bias)
+
+
+class MaskedLM(Head):
+    """Logits over the vocabulary."""
+
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
+        """Return the decoder, which may be tied to the embedding."""
+        weight = tensors.get("decoder.weight", tensors[EMBEDDING])
+        return Linear(weight, tensors.get("decoder.bias"), dtype)
+
+
+class TokenClassifier(Head):
+    """Logits of C labels for each token."""
+
+    def output(self, tensors: Tensors, dtype: str) -> Linear:
+        """Return the classifier, in float32."""
+        return Linear(tensors["classifier.weight"], tensors["classifier.bias"], "float32")
+
+
+class SequenceClassifier(TokenClassifier):
+    """Logits of C labels for each document."""
+
+    def __init__(self, config: EncoderConfig, tensors: Tensors, dtype: str) -> None:
+        self.rows = config.classifier_pooling
+        super().__init__(config, tensors, dtype)
+
+
+HEADS: dict[str, type[Head]] = {
+    head.__name__: head for head in (MaskedLM, TokenClassifier, SequenceClassifier)
+}
