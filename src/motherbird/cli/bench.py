@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..machine import MAX_THREADS
 from . import options
 from .output import is_terminal, print_json, progress
 
@@ -31,7 +32,8 @@ def command() -> None:
               metavar="M", help="Time limit; a shorter run measures fewer documents.")  # fmt: skip
 @click.option("--out", metavar="FILE.json",
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
-@options.threads
+@click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N",
+              help="Number of CPU threads (default: all cores).")  # fmt: skip
 @options.as_json
 def cpu(
     workloads: str | None,
@@ -62,15 +64,12 @@ def cpu(
     throughput relative to this machine's fastest matmuls, "cosine" the smallest of the check.
     """
     inputs = options.directories(model) if Path(model).is_dir() else []
-    path = None if out is None else options.output(out, inputs)
+    path = None if out is None else options.output_file(out, inputs, "--out")
     from .. import machine
     from ..bench import cpu as bench
     from ..bench import report
-    from ..errors import InputError
     from ..files import write_text
 
-    if path is not None and path.is_dir():
-        raise InputError("--out is a directory", str(out), "use the name of a file")
     selected = bench.Options(
         model, bench.parse_workloads(workloads), bench.parse_systems(systems), repeats, minutes,
         threads or machine.physical_cores(),

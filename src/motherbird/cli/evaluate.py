@@ -1,6 +1,7 @@
 """``motherbird evaluate``: evaluate a model on a task."""
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -33,9 +34,7 @@ def command() -> None:
               help="Maximum number of tokens per source.")  # fmt: skip
 @click.option("--masking", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.15,
               show_default=True, metavar="FRACTION", help="Fraction of masked tokens.")  # fmt: skip
-@options.attention
-@options.revision
-@options.compute
+@options.loading
 @options.as_json
 def lm(
     model: str,
@@ -43,12 +42,8 @@ def lm(
     seq_len: int,
     tokens: int,
     masking: float,
-    attention: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
     json_: bool,
+    **load: Any,  # options of `MaskedLM.load`
 ) -> None:
     """Measure masked-LM loss and accuracy on held-out text, by source.
 
@@ -63,15 +58,12 @@ def lm(
     "all" last. Where no token is masked, "masked" is 0 and the other values are null (in the table
     "-").
     """  # noqa: D301
-    options.set_threads(threads)
     from ..data.prepared import PreparedDataset
     from ..nn.heads import MaskedLM
     from ..train.evaluation import evaluate_by_source
 
     prepared = PreparedDataset(data)
-    loaded = MaskedLM.load(
-        model, dtype=dtype, attention=attention, device=device, revision=revision
-    )
+    loaded = MaskedLM.load(model, **load)
     sources: dict[str, dict[str, float | None]] = {}
     found = evaluate_by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking)
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:

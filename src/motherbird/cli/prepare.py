@@ -42,7 +42,6 @@ def command(
     held_out: float,
     max_bad: float | None,
     seed: int,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Clean, tokenize and pack the text of MIXTURE for training.
@@ -63,14 +62,13 @@ def command(
     "seconds"}.
     """
     path = options.output(out, [mixture, *options.directories(tokenizer)])
-    options.set_threads(threads)
     from ..data.prepare import prepare, summary
 
     start = time.perf_counter()
     with progress_of_fraction("preparing", quiet=json_) as show:
         prepared = prepare(
             mixture, tokenizer, path, seq_lens, held_out=held_out, seed=seed, max_bad=max_bad,
-            processes=threads, on_progress=show,
+            on_progress=show,
         )  # fmt: skip
     result = {**summary(prepared), "seconds": round(time.perf_counter() - start, 3)}
     if json_:

@@ -13,13 +13,13 @@ order, drops duplicates of earlier documents, and writes the text.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, files, workers
+from ..core import threads
 from ..errors import DamagedError, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
@@ -83,7 +83,7 @@ def build(
     mixture: Mixture,
     out: str | Path,
     *,
-    processes: int | None = None,  # the number of available cores if not given
+    processes: int | None = None,  # `threads.count` if not given
     on_progress: OnProgress = lambda fraction, what: None,  # called after every part
 ) -> Corpus:
     """Build the corpus of a mixture, or resume an interrupted build; an existing one is replaced.
@@ -104,7 +104,7 @@ def build(
         require_extra("datasets", "data")
     parts = list(parts_of(mixture))
     with files.resumable_directory(out, KIND, _plan(mixture)) as work:
-        tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
+        tallies = _clean_all(mixture, parts, work, processes or threads.count(), on_progress)
         _check_bad(mixture, tallies)
         with files.new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
@@ -127,7 +127,6 @@ def open_or_build(
     text: str | Path,
     mixture: Mixture | None,
     work: Path,
-    processes: int | None,
     on_progress: OnProgress,
 ) -> Corpus:
     """Open the corpus of `find`; that of a mixture is built in ``work`` if it was not before."""
@@ -135,11 +134,7 @@ def open_or_build(
         return Corpus(text)
     if (work / "corpus").exists():
         return Corpus(work / "corpus")
-    return build(mixture, work / "corpus", processes=processes, on_progress=on_progress)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return build(mixture, work / "corpus", on_progress=on_progress)
 
 
 def _plan(mixture: Mixture) -> dict[str, Any]:
