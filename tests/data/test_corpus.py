@@ -221,7 +221,7 @@ def test_included_mixtures_have_their_own_place(tmp_path):
 def test_an_output_inside_a_source(tmp_path):
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "m.toml").write_text('[[source]]\nname = "a"\npath = "."')
-    with pytest.raises(InputError, match="inside the source"):
+    with pytest.raises(InputError, match="inside the input"):
         build(mixtures.read(tmp_path / "m.toml"), tmp_path / "corpus")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.toml", "text.txt"]
 

@@ -120,9 +120,8 @@ def _echo(about: dict[str, Any]) -> None:
 
 
 def _check_out(file: str, model: str, out: str) -> Path:
-    from ..disk import resolve
+    from ..disk import path_outside, resolve
     from ..errors import InputError
-    from ..files import path_outside
 
     if file not in ("", "-") and Path(file).is_dir():
         raise InputError("this is a directory", file, "use a file")

@@ -101,20 +101,14 @@ def output(path: str, inputs: list[str]) -> Path:
     """Return an output path in UTF-8 that can be created, and which is not in an input."""
     from .. import disk
     from ..errors import InputError
-    from ..files import check_utf_8, path_outside
+    from ..files import check_utf_8
 
     if not all([path, *inputs]):
         how = "use . for the current directory"
         raise InputError(f"{_empty_parameter()} is empty", how=how)
     check_utf_8(path)
+    disk.check_outside(path, inputs)
     out = disk.resolve(path)
-    for given in inputs:
-        path_in = disk.resolve(given)
-        if out == path_in or (path_in.is_dir() and path_in in out.parents):
-            same = "the output is the input"
-            what = same if out == path_in else f"the output is inside the input {given}"
-            how = f"use another path, such as {path_outside(out, inputs)}"
-            raise InputError(what, path, how)
     if not out.is_dir():  # a run is continued inside its directory
         disk.check_creatable(Path(path))
     if not out.parent.is_dir():

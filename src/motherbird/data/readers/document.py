@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import DamagedError, InputError, NotTextError, require_extra
+from ...errors import DamagedError, InputError, NotTextError, RowError, RowFieldError, require_extra
 from ...files import LFS_POINTER
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
@@ -174,6 +174,19 @@ def describe_type(value: Any) -> str:
              "str": "a string", "list": "a list", "dict": "an object"}  # fmt: skip
     name = type(value).__name__
     return names.get(name, f"of type {name}")
+
+
+def text_of(row: Any, field: str, where: str) -> Document | RowError:
+    """Return the text in a field of a row (JSON), or the error for a row without it."""
+    if not isinstance(row, dict):
+        return RowError(f'not an object with a string field "{field}"', where)
+    text = row.get(field)
+    if isinstance(text, str):
+        return Document(text, where)
+    what = f'no text in field "{field}"'
+    if field in row:
+        what = f'field "{field}" is {describe_type(text)}, not text'
+    return RowFieldError(what, where, fields_hint(row))
 
 
 def zstd() -> ModuleType:
