@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import print_json, progress
+from .output import print_result, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,7 @@ def command(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
             on_batch=advance,
         )  # fmt: skip
+    seconds = round(time.perf_counter() - start, 3)
     about = {
         "out": str(path), "texts": len(vectors), "dimensions": vectors.shape[1],
         "tokens": sum(map(len, ids)), "truncated": truncated,
@@ -90,13 +91,14 @@ def command(
         "prompt": embedder.find_prompt(prompt_name, prompt), "normalize": normalize,
         "max_length": max_length or embedder.max_length,
         "split_special_tokens": load["split_special_tokens"], "motherbird": __version__,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": seconds,
     }  # fmt: skip
     _write(path, vectors, about)
-    if json_:
-        print_json(about)
-    else:
-        _echo(about)
+    text = (
+        f"{path}: {len(vectors)} vectors of {vectors.shape[1]} dimensions, {seconds:.1f} s, "
+        f"{about['tokens'] / max(seconds, 1e-3):,.0f} tokens/s"
+    )
+    print_result(about, text, json_)
 
 
 def _write(path: Path, vectors: "np.ndarray[Any, Any]", about: dict[str, Any]) -> None:
@@ -110,13 +112,6 @@ def _write(path: Path, vectors: "np.ndarray[Any, Any]", about: dict[str, Any]) -
     except OSError:
         settings.unlink(missing_ok=True)  # that of another array
         raise
-
-
-def _echo(about: dict[str, Any]) -> None:
-    click.echo(
-        f"{about['out']}: {about['texts']} vectors of {about['dimensions']} dimensions, "
-        f"{about['seconds']:.1f} s, {about['tokens'] / max(about['seconds'], 1e-3):,.0f} tokens/s"
-    )
 
 
 def _check_out(file: str, model: str, out: str) -> Path:
