@@ -235,12 +235,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
-        except FileNotFoundError:  # the previous holder removed the directory
-            if attempt == TRIES:  # or nothing can be created there, as in /proc
-                raise
-            continue
-        except FileExistsError:
-            if os.path.lexists(path.parent) and not path.parent.is_dir():
+        except (FileNotFoundError, FileExistsError):  # the previous holder removed the directory
+            if attempt == TRIES:  # or nothing can be created there, as in /proc or in a file
                 raise
             continue
         with file:
