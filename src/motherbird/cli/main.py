@@ -105,11 +105,10 @@ def main() -> None:
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except SystemExit as stop:
-        code = _fail("stopped", "stopped by a signal") if stop.code == 143 else int(stop.code or 0)
-        code = 143 if stop.code == 143 else code
+        code = int(stop.code or 0)
+        code = code if code != 143 else _fail("stopped", "stopped by a signal", exit_code=code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", "stopped by Ctrl-C")
-        code = 130
+        code = _fail("interrupted", "stopped by Ctrl-C", exit_code=130)
     except BrokenPipeError:
         code = _discard_output()
     except Exception as error:

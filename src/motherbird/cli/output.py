@@ -65,7 +65,7 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
         yield lambda fraction, text: update(completed=fraction, text=text)
 
 
-def skipped_line(reason: str, count: Any) -> str:
-    """Return a line about files that were skipped for a reason, a `data.tally.Count`."""
-    files = counted(count.documents, "file")
-    return f"skipped {files}, {human(count.bytes, 'B')}: {reason} ({count.examples[0]['where']})"
+def count_line(what: str, noun: str, reason: str, count: Any) -> str:
+    """Return a line about what was dropped or skipped for a reason, a `data.tally.Count`."""
+    size = f"{counted(count.documents, noun)}, {human(count.bytes, 'B')}"
+    return f"{what} {size}: {reason} ({count.examples[0]['where']})"

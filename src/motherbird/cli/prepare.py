@@ -7,7 +7,7 @@ import click
 
 from ..errors import counted
 from . import options
-from .output import human, print_json, progress_of_fraction, skipped_line
+from .output import count_line, human, print_json, progress_of_fraction
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -93,7 +93,7 @@ def _echo(prepared: Any, result: dict[str, Any]) -> None:
         click.echo(f"  dropped {counted(dropped, 'document')}: {reason}")
     for source in prepared.about.sources.values():
         for reason, count in source.skipped.items():
-            click.echo(f"  {skipped_line(reason, count)}")
+            click.echo(f"  {count_line('skipped', 'file', reason, count)}")
     if documents["bad"]:
         click.echo(f"  skipped {counted(documents['bad'], 'document')} that cannot be read")
     if documents["held_out"]:

@@ -30,7 +30,7 @@ from .mixture import Mixture, check_output
 from .parts import KNOWN, Cleaner, Part, chunked, parts_of, write_rows
 from .readers import Document, jsonl, list_directory
 from .readers.listing import Listing
-from .tally import Tally
+from .tally import Tally, describe
 
 log = logging.getLogger(__name__)
 
@@ -197,10 +197,10 @@ def _warn(info: CorpusInfo) -> None:
     for name, tally in info.sources.items():
         if problems := Listing(skipped=tally.skipped).problems():
             log.warning("source %r: skipped %s", name, problems)
-        documents, size, reasons = tally.losses()
+        documents, size = tally.losses()
         if max(documents, size) > LOSS:
             lost = f"{documents:.0%} of its documents and {size:.0%} of their bytes"
-            log.warning("source %r lost %s: %s", name, lost, reasons)
+            log.warning("source %r lost %s: %s", name, lost, describe(tally.dropped))
 
 
 def _merge(

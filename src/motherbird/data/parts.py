@@ -34,8 +34,8 @@ from .overlap import shared_run
 from .readers import Document
 from .readers.document import text_of
 from .readers.formats import LANGUAGES
-from .readers.listing import RULES, Listing, describe
-from .tally import Count, Tally, merge_counts
+from .readers.listing import RULES, Listing
+from .tally import Count, Tally, describe, merge_counts
 
 T = TypeVar("T")
 

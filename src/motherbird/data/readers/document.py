@@ -7,14 +7,22 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import DamagedError, InputError, NotTextError, RowError, RowFieldError, require_extra
+from ...errors import (
+    DamagedError,
+    FieldError,
+    InputError,
+    NotTextError,
+    RowError,
+    RowFieldError,
+    require_extra,
+)
 from ...files import LFS_POINTER
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
@@ -161,7 +169,14 @@ def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
     return NotTextError(f"{what}; it seems to be {found or 'Latin-1 or Windows-1252'}", where, how)
 
 
-def fields_hint(names: Iterable[str], noun: str = "field") -> str:
+def check_column(names: Sequence[str], field: str, where: str) -> None:
+    """Raise FieldError unless a table has one column of a name."""
+    if names.count(field) != 1:
+        what = "two columns are" if field in names else "no column is"
+        raise FieldError(f'{what} called "{field}"', where, _fields_hint(names, "column"))
+
+
+def _fields_hint(names: Iterable[str], noun: str = "field") -> str:
     """Return the fields that there are, for an error about one that is missing."""
     fields = [f'"{name}"' for name in names]
     more = ", ..." if len(fields) > SHOWN else ""
@@ -186,7 +201,7 @@ def text_of(row: Any, field: str, where: str) -> Document | RowError:
     what = f'no text in field "{field}"'
     if field in row:
         what = f'field "{field}" is {describe_type(text)}, not text'
-    return RowFieldError(what, where, fields_hint(row))
+    return RowFieldError(what, where, _fields_hint(row))
 
 
 def zstd() -> ModuleType:

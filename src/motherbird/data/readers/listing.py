@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..tally import Count
+from ..tally import Count, describe
 from . import ignore
 from .document import name_of
 
@@ -42,14 +42,6 @@ class Listing:
     def problems(self) -> str:
         """Describe what is skipped, apart from `RULES`; empty if nothing."""
         return describe({r: count for r, count in self.skipped.items() if r not in RULES})
-
-
-def describe(skipped: dict[str, Count]) -> str:
-    """Describe skipped files with an example of each reason."""
-    return "; ".join(
-        f"{reason}: {count.documents:,} ({count.examples[0]['where']})"
-        for reason, count in skipped.items()
-    )
 
 
 @dataclass(frozen=True)
