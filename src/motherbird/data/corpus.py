@@ -140,7 +140,9 @@ def open_or_build(
 def _plan(mixture: Mixture) -> dict[str, Any]:
     """Return what a corpus depends on: the mixture, and size and time of every local file."""
     paths = [Path(file) for part in parts_of(mixture) for file in part.files]
-    paths += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
+    paths += [
+        file for path in mixture.decontaminate for file in overlap.list_texts(Path(path)).files
+    ]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
             paths += list_directory(Path(source.dataset), ["*"]).files
