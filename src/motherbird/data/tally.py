@@ -69,10 +69,8 @@ class Tally:
 
     def add_bad(self, kind: str, error: str, size: int = 0) -> None:
         """Count a "file", "line", "row", "package" or "dataset" that cannot be read."""
-        self.bad += 1
-        self.bad_kinds[kind] = self.bad_kinds.get(kind, 0) + 1
-        self.bad_bytes += size
-        self.bad_examples = (*self.bad_examples, error)[:BAD_EXAMPLES]
+        one = Tally(bad=1, bad_kinds={kind: 1}, bad_bytes=size, bad_examples=(error,))
+        self.merge(one)
 
     def merge(self, other: "Tally") -> None:
         """Add another tally."""
@@ -91,16 +89,14 @@ class Tally:
 
     def describe_bad(self) -> str:
         """Return what could not be read: "5 lines of 1 file and 2 files"."""
-        parts = [
-            counted(self.bad_kinds[kind], kind)
-            for kind in ("line", "row")
-            if kind in self.bad_kinds
-        ]
-        if parts and self.bad_row_files:
-            parts[-1] += f" of {counted(self.bad_row_files, 'file')}"
-        others = ("file", "package", "dataset")
-        parts += [counted(self.bad_kinds[k], k) for k in others if k in self.bad_kinds]
-        return " and ".join(parts)
+
+        def numbers(*kinds: str) -> list[str]:
+            return [counted(self.bad_kinds[k], k) for k in kinds if k in self.bad_kinds]
+
+        rows = numbers("line", "row")
+        if rows and self.bad_row_files:
+            rows[-1] += f" of {counted(self.bad_row_files, 'file')}"
+        return " and ".join(rows + numbers("file", "package", "dataset"))
 
     def describe_losses(self) -> str:
         """Return what was dropped, skipped or could not be read: "too short: 3 (a.txt); ..."."""
