@@ -40,6 +40,7 @@ class Pattern:
     regex: re.Pattern[bytes]
     ignores: bool  # False for a pattern that begins with !
     of_directories: bool  # it ends with /
+    of_paths: bool  # it contains another /, and is matched with the path, not only with the name
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class IgnoreFile:
     def ignores(self, path: Path, is_directory: bool) -> bool | None:
         """Return whether a file or directory is ignored, or None if no pattern matches it."""
         inside = os.fsencode(path.relative_to(self.home))
+        name = inside.rpartition(b"/")[2]
         for pattern in self.patterns:
-            if pattern.regex.fullmatch(inside) and (is_directory or not pattern.of_directories):
+            if pattern.of_directories and not is_directory:
+                continue
+            if pattern.regex.fullmatch(inside if pattern.of_paths else name):
                 return pattern.ignores
         return None
 
@@ -88,20 +92,20 @@ def _pattern(line: bytes) -> Pattern | None:
     line = line.removeprefix(b"!")
     of_directories = line.endswith(b"/")
     line = line.removesuffix(b"/")
-    of_paths = b"/" in line  # it is matched with the path, not only with the name
+    of_paths = b"/" in line
     regex = _regex(line.removeprefix(b"/"), of_paths)
     if regex is None:
         return None
-    return Pattern(re.compile(regex, re.DOTALL), ignores, of_directories)
+    return Pattern(re.compile(regex, re.DOTALL), ignores, of_directories, of_paths)
 
 
 def _regex(glob: bytes, of_paths: bool) -> bytes | None:
-    """Return a glob as a regular expression of paths, or None if it matches nothing."""
+    """Return a glob as a regular expression, or None if it matches nothing."""
     tokens = list(_TOKEN.finditer(glob))
     if b"".join(token[0] for token in tokens) != glob:  # it has an open set, or a \ at its end
         return None
     prefix = _LITERAL.match(glob)
-    parts = [b"" if of_paths else b"(?:.*/)?"]
+    parts = []
     for token in tokens:
         stars, slash, any_byte, negation, content, byte = token.groups()
         if stars:
