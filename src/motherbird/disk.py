@@ -69,6 +69,30 @@ def resolve(path: str | Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError in Python 3.11
 
 
+def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
+    """Return a path with a similar name that does not exist, outside of all directories."""
+    inside = [resolve(directory) for directory in directories]
+    home = resolve(path).parent
+    while home != home.parent and any(home.is_relative_to(each) for each in inside):
+        home = home.parent
+    number, free = 1, home / path.name
+    while os.path.lexists(free) or free in inside:
+        number += 1
+        free = home / f"{path.stem}-{number}{path.suffix}"
+    return os.path.relpath(free)
+
+
+def check_outside(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise InputError if an output is one of the inputs, or inside one."""
+    out = resolve(path)
+    for given in inputs:
+        found = resolve(given)
+        if out == found or (found.is_dir() and found in out.parents):
+            what = f"the output is inside the input {given}"
+            how = f"use another path, such as {path_outside(out, inputs)}"
+            raise InputError("the output is the input" if out == found else what, str(path), how)
+
+
 def mkdir(path: Path) -> None:
     """Create a directory in an existing one."""
     with _point("mkdir", path):
@@ -211,12 +235,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[Callable[[], None]]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+")
-        except FileNotFoundError:  # the previous holder removed the directory
-            if attempt == TRIES:  # or nothing can be created there, as in /proc
-                raise
-            continue
-        except FileExistsError:
-            if os.path.lexists(path.parent) and not path.parent.is_dir():
+        except (FileNotFoundError, FileExistsError):  # the previous holder removed the directory
+            if attempt == TRIES:  # or nothing can be created there, as in /proc or in a file
                 raise
             continue
         with file:

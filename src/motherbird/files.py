@@ -140,19 +140,6 @@ def write_array(path: Path, array: Any) -> None:
     write_file(path, write)
 
 
-def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
-    """Return a path with a similar name that does not exist, outside of all directories."""
-    inside = [disk.resolve(directory) for directory in directories]
-    home = disk.resolve(path).parent
-    while home != home.parent and any(home.is_relative_to(each) for each in inside):
-        home = home.parent
-    number, free = 1, home / path.name
-    while os.path.lexists(free) or free in inside:
-        number += 1
-        free = home / f"{path.stem}-{number}{path.suffix}"
-    return os.path.relpath(free)
-
-
 def check_replaceable(directory: Path, kind: str, creatable: bool = True) -> None:
     """Raise OutputExistsError if `new_directory` may not replace a directory.
 

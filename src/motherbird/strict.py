@@ -104,8 +104,8 @@ def change(data: dict[str, Any], text: str) -> None:
 def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     """Convert ``given`` to ``kind``; after a mistake, the result is meaningless."""
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return _one_of(kind, given, at, mistakes)
+    if origin in (Union, types.UnionType):  # X | None
+        return None if given is None else _value(arguments[0], given, at, mistakes)
     if is_dataclass(kind) and isinstance(given, dict):
         return _dataclass(cast(type, kind), given, at, mistakes)
     if origin in (list, tuple) and isinstance(given, list | tuple):
@@ -118,31 +118,14 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     if kind is float and type(given) is float:
         mistakes.append(f"{at} = {given!r} is not finite")
         return None
-    if kind is not float and _is_plain(kind, given):
+    if origin is Literal and any(given == x and type(given) is type(x) for x in arguments):
+        return given
+    if kind is not float and type(given) is kind:
         return given
     if origin in (list, tuple) and is_dataclass(arguments[0]) and isinstance(given, dict):
         mistakes.append(f"{at} is one table, not a list of tables: write [[{at}]], not [{at}]")
         return None
     mistakes.append(f"{f'{at} = ' if at else ''}{given!r} is not {describe(kind)}")
-    return None
-
-
-def _is_plain(kind: Any, given: object) -> bool:
-    if get_origin(kind) is Literal:
-        return any(given == one and type(given) is type(one) for one in get_args(kind))
-    return type(given) is kind
-
-
-def _one_of(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
-    options = [option for option in get_args(kind) if option is not type(None)]
-    if given is None and len(options) < len(get_args(kind)):
-        return None
-    for option in options:
-        found: list[str] = []
-        made = _value(option, given, at, found)
-        if not found:
-            return made
-    mistakes += found if len(options) == 1 else [f"{at} = {given!r} is not {describe(kind)}"]
     return None
 
 
@@ -180,7 +163,7 @@ def describe(kind: Any) -> str:
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(one) for one in arguments if one is not type(None))
+        return describe(arguments[0])
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (list, tuple):

@@ -293,7 +293,7 @@ def test_training_a_tokenizer_can_be_resumed_after_its_process_died(sources, tmp
 
     monkeypatch.setattr(workers, "Worker", Killed)
     with pytest.raises(workers.WorkerDied, match="killed by SIGKILL, probably because memory"):
-        vocabulary.train(sources, 1024, tmp_path / "own", processes=1)
+        vocabulary.train(sources, 1024, tmp_path / "own")
     assert not (tmp_path / "own").exists()
     monkeypatch.undo()
     monkeypatch.setattr("motherbird.data.corpus.build", None)  # that part is done

@@ -316,7 +316,7 @@ def test_equal_documents_are_kept_once(tokenizer_folder, tmp_path):
 def test_nothing_is_left(tokenizer_folder, tmp_path):
     (tmp_path / "m.toml").write_text('[[source]]\nname = "a"\npath = "t.txt"\nmin_chars = 100\n')
     (tmp_path / "t.txt").write_text("short")
-    with pytest.raises(DamagedError, match="no document is left: source 'a': 1 too short"):
+    with pytest.raises(DamagedError, match="no document is left: source 'a': too short: 1"):
         prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [16])
 
 

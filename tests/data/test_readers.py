@@ -82,8 +82,8 @@ def test_a_byte_order_mark_in_another_encoding(content, encoding, text, tmp_path
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"good \xff bad", "invalid UTF-8 text.*byte 5"),
-        ("text".encode("utf-16"), "invalid UTF-8 text.*byte 0"),
+        (b"good \xff bad", "not UTF-8 text; it seems to be Latin-1.*byte 5: convert it"),
+        ("text".encode("utf-16"), "not UTF-8 text; it seems to be UTF-16:.*byte 0: convert it"),
         (b"ab\0cd", "binary file.*character 2"),
     ],
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from ..machine import MAX_THREADS
 from . import options
-from .output import is_terminal, print_json, progress
+from .output import is_terminal, print_result, progress
 
 
 @click.group(name="bench")
@@ -31,7 +32,8 @@ def command() -> None:
               metavar="M", help="Time limit; a shorter run measures fewer documents.")  # fmt: skip
 @click.option("--out", metavar="FILE.json",
               help="Also write the JSON to this file, after every workload.")  # fmt: skip
-@options.threads
+@click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N",
+              help="Number of CPU threads (default: all cores).")  # fmt: skip
 @options.as_json
 def cpu(
     workloads: str | None,
@@ -86,10 +88,7 @@ def cpu(
                 click.echo(f"{time.monotonic() - start:6.0f} s  {line}", err=True)
 
         document = bench.run(selected, on_step, on_result)
-    if json_:
-        print_json(document)
-    else:
-        click.echo(report.plain(document))
+    print_result(document, report.plain(document), json_)
 
 
 @command.command(name="report", short_help="Write results into a page as tables and charts.")
@@ -120,7 +119,6 @@ def report_(files: tuple[str, ...], page: str, json_: bool) -> None:
     for document, name in zip(documents, charts, strict=True):
         write_file(path.parent / name, partial(report.chart, document))
     write_text(path, text)
-    if json_:
-        print_json({"page": page, "charts": [str(path.parent / name) for name in charts]})
-    else:
-        click.echo(f"{len(documents)} results in {page}, charts in {', '.join(charts)}")
+    value = {"page": page, "charts": [str(path.parent / name) for name in charts]}
+    text = f"{len(documents)} results in {page}, charts in {', '.join(charts)}"
+    print_result(value, text, json_)

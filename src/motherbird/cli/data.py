@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import options
-from .output import has_color, human, print_json, progress_of_fraction, skipped_line
+from .output import count_line, has_color, human, print_json, progress_of_fraction
 
 
 @click.group(name="data")
@@ -68,12 +68,9 @@ def build(
             f"{human(tally.kept.bytes, 'B')} of {human(tally.read.bytes, 'B')}"
         )
         for reason, count in tally.dropped.items():
-            click.echo(
-                f"    dropped {count.documents:,}, {human(count.bytes, 'B')}: {reason} "
-                f"({count.examples[0]['where']})"
-            )
+            click.echo(f"    {count_line('dropped', 'document', reason, count)}")
         for reason, count in tally.skipped.items():
-            click.echo(f"    {skipped_line(reason, count)}")
+            click.echo(f"    {count_line('skipped', 'file', reason, count)}")
         if tally.bad:
             click.echo(f"    skipped {tally.describe_bad()}: {'; '.join(tally.bad_examples[:3])}")
 

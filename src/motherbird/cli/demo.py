@@ -39,7 +39,6 @@ def command(
     minutes: float,
     questions: tuple[str, ...],
     seed: int,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Train a tiny encoder on text of this machine, fill masks, and search.
@@ -63,7 +62,6 @@ def command(
         raise InputError(f"--minutes {minutes} is not a duration")
     for question in questions:
         check_text(question, "--question")
-    options.set_threads(threads)
 
     from . import demo_steps
 

@@ -172,21 +172,20 @@ def _train(
     """Train the masked LM, with a progress bar on a terminal, or a line for every tenth."""
     recent: list[float] = []
     start = time.perf_counter()
-    tenths, before = 0, 0.0
+    tenths = 0
     batches = training_batches(
         encoded, tokenizer, length=LENGTH, rows=ROWS, micro_batches=torch.get_num_threads(),
         seed=seed,
     )  # fmt: skip
-    with progress("    training", total=1.0) as advance:
+    with progress("    training", total=1.0) as update:
 
         def on_step(report: StepReport, done: float) -> None:
-            nonlocal tenths, before
+            nonlocal tenths
             recent.append(report.loss)
             elapsed = time.perf_counter() - start
             speed = report.progress.tokens / elapsed
             line = f"loss {mean(recent[-20:]):.2f}  {speed:,.0f} tokens/s"
-            advance(done - before, line)
-            before = done
+            update(completed=done, text=line)
             if not is_terminal() and done * 10 >= tenths + 1:
                 tenths = int(done * 10)
                 say(f"    {tenths * 10:3d}%  {line}  {elapsed / done - elapsed:.0f} s left")

@@ -1,6 +1,5 @@
 """``motherbird embed``."""
 
-import codecs
 import json
 import sys
 import time
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .output import print_json, progress
+from .output import print_result, progress
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..data.readers import Document
-    from ..errors import NotTextError
 
 
 @click.command(name="embed")
@@ -40,9 +38,7 @@ if TYPE_CHECKING:
               help="Treat the text of special tokens, such as [SEP], like other text.")  # fmt: skip
 @click.option("--batch-tokens", type=int, metavar="N",
               help="Tokens per batch (default: depends on the device).")  # fmt: skip
-@options.attention
-@options.revision
-@options.compute
+@options.loading
 @options.as_json
 def command(
     file: str,
@@ -56,7 +52,6 @@ def command(
     truncate_dim: int | None,
     normalize: bool | None,
     batch_tokens: int | None,
-    threads: int | None,
     json_: bool,
     **load: Any,  # options of `Embedder.load`
 ) -> None:
@@ -71,7 +66,6 @@ def command(
     "seconds"}.
     """
     path = _check_out(file, model, out)
-    options.set_threads(threads)
     from .. import __version__
     from ..models.embedder import Embedder
 
@@ -88,6 +82,7 @@ def command(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
             on_batch=advance,
         )  # fmt: skip
+    seconds = round(time.perf_counter() - start, 3)
     about = {
         "out": str(path), "texts": len(vectors), "dimensions": vectors.shape[1],
         "tokens": sum(map(len, ids)), "truncated": truncated,
@@ -96,13 +91,14 @@ def command(
         "prompt": embedder.find_prompt(prompt_name, prompt), "normalize": normalize,
         "max_length": max_length or embedder.max_length,
         "split_special_tokens": load["split_special_tokens"], "motherbird": __version__,
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": seconds,
     }  # fmt: skip
     _write(path, vectors, about)
-    if json_:
-        print_json(about)
-    else:
-        _echo(about)
+    text = (
+        f"{path}: {len(vectors)} vectors of {vectors.shape[1]} dimensions, {seconds:.1f} s, "
+        f"{about['tokens'] / max(seconds, 1e-3):,.0f} tokens/s"
+    )
+    print_result(about, text, json_)
 
 
 def _write(path: Path, vectors: "np.ndarray[Any, Any]", about: dict[str, Any]) -> None:
@@ -118,17 +114,9 @@ def _write(path: Path, vectors: "np.ndarray[Any, Any]", about: dict[str, Any]) -
         raise
 
 
-def _echo(about: dict[str, Any]) -> None:
-    click.echo(
-        f"{about['out']}: {about['texts']} vectors of {about['dimensions']} dimensions, "
-        f"{about['seconds']:.1f} s, {about['tokens'] / max(about['seconds'], 1e-3):,.0f} tokens/s"
-    )
-
-
 def _check_out(file: str, model: str, out: str) -> Path:
-    from ..disk import resolve
+    from ..disk import path_outside, resolve
     from ..errors import InputError
-    from ..files import path_outside
 
     if file not in ("", "-") and Path(file).is_dir():
         raise InputError("this is a directory", file, "use a file")
@@ -172,8 +160,8 @@ def _read(file: str, column: str | None) -> "list[Document]":
 
 
 def _table(file: str, column: str) -> "list[Document]":
-    from ..data.readers import chunks, read
-    from ..errors import FieldError, InputError, NotTextError
+    from ..data.readers import read
+    from ..errors import FieldError, InputError
 
     texts: list[Document] = []
     try:
@@ -184,51 +172,23 @@ def _table(file: str, column: str) -> "list[Document]":
             raise
         how = f"set --column to the name of the texts; {error.how}"
         raise InputError(error.what, error.where, how) from error
-    except NotTextError as error:
-        if not isinstance(error.__cause__, UnicodeDecodeError):
-            raise
-        raise _not_utf_8(next(chunks(Path(file)), b""), error.where) from error
     return texts
 
 
-def _not_utf_8(data: bytes, where: str) -> "NotTextError":
-    """Return the error for bytes that are not UTF-8, with the encoding that they seem to have."""
-    from ..errors import NotTextError
-
-    start = data[:1000]
-    marks = {"UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-             "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}  # fmt: skip
-    encoding = next((name for name, each in marks.items() if start.startswith(each)), "")
-    if not encoding and b"\0" in data:
-        low, high = start[::2].count(0), start[1::2].count(0)
-        if min(low, high) or max(low, high) < len(start) // 4:
-            return NotTextError("this is a binary file, not text", where)
-        encoding = "UTF-16LE" if high else "UTF-16BE"
-    what = f"not UTF-8 text; it seems to be {encoding or 'Latin-1 or Windows-1252'}"
-    how = f"convert it, as with iconv -f {encoding or 'WINDOWS-1252'} -t UTF-8"
-    return NotTextError(what, where, how)
-
-
 def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document, check_pointer, chunks, missing
+    from ..data.readers import Document, check_pointer, chunks, decode, missing
     from ..errors import InputError
 
     path = Path(file)
-    try:
-        if file == "-":
-            data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-        elif path.is_char_device() or path.is_block_device():  # may have no end
-            raise InputError("this is a device", file, "use a text file")
-        else:
-            check_pointer(path)
-            data = b"".join(chunks(path))
-        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError as error:
-        raise missing(file, "use - for standard input") from error
-    except UnicodeDecodeError as error:
-        raise _not_utf_8(data, f"{file}, byte {error.start}") from error
-    if (at := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, at) + 1
-        raise _not_utf_8(data, f"{file}:{line}")
+    if file == "-":
+        data = sys.stdin.buffer.read() if sys.stdin is not None else b""
+    elif not path.exists():
+        raise missing(file, "use - for standard input")
+    elif path.is_char_device() or path.is_block_device():  # may have no end
+        raise InputError("this is a device", file, "use a text file")
+    else:
+        check_pointer(path)
+        data = b"".join(chunks(path))
+    text = decode(data, file).replace("\r\n", "\n").replace("\r", "\n")
     lines = text.removesuffix("\n").split("\n") if text else []
     return [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]

@@ -1,6 +1,7 @@
 """``motherbird evaluate``: evaluate a model on a task."""
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -33,9 +34,7 @@ def command() -> None:
               help="Maximum number of tokens per source.")  # fmt: skip
 @click.option("--masking", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.15,
               show_default=True, metavar="FRACTION", help="Fraction of masked tokens.")  # fmt: skip
-@options.attention
-@options.revision
-@options.compute
+@options.loading
 @options.as_json
 def lm(
     model: str,
@@ -43,12 +42,8 @@ def lm(
     seq_len: int,
     tokens: int,
     masking: float,
-    attention: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
     json_: bool,
+    **load: Any,  # options of `MaskedLM.load`
 ) -> None:
     """Measure masked-LM loss and accuracy on held-out text, by source.
 
@@ -63,7 +58,6 @@ def lm(
     "all" last. Where no token is masked, "masked" is 0 and the other values are null (in the table
     "-").
     """  # noqa: D301
-    options.set_threads(threads)
     from ..data.prepared import PreparedDataset
     from ..errors import HeadError
     from ..nn.heads import MaskedLM
@@ -71,9 +65,7 @@ def lm(
 
     prepared = PreparedDataset(data)
     try:
-        loaded = MaskedLM.load(
-            model, dtype=dtype, attention=attention, device=device, revision=revision
-        )
+        loaded = MaskedLM.load(model, **load)
     except HeadError as error:
         how = "use one with a masked-LM head"
         raise HeadError("this model cannot predict tokens", error.where, how) from error

@@ -39,7 +39,6 @@ def command(
     step: int | None,
     data: Path | None,
     revision: str | None,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Export MODEL, a directory, a run or a name on the Hub, for other libraries.
@@ -61,7 +60,6 @@ def command(
     "one_by_one": {"difference", "cosine", "largest"}}]}.
     """  # noqa: D301
     path = options.output(out, options.directories(model))
-    options.set_threads(threads)
     is_run = bool(options.directories(model)) and (Path(model) / "run.json").is_file()
     if not is_run and not (step is None and data is None):
         raise click.UsageError("--step and --data need the directory of a run.")

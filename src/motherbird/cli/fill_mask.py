@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -15,20 +16,14 @@ from .output import print_json
 @click.option(
     "--top-k", default=5, show_default=True, metavar="K", help="Number of candidates for each mask."
 )
-@options.attention
-@options.revision
-@options.compute
+@options.loading
 @options.as_json
 def command(
     text: str,
     model: str,
     top_k: int,
-    attention: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    threads: int | None,
     json_: bool,
+    **load: Any,  # options of `MaskedLM.load`
 ) -> None:
     """Predict the words at [MASK] in TEXT.
 
@@ -37,14 +32,11 @@ def command(
 
     With --json: {"text", "masks": [[{"text", "probability", "token_id"}]]}, one list for each mask.
     """  # noqa: D301
-    options.set_threads(threads)
     from ..core.arguments import check_text
     from ..models.masked_lm import MaskedLM
 
     check_text(text, "TEXT", allow_empty=True)
-    loaded = MaskedLM.load(
-        model, dtype=dtype, attention=attention, device=device, revision=revision
-    )
+    loaded = MaskedLM.load(model, **load)
     masks = loaded.fill(text, top_k)
     if json_:
         print_json({"text": text, "masks": [[asdict(c) for c in mask] for mask in masks]})

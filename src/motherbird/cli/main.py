@@ -20,23 +20,20 @@ import click
 from .. import __version__
 from ..errors import MotherbirdError
 
-# name -> (module, line in --help); every module has a click command called `command`.
+# Each is a module with a click command called `command`, which is imported when it is called.
 COMMANDS = {
-    "bench": ("bench", "Compare speed and memory with other libraries on this machine."),
-    "data": ("data", "Build a corpus; show a prepared dataset."),
-    "demo": (
-        "demo",
-        "Train a tiny encoder, fill masks and search (3 minutes).",
-    ),
-    "embed": ("embed", "Compute a vector for each text of a file."),
-    "evaluate": ("evaluate", "Evaluate a model on held-out text."),
-    "export": ("export", "Export a model to Hugging Face, ONNX or OpenVINO."),
-    "fill-mask": ("fill_mask", "Predict the masked words of a text."),
-    "info": ("info", "Describe a model, or this machine."),
-    "pretrain": ("pretrain", "Pretrain an encoder from a recipe."),
-    "prepare": ("prepare", "Clean, tokenize and pack text for training."),
-    "runs": ("runs", "List, show, report, average or rewind pretraining runs."),
-    "tokenizer": ("tokenizer", "Train a tokenizer and compare it with others."),
+    "bench": "Compare speed and memory with other libraries on this machine.",
+    "data": "Build a corpus; show a prepared dataset.",
+    "demo": "Train a tiny encoder, fill masks and search (3 minutes).",
+    "embed": "Compute a vector for each text of a file.",
+    "evaluate": "Evaluate a model on held-out text.",
+    "export": "Export a model to Hugging Face, ONNX or OpenVINO.",
+    "fill-mask": "Predict the masked words of a text.",
+    "info": "Describe a model, or this machine.",
+    "prepare": "Clean, tokenize and pack text for training.",
+    "pretrain": "Pretrain an encoder from a recipe.",
+    "runs": "List, show, report, average or rewind pretraining runs.",
+    "tokenizer": "Train a tokenizer and compare it with others.",
 }
 # What to do about an OSError, by the name of its errno.
 OS_ERRORS = {
@@ -52,43 +49,28 @@ OS_ERRORS = {
     **dict.fromkeys(("EBUSY", "ETXTBSY"), "end the process that uses it"),
     **dict.fromkeys(("EAGAIN", "ENOMEM"), "end other processes, or raise their limits"),
 }
-EPILOG = "Start with: motherbird demo"
 
 
 class Lazy(click.Group):
     """A group whose help imports no command."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        return import_module(f"motherbird.cli.{COMMANDS[cmd_name][0]}").command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command; suggest the closest name for an unknown one."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
+        """Import the command, of which the group has only the name and the line in --help."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else None, rest
 
-            close = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else " See motherbird --help."
-            raise click.UsageError(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
+
+def load(name: str) -> click.Command:
+    """Import and return a command."""
+    return import_module(f"motherbird.cli.{name.replace('-', '_')}").command
 
 
 @click.group(
     cls=Lazy,
-    epilog=EPILOG,
+    commands=[click.Command(name, short_help=line) for name, line in COMMANDS.items()],
+    epilog="Start with: motherbird demo",
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
 )
@@ -123,11 +105,10 @@ def main() -> None:
         if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except SystemExit as stop:
-        code = _fail("stopped", "stopped by a signal") if stop.code == 143 else int(stop.code or 0)
-        code = 143 if stop.code == 143 else code
+        code = int(stop.code or 0)
+        code = code if code != 143 else _fail("stopped", "stopped by a signal", exit_code=code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", "stopped by Ctrl-C")
-        code = 130
+        code = _fail("interrupted", "stopped by Ctrl-C", exit_code=130)
     except BrokenPipeError:
         code = _discard_output()
     except Exception as error:

@@ -22,6 +22,13 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
     return value
 
 
+def _set_threads(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        from ..core import threads  # imports NumPy, which the help of commands does not need
+
+        threads.limit(value)
+
+
 def as_utf_8(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Decode texts as UTF-8 that Python could not decode in this locale; for a callback."""
     if isinstance(value, tuple):
@@ -55,6 +62,7 @@ stored = click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), def
                       show_default=True,
                       help="Dtype of the written weights; bfloat16 halves the size.")  # fmt: skip
 threads = click.option("--threads", type=click.IntRange(1, MAX_THREADS), metavar="N",
+                       callback=_set_threads, expose_value=False,
                        help="Number of CPU threads (default: all cores).")  # fmt: skip
 seed = click.option("--seed", default=0, metavar="N", show_default=True,
                     type=click.IntRange(0, 2**63 - 1), help="Random seed.")  # fmt: skip
@@ -74,22 +82,14 @@ def _empty_parameter() -> str:
     return "a path"
 
 
-def compute(function: F) -> F:
-    """Add --device, --dtype and --threads."""
-    return device(dtype(threads(function)))
+def loading(function: F) -> F:
+    """Add what `load` of a model takes, as keywords, and --threads."""
+    return attention(revision(device(dtype(threads(function)))))
 
 
 def is_main_process() -> bool:
     """Return whether this process prints: it is the only one, or rank 0 under torchrun."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-
-
-def set_threads(count: int | None) -> None:
-    """Set the number of CPU threads; None changes nothing."""
-    if count is not None:
-        from ..core import threads
-
-        threads.limit(count)
 
 
 def directories(*models: str) -> list[str]:
@@ -101,20 +101,14 @@ def output(path: str, inputs: list[str]) -> Path:
     """Return an output path in UTF-8 that can be created, and which is not in an input."""
     from .. import disk
     from ..errors import InputError
-    from ..files import check_utf_8, path_outside
+    from ..files import check_utf_8
 
     if not all([path, *inputs]):
         how = "use . for the current directory"
         raise InputError(f"{_empty_parameter()} is empty", how=how)
     check_utf_8(path)
+    disk.check_outside(path, inputs)
     out = disk.resolve(path)
-    for given in inputs:
-        path_in = disk.resolve(given)
-        if out == path_in or (path_in.is_dir() and path_in in out.parents):
-            same = "the output is the input"
-            what = same if out == path_in else f"the output is inside the input {given}"
-            how = f"use another path, such as {path_outside(out, inputs)}"
-            raise InputError(what, path, how)
     if not out.is_dir():  # a run is continued inside its directory
         disk.check_creatable(Path(path))
     if not out.parent.is_dir():

@@ -39,9 +39,12 @@ def has_color() -> bool:
 
 @contextmanager
 def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on standard error, if that is a terminal; yield what advances it."""
+    """Show a progress bar on standard error, if that is a terminal; yield what updates it.
+
+    ``done`` advances the bar, and ``completed`` sets it, in units of ``total``.
+    """
     if quiet or not is_terminal():
-        yield lambda done, text="": None
+        yield lambda done=None, text="", completed=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -50,24 +53,19 @@ def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Cal
     columns = (words, BarColumn(), TimeRemainingColumn(), more)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, text="")
-        yield lambda done, text="": bar.update(task, advance=done, text=text)
+        yield lambda done=None, text="", completed=None: bar.update(
+            task, advance=done, completed=completed, text=text
+        )
 
 
 @contextmanager
 def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
     """Show `progress` for work that reports the fraction that is done, 0 to 1."""
-    with progress(what, total=1, quiet=quiet) as advance:
-        at = 0.0
-
-        def show(fraction: float, text: str) -> None:
-            nonlocal at
-            advance(fraction - at, text)
-            at = fraction
-
-        yield show
+    with progress(what, total=1, quiet=quiet) as update:
+        yield lambda fraction, text: update(completed=fraction, text=text)
 
 
-def skipped_line(reason: str, count: Any) -> str:
-    """Return a line about files that were skipped for a reason, a `data.tally.Count`."""
-    files = counted(count.documents, "file")
-    return f"skipped {files}, {human(count.bytes, 'B')}: {reason} ({count.examples[0]['where']})"
+def count_line(what: str, noun: str, reason: str, count: Any) -> str:
+    """Return a line about what was dropped or skipped for a reason, a `data.tally.Count`."""
+    size = f"{counted(count.documents, noun)}, {human(count.bytes, 'B')}"
+    return f"{what} {size}: {reason} ({count.examples[0]['where']})"

@@ -7,7 +7,7 @@ import click
 
 from ..errors import counted
 from . import options
-from .output import human, print_json, progress_of_fraction, skipped_line
+from .output import count_line, human, print_json, progress_of_fraction
 
 
 def _lengths(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -42,7 +42,6 @@ def command(
     held_out: float,
     max_bad: float | None,
     seed: int,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Clean, tokenize and pack the text of MIXTURE for training.
@@ -63,14 +62,13 @@ def command(
     "seconds"}.
     """
     path = options.output(out, [mixture, *options.directories(tokenizer)])
-    options.set_threads(threads)
     from ..data.prepare import prepare, summary
 
     start = time.perf_counter()
     with progress_of_fraction("preparing", quiet=json_) as show:
         prepared = prepare(
             mixture, tokenizer, path, seq_lens, held_out=held_out, seed=seed, max_bad=max_bad,
-            processes=threads, on_progress=show,
+            on_progress=show,
         )  # fmt: skip
     result = {**summary(prepared), "seconds": round(time.perf_counter() - start, 3)}
     if json_:
@@ -95,7 +93,7 @@ def _echo(prepared: Any, result: dict[str, Any]) -> None:
         click.echo(f"  dropped {counted(dropped, 'document')}: {reason}")
     for source in prepared.about.sources.values():
         for reason, count in source.skipped.items():
-            click.echo(f"  {skipped_line(reason, count)}")
+            click.echo(f"  {count_line('skipped', 'file', reason, count)}")
     if documents["bad"]:
         click.echo(f"  skipped {counted(documents['bad'], 'document')} that cannot be read")
     if documents["held_out"]:

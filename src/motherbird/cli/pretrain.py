@@ -58,7 +58,6 @@ def command(
     dry_run: bool,
     tensorboard: bool,
     device: str,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Pretrain an encoder with masked language modeling, as defined by the TOML file RECIPE.
@@ -80,7 +79,6 @@ def command(
     """  # noqa: D301
     from ..train import recipe as recipes
 
-    options.set_threads(threads)
     read = recipes.load(recipe, changes, steps)
     if dry_run:
         _dry_run(read, Path(data), device, json_)
@@ -96,8 +94,8 @@ def command(
     began = time.perf_counter()
     quiet = json_ or not options.is_main_process()  # one progress bar for all ranks
     with (
-        progress("", total=1.0, quiet=quiet) as advance,
-        closing(_Display(run if tensorboard else None, json_, advance)) as display,
+        progress("", total=1.0, quiet=quiet) as update,
+        closing(_Display(run if tensorboard else None, json_, update)) as display,
     ):
         outcome = pretrain(
             read, Path(data), run, device=device, max_steps=limit[0], max_seconds=limit[1],
@@ -161,12 +159,11 @@ def _duration(seconds: float) -> str:
 class _Display:
     """Shows the steps of a run: a progress bar on a terminal, else a line every few seconds."""
 
-    def __init__(self, tensorboard: Path | None, quiet: bool, advance: Any) -> None:
-        self.tensorboard, self.quiet, self.advance = tensorboard, quiet, advance
+    def __init__(self, tensorboard: Path | None, quiet: bool, update: Any) -> None:
+        self.tensorboard, self.quiet, self.update = tensorboard, quiet, update
         self.recent: list[StepReport] = []
         self.roofline: float | None = None
         self.shown = -SHOW_EVERY
-        self.done = 0
         self.writer: Any = None
 
     def close(self) -> None:
@@ -187,8 +184,7 @@ class _Display:
         if self.quiet:
             return
         if is_terminal():
-            self.advance((report.number - self.done) / self.steps, self.text())
-            self.done = report.number
+            self.update(completed=report.number / self.steps, text=self.text())
         elif now - self.shown >= SHOW_EVERY:
             self.shown = now
             click.echo(self.text(), err=True)
@@ -259,7 +255,7 @@ class _Display:
 
 def _memory() -> float:
     """Return the memory of this process in bytes, on the GPU if it computes there."""
-    import numpy  # noqa: F401 - before torch, see options.set_threads
+    import numpy  # noqa: F401 - before torch, which drops an exception of a signal there
     import torch
 
     if torch.cuda.is_available() and torch.cuda.memory_reserved():

@@ -42,7 +42,6 @@ def train(
     megabytes: float,
     held_out: float,
     max_bad: float | None,
-    threads: int | None,
     json_: bool,
 ) -> None:
     """Train a byte-level BPE for text and code on MIXTURE (a TOML file, a corpus, or text).
@@ -54,14 +53,13 @@ def train(
     "changed"}, "seconds"}.
     """
     path = options.output(out, [mixture, *options.directories(*compare)])
-    options.set_threads(threads)
     from ..data.vocabulary import train as train_tokenizer
 
     start = time.perf_counter()
     with progress_of_fraction("tokenizer", quiet=json_) as show:
         report = train_tokenizer(
             mixture, size, path, compare=compare, megabytes=megabytes, held_out=held_out,
-            max_bad=max_bad, processes=threads, on_progress=show,
+            max_bad=max_bad, on_progress=show,
         )  # fmt: skip
     seconds = round(time.perf_counter() - start, 3)
     if json_:

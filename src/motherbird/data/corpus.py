@@ -13,13 +13,13 @@ order, drops duplicates of earlier documents, and writes the text.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, files, workers
+from ..core import threads
 from ..errors import DamagedError, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
@@ -30,7 +30,7 @@ from .mixture import Mixture, check_output
 from .parts import KNOWN, Cleaner, Part, chunked, parts_of, write_rows
 from .readers import Document, jsonl, list_directory
 from .readers.listing import Listing
-from .tally import Tally
+from .tally import Tally, describe
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def build(
     mixture: Mixture,
     out: str | Path,
     *,
-    processes: int | None = None,  # the number of available cores if not given
+    processes: int | None = None,  # `threads.count` if not given
     on_progress: OnProgress = lambda fraction, what: None,  # called after every part
 ) -> Corpus:
     """Build the corpus of a mixture, or resume an interrupted build; an existing one is replaced.
@@ -104,7 +104,7 @@ def build(
         require_extra("datasets", "data")
     parts = list(parts_of(mixture))
     with files.resumable_directory(out, KIND, _plan(mixture)) as work:
-        tallies = _clean_all(mixture, parts, work, processes or _cores(), on_progress)
+        tallies = _clean_all(mixture, parts, work, processes or threads.count(), on_progress)
         _check_bad(mixture, tallies)
         with files.new_directory(out, KIND, work) as fresh:
             info = _merge(mixture, parts, tallies, work, fresh)
@@ -127,7 +127,6 @@ def open_or_build(
     text: str | Path,
     mixture: Mixture | None,
     work: Path,
-    processes: int | None,
     on_progress: OnProgress,
 ) -> Corpus:
     """Open the corpus of `find`; that of a mixture is built in ``work`` if it was not before."""
@@ -135,17 +134,15 @@ def open_or_build(
         return Corpus(text)
     if (work / "corpus").exists():
         return Corpus(work / "corpus")
-    return build(mixture, work / "corpus", processes=processes, on_progress=on_progress)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return build(mixture, work / "corpus", on_progress=on_progress)
 
 
 def _plan(mixture: Mixture) -> dict[str, Any]:
     """Return what a corpus depends on: the mixture, and size and time of every local file."""
     paths = [Path(file) for part in parts_of(mixture) for file in part.files]
-    paths += [file for path in mixture.decontaminate for file in overlap.files_of(Path(path))]
+    paths += [
+        file for path in mixture.decontaminate for file in overlap.list_texts(Path(path)).files
+    ]
     for source in mixture.source:
         if source.dataset is not None and Path(source.dataset).is_dir():
             paths += list_directory(Path(source.dataset), ["*"]).files
@@ -202,10 +199,10 @@ def _warn(info: CorpusInfo) -> None:
     for name, tally in info.sources.items():
         if problems := Listing(skipped=tally.skipped).problems():
             log.warning("source %r: skipped %s", name, problems)
-        documents, size, reasons = tally.losses()
+        documents, size = tally.losses()
         if max(documents, size) > LOSS:
             lost = f"{documents:.0%} of its documents and {size:.0%} of their bytes"
-            log.warning("source %r lost %s: %s", name, lost, reasons)
+            log.warning("source %r lost %s: %s", name, lost, describe(tally.dropped))
 
 
 def _merge(

@@ -75,7 +75,10 @@ class Batch:
 
     def micro_batches(self, rows: int) -> "Iterator[MicroBatch]":
         """Yield the batch in packs of ``rows`` rows; the last may have fewer."""
-        from .micro_batch import MicroBatch  # imports torch, which workers do not need
+        import torch  # which workers do not need
+
+        from ..nn.packed import Packed
+        from .micro_batch import MicroBatch
 
         ends = self.row_tokens.cumsum()
         pieces = self.lengths.cumsum()
@@ -84,9 +87,9 @@ class Batch:
             begin, end = int(ends[first] - self.row_tokens[first]), int(ends[stop])
             a, b = np.searchsorted(self.positions, (begin, end))
             lengths = self.lengths[(pieces > begin) & (pieces <= end)]
-            ids, cu_seqlens = self.ids[begin:end], np.cumsum([0, *lengths])
+            packed = Packed.from_arrays(self.ids[begin:end], np.cumsum([0, *lengths]))
             at, targets = self.positions[a:b] - begin, self.targets[a:b]
-            yield MicroBatch.from_arrays(ids, cu_seqlens, at, targets)
+            yield MicroBatch(packed, torch.from_numpy(at), torch.from_numpy(targets))
 
 
 @dataclass(frozen=True)

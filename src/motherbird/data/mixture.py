@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import disk
+from ..disk import check_outside
 from ..errors import InputError
-from ..files import path_outside
 from ..strict import load
 from .readers.document import check_local, missing
 from .readers.formats import LANGUAGES
@@ -197,9 +196,4 @@ def _absolute(mixture: Mixture, home: Path, seen: tuple[Path, ...]) -> Mixture:
 def check_output(mixture: Mixture, out: Path) -> None:
     """Raise InputError if the output is inside a source or an evaluation set."""
     inputs = [path for source in mixture.source for path in (source.path, source.dataset) if path]
-    for name in (*inputs, *mixture.decontaminate):
-        path, target = disk.resolve(name), disk.resolve(out)
-        if path.is_dir() and path in (target, *target.parents):
-            what = f"the output would be inside the source {name}"
-            how = f"use another path, such as {path_outside(out, [path])}"
-            raise InputError(what, str(out), how)
+    check_outside(out, [*inputs, *mixture.decontaminate])

@@ -48,7 +48,7 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
 
 def _rows(path: Path) -> Iterator[list[str]]:
     """Yield the texts of each row, or of each file that has no rows."""
-    listing = _list(path)
+    listing = list_texts(path)
     if problems := listing.problems():
         log.warning("decontaminate: skipped in %s: %s", path, problems)
     for file in listing.files:
@@ -72,12 +72,8 @@ def _rows(path: Path) -> Iterator[list[str]]:
                 yield [document.text]
 
 
-def files_of(path: Path) -> list[Path]:
+def list_texts(path: Path) -> Listing:
     """Return the files of an evaluation set."""
-    return _list(path).files
-
-
-def _list(path: Path) -> Listing:
     return readers.list_directory(path, ["*"]) if path.is_dir() else Listing([path])
 
 

@@ -23,7 +23,6 @@ from ..errors import (
     InputError,
     NotTextError,
     RowError,
-    RowFieldError,
     require_extra,
 )
 from ..files import write_file, write_text
@@ -33,10 +32,10 @@ from .generated import code_rule
 from .mixture import Mixture, Source
 from .overlap import shared_run
 from .readers import Document
-from .readers.document import describe_type, fields_hint
+from .readers.document import text_of
 from .readers.formats import LANGUAGES
-from .readers.listing import RULES, Listing, describe
-from .tally import Count, Tally, merge_counts
+from .readers.listing import RULES, Listing
+from .tally import Count, Tally, describe, merge_counts
 
 T = TypeVar("T")
 
@@ -247,15 +246,9 @@ def _read_dataset(source: Source) -> Iterator[Document | DamagedError]:
         else:
             data = datasets.load_dataset(name, source.subset, split=source.split, streaming=True)
         for number, row in enumerate(data, 1):
-            text = row.get(source.field)
-            if not isinstance(text, str):
-                what = f'no text in field "{source.field}"'
-                if source.field in row:
-                    what += f", which is {describe_type(text)}"
-                yield RowFieldError(what, f"{name}:{number}", fields_hint(row))
-                continue
-            yield Document(text, f"{name}:{number}")
-            left -= len(text.encode())
+            found = text_of(row, source.field, f"{name}:{number}")
+            yield found
+            left -= len(found.text.encode()) if isinstance(found, Document) else 0
             if left <= 0:
                 return
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -47,7 +47,6 @@ def prepare(
     held_out: float = 0.0,  # fraction of documents held out, by the hash of their text
     seed: int = 0,  # seed of fractional repetitions
     max_bad: float | None = None,  # see `mixture.Mixture`; overrides the value of the mixture
-    processes: int | None = None,  # cleaning processes; the number of cores if not given
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> PreparedDataset:
     """Prepare a dataset, or resume an interrupted preparation.
@@ -74,7 +73,7 @@ def prepare(
         "libraries": [__version__, tokenizers.__version__],
     }
     with resumable_directory(out, dataset.KIND, plan) as work:
-        corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
+        corpus = corpora.open_or_build(text, mixture, work, on_progress)
         for shard in range(corpus.about.shards):
             on_progress(shard / corpus.about.shards, "tokenizing")
             if not (work / _documents_name(shard)).exists():

@@ -36,6 +36,14 @@ def merge_counts(counts: dict[str, Count], others: dict[str, Count]) -> None:
         counts.setdefault(reason, Count()).merge(count)
 
 
+def describe(counts: dict[str, Count]) -> str:
+    """Describe counts by reason, the largest first, with an example of each."""
+    return "; ".join(
+        f"{reason}: {count.documents:,} ({count.examples[0]['where']})"
+        for reason, count in sorted(counts.items(), key=lambda item: -item[1].documents)
+    )
+
+
 @dataclass
 class Tally:
     """How many documents of a source, or of a part of it, were read, kept and dropped."""
@@ -61,10 +69,8 @@ class Tally:
 
     def add_bad(self, kind: str, error: str, size: int = 0) -> None:
         """Count a "file", "line", "row", "package" or "dataset" that cannot be read."""
-        self.bad += 1
-        self.bad_kinds[kind] = self.bad_kinds.get(kind, 0) + 1
-        self.bad_bytes += size
-        self.bad_examples = (*self.bad_examples, error)[:BAD_EXAMPLES]
+        one = Tally(bad=1, bad_kinds={kind: 1}, bad_bytes=size, bad_examples=(error,))
+        self.merge(one)
 
     def merge(self, other: "Tally") -> None:
         """Add another tally."""
@@ -83,38 +89,28 @@ class Tally:
 
     def describe_bad(self) -> str:
         """Return what could not be read: "5 lines of 1 file and 2 files"."""
-        parts = [
-            counted(self.bad_kinds[kind], kind)
-            for kind in ("line", "row")
-            if kind in self.bad_kinds
-        ]
-        if parts and self.bad_row_files:
-            parts[-1] += f" of {counted(self.bad_row_files, 'file')}"
-        others = ("file", "package", "dataset")
-        parts += [counted(self.bad_kinds[k], k) for k in others if k in self.bad_kinds]
-        return " and ".join(parts)
+
+        def numbers(*kinds: str) -> list[str]:
+            return [counted(self.bad_kinds[k], k) for k in kinds if k in self.bad_kinds]
+
+        rows = numbers("line", "row")
+        if rows and self.bad_row_files:
+            rows[-1] += f" of {counted(self.bad_row_files, 'file')}"
+        return " and ".join(rows + numbers("file", "package", "dataset"))
 
     def describe_losses(self) -> str:
-        """Return what was dropped, skipped or could not be read: "3 too short, 1 file vendored"."""
-        told = [f"{count.documents:,} {reason}" for reason, count in self.dropped.items()]
-        for reason, count in self.skipped.items():
-            told.append(f"{counted(count.documents, 'file')} skipped as {reason}")
+        """Return what was dropped, skipped or could not be read: "too short: 3 (a.txt); ..."."""
+        told = [describe(counts) for counts in (self.dropped, self.skipped) if counts]
         if self.bad:
             told.append(f"{self.describe_bad()} without usable text ({self.bad_examples[0]})")
-        return ", ".join(told) or "nothing was read"
+        return "; ".join(told) or "nothing was read"
 
-    def losses(self) -> tuple[float, float, str]:
-        """Return the fractions of documents and bytes that were dropped, and why, with examples.
+    def losses(self) -> tuple[float, float]:
+        """Return the fractions of documents and of bytes that were dropped.
 
         Documents are counted as they are kept or dropped: long ones are several.
         """
-        dropped = self.dropped.items()
-        documents = self.kept.documents + sum(count.documents for _, count in dropped)
-        size = self.kept.bytes + sum(count.bytes for _, count in dropped)
-        reasons = sorted(dropped, key=lambda item: -item[1].documents)
-        told = [
-            f"{count.documents / documents:.0%} {reason} (such as {count.examples[0]['where']})"
-            for reason, count in reasons
-        ]
-        lost = documents - self.kept.documents, size - self.kept.bytes
-        return lost[0] / max(1, documents), lost[1] / max(1, size), ", ".join(told)
+        documents = sum(count.documents for count in self.dropped.values())
+        size = sum(count.bytes for count in self.dropped.values())
+        kept = self.kept
+        return documents / max(1, documents + kept.documents), size / max(1, size + kept.bytes)

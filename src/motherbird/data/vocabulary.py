@@ -55,7 +55,6 @@ def train(
     megabytes: float = 300,  # of training text, chosen at random from sources by their weights
     held_out: float = 0.02,  # fraction of documents for the report, by the hash of their text
     max_bad: float | None = None,
-    processes: int | None = None,
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with a report; see also `prepare.prepare`."""
@@ -70,7 +69,7 @@ def train(
         raise InputError(f"invalid megabytes {megabytes:g}", how="use a value of more than 0")
     mixture, plan = corpora.find(text, max_bad)
     with resumable_directory(Path(out), "tokenizer", plan) as work:
-        corpus = corpora.open_or_build(text, mixture, work, processes, on_progress)
+        corpus = corpora.open_or_build(text, mixture, work, on_progress)
         fractions = _fractions(corpus, megabytes * 1e6)
         on_progress(0.0, "training")
         # The trainer does not react to signals: in a process of its own, it can be stopped.

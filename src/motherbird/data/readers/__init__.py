@@ -11,12 +11,12 @@ from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from . import formats, jsonl, tables
-from .document import Document, check_pointer, chunks, missing, name_of, plain_name, zstd
+from .document import Document, check_pointer, chunks, decode, missing, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
-    "Document", "READERS", "check_pointer", "chunks", "list_directory", "missing", "plain_name",
-    "read", "read_file", "unit_of", "zstd",
+    "Document", "READERS", "check_pointer", "chunks", "decode", "list_directory", "missing",
+    "plain_name", "read", "read_file", "unit_of", "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)

@@ -7,19 +7,31 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...errors import DamagedError, InputError, NotTextError, require_extra
+from ...errors import (
+    DamagedError,
+    FieldError,
+    InputError,
+    NotTextError,
+    RowError,
+    RowFieldError,
+    require_extra,
+)
 from ...files import LFS_POINTER, check_utf_8
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
 LARGEST = 1 << 28  # maximum bytes of a document or a line
+MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
 WIDE = ("utf-16", "utf-32")  # encodings in which the mark of UTF-8 can be text
 _URL = re.compile("[a-z][a-z0-9+]+:/")  # also as a `Path`, which has one slash
 SHOWN = 20  # names of fields in an error
@@ -127,6 +139,8 @@ def lines(path: Path) -> Iterator[bytes]:
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
     """Return bytes as text without a byte order mark; NotTextError if invalid or with NULs.
 
+    The error names the encoding that text which is not UTF-8 seems to have.
+
     Text with the mark of UTF-8 is decoded as UTF-8, even if another encoding is given; if it is
     not valid, only the mark is removed. In UTF-16 and UTF-32 these bytes can be text.
     """
@@ -139,14 +153,36 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
     try:
         text = data[start:].decode(encoding)
     except UnicodeDecodeError as error:
-        where = f"{where}, byte {start + error.start}"
-        raise NotTextError(f"invalid {encoding.upper()} text", where) from error
+        raise _not_text(data, f"{where}, byte {start + error.start}", encoding) from error
     if "\0" in text:
-        raise NotTextError("a binary file, not text", f"{where}, character {text.index(chr(0))}")
+        raise _not_text(data, f"{where}, character {text.index(chr(0))}", encoding)
     return text
 
 
-def fields_hint(names: Iterable[str], noun: str = "field") -> str:
+def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
+    """Return the error for bytes that are not text, with the encoding that they seem to have."""
+    what = f"not {encoding.upper()} text"
+    start = data[:1000]
+    found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "")
+    if not found and b"\0" in data:
+        low, high = start[::2].count(0), start[1::2].count(0)
+        if min(low, high) or max(low, high) <= len(start) // 4:
+            return NotTextError("a binary file, not text", where)
+        found = "UTF-16LE" if high else "UTF-16BE"
+    if encoding != "utf-8":
+        return NotTextError(what, where)
+    how = f"convert it, as with iconv -f {found or 'WINDOWS-1252'} -t UTF-8"
+    return NotTextError(f"{what}; it seems to be {found or 'Latin-1 or Windows-1252'}", where, how)
+
+
+def check_column(names: Sequence[str], field: str, where: str) -> None:
+    """Raise FieldError unless a table has one column of a name."""
+    if names.count(field) != 1:
+        what = "two columns are" if field in names else "no column is"
+        raise FieldError(f'{what} called "{field}"', where, _fields_hint(names, "column"))
+
+
+def _fields_hint(names: Iterable[str], noun: str = "field") -> str:
     """Return the fields that there are, for an error about one that is missing."""
     fields = [f'"{name}"' for name in names]
     more = ", ..." if len(fields) > SHOWN else ""
@@ -159,6 +195,19 @@ def describe_type(value: Any) -> str:
              "str": "a string", "list": "a list", "dict": "an object"}  # fmt: skip
     name = type(value).__name__
     return names.get(name, f"of type {name}")
+
+
+def text_of(row: Any, field: str, where: str) -> Document | RowError:
+    """Return the text in a field of a row (JSON), or the error for a row without it."""
+    if not isinstance(row, dict):
+        return RowError(f'not an object with a string field "{field}"', where)
+    text = row.get(field)
+    if isinstance(text, str):
+        return Document(text, where)
+    what = f'no text in field "{field}"'
+    if field in row:
+        what = f'field "{field}" is {describe_type(text)}, not text'
+    return RowFieldError(what, where, _fields_hint(row))
 
 
 def zstd() -> ModuleType:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, FieldError, RowError, require_extra
+from ...errors import DamagedError, RowError, require_extra
 from ...files import parse_json
-from .document import COMPRESSED, Document, decode, describe_type, fields_hint, name_of, whole
+from .document import COMPRESSED, Document, check_column, decode, describe_type, name_of, whole
 
 # Names for ``code`` in a mixture.
 LANGUAGES = {
@@ -55,11 +55,7 @@ def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | D
     number, group = 0, None
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            names = file.schema_arrow.names
-            if names.count(field) != 1:
-                how = fields_hint(names, "column")
-                what = "two columns are" if field in names else "no column is"
-                raise FieldError(f'{what} called "{field}"', name_of(path), how)
+            check_column(file.schema_arrow.names, field, name_of(path))
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
                     for value in batch.column(0):

@@ -20,7 +20,17 @@ _CLASSES = {
 }  # fmt: skip
 _TRAILING_SPACES = re.compile(rb"((?:[^\\]|\\.)*?) *", re.DOTALL)
 _LITERAL = re.compile(rb"[^*?\[\\]*")
-_STARS = re.compile(rb"\*+")
+_TOKEN = re.compile(
+    rb"""(?P<stars>\*+)(?P<slash>/?)
+    |(?P<any_byte>\?)
+    |\[(?P<negation>[!^]?+)(?P<content>
+        (?>\](?:-(?:\\.|[^\]\\]))?)?+  # a ] that comes first is a member
+        (?>\[:[^\]]*:\]|(?:\\.|[^\]\\])(?:-(?:\\.|[^\]\\]))?)*+  # classes, members and ranges
+    )\]
+    |(?P<byte>\\.|[^\[\\])""",
+    re.DOTALL | re.VERBOSE,
+)
+_MEMBERS = re.compile(rb"\[:([^\]]*):\]|\\?(.)(?:-\\?(.))?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -84,88 +94,48 @@ def _pattern(line: bytes) -> Pattern | None:
     line = line.removesuffix(b"/")
     of_paths = b"/" in line
     regex = _regex(line.removeprefix(b"/"), of_paths)
-    return None if regex is None else Pattern(regex, ignores, of_directories, of_paths)
+    if regex is None:
+        return None
+    return Pattern(re.compile(regex, re.DOTALL), ignores, of_directories, of_paths)
 
 
-def _regex(glob: bytes, of_paths: bool) -> re.Pattern[bytes] | None:
+def _regex(glob: bytes, of_paths: bool) -> bytes | None:
     """Return a glob as a regular expression, or None if it matches nothing."""
-    any_byte = rb"[^/]" if of_paths else rb"."
+    tokens = list(_TOKEN.finditer(glob))
+    if b"".join(token[0] for token in tokens) != glob:  # it has an open set, or a \ at its end
+        return None
     prefix = _LITERAL.match(glob)
-    start = at = prefix.end() if prefix else 0
-    parts = [re.escape(glob[:at])]
-    while at < len(glob):
-        byte = glob[at : at + 1]
-        at += 1
-        if byte == b"*":
-            stars = _STARS.match(glob, at - 1)
-            end = stars.end() if stars else at
+    parts = []
+    for token in tokens:
+        stars, slash, any_byte, negation, content, byte = token.groups()
+        if stars:
             # git looks for ** after the literal prefix, so that what is before it does not count.
-            first = at - 1 == start or glob[at - 2 : at - 1] == b"/"
+            at, end = token.start(), token.end(1)
+            first = (prefix and at == prefix.end()) or glob[at - 1 : at] == b"/"
             last = glob[end : end + 1] in (b"", b"/") or glob[end : end + 2] == rb"\/"
-            deep = end > at and first and last
-            at = end
-            if of_paths and deep and glob[end : end + 1] == b"/":
-                parts.append(rb"(?:.*/)?")
-                at += 1
+            if of_paths and len(stars) > 1 and first and last:
+                parts.append(rb"(?:.*/)?" if slash else rb".*")
             else:
-                parts.append((rb"." if deep else any_byte) + b"*")
-        elif byte == b"?":
-            parts.append(any_byte)
-        elif byte == b"[":
-            found = _byte_set(glob, at)
-            if found is None:
+                parts.append(rb"[^/]*" + slash)
+        elif any_byte:
+            parts.append(rb"[^/]")
+        elif content:
+            members = _members(content)
+            if members is None:
                 return None
-            members, at = found
-            parts.append((rb"(?!/)" if of_paths else b"") + members)
+            parts.append(rb"(?!/)[" + (b"^" if negation else b"") + members + b"]")
         else:
-            if byte == b"\\":
-                byte = glob[at : at + 1]
-                if not byte:
-                    return None
-                at += 1
-            parts.append(re.escape(byte))
-    return re.compile(b"".join(parts), re.DOTALL)
+            parts.append(re.escape(byte[-1:]))
+    return b"".join(parts)
 
 
-def _byte_set(glob: bytes, at: int) -> tuple[bytes, int] | None:
-    """Return the set after a [ as a regular expression, and where it ends; None if it does not."""
-    negated = glob[at : at + 1] in (b"!", b"^")
-    first = at = at + negated
-    members: list[bytes] = []
-    previous = b""  # the byte that a range can begin with
-    while at == first or glob[at : at + 1] != b"]":
-        byte = glob[at : at + 1]
-        after = glob[at + 1 : at + 2]
-        if byte == b"-" and previous and after not in (b"", b"]"):
-            at += 1 + (after == b"\\")
-            last = glob[at : at + 1]
-            if last >= previous:
-                members.append(re.escape(previous) + b"-" + re.escape(last))
-            previous = b""
-        elif byte == b"[" and after == b":":
-            end = glob.find(b"]", at + 2)
-            if end < 0:
-                return None
-            if glob[end - 1 : end] == b":" and end > at + 2:
-                name = glob[at + 2 : end - 1]
-                if name not in _CLASSES:
-                    return None
-                members.append(_CLASSES[name])
-                previous = b""
-                at = end
-            else:  # like other members
-                members.append(re.escape(byte))
-                previous = byte
-        else:
-            if byte == b"\\":
-                at += 1
-                byte = glob[at : at + 1]
-            members.append(re.escape(byte))
-            previous = byte
-        if not glob[at : at + 1]:
+def _members(content: bytes) -> bytes | None:
+    """Return the content of a set as that of a regular expression; None for an unknown class."""
+    members = []
+    for name, first, last in _MEMBERS.findall(content):
+        if not first and name not in _CLASSES:
             return None
-        at += 1
-    inside = b"".join(members)
-    if not inside:  # such as [z-a]
-        return (rb"." if negated else rb"(?!)"), at + 1
-    return b"[" + (b"^" if negated else b"") + inside + b"]", at + 1
+        members.append(re.escape(first) if first else _CLASSES[name])
+        if last >= first > b"":
+            members.append(re.escape(first) + b"-" + re.escape(last))
+    return b"".join(members)

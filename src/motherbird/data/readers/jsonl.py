@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, RowError, RowFieldError
+from ...errors import DamagedError, RowError
 from ...files import parse_json
-from .document import Document, describe_type, fields_hint, lines, name_of
+from .document import Document, lines, name_of, text_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -14,20 +14,8 @@ SUFFIXES = (".jsonl", ".ndjson")
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
     """Yield the field of every line, or an error for a line without it; always UTF-8."""
     for number, row in _rows(path):
-        where = f"{name_of(path)}:{number}"
-        text = row.get(field) if isinstance(row, dict) else None
-        if isinstance(row, DamagedError):
-            yield row
-        elif isinstance(text, str):
-            yield Document(text, where)
-        else:
-            what = f'the line is not an object with a string field "{field}"'
-            is_object = isinstance(row, dict)
-            if is_object and field in row:
-                what = f'field "{field}" is {describe_type(text)}, not text'
-            yield (
-                RowFieldError(what, where, fields_hint(row)) if is_object else RowError(what, where)
-            )
+        is_error = isinstance(row, DamagedError)
+        yield row if is_error else text_of(row, field, f"{name_of(path)}:{number}")
 
 
 def rows(path: Path) -> Iterator[Any]:

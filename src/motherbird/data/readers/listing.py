@@ -11,11 +11,11 @@ those that need the text of a file by `generated`.
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..tally import Count
+from ..tally import Count, describe
 from . import ignore
 from .document import name_of
 
@@ -42,14 +42,6 @@ class Listing:
     def problems(self) -> str:
         """Describe what is skipped, apart from `RULES`; empty if nothing."""
         return describe({r: count for r, count in self.skipped.items() if r not in RULES})
-
-
-def describe(skipped: dict[str, Count]) -> str:
-    """Describe skipped files with an example of each reason."""
-    return "; ".join(
-        f"{reason}: {count.documents:,} ({count.examples[0]['where']})"
-        for reason, count in skipped.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -82,55 +74,48 @@ class _Walk:
         self.skipped: dict[str, Count] = {}
         real = os.path.realpath(folder)
         self.targets = [Path(real), *_blobs(Path(real))]
-        self.linked_files: list[Path] = []
-        self.linked: deque[_Directory] = deque()
+        self.linked: dict[str, Path] = {}  # links to files, by real path
         self.walked_by_link: set[str] = set()
-        todo = [_Directory(folder, (real,), None)]
-        while todo or self.linked:
-            todo += self.scan(todo.pop() if todo else self.linked.popleft())
-        for path in self.linked_files:
-            self.found.setdefault(os.path.realpath(path), path)
+        self.todo = deque([_Directory(folder, (real,), None)])  # what links lead to is on the left
+        while self.todo:
+            self.scan(self.todo.pop())
+        self.found = {**self.linked, **self.found}
 
     def skip(self, reason: str, path: Path, size: int = 0) -> None:
         example = {"where": name_of(path.relative_to(self.root))}
         self.skipped.setdefault(reason, Count()).add(size, example)
 
-    def scan(self, at: _Directory) -> list[_Directory]:
-        """Add the files of a directory; returns the directories in it."""
+    def scan(self, at: _Directory) -> None:
+        """Add the files of a directory, and its directories to ``todo``."""
         try:
             with os.scandir(at.path) as entries:
                 names = sorted(entry.name for entry in entries)
         except OSError:
             self.skip("unreadable directories", at.path)
-            return []
-        skipped_as, ignored = at.skipped_as, at.ignored
+            return
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
-            skipped_as = skipped_as or "vendored"
-        if "gitignored" in self.rules and ignore.NAME in names and not skipped_as:
-            ignored = (*ignored, ignore.read(at.path))
-        found = []
+            at = replace(at, skipped_as=at.skipped_as or "vendored")
+        if "gitignored" in self.rules and ignore.NAME in names and not at.skipped_as:
+            at = replace(at, ignored=(*at.ignored, ignore.read(at.path)))
         for name in names:
             path = at.path / name
             is_link = path.is_symlink()
-            if name.startswith(".") or (is_link and (skipped_as or not self.follow_links)):
+            if name.startswith(".") or (is_link and (at.skipped_as or not self.follow_links)):
                 continue
             is_directory = os.path.isdir(path)
             if is_link and (problem := self.problem(path, at)):
                 if is_directory or self.wanted(path.relative_to(self.root).as_posix()):
                     self.skip(problem, path)
                 continue
-            rule = skipped_as or self.rule(path, is_directory, is_link, ignored)
+            rule = at.skipped_as or self.rule(path, is_directory, is_link, at)
+            real = os.path.realpath(path) if is_link else os.path.join(at.real_paths[-1], name)
             if not is_directory:
-                self.add(path, rule, is_link, at)
-            elif is_link:
-                real = os.path.realpath(path)
-                if real not in self.walked_by_link:
-                    self.walked_by_link.add(real)
-                    self.linked.append(_Directory(path, (*at.real_paths, real), rule, ignored))
-            else:
-                real = os.path.join(at.real_paths[-1], name)
-                found.append(_Directory(path, (*at.real_paths, real), rule, ignored))
-        return found
+                self.add(path, rule, is_link, real)
+            elif not is_link:
+                self.todo.append(_Directory(path, (*at.real_paths, real), rule, at.ignored))
+            elif real not in self.walked_by_link:
+                self.walked_by_link.add(real)
+                self.todo.appendleft(_Directory(path, (*at.real_paths, real), rule, at.ignored))
 
     def problem(self, path: Path, at: _Directory) -> str | None:
         """Return why a link is not followed."""
@@ -141,23 +126,17 @@ class _Walk:
             return "links out of the directory"
         return "link loops" if real in at.real_paths else None
 
-    def rule(
-        self,
-        path: Path,
-        is_directory: bool,
-        is_link: bool,
-        ignored: tuple[ignore.IgnoreFile, ...],
-    ) -> str | None:
+    def rule(self, path: Path, is_directory: bool, is_link: bool, at: _Directory) -> str | None:
         """Return the rule by which a file or directory is skipped."""
         if "vendored" in self.rules and is_directory and path.name in VENDORED:
             return "vendored"
-        for file in reversed(ignored):
+        for file in reversed(at.ignored):
             # For git, a link to a directory is a file.
             if (found := file.ignores(path, is_directory and not is_link)) is not None:
                 return "gitignored" if found else None
         return None
 
-    def add(self, path: Path, rule: str | None, is_link: bool, at: _Directory) -> None:
+    def add(self, path: Path, rule: str | None, is_link: bool, real: str) -> None:
         if not self.wanted(path.relative_to(self.root).as_posix()):
             return
         if not path.is_file():
@@ -165,9 +144,9 @@ class _Walk:
         elif rule:
             self.skip(rule, path, path.stat().st_size)
         elif is_link:
-            self.linked_files.append(path)
+            self.linked.setdefault(real, path)
         else:
-            self.found.setdefault(os.path.join(at.real_paths[-1], path.name), path)
+            self.found.setdefault(real, path)
 
 
 def _blobs(real: Path) -> list[Path]:

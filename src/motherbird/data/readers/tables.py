@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import DamagedError, FieldError, RowError
-from .document import LARGEST, Document, decode, fields_hint, lines, name_of, plain_name
+from ...errors import DamagedError, RowError
+from .document import LARGEST, Document, check_column, decode, lines, name_of, plain_name
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -25,10 +25,9 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         header = next(rows, [])
         if not header:
             raise DamagedError("the table is empty", name, "write a header and rows")
-        if header.count(field) != 1:
+        if field not in header:
             _check_separator(header, tab, name)
-            what = "two columns are" if field in header else "no column is"
-            raise FieldError(f'{what} called "{field}"', name, fields_hint(header, "column"))
+        check_column(header, field, name)
         column = header.index(field)
         for row in rows:
             where = f"{name}:{rows.line_num}"
