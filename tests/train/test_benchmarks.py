@@ -58,18 +58,14 @@ def test_the_control_experiment_trains(tiny, smoke_set, script, monkeypatch, tmp
     assert log[-1]["tokens"] >= 200 and any("evaluation" in line for line in log)
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_the_cost_of_a_layer_is_measured(script, monkeypatch):
-    from motherbird import EncoderConfig, presets
-
-    small = EncoderConfig(vocab_size=64, num_hidden_layers=2, pad_token_id=None, bos_token_id=None,
-                          eos_token_id=None, cls_token_id=None, sep_token_id=None)  # fmt: skip
-    monkeypatch.setattr(presets, "base", lambda: small)
-    found = script("memory_and_cost").cost(repeats=1)
-    assert set(found) == {
-        f"{a} {b}" for a in ("attention", "layer") for b in ("float32", "bfloat16")
-    }
-    assert all(each["ratio"] > 0 for each in found.values())
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_the_engine_is_measured(script):
+    engine = script("engine")
+    found = engine.start(repeats=1)
+    assert found["embed"]["seconds"] > 0 and found["fill-mask"]["peak_mb"] > 50
+    kept = engine.neighbors(12)
+    assert kept["portable float32"] == {"kept": 1.0, "cosine": 1.0}
+    assert 0.5 < kept["portable int8"]["kept"] <= 1
 
 
 def test_training_speed_computes(script):
