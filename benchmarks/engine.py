@@ -76,7 +76,8 @@ def _process(command: list[str]) -> tuple[float, float]:
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
     return time.perf_counter() - begin, usage.ru_maxrss / 1024
 
 
