@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DamagedError, RowError
-from .document import LARGEST, Document, check_column, decode, lines, name_of, plain_name
+from .document import (
+    LARGEST,
+    Document,
+    check_column,
+    decode,
+    has_ascii_ends,
+    lines,
+    name_of,
+    plain_name,
+)
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -17,8 +26,10 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     name = name_of(path)
     csv.field_size_limit(LARGEST)
     tab = plain_name(path).endswith(".tsv")
+    own = encoding if has_ascii_ends(encoding) else "utf-8"
     decoded = (
-        decode(line, f"{name}:{number}", encoding) for number, line in enumerate(lines(path), 1)
+        decode(line, f"{name}:{number}", own)
+        for number, line in enumerate(lines(path, encoding), 1)
     )
     rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
     try:
