@@ -143,6 +143,13 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
         yield b"".join([*parts, held])
 
 
+def text_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the `lines` of a file as text; NotTextError if one is not in the encoding."""
+    own = encoding if has_ascii_ends(encoding) else "utf-8"
+    for number, line in enumerate(lines(path, encoding), 1):
+        yield decode(line, f"{name_of(path)}:{number}", own)
+
+
 def has_ascii_ends(encoding: str) -> bool:
     """Return whether the line ends of an encoding are those of ASCII."""
     return "\n".encode(encoding) == b"\n"

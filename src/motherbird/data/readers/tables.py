@@ -5,16 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DamagedError, RowError
-from .document import (
-    LARGEST,
-    Document,
-    check_column,
-    decode,
-    has_ascii_ends,
-    lines,
-    name_of,
-    plain_name,
-)
+from .document import LARGEST, Document, check_column, name_of, plain_name, text_lines
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -26,12 +17,8 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     name = name_of(path)
     csv.field_size_limit(LARGEST)
     tab = plain_name(path).endswith(".tsv")
-    own = encoding if has_ascii_ends(encoding) else "utf-8"
-    decoded = (
-        decode(line, f"{name}:{number}", own)
-        for number, line in enumerate(lines(path, encoding), 1)
-    )
-    rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
+    lines = text_lines(path, encoding)
+    rows = csv.reader(lines, delimiter="\t" if tab else ",", strict=True)
     try:
         header = next(rows, [])
         if not header:
