@@ -25,7 +25,7 @@ from .errors import DamagedError, InputError, OutputExistsError
 log = logging.getLogger(__name__)
 
 MANIFEST = "motherbird.json"
-UNFINISHED = ".unfinished"  # suffix of work directories
+UNFINISHED, LOCK = ".unfinished", "lock"  # suffix of work directories; a file in each
 KINDS = {"converted model": "an exported model", "model": "a saved model",
          "prepared-text": "a prepared dataset"}  # in errors  # fmt: skip
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -49,7 +49,12 @@ def cache_directory() -> Path:
 
 def parse_json(text: str) -> Any:
     """Parse JSON; duplicate keys, NaN, Infinity and lone surrogates are ValueErrors too."""
-    value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):
+            raise ValueError("a number has more than 4,300 digits") from error
+        raise
     if "\\u" in text:  # an escape can be a lone surrogate
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -295,12 +300,12 @@ def resumable_directory(
     check_replaceable(directory, kind)
     directory = Path(os.path.abspath(directory))
     work = directory.parent / f".{directory.name}{UNFINISHED}"
-    lock = work / "lock"
+    lock = work / LOCK
     with locked(lock, wait):
         text = json.dumps(plan, sort_keys=True)
         plan_file = work / "plan.json"
         if not plan_file.is_file() or plan_file.read_text(encoding="utf-8") != text:
-            _empty(work, except_for=lock)
+            discard(work)
             write_text(plan_file, text)
         for path in work.glob(".*.tmp"):  # from interrupted writes
             disk.remove(path)
@@ -310,7 +315,7 @@ def resumable_directory(
             done = True
         finally:
             if done or set(work.iterdir()) <= {lock, plan_file}:  # or nothing was written
-                _empty(work, except_for=lock)
+                discard(work)
                 with contextlib.suppress(OSError):  # a waiting process may have a new lock there
                     lock.unlink()
                     work.rmdir()
@@ -318,9 +323,10 @@ def resumable_directory(
                 log.warning("unfinished work is kept in %s: repeat the call, or delete it", work)
 
 
-def _empty(folder: Path, except_for: Path) -> None:
-    for path in folder.iterdir():
-        if path != except_for:
+def discard(work: Path) -> None:
+    """Remove the files of a `resumable_directory`: a repeated call cannot use them."""
+    for path in work.iterdir():
+        if path.name != LOCK:
             disk.remove(path)
 
 

@@ -109,7 +109,8 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
     if is_dataclass(kind) and isinstance(given, dict):
         return _dataclass(cast(type, kind), given, at, mistakes)
     if origin in (list, tuple) and isinstance(given, list | tuple):
-        return origin([_value(arguments[0], x, f"{at}.{i}", mistakes) for i, x in enumerate(given)])
+        own, items = arguments[0], [(_key(arguments[0], i, x), x) for i, x in enumerate(given)]
+        return origin([_value(own, x, f"{at}.{key}", mistakes) for key, x in items])
     if origin is dict and isinstance(given, dict):
         return {k: _value(arguments[1], x, _join(at, k), mistakes) for k, x in given.items()}
     if kind is float and type(given) in (int, float) and abs(cast(float, given)) < math.inf:
@@ -127,6 +128,12 @@ def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:
         return None
     mistakes.append(f"{f'{at} = ' if at else ''}{given!r} is not {describe(kind)}")
     return None
+
+
+def _key(kind: Any, index: int, given: object) -> str:
+    """Return the key of an item of a list: its name if its dataclass is BY_NAME, or its index."""
+    name = given.get("name") if isinstance(given, dict) and hasattr(kind, "BY_NAME") else None
+    return name if name and isinstance(name, str) else str(index)
 
 
 def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) -> object:

@@ -255,7 +255,14 @@ BAD_FILES = {
     "commas.tsv": (b"id,text\n1,a\n", 1, r"separated by ',', not tabs.*rename it to \.csv"),
     "quote.tsv": (b'id\ttext\n1\t"a" b\n', 1, r"not TSV \('\\t' expected.*quote\.tsv:2"),
     "nul.jsonl": (b'{"text": "a"}\n{"text": "b\\u0000"}\n', 1, r"contains a NUL.*nul\.jsonl:2"),
-    "number.jsonl": (b'{"text": 5}\n', 2, r'field "text" is a number, not text.*number\.jsonl:1'),
+    "number.jsonl": (b'{"text": 5}\n', 1, r"number, not text.*jsonl:1: write an object with a str"),
+    "list.jsonl": (
+        b'{"text": [], "id": 1}\n',
+        2,
+        r'"text" is a list.*set --column.*: "text", "id"',
+    ),
+    "nothing.jsonl": (b"{}\n", 1, r'no text in field "text".*jsonl:1: write an object with a str'),
+    "digits.jsonl": (b'{"n": ' + b"9" * 5000 + b"}", 1, r"\(a number has more than 4,300 digits\)"),
     "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', 1, r'"text" is null, not text.*jsonl:2'),
     "half.jsonl": (b'{"text": "\\udc00"}\n', 1, r"half a character.*half\.jsonl:1"),
     "latin.jsonl": (b'{"text": "caf\xe9"}\n', 1, r"byte 13 is not UTF-8.*latin\.jsonl:1"),
@@ -475,18 +482,37 @@ ENCODINGS = {
     "utf-16-le": "UTF-16LE",
     "utf-16-be": "UTF-16BE",
     "utf-32": "UTF-32",
-    "latin-1": "WINDOWS-1252",
-    "cp1252": "WINDOWS-1252",
 }
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("name", ["-", "in.txt", "in.txt.gz", "in.csv"])
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.txt.gz", "in.csv", "in.jsonl"])
 def test_text_in_another_encoding(name, encoding, embed, place):
-    data = "text\nA café and a naïve reader\n".encode(encoding)
+    text = "text\nA café and a naïve reader\n" if name != "in.jsonl" else '{"text": "café"}\n'
+    data = text.encode(encoding)
     (place / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     says = f"not UTF-8 text; it seems to be .*: convert it, as with iconv -f {ENCODINGS[encoding]} "
     embed(name, stdin=data).refused(says + "-t UTF-8", 1)
+
+
+ALPHABETS = {
+    "cp1252": "A naïve café",
+    "mac-roman": "A naïve café",
+    "gb18030": "我们读书",
+    "shift-jis": "日本語の本",
+}
+
+
+@pytest.mark.parametrize("encoding", ALPHABETS)
+@pytest.mark.parametrize("name", ["-", "in.txt", "in.csv", "in.jsonl"])
+def test_an_encoding_that_cannot_be_recognized_is_not_named(name, encoding, embed, place):
+    """Text from the wrong ``iconv -f`` would be wrong without an error."""
+    text = "text\n{}\n" if name != "in.jsonl" else '{{"text": "{}"}}\n'
+    data = text.format(ALPHABETS[encoding]).encode(encoding)
+    (place / name).write_bytes(data)
+    error = embed(name, stdin=data).refused("not UTF-8", 1).err
+    assert "iconv -f ENCODING -t UTF-8" in error and "SHIFT_JIS (Japanese)" in error
+    assert "seems" not in error
 
 
 @pytest.mark.parametrize("data", [b"a line\n" * 500 + b"a\0b\n", bytes(range(256)) * 9])

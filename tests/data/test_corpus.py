@@ -232,7 +232,7 @@ def test_a_name_that_is_not_utf_8(tmp_path):
     with open(os.fsencode(tmp_path) + b"/in/caf\xe9.txt", "w") as file:
         file.write("x")
     source = Source("a", path=str(tmp_path / "in"), min_chars=2)
-    with pytest.raises(DamagedError, match="too short: 1"):
+    with pytest.raises(DamagedError, match=r"too short \(min_chars = 2\): 1"):
         of(tmp_path, source)
 
 
@@ -364,11 +364,12 @@ def test_the_loss_of_much_text_is_a_warning(tmp_path, caplog):
     first, second = (record.getMessage() for record in caplog.records)
     assert re.match(
         r"source 'much' lost 40% of its documents and \d\d% of their bytes: "
-        r"equal to an earlier one: 25 \(.*a.jsonl:61\); too short: 15 \(.*:86\)$",
+        r"equal to an earlier one: 25 \(.*a.jsonl:61\); too short \(min_chars = 2\): 15 \(.*:86\)$",
         first,
     )
     assert second.startswith(
-        "source 'bytes' lost 10% of its documents and 99% of their bytes: line too long: 1 ("
+        "source 'bytes' lost 10% of its documents and 99% of their bytes: "
+        "line too long (max_line = 100): 1 ("
     )
 
 
@@ -381,8 +382,8 @@ def test_every_source_says_why_no_document_is_left(tmp_path):
         Source(name, path=str(tmp_path / name), min_chars=9) for name in ("a.txt", "b.txt", "c")
     ]
     says = (
-        r"source 'a.txt': too short: 1 \(.*a.txt\); source 'b.txt': 1 file without usable text "
-        r"\(.*b.txt, byte 0 .*; source 'c': generated: 1 \(x_pb2.py\)"
+        r"source 'a.txt': too short \(min_chars = 9\): 1 \(.*a.txt\); source 'b.txt': "
+        r"1 file without usable text \(.*b.txt, byte 0 .*; source 'c': generated: 1 \(x_pb2.py\)"
     )
     with pytest.raises(DamagedError, match=says):
         of(tmp_path, *sources)
@@ -411,10 +412,14 @@ def test_a_language_that_is_not_known(tmp_path):
     assert len(texts(of(tmp_path, Source(**source, language="en")))) == 1
 
 
-def test_unfinished_work_is_named(tmp_path, caplog):
-    (tmp_path / "a.txt").write_text("short")
-    with pytest.raises(DamagedError, match="no document is left"):
-        of(tmp_path, Source("a", path=str(tmp_path / "a.txt"), min_chars=9))
+def test_unfinished_work_is_named(tmp_path, caplog, registry):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(FetchError):
+        of(
+            tmp_path,
+            Source("a", path=str(tmp_path / "a.txt")),
+            Source("b", packages=("pypi:gone",)),
+        )
     (record,) = caplog.records
     assert f"unfinished work is kept in {tmp_path / '.corpus.unfinished'}" in record.getMessage()
     assert list((tmp_path / ".corpus.unfinished").glob("part-*.json"))
@@ -454,7 +459,8 @@ def test_json_with_records_is_not_read_as_one_text(value, suffix, tmp_path):
     path = tmp_path / f"my.json{suffix}"
     path.write_bytes(gzip.compress(data) if suffix else data)
     with pytest.raises(
-        DamagedError, match=r"records.*my\.json.*\.jsonl.*jq -c '\.\[\]' my\.json >"
+        DamagedError,
+        match=r"read as one text.*has records.*my\.json.*\.jsonl.*jq -c '\.\[\]' my\.json >",
     ):
         of(tmp_path, Source("a", path=str(path)))
     (tmp_path / "in").mkdir()
@@ -529,3 +535,70 @@ def test_urls_of_evaluation_sets(tmp_path):
     (tmp_path / "a.txt").write_text("some text")
     with pytest.raises(InputError, match="URLs are not read"):
         mixtures.read(tmp_path / "a.txt", decontaminate=["https://host/a.txt"])
+
+
+ALONE = {
+    "utf-16": ("text".encode("utf-16"), {}, "seems to be UTF-16.*iconv -f UTF-16 -t UTF-8"),
+    "latin-1": (b"caf\xe9", {}, r"not UTF-8 text.*iconv -f ENCODING .*\(Japanese\)"),
+    "cp1252": (
+        b"caf\x81",
+        {"encoding": "cp1252"},
+        "not CP1252 text.*: set encoding in the mixture",
+    ),
+    "short": (b"text", {"min_chars": 200}, r"too short \(min_chars = 200\): 1 .*its filters$"),
+    "letters": (b"12345", {"min_letters": 0.5}, r"too few letters \(min_letters = 0.5\): 1 "),
+    "line": (b"a long line", {"max_line": 5}, r"line too long \(max_line = 5\): 1 "),
+    "max_bad": (
+        b'{"text": 5, "body": "a"}',
+        {},
+        'fields: "text", "body"; set field in the mixture',
+    ),
+    "damaged": (b"{", {}, "not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("max_bad", [None, 0.1])
+def test_what_a_repeated_call_finds_again_leaves_no_work(name, max_bad, tmp_path, caplog):
+    data, options, says = ALONE[name]
+    path = tmp_path / ("a.jsonl" if name in ("max_bad", "damaged") else "a.txt")
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, Source("a", path=str(path), **options), max_bad=max_bad)
+    assert not caplog.records  # said once, in the error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_a_mixture_of_utf_16(suffix, encoding, tmp_path):
+    text = "text\r\nA capital \u010a and \u0d0a\r\n"
+    (tmp_path / f"a{suffix}").write_bytes(text.encode(encoding))
+    toml = f'[[source]]\nname = "a"\npath = "a{suffix}"\nencoding = "{encoding}"\n'
+    (tmp_path / "m.toml").write_text(toml)
+    expected = {".txt": text.replace("\r", ""), ".csv": "A capital \u010a and \u0d0a"}
+    assert texts(build(mixtures.read(tmp_path / "m.toml"), tmp_path / "corpus")) == [
+        expected[suffix]
+    ]
+
+
+@pytest.mark.parametrize("max_bad", [None, 0.5])
+def test_lines_of_json_in_utf_16(max_bad, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"text": "a"}\r\n{"text": "b"}\r\n'.encode("utf-16"))
+    with pytest.raises(DamagedError, match="seems to be UTF-16.*iconv -f UTF-16 -t UTF-8"):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")), max_bad=max_bad)
+
+
+def test_errors_in_a_mixture_name_the_source(tmp_path):
+    toml = (
+        '[[source]]\nname = "a"\npath = "."\n[[source]]\nname = "my web"\npath = "."\n'
+        'min_chars = 500\nmax_chars = 100\n[[source]]\nname = 5\npath = "."\n'
+        '[[source]]\nname = "d"\npath = "."\nmin_char = 1\n'
+    )
+    (tmp_path / "m.toml").write_text(toml)
+    with pytest.raises(InputError) as error:
+        mixtures.read(tmp_path / "m.toml")
+    assert error.value.what == (
+        "source.my web.min_chars = 500 is more than max_chars = 100; source.2.name = 5 is not "
+        "text; unknown key source.d.min_char (did you mean min_chars?)"
+    )

@@ -237,3 +237,55 @@ def test_patterns_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "read_bytes", denied)
     with pytest.raises(InputError, match=r"the patterns cannot be read .Perm.*\.gitignore.*skip"):
         build(mixtures.read(tmp_path / "in"), tmp_path / "corpus")
+
+
+# --- other suffixes
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A directory with one text among files of other suffixes."""
+    folder = tmp_path / "mixed"
+    write(folder, "a.txt", "s2.log", "s3.log", "sub/s4.LOG", "notes", "LICENSE", "t.csv", "u.tgz",
+          "v.txt.xz", "node_modules/x.log", ".hidden.log")  # fmt: skip
+    return folder
+
+
+EXAMPLES = [{"where": "s2.log", "suffix": ".log 3"}, {"where": "LICENSE", "suffix": "no suffix 2"},
+            {"where": "t.csv", "suffix": ".csv 1"}]  # fmt: skip
+
+
+def test_files_with_other_suffixes_are_counted(mixed, tmp_path, caplog):
+    said = "other suffixes: 8 (.log 3, no suffix 2, .csv 1, such as s2.log)"
+    made = build(mixtures.read(mixed), tmp_path / "corpus", processes=1)
+    tally = made.about.sources["mixed"]
+    assert skipped(tally) == {"other suffixes": 8}
+    assert tally.skipped["other suffixes"].examples == EXAMPLES
+    assert not caplog.records
+    assert [document.text for document in read(mixed)] == ["a.txt some text\n"]
+    assert (
+        "other suffixes: 9 (.log 4, no suffix 2, .csv 1, such as node_m" in caplog.text
+    )  # no rules
+    (mixed / "a.txt").unlink()
+    with pytest.raises(InputError) as error:
+        build(mixtures.read(mixed), tmp_path / "corpus")
+    assert f"no file to read (skipped {said})" in str(error.value)
+    assert str(error.value).endswith("set files in the mixture to read them")
+    with pytest.raises(InputError, match=r"no text was found .other suffixes: 9 .\.log 4"):
+        list(read(mixed))
+
+
+def test_files_that_a_mixture_leaves_out_are_not_other_ones(mixed):
+    assert skipped(list_directory(mixed, ["*.log"])) == {}
+    assert skipped(list_directory(mixed, suffixes=[".py"])) == {}
+    assert skipped(list_directory(mixed, ["!*.log"])) == {"other suffixes": 5 + 1}
+
+
+@posix
+def test_a_file_that_is_read_under_another_name_is_not_another_one(tmp_path):
+    write(tmp_path, "in/b.log", "in/c.log")
+    (tmp_path / "in" / "b.txt").symlink_to("b.log")
+    (tmp_path / "in" / "d.log").symlink_to("c.log")
+    listing = list_directory(tmp_path / "in")
+    assert names_of(listing, tmp_path / "in") == ["b.txt"]
+    assert skipped(listing) == {"other suffixes": 1}

@@ -75,7 +75,8 @@ def test_short_texts_are_counted(tmp_path, caplog):
     (tmp_path / "b.txt").write_text("short")
     assert len(evaluation_runs([tmp_path])) == 1
     (record,) = caplog.records
-    assert "rows without a text of 13 words cannot be found: 4 of 5" in record.getMessage()
+    assert "fewer than 13 words are too short to be recognized, and" in record.getMessage()
+    assert record.getMessage().endswith("documents with them are kept: 4 of 5")
     caplog.clear()
     assert len(evaluation_runs([tmp_path / "a.jsonl"])) == 1 and "3 of 4" in caplog.text
     caplog.clear()

@@ -316,7 +316,9 @@ def test_equal_documents_are_kept_once(tokenizer_folder, tmp_path):
 def test_nothing_is_left(tokenizer_folder, tmp_path):
     (tmp_path / "m.toml").write_text('[[source]]\nname = "a"\npath = "t.txt"\nmin_chars = 100\n')
     (tmp_path / "t.txt").write_text("short")
-    with pytest.raises(DamagedError, match="no document is left: source 'a': too short: 1"):
+    with pytest.raises(
+        DamagedError, match="no document is left: source 'a': too short .min_chars = 100.: 1"
+    ):
         prepare(tmp_path / "m.toml", tokenizer_folder, tmp_path / "out", [16])
 
 
@@ -366,7 +368,8 @@ def test_mixtures_refuse_what_makes_no_sense():
         ({"packages": ("pypi:x",)}, "exactly one of"),
         ({"code": ("cobol",)}, "'cobol' is not one of c, "),
         ({"max_tokens": -1}, "max_tokens = -1"),
-        ({"encoding": "x"}, "'x' is unknown"),
+        ({"encoding": "utf8mb4"}, "'utf8mb4' is unknown: .* such as utf-8, latin-1 or cp1252$"),
+        ({"min_chars": 500, "max_chars": 100}, "^min_chars = 500 is more than max_chars = 100$"),
         ({"min_letters": 2.0}, "min_letters = 2.0"),
         ({"path": None, "packages": ("gem:x",)}, "'gem:x' is not pypi"),
         ({"path": None, "packages": ("npm:file:/x",)}, "is not pypi"),
@@ -382,6 +385,7 @@ def test_mixtures_refuse_what_makes_no_sense():
         ((), {}, "no .*source.* table"),
         ((a, a), {}, "two sources"),
         ((a, b), {"a": 1.0}, "'b' has none"),
+        ((a, b), {"c": 1.0}, "weights.c: there is no such source"),
         ((b,), {"a": 1.0, "b": 1.0}, "weights.a: there is no such source"),
         ((b,), {"b": 0.0}, "weights.b = 0.0"),
         ((a,), {"a": 1.0}, "'a': weights and max_tokens exclude"),

@@ -1,5 +1,6 @@
 """Reading text: files, folders and lines of JSON, whole or broken."""
 
+import csv
 import gzip
 import importlib
 import json
@@ -8,6 +9,8 @@ import os
 import sys
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from motherbird.data.readers import Document, read, read_file
 from motherbird.errors import DamagedError, InputError, MissingExtraError, RowError
@@ -79,10 +82,46 @@ def test_a_byte_order_mark_in_another_encoding(content, encoding, text, tmp_path
     assert document.text == text
 
 
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "UTF_16", "cp037"]  # the last is EBCDIC
+CELLS = st.text(st.characters(codec="latin-1", exclude_characters="\0"), max_size=9)
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+@given(texts=st.lists(CELLS, min_size=1), end=st.sampled_from(["\n", "\r\n"]))
+@example(texts=["\u010a \u0d0a", "a\r\nb", "\u2028"], end="\r\n")  # bytes like those of line ends
+def test_tables_whose_line_ends_are_not_those_of_ascii(encoding, texts, end, tmp_path_factory):
+    if encoding == "cp037":
+        texts = [text.encode("latin-1", "ignore").decode("latin-1") for text in texts]
+    path = tmp_path_factory.getbasetemp() / "wide.csv"
+    with path.open("w", encoding=encoding, newline="") as file:  # the oracle: Python's text files
+        writer = csv.writer(file, lineterminator=end, quoting=csv.QUOTE_ALL)
+        writer.writerows([["id", "text"], *enumerate(texts)])
+    found = list(read_file(path, encoding=encoding))
+    assert [document.text for document in found] == texts
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_text_of_two_bytes_a_letter(encoding, mark, tmp_path):
+    text = "\u010a and\r\n\u0d0a\r\n" if encoding != "cp037" else "caf\xe9\r\n"
+    mark = mark if encoding[-3:] in ("-le", "-be") else ""  # else the encoder writes one, or none
+    (tmp_path / "a.txt").write_bytes((mark + text).encode(encoding))
+    (document,) = read_file(tmp_path / "a.txt", encoding=encoding)
+    assert document.text == text
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+def test_bytes_that_are_not_of_the_given_encoding(name, tmp_path):
+    data = "text\nlast".encode("utf-16-le") + b"\x00\xd8"  # half of a surrogate pair
+    (tmp_path / name).write_bytes(data)
+    *_, error = read_file(tmp_path / name, encoding="utf-16-le")
+    assert "not UTF-16-LE text" in str(error) and "set encoding in the mixture" in str(error)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"good \xff bad", "not UTF-8 text; it seems to be Latin-1.*byte 5: convert it"),
+        (b"good \xff bad", "not UTF-8 text: .*byte 5: convert it with iconv -f ENCODING"),
         ("text".encode("utf-16"), "not UTF-8 text; it seems to be UTF-16:.*byte 0: convert it"),
         (b"ab\0cd", "binary file.*character 2"),
     ],

@@ -43,7 +43,7 @@ def build(
     With --json: {"seconds", "documents", "bytes", "sources": {name: {"read", "kept", "dropped":
     {reason: {"documents", "bytes", "examples"}}, "skipped": the same for files, "file_bytes",
     "bad", "bad_kinds": {kind: count}, "bad_row_files", "bad_bytes", "bad_examples",
-    "packages"}}}.
+    "bad_hint", "packages"}}}.
     """
     path = options.output(out, [mixture])
     from ..data import corpus

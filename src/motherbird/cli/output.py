@@ -67,5 +67,8 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
 
 def count_line(what: str, noun: str, reason: str, count: Any) -> str:
     """Return a line about what was dropped or skipped for a reason, a `data.tally.Count`."""
+    from ..data.readers.listing import OTHER_SUFFIXES
+
     size = f"{counted(count.documents, noun)}, {human(count.bytes, 'B')}"
-    return f"{what} {size}: {reason} ({count.examples[0]['where']})"
+    hint = "; set files in the mixture to read them" if reason == OTHER_SUFFIXES else ""
+    return f"{what} {size}: {reason} ({count.example()}){hint}"

@@ -3,17 +3,25 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from ..errors import InputError, require_extra
 from .mixture import Source
 
+T = TypeVar("T")
+
 # Control characters except tab and newline, byte order marks, and noncharacters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _LETTER = np.zeros(256, dtype=bool)
 _LETTER[[*b" \t\n", *range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1)]] = True
 _LETTER[128:] = True  # bytes of non-ASCII characters, which are mostly letters
+# The reasons of `rejection_reason`, each with the key of the source that sets it.
+KEYS = {
+    "too short": "min_chars", "line too long": "max_line", "too few letters": "min_letters",
+    "wrong language": "language",
+}  # fmt: skip
 _SAMPLE = 10_000  # characters from which the language is detected
 
 
@@ -50,6 +58,13 @@ def rejection_reason(text: str, source: Source) -> str | None:
     if source.language is not None and _language(text) != source.language:
         return "wrong language"
     return None
+
+
+def with_settings(counts: dict[str, T], source: Source) -> dict[str, T]:
+    """Return counts by reason, with the settings of the source in the reasons."""
+    keys = {reason: KEYS[reason] for reason in counts if reason in KEYS}
+    named = {r: f"{r} ({key} = {getattr(source, key)!r})" for r, key in keys.items()}
+    return {named.get(reason, reason): count for reason, count in counts.items()}
 
 
 def check_language(source: Source) -> None:

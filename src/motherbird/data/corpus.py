@@ -13,7 +13,7 @@ order, drops duplicates of earlier documents, and writes the text.
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..errors import DamagedError, require_extra
 from ..strict import build as build_strictly
 from . import mixture as mixtures
 from . import overlap
-from .cleaning import check_language
+from .cleaning import check_language, with_settings
 from .duplicates import Duplicates
 from .mixture import Mixture, check_output
 from .parts import KNOWN, Cleaner, Part, chunked, parts_of, write_rows
@@ -104,13 +104,17 @@ def build(
         require_extra("datasets", "data")
     parts = list(parts_of(mixture))
     with files.resumable_directory(out, KIND, _plan(mixture)) as work:
-        tallies = _clean_all(mixture, parts, work, processes or threads.count(), on_progress)
-        _check_bad(mixture, tallies)
-        with files.new_directory(out, KIND, work) as fresh:
-            info = _merge(mixture, parts, tallies, work, fresh)
-            _warn(info)
-            text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
-            (fresh / INFO).write_text(text + "\n", encoding="utf-8")
+        try:
+            tallies = _clean_all(mixture, parts, work, processes or threads.count(), on_progress)
+            _check_bad(mixture, tallies)
+            with files.new_directory(out, KIND, work) as fresh:
+                info = _merge(mixture, parts, tallies, work, fresh)
+                _warn(info)
+                text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
+                (fresh / INFO).write_text(text + "\n", encoding="utf-8")
+        except DamagedError:  # a repeated call finds the same, unless the files change
+            files.discard(work)
+            raise
     return Corpus(out)
 
 
@@ -172,16 +176,10 @@ def _clean_all(
 
 
 def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
-    """Log what could not be read; DamagedError if it is more than the mixture allows."""
-    total = Tally()
-    for tally in tallies:
-        total.merge(tally)
-    named = total.bad_examples
-    if total.bad:
-        examples = "; ".join(named[:5]) + ("; ..." if total.bad > 5 else "")
-        log.warning("skipped %s without usable text: %s", total.describe_bad(), examples)
+    """Raise DamagedError if more could not be read than the mixture allows."""
     if mixture.max_bad is None:
         return
+    total = _total(tallies)
     documents = total.bad + total.read.documents
     what = ""
     if total.bad > mixture.max_bad * documents:
@@ -190,19 +188,32 @@ def _check_bad(mixture: Mixture, tallies: list[Tally]) -> None:
         fraction = total.bad_bytes / total.file_bytes
         what = f"files with {fraction:.1%} of the bytes cannot be read, or not to their end"
     if what:
-        how = "repair them, or allow more with --max-bad"
-        raise DamagedError(f"{what}, more than {mixture.max_bad:.2%}", "; ".join(named[:3]), how)
+        how = f"{total.bad_hint or 'repair them'}, or allow more with --max-bad"
+        named = "; ".join(total.bad_examples[:3])
+        raise DamagedError(f"{what}, more than {mixture.max_bad:.2%}", named, how)
+
+
+def _total(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.merge(tally)
+    return total
 
 
 def _warn(info: CorpusInfo) -> None:
-    """Log which links were not followed, and which sources lost much of their text."""
-    for name, tally in info.sources.items():
+    """Log what was not read, and which sources lost much of their text."""
+    total = _total(info.sources.values())
+    if total.bad:
+        examples = "; ".join(total.bad_examples[:5]) + ("; ..." if total.bad > 5 else "")
+        log.warning("skipped %s without usable text: %s", total.describe_bad(), examples)
+    for source, (name, tally) in zip(info.mixture.source, info.sources.items(), strict=True):
         if problems := Listing(skipped=tally.skipped).problems():
             log.warning("source %r: skipped %s", name, problems)
         documents, size = tally.losses()
         if max(documents, size) > LOSS:
             lost = f"{documents:.0%} of its documents and {size:.0%} of their bytes"
-            log.warning("source %r lost %s: %s", name, lost, describe(tally.dropped))
+            dropped = describe(with_settings(tally.dropped, source))
+            log.warning("source %r lost %s: %s", name, lost, dropped)
 
 
 def _merge(
@@ -228,6 +239,10 @@ def _merge(
     for shards, shard in enumerate(chunked(rows(), SHARD, lambda row: len(row["text"])), 1):
         write_rows(fresh / shard_name(shards - 1), shard)
     if not shards:
-        why = [f"source {name!r}: {tally.describe_losses()}" for name, tally in by_source.items()]
-        raise DamagedError("no document is left", "; ".join(why[:5]) + ("; ..." * (len(why) > 5)))
+        why = []
+        for source, tally in zip(mixture.source, by_source.values(), strict=True):
+            tally.dropped = with_settings(tally.dropped, source)
+            why.append(f"source {source.name!r}: {tally.describe_losses()}")
+        how = _total(by_source.values()).bad_hint or "use other text, or change its filters"
+        raise DamagedError("no document is left", "; ".join(why[:5]) + "; ..." * bool(why[5:]), how)
     return CorpusInfo(mixture, shards, by_source, {"motherbird": __version__})

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from ..disk import check_outside
 from ..errors import InputError
@@ -22,6 +23,7 @@ _PACKAGE = re.compile(rf"(pypi:{_NAME}|deb:{_NAME}|npm:(@{_NAME}/)?{_NAME})(=={_
 class Source:
     """A source of text, and filters of its documents. Sizes are in characters."""
 
+    BY_NAME: ClassVar = True  # errors in a mixture name it, not its index
     name: str  # its name in reports
     path: str | None = None  # a file or directory, relative to the file of the mixture
     # packages of registries: "pypi:NAME", "deb:NAME" or "npm:NAME", optionally with ==VERSION; each
@@ -32,7 +34,7 @@ class Source:
     subset: str | None = None  # the configuration of the dataset
     split: str = "train"  # the split of the dataset
     field: str = "text"  # the field of the text in .jsonl, Parquet and datasets
-    encoding: str = "utf-8"  # the encoding of plain text; that of HTML is detected
+    encoding: str = "utf-8"  # that of plain text and tables; that of HTML is detected
     # patterns of its files, such as ["*.html", "!*/locale/*"]; all text files if not set
     files: tuple[str, ...] = ()
     code: tuple[str, ...] = ()  # keep only source code in these languages
@@ -55,9 +57,10 @@ class Source:
 
     def __post_init__(self) -> None:
         try:
-            b"a".decode(self.encoding)
+            "a".encode(self.encoding)
         except (LookupError, ValueError) as error:
-            raise InputError(f"encoding = {self.encoding!r} is unknown") from error
+            how = "use a name that Python knows, such as utf-8, latin-1 or cp1252"
+            raise InputError(f"encoding = {self.encoding!r} is unknown: {how}") from error
         origins = (self.path, self.packages or None, self.dataset)
         for local in (self.path, self.dataset):
             check_local(local or "")
@@ -71,10 +74,16 @@ class Source:
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise InputError(f"package {package!r} is not pypi:NAME, deb:NAME or npm:NAME")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
         for what in ("max_tokens", "max_line", "min_chars", "max_chars"):
             value = getattr(self, what)
             if value is not None and value <= 0:
                 raise InputError(f"{what} = {value} has to be more than 0")
+        if self.min_chars > self.max_chars:
+            what = f"min_chars = {self.min_chars} is more than max_chars = {self.max_chars}"
+            raise InputError(what)
         if not 0 <= self.min_letters <= 1:
             raise InputError(f"min_letters = {self.min_letters} has to be 0 to 1")
 
@@ -128,11 +137,11 @@ class Mixture:
                 raise InputError(f"{what} = {value} has to be 0 to 1")
 
     def _check_weights(self, names: list[str]) -> None:
-        for name in sorted({*names, *self.weights}):
+        if unknown := sorted(self.weights.keys() - set(names)):
+            raise InputError(f"weights.{unknown[0]}: there is no such source")
+        for name in sorted(names):
             if name not in self.weights:
                 raise InputError(f"either all sources have a weight or none; {name!r} has none")
-            if name not in names:
-                raise InputError(f"weights.{name}: there is no such source")
             if self.weights[name] <= 0:
                 raise InputError(f"weights.{name} = {self.weights[name]} has to be more than 0")
         capped = [source.name for source in self.source if source.max_tokens is not None]

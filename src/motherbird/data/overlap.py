@@ -40,7 +40,10 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     if not found:
         raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
     if short:
-        what = "decontaminate: evaluation rows without a text of %s words cannot be found: %s of %s"
+        what = (
+            "decontaminate: evaluation texts of fewer than %s words are too short to be recognized"
+        )
+        what += ", and documents with them are kept: %s of %s"
         log.warning(what, RUN, f"{short:,}", f"{rows:,}")
     hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]

@@ -34,7 +34,7 @@ from .overlap import shared_run
 from .readers import Document
 from .readers.document import text_of
 from .readers.formats import LANGUAGES
-from .readers.listing import RULES, Listing
+from .readers.listing import OTHER_SUFFIXES, RULES, Listing
 from .tally import Count, Tally, describe, merge_counts
 
 T = TypeVar("T")
@@ -79,6 +79,8 @@ def _split(source: Source) -> Iterator[Part]:
     if not listing.files and not source.optional:
         what = f"source {source.name!r}: no file to read"
         how = "check its files"
+        if OTHER_SUFFIXES in listing.skipped:
+            how = "set files in the mixture to read them"
         if listing.skipped:
             what += f" (skipped {describe(listing.skipped)})"
         if any(reason in RULES for reason in listing.skipped):
@@ -192,12 +194,11 @@ class Cleaner:
     def _bad(self, tally: Tally, kind: str, error: DamagedError, size: int = 0) -> None:
         """Count what cannot be read, or raise the error if the mixture does not allow it."""
         limit = self.mixture.max_bad
+        how = error.how + ("; set field in the mixture" if isinstance(error, FieldError) else "")
         if limit == 0 or (limit is None and not isinstance(error, NotTextError)):
-            how = error.how or "repair it"
-            how += "; set field in the mixture" if isinstance(error, FieldError) else ""
-            how += f", or skip up to a fraction of the {kind}s with --max-bad"
+            how = f"{how or 'repair it'}, or skip up to a fraction of the {kind}s with --max-bad"
             raise type(error)(error.what, error.where, how)
-        tally.add_bad(kind, f"{error.where} ({error.what})", size)
+        tally.add_bad(kind, f"{error.where} ({error.what})", how, size)
 
     def _filter(
         self, source: Source, found: Iterable[Document], tally: Tally

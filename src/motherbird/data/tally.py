@@ -23,6 +23,11 @@ class Count:
         if example is not None and len(self.examples) < EXAMPLES:
             self.examples.append(example)
 
+    def example(self) -> str:
+        """Return where the first example is, after the most frequent suffixes of files."""
+        suffixes = ", ".join(e["suffix"] for e in self.examples if "suffix" in e)
+        return f"{suffixes}, such as {self.examples[0]['where']}".removeprefix(", such as ")
+
     def merge(self, other: "Count") -> None:
         """Add another count."""
         self.documents += other.documents
@@ -39,7 +44,7 @@ def merge_counts(counts: dict[str, Count], others: dict[str, Count]) -> None:
 def describe(counts: dict[str, Count]) -> str:
     """Describe counts by reason, the largest first, with an example of each."""
     return "; ".join(
-        f"{reason}: {count.documents:,} ({count.examples[0]['where']})"
+        f"{reason}: {count.documents:,} ({count.example()})"
         for reason, count in sorted(counts.items(), key=lambda item: -item[1].documents)
     )
 
@@ -58,6 +63,7 @@ class Tally:
     bad_row_files: int = 0  # number of files with lines or rows that could not be read
     bad_bytes: int = 0  # size of the files that could not be read, or not to their end
     bad_examples: tuple[str, ...] = ()  # the first of their errors
+    bad_hint: str = ""  # what to do about the first of them that says so
     packages: tuple[str, ...] = ()  # archives that were downloaded
 
     def drop(self, reason: str, where: str, text: str, because: str = "") -> None:
@@ -67,9 +73,11 @@ class Tally:
             example["because"] = because
         self.dropped.setdefault(reason, Count()).add(len(text.encode()), example)
 
-    def add_bad(self, kind: str, error: str, size: int = 0) -> None:
+    def add_bad(self, kind: str, error: str, hint: str, size: int = 0) -> None:
         """Count a "file", "line", "row", "package" or "dataset" that cannot be read."""
-        one = Tally(bad=1, bad_kinds={kind: 1}, bad_bytes=size, bad_examples=(error,))
+        one = Tally(
+            bad=1, bad_kinds={kind: 1}, bad_bytes=size, bad_examples=(error,), bad_hint=hint
+        )
         self.merge(one)
 
     def merge(self, other: "Tally") -> None:
@@ -85,6 +93,7 @@ class Tally:
         self.bad_row_files += other.bad_row_files
         self.bad_bytes += other.bad_bytes
         self.bad_examples = (*self.bad_examples, *other.bad_examples)[:BAD_EXAMPLES]
+        self.bad_hint = self.bad_hint or other.bad_hint
         self.packages = (*self.packages, *other.packages)
 
     def describe_bad(self) -> str:

@@ -13,7 +13,7 @@ from ..core import tokenizer as tokenizers
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
-from ..files import new_directory, resumable_directory
+from ..files import discard, new_directory, resumable_directory
 from . import corpus as corpora
 from .corpus import Corpus, OnProgress
 from .duplicates import held_out as is_held_out
@@ -77,6 +77,9 @@ def train(
         try:
             request = (corpus.directory, fractions, held_out, size, work / TRAINED)
             learned = worker.ask(request)
+        except InputError:  # the text is too small, also in a repeated call
+            discard(work)
+            raise
         finally:
             worker.stop()
         trained = tokenizers.load(work / TRAINED)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
+from ..tally import describe
 from . import formats, jsonl, tables
 from .document import Document, check_pointer, chunks, decode, missing, name_of, plain_name, zstd
 from .listing import Listing, list_files
@@ -80,12 +81,13 @@ def list_directory(
     excluded = [p[1:] for p in patterns if p.startswith("!")]
     endings = tuple(suffixes) or (() if included else SUFFIXES)
 
-    def wanted(inside: str) -> bool:
-        return (
-            (not endings or plain_name(Path(inside)).endswith(endings))
-            and (not included or any(fnmatch.fnmatchcase(inside, p) for p in included))
-            and not any(fnmatch.fnmatchcase(inside, p) for p in excluded)
-        )
+    def wanted(inside: str) -> bool | None:
+        selected = not included or any(fnmatch.fnmatchcase(inside, p) for p in included)
+        if not selected or any(fnmatch.fnmatchcase(inside, p) for p in excluded):
+            return False
+        if not endings or plain_name(Path(inside)).endswith(endings):
+            return True
+        return None if endings is SUFFIXES else False
 
     return list_files(folder, wanted, rules, follow_links)
 
@@ -94,7 +96,8 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
     """Yield the documents of a file, or of every text file below a directory, sorted by name.
 
     Files of a directory that are unreadable or not UTF-8 are skipped, with a warning, and so are
-    links that are not followed (see `listing`). Empty documents are skipped unless ``keep_empty``.
+    those with other suffixes, and links that are not followed (see `listing`). Empty documents are
+    skipped unless ``keep_empty``.
 
     Raises:
         InputError: the path is missing, or has no text.
@@ -110,7 +113,7 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
     skipped: list[str] = []
     found, documents = False, 0
     listing = list_directory(path) if path.is_dir() else Listing([path])
-    if problems := listing.problems():
+    if problems := describe(listing.skipped):
         log.warning("skipped in %s: %s", path, problems)
     for file in listing.files:
         for document in read_file(file, field):

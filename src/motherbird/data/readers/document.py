@@ -33,6 +33,11 @@ MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 WIDE = ("utf-16", "utf-32")  # encodings in which the mark of UTF-8 can be text
+CONVERT = (
+    "convert it with iconv -f ENCODING -t UTF-8, where ENCODING is that of the program that wrote "
+    "it, such as WINDOWS-1252 (Western Europe), GB18030 (Chinese) or SHIFT_JIS (Japanese)"
+)
+OTHER_ENCODING = "set encoding in the mixture to that of the file"
 _URL = re.compile("[a-z][a-z0-9+]+:/")  # also as a `Path`, which has one slash
 SHOWN = 20  # names of fields in an error
 MAX_RATIO = 1000  # of decompressed to compressed size; more is a decompression bomb
@@ -113,15 +118,17 @@ def whole(path: Path) -> bytes:
     return b"".join(parts)
 
 
-def lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
     """Yield lines with their ends: LF, CR LF, or CR.
+
+    If the line ends of an encoding are not those of ASCII (UTF-16), lines are converted to UTF-8.
 
     If reading fails, yield all complete lines before that.
     """
     parts: list[bytes] = []
     length = 0
     held = b""  # a CR, which an LF in the next chunk may follow
-    for chunk in chunks(path):
+    for chunk in chunks(path) if has_ascii_ends(encoding) else _converted(path, encoding):
         chunk = held + chunk
         held = b"\r" if chunk.endswith(b"\r") else b""
         for line in chunk.removesuffix(held).splitlines(keepends=True):
@@ -134,6 +141,29 @@ def lines(path: Path) -> Iterator[bytes]:
             raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
     if parts or held:
         yield b"".join([*parts, held])
+
+
+def text_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the `lines` of a file as text; NotTextError if one is not in the encoding."""
+    own = encoding if has_ascii_ends(encoding) else "utf-8"
+    for number, line in enumerate(lines(path, encoding), 1):
+        yield decode(line, f"{name_of(path)}:{number}", own)
+
+
+def has_ascii_ends(encoding: str) -> bool:
+    """Return whether the line ends of an encoding are those of ASCII."""
+    return "\n".encode(encoding) == b"\n"
+
+
+def _converted(path: Path, encoding: str) -> Iterator[bytes]:
+    """Yield the bytes of a file in UTF-8; NotTextError if they are invalid."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for chunk in chunks(path):
+            yield decoder.decode(chunk).encode()
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise NotTextError(f"not {encoding.upper()} text", name_of(path), OTHER_ENCODING) from error
 
 
 def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
@@ -156,7 +186,7 @@ def decode(data: bytes, where: str, encoding: str = "utf-8") -> str:
         raise _not_text(data, f"{where}, byte {start + error.start}", encoding) from error
     if "\0" in text:
         raise _not_text(data, f"{where}, character {text.index(chr(0))}", encoding)
-    return text
+    return text.removeprefix("\ufeff")  # that of UTF-16LE and the like
 
 
 def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
@@ -164,15 +194,17 @@ def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
     what = f"not {encoding.upper()} text"
     start = data[:1000]
     found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "")
-    if not found and b"\0" in data:
+    if not found and b"\0" in data and has_ascii_ends(encoding):
         low, high = start[::2].count(0), start[1::2].count(0)
         if min(low, high) or max(low, high) <= len(start) // 4:
             return NotTextError("a binary file, not text", where)
         found = "UTF-16LE" if high else "UTF-16BE"
-    if encoding != "utf-8":
-        return NotTextError(what, where)
-    how = f"convert it, as with iconv -f {found or 'WINDOWS-1252'} -t UTF-8"
-    return NotTextError(f"{what}; it seems to be {found or 'Latin-1 or Windows-1252'}", where, how)
+    if codecs.lookup(encoding).name != "utf-8":
+        return NotTextError(what, where, OTHER_ENCODING)
+    if not found:
+        return NotTextError(what, where, CONVERT)
+    how = f"convert it, as with iconv -f {found} -t UTF-8"
+    return NotTextError(f"{what}; it seems to be {found}", where, how)
 
 
 def check_column(names: Sequence[str], field: str, where: str) -> None:
@@ -207,6 +239,8 @@ def text_of(row: Any, field: str, where: str) -> Document | RowError:
     what = f'no text in field "{field}"'
     if field in row:
         what = f'field "{field}" is {describe_type(text)}, not text'
+    if not row.keys() - {field}:  # no other field can be meant
+        return RowError(what, where, f'write an object with a string field "{field}"')
     return RowFieldError(what, where, _fields_hint(row))
 
 

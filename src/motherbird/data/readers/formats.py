@@ -84,7 +84,7 @@ def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Documen
     """
     stack = [json_value(path)]
     if _has_records(stack[0], field):
-        what = "the file is JSON with records, not a description"
+        what = "a .json file is read as one text, but this one has records"
         raise DamagedError(what, name_of(path), jsonl_hint(path))
     found: dict[str, Any] = {}  # in order, each once
     while stack:

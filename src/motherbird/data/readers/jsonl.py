@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, RowError
+from ...errors import DamagedError, NotTextError, RowError
 from ...files import parse_json
-from .document import Document, lines, name_of, text_of
+from .document import CONVERT, Document, decode, lines, name_of, text_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -27,18 +27,23 @@ def rows(path: Path) -> Iterator[Any]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    number = 0
+    number, name = 0, name_of(path)
     try:
         for number, line in enumerate(lines(path), 1):
+            if number == 1 and b"\0" in line:  # not JSON, but UTF-16 or a binary file
+                decode(line, name)
             if line.strip():
+                reason, how = "", ""
                 try:
                     row = parse_json(line.decode("utf-8-sig"))
+                except UnicodeDecodeError as error:
+                    reason, how = f"byte {error.start} is not UTF-8", CONVERT
                 except (ValueError, RecursionError) as error:
                     reason = str(error)
-                    if isinstance(error, UnicodeDecodeError):
-                        reason = f"byte {error.start} is not UTF-8"
-                    where = f"{name_of(path)}:{number}"
-                    row = RowError(f"the line is not JSON ({reason})", where)
+                if reason:
+                    row = RowError(f"the line is not JSON ({reason})", f"{name}:{number}", how)
                 yield number, row
+    except NotTextError as error:
+        raise DamagedError(error.what, error.where, error.how) from error
     except DamagedError as error:
-        raise DamagedError(error.what, f"{name_of(path)}, after line {number}") from error
+        raise DamagedError(error.what, f"{name}, after line {number}", error.how) from error

@@ -12,12 +12,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, get_args
 
 from ..tally import Count, describe
 from . import ignore
-from .document import name_of
+from .document import name_of, plain_name
 
 Rule = Literal["gitignored", "vendored", "generated", "minified"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -29,7 +29,10 @@ VENDORED = {
 VIRTUALENV = "pyvenv.cfg"  # the file that makes a directory a virtual environment
 HUB_REPOSITORIES = ("models--", "datasets--", "spaces--")
 
-Wanted = Callable[[str], bool]  # of a relative path: whether the file would be read
+OTHER_SUFFIXES = "other suffixes"  # the reason for files without a reader that nothing selects
+
+# Of a relative path: whether the file would be read; None if only its suffix is against it.
+Wanted = Callable[[str], bool | None]
 
 
 @dataclass
@@ -40,8 +43,9 @@ class Listing:
     skipped: dict[str, Count] = field(default_factory=dict)  # by reason
 
     def problems(self) -> str:
-        """Describe what is skipped, apart from `RULES`; empty if nothing."""
-        return describe({r: count for r, count in self.skipped.items() if r not in RULES})
+        """Describe what is skipped, apart from `RULES` and other suffixes; empty if nothing."""
+        usual = (*RULES, OTHER_SUFFIXES)
+        return describe({r: count for r, count in self.skipped.items() if r not in usual})
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,13 @@ class _Walk:
         real = os.path.realpath(folder)
         self.targets = [Path(real), *_blobs(Path(real))]
         self.linked: dict[str, Path] = {}  # links to files, by real path
+        self.others: dict[str, Path] = {}  # files with other suffixes, by real path
         self.walked_by_link: set[str] = set()
         self.todo = deque([_Directory(folder, (real,), None)])  # what links lead to is on the left
         while self.todo:
             self.scan(self.todo.pop())
         self.found = {**self.linked, **self.found}
+        self.count_others()
 
     def skip(self, reason: str, path: Path, size: int = 0) -> None:
         example = {"where": name_of(path.relative_to(self.root))}
@@ -137,9 +143,11 @@ class _Walk:
         return None
 
     def add(self, path: Path, rule: str | None, is_link: bool, real: str) -> None:
-        if not self.wanted(path.relative_to(self.root).as_posix()):
-            return
-        if not path.is_file():
+        wanted = self.wanted(path.relative_to(self.root).as_posix())
+        if not wanted:
+            if wanted is None and not rule and path.is_file():
+                self.others.setdefault(real, path)
+        elif not path.is_file():
             self.skip("special files", path)  # such as a pipe
         elif rule:
             self.skip(rule, path, path.stat().st_size)
@@ -147,6 +155,21 @@ class _Walk:
             self.linked.setdefault(real, path)
         else:
             self.found.setdefault(real, path)
+
+    def count_others(self) -> None:
+        """Count the files with other suffixes, with an example of each of the most frequent."""
+        by_suffix: dict[str, list[Path]] = {}
+        for path in sorted(path for real, path in self.others.items() if real not in self.found):
+            suffix = PurePath(plain_name(path)).suffix or path.suffix.lower() or "no suffix"
+            by_suffix.setdefault(suffix, []).append(path)
+        total = Count()
+        for suffix, paths in sorted(by_suffix.items(), key=lambda item: -len(item[1])):
+            example = name_of(paths[0].relative_to(self.root))
+            named = {"where": example, "suffix": f"{suffix} {len(paths):,}"}
+            for path in paths:
+                total.add(path.stat().st_size, named if path is paths[0] else None)
+        if total.documents:
+            self.skipped[OTHER_SUFFIXES] = total
 
 
 def _blobs(real: Path) -> list[Path]:

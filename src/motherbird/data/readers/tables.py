@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DamagedError, RowError
-from .document import LARGEST, Document, check_column, decode, lines, name_of, plain_name
+from .document import LARGEST, Document, check_column, name_of, plain_name, text_lines
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -17,10 +17,8 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     name = name_of(path)
     csv.field_size_limit(LARGEST)
     tab = plain_name(path).endswith(".tsv")
-    decoded = (
-        decode(line, f"{name}:{number}", encoding) for number, line in enumerate(lines(path), 1)
-    )
-    rows = csv.reader(decoded, delimiter="\t" if tab else ",", strict=True)
+    lines = text_lines(path, encoding)
+    rows = csv.reader(lines, delimiter="\t" if tab else ",", strict=True)
     try:
         header = next(rows, [])
         if not header:
