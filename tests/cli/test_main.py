@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -208,6 +209,30 @@ def test_the_path_to_use_instead_of_one_in_the_input(motherbird, sources, tmp_pa
     motherbird(*call, "text/set").refused(r"use another path, such as set$")
     call = ("embed", "text.jsonl", "--out")
     motherbird(*call, "text.jsonl").refused(r"such as text-2\.jsonl|is not a \.npy file")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["data build ../in", "prepare ../in --tokenizer ../in", "tokenizer train ../in", "demo",
+     "export ../in --format hf", "runs average ../in --last 2"],
+)  # fmt: skip
+def test_an_output_that_is_the_current_directory_or_a_link(
+    command, motherbird, tmp_path, monkeypatch
+):
+    """Before any input is read: there is none."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", tmp_path / "here"):
+        says = rf"is the current directory: {out}: use the name of a new one, such as \./NAME"
+        motherbird(*command.split(), "--out", out).refused(says)
+    for link, target in {"link": "here", "dangling": "nowhere"}.items():
+        says = (
+            f"the output is a link: .*: use the directory that it leads to: {tmp_path / target}\n"
+        )
+        motherbird(*command.split(), "--out", f"../{link}").refused(says)
+    assert not list((tmp_path / "here").iterdir()) and Path.cwd() == tmp_path / "here"
 
 
 def test_an_existing_directory_needs_no_access_to_its_parent(tmp_path, monkeypatch):

@@ -116,6 +116,15 @@ def output(path: str, inputs: list[str]) -> Path:
     return Path(path)
 
 
+def output_directory(path: str, inputs: list[str]) -> Path:
+    """Return an output path as `output` does, of a new directory; see `disk.check_place`."""
+    from .. import disk
+
+    out = output(path, inputs)
+    disk.check_place(out)
+    return out
+
+
 def output_file(path: str, inputs: list[str], option: str, suffix: str) -> Path:
     """Return an output path as `output` does, of a file whose name has to end in a suffix."""
     from ..errors import InputError

@@ -52,6 +52,7 @@ class NativeModel:
     """
 
     directory: Path | None = None  # where it was loaded from
+    files: dict[Path, weights.State]  # those that were read
     _loaded: tuple[Any, ...] = ()  # the arguments of `load`
 
     def __init__(
@@ -89,6 +90,7 @@ class NativeModel:
             DamagedError: the weights are truncated, changed, incomplete or not finite.
         """
         directory = check_path(directory, "the directory").absolute()
+        files = weights.file_states(directory)  # before they are read
         config = weights.encoder_config(directory)
         is_classifier = head not in (None, "MaskedLM")
         labels = hf_config.read_labels(weights.read_config(directory)) if is_classifier else ()
@@ -101,12 +103,14 @@ class NativeModel:
         model = cls(config, tensors, dtype, head, tokenizer)
         model.directory = directory
         model._loaded = (directory, dtype, head, split_special_tokens)
+        model.files = files
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Load the directory again in another process, or for a copy."""
         if not self._loaded:
             raise InputError("a model in memory cannot be copied or sent to another process")
+        weights.check_unchanged(self.files)
         return NativeModel.load, self._loaded
 
     def _quantize(self) -> int:
@@ -249,7 +253,7 @@ class NativeModel:
 class _Current(threading.local):
     """What a thread of the pool computes for."""
 
-    stop: ctypes.c_int32  # not 0 when nobody waits for the result any more
+    stop: ctypes.c_int32  # not 0 when the result is not needed any more
 
 
 _current = _Current()
