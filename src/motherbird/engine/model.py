@@ -17,7 +17,7 @@ from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.batching import check_batch
 from ..core.config import EncoderConfig
-from ..core.inference import Output
+from ..core.inference import Output, check_output, check_positions
 from ..core.tokenizer import Tokenizer
 from ..core.weights import Stored
 from ..errors import InputError
@@ -172,6 +172,8 @@ class NativeModel:
         positions: Int[np.ndarray, " M"] | None = None,
     ) -> Float32[np.ndarray, "rows width"]:
         """Compute one packed batch; see `InferenceModel.run`."""
+        check_output(output)
+        check_positions(positions, output, len(ids))
         if output != "logits":
             return self._states(ids, cu_seqlens, output)
         if self.head is None:
