@@ -72,7 +72,8 @@ def resolve(path: str | Path) -> Path:
 def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
     """Return a path with a similar name that does not exist, outside of all directories."""
     inside = [resolve(directory) for directory in directories]
-    home = resolve(path).parent
+    path = Path(os.path.abspath(path))
+    home = resolve(path.parent)
     while home != home.parent and any(home.is_relative_to(each) for each in inside):
         home = home.parent
     number, free = 1, home / path.name
@@ -89,7 +90,7 @@ def check_outside(path: str | Path, inputs: Iterable[str | Path]) -> None:
         found = resolve(given)
         if out == found or (found.is_dir() and found in out.parents):
             what = f"the output is inside the input {given}"
-            how = f"use another path, such as {path_outside(out, inputs)}"
+            how = f"use another path, such as {path_outside(Path(path), inputs)}"
             raise InputError("the output is the input" if out == found else what, str(path), how)
 
 

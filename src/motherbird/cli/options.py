@@ -49,8 +49,8 @@ revision = click.option(
 )
 attention = click.option("--attention", default="auto", metavar="NAME", show_default=True,
                          callback=not_empty,
-                         help="Attention kernel: auto, or one that needs torch: flash, tiled, "
-                         "banded or oracle.")  # fmt: skip
+                         help="Attention kernel: leave it at auto. flash, tiled, banded and oracle "
+                         "are for comparisons, and need torch.")  # fmt: skip
 device = click.option("--device", default="cpu", metavar="DEVICE", show_default=True,
                       callback=not_empty,
                       help="Device: cpu, cuda or mps.")  # fmt: skip

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, HeadError, InputError
 from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
-from . import hf_config
+from . import hf_config, hub
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
@@ -50,8 +50,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def _config_file(directory: Path) -> Path:
     file = directory / "config.json"
     if not file.is_file():
-        run = f"export the run first: motherbird export {directory} --out DIR"
-        how = run if (directory / "run.json").is_file() else "use the directory of a model"
+        how = hub.what_it_is(directory) or "use the directory of a model"
         raise InputError("not a model directory (config.json is missing)", str(directory), how)
     return file
 
@@ -99,7 +98,12 @@ def weight_files(directory: Path) -> list[Path]:
             "convert it on a trusted machine: save_pretrained of transformers writes "
             "model.safetensors",
         )
-    raise InputError("there is no model.safetensors", str(directory))
+    if (directory / WEIGHTS).is_dir():
+        raise InputError("this is a directory, not a file", str(directory / WEIGHTS), "move it")
+    how = hub.what_it_is(directory)
+    if not how and (others := sorted(p.name for p in directory.glob("*.safetensors"))):
+        how = f"there is {others[0]}: rename it to {WEIGHTS}"
+    raise InputError(f"there is no {WEIGHTS}", str(directory), how or "download it too")
 
 
 class Stored(NamedTuple):
