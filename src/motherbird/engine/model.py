@@ -255,7 +255,7 @@ class NativeModel:
 class _Current(threading.local):
     """What a thread of the pool computes for."""
 
-    stop: ctypes.c_int32  # not 0 when the result is not needed any more
+    stop: ctypes.c_int32  # not 0 once the result is not needed
 
 
 _current = _Current()
