@@ -1,6 +1,8 @@
 """What every error is built from: optional dependencies, and numbers with units."""
 
 import ast
+import copy
+import pickle
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.errors import human
+from motherbird import Embedder
+from motherbird.errors import InputError, human
 
 ROOT = Path(__file__).parents[1]
 # Where the name of a module is not that of its distribution.
@@ -65,3 +68,14 @@ def test_a_number_is_read_back(number):
     value, unit = re.fullmatch(r"([\d.]+)([kMGT]?)B", human(number, "B")).groups()
     read = float(value) * 1000 ** " kMGT".index(unit or " ")
     assert read == pytest.approx(number, rel=0.006) and 1 <= float(value) < 1000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\n\n", "a\nb"])
+def test_an_error_is_one_line(end):
+    """A line break in a path is shown."""
+    error = InputError("there is none\nof these", f"name{end}", "look")
+    message = f"there is none of these: {f'name{end}'!r}: look"
+    assert str(error) == str(copy.copy(error)) == str(pickle.loads(pickle.dumps(error))) == message
+    with pytest.raises(InputError, match=r"directory: 'motherbird-nano\\n': pass") as caught:
+        Embedder.load("motherbird-nano\n")
+    assert len(str(caught.value).splitlines()) == 1

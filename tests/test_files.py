@@ -260,12 +260,33 @@ def test_links_may_not(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "mine").write_text("mine")
     (tmp_path / "out" / "inside").symlink_to(tmp_path / "outside")
-    for name in ("link", "dangling", "out"):
-        with pytest.raises(OutputExistsError):
+    for name, target in {"link": "out", "dangling": "nowhere"}.items():
+        says = f"the output is a link: .*{name}: use the directory that it leads to: .*{target}$"
+        with pytest.raises(OutputExistsError, match=says):
             make(tmp_path / name, a="2")
+    with pytest.raises(OutputExistsError, match="also contains 'inside'"):
+        make(tmp_path / "out", a="2")
     assert (tmp_path / "outside" / "mine").read_text() == "mine"
     assert (tmp_path / "out" / "a").read_text() == "1"
     assert (tmp_path / "link").is_symlink() and (tmp_path / "dangling").is_symlink()
+
+
+@pytest.mark.parametrize("where", [".", "", "..", "../here", "absolute"])
+def test_the_current_directory_may_not(where, tmp_path, monkeypatch):
+    """Also if it is in the output, or reached by a link."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "link")
+    path = tmp_path / "here" if where == "absolute" else Path(where)
+    with pytest.raises(OutputExistsError, match=r"is the current directory: .*, such as \./NAME"):
+        make(path, a="1")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "link"]
+    make(Path("new"), a="1")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    make(tmp_path / "here" / "new", a="2")
+    assert (tmp_path / "here" / "new" / "a").read_text() == "2"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"sha256": ["a"]}'])

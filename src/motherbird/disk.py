@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InputError, NoRoomError, human
+from .errors import InputError, NoRoomError, OutputExistsError, human
 
 # Arguments: "before" or "after", the name of the primitive, the path, and other arguments.
 Watch = Callable[[str, str, Path, Any], None]
@@ -72,7 +72,8 @@ def resolve(path: str | Path) -> Path:
 def path_outside(path: Path, directories: Iterable[str | Path]) -> str:
     """Return a path with a similar name that does not exist, outside of all directories."""
     inside = [resolve(directory) for directory in directories]
-    home = resolve(path).parent
+    path = Path(os.path.abspath(path))
+    home = resolve(path.parent)
     while home != home.parent and any(home.is_relative_to(each) for each in inside):
         home = home.parent
     number, free = 1, home / path.name
@@ -89,8 +90,23 @@ def check_outside(path: str | Path, inputs: Iterable[str | Path]) -> None:
         found = resolve(given)
         if out == found or (found.is_dir() and found in out.parents):
             what = f"the output is inside the input {given}"
-            how = f"use another path, such as {path_outside(out, inputs)}"
+            how = f"use another path, such as {path_outside(Path(path), inputs)}"
             raise InputError("the output is the input" if out == found else what, str(path), how)
+
+
+def check_place(directory: Path) -> None:
+    """Raise OutputExistsError if a path is a link, or is or contains the current directory.
+
+    A new directory of that name would replace the link, or leave the process in a removed one.
+    """
+    if directory.is_symlink():
+        how = f"use the directory that it leads to: {resolve(directory)}"
+        raise OutputExistsError("the output is a link", str(directory), how)
+    with suppress(FileNotFoundError):  # the current directory was removed before
+        here = resolve(Path.cwd())
+        if resolve(directory) in (here, *here.parents):
+            how = "use the name of a new one, such as ./NAME"
+            raise OutputExistsError("the output is the current directory", str(directory), how)
 
 
 def mkdir(path: Path) -> None:

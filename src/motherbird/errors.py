@@ -18,8 +18,10 @@ class MotherbirdError(Exception):
         cls.code = code or cls.code
 
     def __init__(self, what: str, where: str = "", how: str = "") -> None:
+        where = repr(where) if "\n" in where or "\r" in where else where  # such as a path
         self.what, self.where, self.how = what, where, how
-        super().__init__(": ".join(part for part in (what, where, how) if part))
+        message = ": ".join(part for part in (what, where, how) if part)
+        super().__init__(" ".join(message.splitlines()))  # of a library, for example
 
     def __reduce__(self) -> tuple[type["MotherbirdError"], tuple[str, str, str]]:
         """Support pickling, so that errors of worker processes can be raised in the parent."""

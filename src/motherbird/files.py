@@ -151,6 +151,7 @@ def check_replaceable(directory: Path, kind: str, creatable: bool = True) -> Non
     It may if the directory is missing or empty, or if motherbird created it, it is of the same
     kind, and has no other files. With ``creatable``, InputError if nothing can be created there.
     """
+    disk.check_place(directory)
     if creatable:
         disk.check_creatable(directory)
     if what := _why_not_replaceable(directory, kind):
@@ -159,7 +160,7 @@ def check_replaceable(directory: Path, kind: str, creatable: bool = True) -> Non
 
 
 def _why_not_replaceable(directory: Path, kind: str) -> str | None:
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+    if directory.exists() and not directory.is_dir():
         return "the output exists and is not a directory"
     if not directory.exists() or not any(directory.iterdir()):
         return None

@@ -92,13 +92,25 @@ def change(data: dict[str, Any], text: str) -> None:
         if isinstance(parent, list) and name.isdecimal() and int(name) < len(parent):
             key = int(name)
         elif not isinstance(parent, dict):
-            raise InputError(f"there is no {'.'.join(keys[:depth])} to set", text)
+            what = f"there is no {'.'.join(keys[:depth])} to set"
+            raise InputError(what, text, _items(".".join(keys[: depth - 1]), parent))
         if depth == len(keys):
             parent[key] = value
         elif isinstance(parent, dict):
             parent = parent.setdefault(key, {})
         else:
             parent = parent[key]
+
+
+def _items(at: str, tables: Any) -> str:
+    """Return the keys of the tables of a list, with their names: "phases are numbered: ..."."""
+    given = enumerate(tables if isinstance(tables, list) else [])
+    known = [
+        f"{at}.{i} ({item['name']})"
+        for i, item in given
+        if isinstance(item, dict) and "name" in item
+    ]
+    return f"{at} are numbered: {', '.join(known)}" if known else ""
 
 
 def _value(kind: Any, given: object, at: str, mistakes: list[str]) -> object:

@@ -190,6 +190,18 @@ def test_exports_that_are_refused(motherbird, run, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_in_place_of_a_model(motherbird, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    for given in ("one/checkpoints/step-00000004", run / "checkpoints" / "step-00000004" / "."):
+        says = (
+            "config.json is missing.*: this is a checkpoint of a run: "
+            r"motherbird export one --step 4 --out DIR\n"
+        )
+        motherbird("fill-mask", "a [MASK]", "--model", given).refused(says)
+        motherbird("export", given, "--format", "hf", "--out", tmp_path / "out").refused(says)
+    motherbird("export", "one", "--step", "4", "--out", "DIR").done()
+
+
 def test_list_of_a_file(motherbird, tmp_path):
     (tmp_path / "file").write_text("x")
     motherbird("runs", "list", tmp_path / "file").refused("this is a file, not a directory: .*file")

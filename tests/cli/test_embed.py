@@ -384,9 +384,36 @@ def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
     assert tree(place) == before and not (model / "out.npy").exists()
 
 
+def test_the_name_to_use_instead_of_a_link_to_the_input(motherbird, model, place, monkeypatch):
+    (place / "links").mkdir()
+    (place / "links" / "l.npy").symlink_to("../in.txt")
+    monkeypatch.chdir(place)
+    for out, instead in (
+        ("links/l.npy", "links/l-2.npy"),
+        (place / "links/l.npy", "links/l-2.npy"),
+    ):
+        call = ("embed", "in.txt", "--model", model, "--out", out)
+        says = f"the output is the input: .*: use another path, such as {instead}\n"
+        motherbird(*call).refused(says)
+    motherbird("embed", "in.txt", "--model", model, "--out", instead).done()
+
+
+def test_a_prompt_that_fills_the_length(embed, place, tree):
+    before = tree(place)
+    says = "the prompt has .* tokens and leaves no room for text within 8: use a shorter prompt"
+    prompt = "a long prompt of many different words: "
+    embed("in.txt", "--prompt", prompt, "--max-length", "8", "--truncate").refused(says)
+    assert tree(place) == before
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--device", "meta", "--dtype", "int8"], "device 'meta' needs torch, which .* int8"),
+        (
+            ["--attention", "flash", "--dtype", "int8"],
+            "attention 'flash' needs torch, which does not compute in int8: leave it out, or use",
+        ),
         (["--device", "tpu"], "'tpu'.*use cpu"),
         (["--dtype", "int4"], "'int4'.*bfloat16"),
         (["--attention", "fast"], "'fast'.*banded.*oracle"),

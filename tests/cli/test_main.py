@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -210,6 +211,54 @@ def test_the_path_to_use_instead_of_one_in_the_input(motherbird, sources, tmp_pa
     motherbird(*call, "text.jsonl").refused(r"such as text-2\.jsonl|is not a \.npy file")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["data build ../in", "prepare ../in --tokenizer ../in", "tokenizer train ../in", "demo",
+     "export ../in --format hf", "runs average ../in --last 2"],
+)  # fmt: skip
+def test_an_output_that_is_the_current_directory_or_a_link(
+    command, motherbird, tmp_path, monkeypatch
+):
+    """Before any input is read: there is none."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", tmp_path / "here"):
+        says = rf"is the current directory: {out}: use the name of a new one, such as \./NAME"
+        motherbird(*command.split(), "--out", out).refused(says)
+    for link, target in {"link": "here", "dangling": "nowhere"}.items():
+        says = (
+            f"the output is a link: .*: use the directory that it leads to: {tmp_path / target}\n"
+        )
+        motherbird(*command.split(), "--out", f"../{link}").refused(says)
+    assert not list((tmp_path / "here").iterdir()) and Path.cwd() == tmp_path / "here"
+
+
+@posix
+@pytest.mark.parametrize(
+    "command", ["info", "embed t.txt --out o.npy", "runs list", "evaluate lm --data ds --json"]
+)
+def test_a_current_directory_that_was_removed(command, tmp_path):
+    """The system's error has no path, and torch ends the process when it is imported there."""
+    (tmp_path / "gone").mkdir()
+    line = f"rmdir ../gone; exec {sys.executable} -P -m motherbird {command}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path / "gone", capture_output=True, text=True, timeout=60
+    )
+    says = "error: the current directory does not exist any more: cd to another one\n"
+    assert (done.returncode, done.stderr.splitlines(True)[-1]) == (2, says)
+
+
+def test_help_of_texts(motherbird):
+    help_of = {name: " ".join(motherbird(name, "--help").out.split()) for name in COMMANDS}
+    assert "with the prompt (default: the model's limit)" in help_of["embed"]
+    assert "[SEP] in a text is the token that ends a text" in help_of["embed"]
+    assert "has a text in --column of each row" in help_of["embed"]
+    assert "only if torch is installed" in help_of["info"]
+    assert "a text in quotes (not a file)" in help_of["fill-mask"]
+
+
 def test_an_existing_directory_needs_no_access_to_its_parent(tmp_path, monkeypatch):
     """A run is continued in its directory, which can be a mounted one."""
     from motherbird.cli import options
@@ -294,7 +343,7 @@ def test_a_full_standard_output(options, model):
 
 def test_help_says_what_needs_torch(motherbird):
     out = " ".join(motherbird("embed", "--help").done().out.split())
-    assert "auto, or one that needs torch: flash, tiled, banded or oracle" in out
+    assert "leave it at auto. flash, tiled, banded and oracle are for comparisons" in out
     assert "float16 and float64 need torch" in out
     assert "OUT.npy.json" in out and "FILE.npy" not in out
 

@@ -1,9 +1,11 @@
 """The name of the included model is never a directory of the same name."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from motherbird import Embedder, InputError
 from motherbird.core import hub, tokenizer
 
 
@@ -49,3 +51,34 @@ def test_a_recipe_starts_from_the_included_model(here):
 def test_the_pages_say_the_rule():
     page = (Path(__file__).parents[2] / "docs" / "nano.md").read_text(encoding="utf-8")
     assert "./motherbird-nano" in page
+
+
+@pytest.mark.parametrize("directory", ["with config.json", "without"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model (1).safetensors", r"there is model \(1\).safetensors: rename it to model.safeten"),
+        ("adapter_model.safetensors", "this is an adapter, not a model: merge it"),
+        ("model-Q8_0.gguf", "GGUF files are not supported: use the model.safetensors"),
+        ("model.safetensors/", "this is a directory, not a file: .*model.safetensors: move it"),
+        ("snapshots/abc/", "directory of the Hub's cache: use .*/models--a--b/snapshots/abc$"),
+        ("nothing", "there is no model.safetensors: .*: download it too"),
+    ],
+)
+def test_what_is_in_place_of_a_model(directory, name, says, tmp_path):
+    home = tmp_path / "models--a--b"
+    (home / name).parent.mkdir(parents=True)
+    (home / name).mkdir() if name.endswith("/") else (home / name).touch()
+    if directory == "with config.json":
+        shutil.copy(hub.NANO_FOLDER / "encoder" / "config.json", home)
+    elif name in ("model (1).safetensors", "model.safetensors/", "nothing"):
+        says = r"not a model directory \(config.json is missing\): .*: use the directory of a model"
+    with pytest.raises(InputError, match=says):
+        Embedder.load(home)
+
+
+def test_a_cache_with_several_revisions(tmp_path):
+    for name in ("abc", "def"):
+        (tmp_path / "snapshots" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match="Hub's cache: use .*/snapshots/REVISION$"):
+        Embedder.load(tmp_path)

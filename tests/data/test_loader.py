@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
-from motherbird.data.prepared import Rows
+from motherbird.data.prepared import PreparedDataset, Rows
 from motherbird.errors import InputError, WorkerError
 
 WARM_UP = (4, 4, 8, 8, 12)  # rows of the first steps, and of the last for ever
@@ -177,6 +177,41 @@ def test_the_set_has_to_be_the_same(prepared):
 def test_a_step_that_cannot_be_shared(prepared):
     with pytest.raises(InputError, match="4 rows cannot be divided among 3 ranks"):
         next(iter(loader(prepared, world_size=3)))
+    with pytest.raises(InputError, match="use a multiple of 3, 1 or more"):
+        next(iter(loader(prepared, world_size=3)))
+
+
+WRONG = {
+    "the dataset is of type NoneType, not str or Path: pass": lambda p: PreparedDataset(None),
+    "invalid seed -1: use 0 to": lambda p: Cursor(seed=-1),
+    "seed is of type str, not int": lambda p: Cursor(seed="1"),
+    "invalid consumed -1": lambda p: Cursor(1, consumed=-1),
+    "seq_len is of type str, not int: '128'": lambda p: RowFilter("128"),
+    "held_out is of type int, not bool": lambda p: RowFilter(128, 1),
+    "sources is a string: pass a tuple of names": lambda p: RowFilter(128, sources="corp"),
+    "sources is a generator: pass a tuple": lambda p: p.rows(128, sources=(x for x in "ab")),
+    "invalid min_tokens -1": lambda p: p.rows(128, min_tokens=-1),
+    "seq_len is of type float, not int": lambda p: p.rows(128.0),
+    "prepared is of type str, not PreparedDataset": lambda p: loader_of("dataset", p),
+    "choice is of type int, not RowFilter": lambda p: loader(p, choice=128),
+    "cursor is of type int, not Cursor": lambda p: loader(p, 17),
+    "masking is of type float, not Masking: use masking_of": lambda p: loader_of(p, p, 0.3),
+    "step_rows is of type int, not a function: pass lambda": lambda p: loader(p, step_rows=8),
+    "invalid number of workers -1": lambda p: loader(p, workers=-1),
+    "invalid rank 2: use 0 to 1": lambda p: loader(p, rank=2, world_size=2),
+    "invalid world_size 0": lambda p: loader(p, world_size=0),
+}
+
+
+def loader_of(prepared, other, masking=None):
+    return Loader(prepared, RowFilter(128), Cursor(3), masking or masking_of(other, 0.3), ramp)
+
+
+@pytest.mark.usefixtures("no_type_checker")
+@pytest.mark.parametrize("says", WRONG)
+def test_wrong_arguments(says, prepared):
+    with pytest.raises(InputError, match=says):
+        WRONG[says](prepared)
 
 
 # --- stretches that are left out, and micro-batches

@@ -252,13 +252,50 @@ def test_files_that_change_while_the_model_is_used(directory, tmp_path, monkeypa
     np.testing.assert_array_equal(embedder.embed(["a text"]), before)
     os.truncate(file, 100)
     np.testing.assert_array_equal(embedder.embed(["a text"]), before)
+
+
+def test_saving_from_another_working_directory(directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    embedder = Embedder.load("model")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    embedder.save("saved")  # another working directory
+    embedder.save("saved")
     shutil.rmtree(directory)
-    with pytest.raises(InputError, match="loaded from is not there any more.*model"):
+    with pytest.raises(InputError, match="removed since the model was loaded: .*config.json: load"):
         embedder.save("again")
     assert not (tmp_path / "other" / "again").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("change", ["other bytes", "truncated", "removed", "while it is copied"])
+def test_changed_files_are_not_saved(name, change, directory, tmp_path, monkeypatch):
+    embedder, file = Embedder.load(directory), directory / name
+    data, copyfile = file.read_bytes(), shutil.copyfile
+    if change == "other bytes":
+        file.write_bytes(bytes(len(data)))
+    elif change == "truncated":
+        os.truncate(file, 100)
+    elif change == "removed":
+        file.unlink()
+    else:
+        monkeypatch.setattr(shutil, "copyfile", lambda *paths: (copyfile(*paths), file.touch()))
+    says = rf"changed or removed since the model was loaded: .*{name}: load the model again"
+    with pytest.raises(InputError, match=says):
+        embedder.save(tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(InputError, match=says):  # the copy would load what is there now
+        copy.deepcopy(embedder)
+
+
+def test_a_model_is_saved_over_itself_and_again(directory, tmp_path):
+    """Its files are replaced by equal ones."""
+    Embedder.load(directory).save(tmp_path / "saved")
+    embedder = Embedder.load(tmp_path / "saved")
+    weights = (directory / "model.safetensors").read_bytes()
+    for name in ("saved", "saved", "again"):
+        embedder.save(tmp_path / name)
+        assert (tmp_path / name / "model.safetensors").read_bytes() == weights
+    copy.deepcopy(embedder)
 
 
 @pytest.mark.parametrize("dtype", ["FLOAT32", "int4", "fp16", np.float32, None])

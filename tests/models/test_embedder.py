@@ -205,6 +205,29 @@ def test_a_text_beyond_the_limit_is_refused(embedder):
         embedder.embed(TEXTS[:1] + ["x", "y"] + TEXTS[3:], max_length=10)
 
 
+@pytest.mark.parametrize("truncate", [True, False])
+def test_a_prompt_without_room_for_text(truncate, embedder):
+    """The text would be truncated to nothing, and all vectors would be equal."""
+    prompt = "a prompt of several words: "
+    used = len(embedder.tokenizer.encode(prompt.rstrip()))
+    says = rf"prompt has {used} tokens and leaves no room for text within {used}: use a shorter p"
+    arguments = {"prompt": prompt, "truncate": truncate}
+    with pytest.raises(InputError, match=says):
+        embedder.embed(TEXTS, max_length=used, **arguments)
+    assert len(embedder.embed(["x"], prompt="question: ", truncate=truncate)) == 1
+    if truncate:
+        one, two = embedder.tokenize(["x y z", "y z x"], max_length=used + 1, **arguments)[0]
+        assert len(one) == len(two) == used + 1 and one != two
+
+
+def test_the_prompt_counts(embedder):
+    text = "some words"
+    size = len(embedder.tokenizer.encode("question: " + text))
+    says = rf"the text has {size} tokens with the prompt, the limit is {size - 1}: text 0: split"
+    with pytest.raises(InputError, match=says):
+        embedder.embed([text], prompt_name="query", max_length=size - 1)
+
+
 def test_truncation_on_request_warns_once(embedder, caplog):
     with caplog.at_level(logging.WARNING, logger="motherbird"):
         got = embedder.embed(["short", LONG, LONG], max_length=50, truncate=True)

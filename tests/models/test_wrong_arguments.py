@@ -236,3 +236,31 @@ def test_another_library_s_tokenizer_is_not_saved(encoder, tmp_path):
     with refused("tokenizer is of type str, not Tokenizer"):
         encoder.save(tmp_path / "new", tokenizer="name")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_outputs_and_positions(engine, encoder):
+    loaded = MaskedLM.load("motherbird-nano") if engine else MaskedLM(nn.MaskedLM(encoder))
+    ids, starts = np.array([1, 2, 3], np.int32), np.array([0, 3], np.int32)
+    for output in ("median", None, "logits"):
+        with refused(f"unknown output {output!r}: use tokens, mean, cls$"):
+            list(loaded.batches([[1, 2]], output))
+    with refused("unknown output 'median': use tokens, mean, cls, logits"):
+        loaded.model.run(ids, starts, "median")
+    for wrong, index in (([3], 0), ([0, -1], 1), ([1, 2**40], 1)):
+        with refused(
+            rf"position {wrong[index]} is outside the batch: positions.{index}.: use 0 to 2"
+        ):
+            loaded.model.run(ids, starts, "logits", np.array(wrong))
+    with refused("positions are for logits: output 'mean': leave them out"):
+        loaded.model.run(ids, starts, "mean", np.array([0]))
+    assert len(loaded.model.run(ids, starts, "logits", np.array([2, 0]))) == 2
+
+
+@pytest.mark.parametrize("names", [["x"], [], ["x", "y", "z"], "xy", 5], ids=str)
+def test_names_of_texts(names, encoder):
+    says = ". names? for 2 texts|names is (a string|an int): pass a list of strings"
+    with refused(says):
+        Embedder(encoder).tokenize(["a", "b"], names=names)
+    with refused("the text is empty: y"):
+        Embedder(encoder).tokenize(["a", ""], names=["x", "y"])

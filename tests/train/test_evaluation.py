@@ -125,8 +125,10 @@ def test_a_run_whose_held_out_text_has_no_masked_token(tiny, short_texts, train,
 
 def test_another_tokenizer_is_refused(model, smoke_set):
     model.model.tokenizer = tokenizer.train([" ".join(map(str, range(5000)))], 384)
-    with pytest.raises(InputError, match="tokenizer is not the dataset's"):
-        list(evaluate_by_source(model, PreparedDataset(smoke_set), 64, tokens=100, rate=0.15))
+    prepared = PreparedDataset(smoke_set)
+    says = "tokenizer is not the dataset's: .*: prepare the text with --tokenizer ./own$"
+    with pytest.raises(InputError, match=says):
+        next(evaluate_by_source(model, prepared, 64, tokens=100, rate=0.15, model_name="./own"))
 
 
 def test_nothing_held_out_is_refused(model, smoke_set, tmp_path):

@@ -121,7 +121,10 @@ def test_differences_are_named():
         ("phases.0.tokens=0", "tokens = 0"),
         ("phases.0.seq_len=4", "seq_len = 4"),
         ("phases.0.rows=0", "rows = 0"),
-        ("phases.0.rows=33", "phases.0.first_rows = 16 does not divide rows = 33"),
+        (
+            "phases.0.rows=33",
+            "phases.0.first_rows = 16 does not divide rows = 33: rows has to be a multiple",
+        ),
         ("phases.0.warm_up=10000000", r"phases.0.warm_up and decay .* are longer than the phase"),
         ("phases.1.seq_len=64", "shorter rows"),
         ("phases.1.name=stable", "two phases have the same name"),
@@ -155,6 +158,14 @@ def test_a_renamed_key_is_refused_with_its_new_name(old, new):
     with pytest.raises(InputError, match=f"{old} was renamed to {new}"):
         load(HOME / "smoke.toml", [f"{old}=100"])
     load(HOME / "smoke.toml", ["health.min_skip=0", f"{new}=100"])
+
+
+def test_a_phase_is_set_by_its_number():
+    says = r"there is no phases.stable to set: phases.stable.rows=8: phases are numbered: phases.0 "
+    with pytest.raises(InputError, match=says + r"\(\w+\), phases.1 \(\w+\), phases.2 \(\w+\)$"):
+        load(HOME / "smoke.toml", ["phases.stable.rows=8"])
+    with pytest.raises(InputError, match="there is no phases.7 to set.*phases are numbered"):
+        load(HOME / "smoke.toml", ["phases.7.rows=8"])
 
 
 def test_all_mistakes_are_told_at_once():
@@ -208,5 +219,7 @@ def test_the_configuration_of_a_phase(small_tokenizer):
 def test_a_run_needs_a_phase_and_steps():
     with pytest.raises(InputError, match="at least one"):
         Recipe((), Train(lr=1.0))
-    with pytest.raises(InputError, match="steps = 2 is less than one per phase .3"):
+    with pytest.raises(
+        InputError, match="steps = 2 is less than one per phase .3.: use --steps 3 or"
+    ):
         load(HOME / "smoke.toml", steps=2)

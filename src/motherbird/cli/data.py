@@ -45,7 +45,7 @@ def build(
     "bad", "bad_kinds": {kind: count}, "bad_row_files", "bad_bytes", "bad_examples",
     "bad_hint", "packages"}}}.
     """
-    path = options.output(out, [mixture])
+    path = options.output_directory(out, [mixture])
     from ..data import corpus
     from ..data import mixture as mixtures
 

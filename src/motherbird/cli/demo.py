@@ -56,7 +56,7 @@ def command(
     from ..files import check_replaceable
 
     start = time.perf_counter()
-    out_path = options.output(out, [text] if text is not None else [])
+    out_path = options.output_directory(out, [text] if text is not None else [])
     check_replaceable(out_path, "demo")
     if not math.isfinite(minutes):
         raise InputError(f"--minutes {minutes} is not a duration")

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
               help="One of the model's prompts, which is put before each text.")  # fmt: skip
 @click.option("--prompt", metavar="TEXT", callback=options.as_utf_8,
               help="A text to put before each text.")  # fmt: skip
-@click.option("--max-length", type=int, metavar="N", help="Maximum number of tokens per text.")
+@click.option(
+    "--max-length",
+    type=int,
+    metavar="N",
+    help="Maximum number of tokens per text, with the prompt (default: the model's limit).",
+)
 @click.option(
     "--truncate", is_flag=True, help="Truncate longer texts; without it, they are an error."
 )
@@ -35,7 +40,8 @@ if TYPE_CHECKING:
 @click.option("--normalize/--no-normalize", default=None,
               help="Scale the vectors to length 1 (default: as the model says).")  # fmt: skip
 @click.option("--split-special-tokens", is_flag=True,
-              help="Treat the text of special tokens, such as [SEP], like other text.")  # fmt: skip
+              help="Treat [SEP] and other special tokens in a text like other text; without it, "
+              "[SEP] in a text is the token that ends a text.")  # fmt: skip
 @click.option("--batch-tokens", type=int, metavar="N",
               help="Tokens per batch (default: depends on the device).")  # fmt: skip
 @options.loading
@@ -57,9 +63,9 @@ def command(
 ) -> None:
     """Compute a vector for each text of FILE, as a float32 array (texts, dimensions) in --out.
 
-    A .csv, .tsv, .jsonl or .parquet file has them in --column; in any other file, every line is a
-    text. - is standard input. Row i of the array belongs to text i. The model and the settings are
-    written to OUT.npy.json. Existing files are replaced.
+    A .csv, .tsv, .jsonl or .parquet file has a text in --column of each row; in any other file,
+    every line is a text. - is standard input. Row i of the array belongs to text i. The model and
+    the settings are written to OUT.npy.json. Existing files are replaced.
 
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "revision", "dtype",
     "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird",

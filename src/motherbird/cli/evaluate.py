@@ -70,7 +70,9 @@ def lm(
         how = "use one with a masked-LM head"
         raise HeadError("this model cannot predict tokens", error.where, how) from error
     sources: dict[str, dict[str, float | None]] = {}
-    found = evaluate_by_source(loaded, prepared, seq_len, tokens=tokens, rate=masking)
+    found = evaluate_by_source(
+        loaded, prepared, seq_len, tokens=tokens, rate=masking, model_name=model
+    )
     with progress("evaluating", total=len(prepared.about.sources) + 1, quiet=json_) as advance:
         for name, each in found:
             advance(1, name)

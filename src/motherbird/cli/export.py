@@ -59,7 +59,7 @@ def command(
     "cases": [{"lengths", "output", "packed": {"difference", "cosine", "largest"},
     "one_by_one": {"difference", "cosine", "largest"}}]}.
     """  # noqa: D301
-    path = options.output(out, options.directories(model))
+    path = options.output_directory(out, options.directories(model))
     is_run = bool(options.directories(model)) and (Path(model) / "run.json").is_file()
     if not is_run and not (step is None and data is None):
         raise click.UsageError("--step and --data need the directory of a run.")

@@ -25,7 +25,7 @@ def command(
     json_: bool,
     **load: Any,  # options of `MaskedLM.load`
 ) -> None:
-    """Predict the words at [MASK] in TEXT.
+    """Predict the words at [MASK] in TEXT, a text in quotes (not a file).
 
     \b
     motherbird fill-mask "import [MASK] as np"

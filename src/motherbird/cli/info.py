@@ -29,7 +29,7 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
     "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
     {"motherbird", "python", "cpu", "threads", "engine", "torch", "devices", "fastest_dtype",
-    "attention"}, the last three if torch is installed.
+    "attention"}; "devices", "fastest_dtype" and "attention" are there only if torch is installed.
     """
     if model is None:
         if revision is not None:

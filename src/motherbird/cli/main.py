@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from .. import __version__
-from ..errors import MotherbirdError
+from ..errors import InputError, MotherbirdError
 
 # Each is a module with a click command called `command`, which is imported when it is called.
 COMMANDS = {
@@ -82,6 +82,12 @@ def cli(ctx: click.Context, verbose: bool, debug: bool) -> None:
     """motherbird: a ModernBERT encoder without padding."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # every relative path would be an error, and so is torch
+        what = "the current directory does not exist any more"
+        raise InputError(what, how="cd to another one") from error
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("motherbird")

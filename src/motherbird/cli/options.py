@@ -49,8 +49,8 @@ revision = click.option(
 )
 attention = click.option("--attention", default="auto", metavar="NAME", show_default=True,
                          callback=not_empty,
-                         help="Attention kernel: auto, or one that needs torch: flash, tiled, "
-                         "banded or oracle.")  # fmt: skip
+                         help="Attention kernel: leave it at auto. flash, tiled, banded and oracle "
+                         "are for comparisons, and need torch.")  # fmt: skip
 device = click.option("--device", default="cpu", metavar="DEVICE", show_default=True,
                       callback=not_empty,
                       help="Device: cpu, cuda or mps.")  # fmt: skip
@@ -114,6 +114,15 @@ def output(path: str, inputs: list[str]) -> Path:
     if not out.parent.is_dir():
         raise InputError("the directory of the output does not exist", str(out.parent), "create it")
     return Path(path)
+
+
+def output_directory(path: str, inputs: list[str]) -> Path:
+    """Return an output path as `output` does, of a new directory; see `disk.check_place`."""
+    from .. import disk
+
+    out = output(path, inputs)
+    disk.check_place(out)
+    return out
 
 
 def output_file(path: str, inputs: list[str], option: str, suffix: str) -> Path:

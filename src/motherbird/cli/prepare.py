@@ -61,7 +61,7 @@ def command(
     {name: {..., "skipped": {reason: {"documents", "bytes", "examples"}}}}, "dtype", "fingerprint",
     "seconds"}.
     """
-    path = options.output(out, [mixture, *options.directories(tokenizer)])
+    path = options.output_directory(out, [mixture, *options.directories(tokenizer)])
     from ..data.prepare import prepare, summary
 
     start = time.perf_counter()

@@ -118,7 +118,7 @@ def average(
 
     With --json: {"run", "steps", "out"}.
     """
-    path = options.output(out, [run])
+    path = options.output_directory(out, [run])
     from ..train import runs
 
     averaged = runs.average(

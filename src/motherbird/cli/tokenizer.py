@@ -52,7 +52,7 @@ def train(
     {tokenizer: count}}}, "unused" (null without held-out documents), "round_trip": {"same",
     "changed"}, "seconds"}.
     """
-    path = options.output(out, [mixture, *options.directories(*compare)])
+    path = options.output_directory(out, [mixture, *options.directories(*compare)])
     from ..data.vocabulary import train as train_tokenizer
 
     start = time.perf_counter()

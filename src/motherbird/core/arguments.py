@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32
 from numpy.typing import NDArray
 
-from ..errors import InputError, with_article
+from ..errors import InputError, counted, with_article
 from ..files import check_utf_8
 from ..machine import MAX_THREADS
 
@@ -65,7 +65,9 @@ def check_texts(
         InputError: it is not an iterable of texts, or one of them cannot be used.
     """
     listed = check_list(texts, "texts", "strings")
-    names = names or [f"text {number}" for number in range(len(listed))]
+    names = [f"text {number}" for number in range(len(listed))] if names is None else names
+    if len(names := check_list(names, "names", "strings")) != len(listed):
+        raise InputError(f"{counted(len(names), 'name')} for {counted(len(listed), 'text')}")
     return [
         check_text(text, name, allow_empty=allow_empty)
         for text, name in zip(listed, names, strict=True)

@@ -1,6 +1,7 @@
 """Find the local directory of a model."""
 
 import logging
+import os
 import re
 from contextlib import suppress
 from functools import cache
@@ -74,3 +75,23 @@ def find(name_or_dir: str | Path, revision: str | None = None) -> Path:
             name if revision is None else f"{name} at revision {revision}",
             "check the name, or copy the model to this machine and pass its directory",
         ) from error
+
+
+def what_it_is(directory: Path) -> str:
+    """Return what a directory is in place of a model, and what to do; "" if that is not known."""
+    path = Path(os.path.abspath(directory))
+    run = path.parent.parent
+    if (path / "run.json").is_file():
+        return f"export the run first: motherbird export {directory} --out DIR"
+    if (run / "run.json").is_file() and (step := re.fullmatch(r"step-(\d+)", path.name)):
+        export = f"motherbird export {os.path.relpath(run)} --step {int(step[1])} --out DIR"
+        return f"this is a checkpoint of a run: {export}"
+    if (path / "snapshots").is_dir():
+        revisions = [revision.name for revision in (path / "snapshots").iterdir()]
+        revision = revisions[0] if len(revisions) == 1 else "REVISION"
+        return f"this is a directory of the Hub's cache: use {directory}/snapshots/{revision}"
+    if (path / "adapter_model.safetensors").is_file():
+        return "this is an adapter, not a model: merge it into its model, and save that"
+    if any(path.glob("*.gguf")):
+        return "GGUF files are not supported: use the model.safetensors of the model"
+    return ""

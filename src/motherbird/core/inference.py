@@ -5,11 +5,12 @@ not depend on the backend. `motherbird.nn.inference` implements it with PyTorch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
+from ..errors import InputError
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
 
@@ -18,7 +19,8 @@ Result = TypeVar("Result")
 
 # "tokens": a vector for each token (T, D). "mean", "cls": a pooled vector for each document (S, D).
 # "logits": what the model's head computes, for each token, document or position.
-Output = Literal["tokens", "mean", "cls", "logits"]
+Vectors = Literal["tokens", "mean", "cls"]
+Output = Literal[Vectors, "logits"]
 
 
 @runtime_checkable
@@ -53,7 +55,8 @@ class InferenceModel(Protocol):
             positions: for the logits of a masked-LM head, the tokens to compute them for.
 
         Raises:
-            InputError: an id is outside the vocabulary, or a document is too long.
+            InputError: an id is outside the vocabulary, a document is too long, or the output or
+                a position does not exist.
         """
 
     def batch_budget(self, total: int) -> int:
@@ -61,3 +64,20 @@ class InferenceModel(Protocol):
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Yield the result of each item in order, computed on all cores."""
+
+
+def check_output(output: Any, known: Any = Output) -> None:
+    """Raise InputError if an output is not one of a Literal."""
+    if output not in get_args(known):
+        raise InputError(f"unknown output {output!r}", how=f"use {', '.join(get_args(known))}")
+
+
+def check_positions(positions: Any, output: Output, tokens: int) -> None:
+    """Raise InputError if positions are not those of tokens of a batch, to compute logits for."""
+    if positions is None:
+        return
+    if output != "logits":
+        raise InputError("positions are for logits", f"output {output!r}", "leave them out")
+    if len(outside := np.flatnonzero((positions < 0) | (positions >= tokens))):
+        what = f"position {positions[outside[0]]} is outside the batch"
+        raise InputError(what, f"positions[{outside[0]}]", f"use 0 to {tokens - 1}")

@@ -4,6 +4,7 @@ Weights are read from safetensors only. Nothing in a directory is ever executed.
 """
 
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, HeadError, InputError
 from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
-from . import hf_config
+from . import hf_config, hub
 from . import tokenizer as tokenizers
 from .config import EncoderConfig
 from .tokenizer import Tokenizer
@@ -43,12 +44,15 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, or not strict JSON.
     """
+    return read_json_object(_config_file(directory))
+
+
+def _config_file(directory: Path) -> Path:
     file = directory / "config.json"
     if not file.is_file():
-        run = f"export the run first: motherbird export {directory} --out DIR"
-        how = run if (directory / "run.json").is_file() else "use the directory of a model"
+        how = hub.what_it_is(directory) or "use the directory of a model"
         raise InputError("not a model directory (config.json is missing)", str(directory), how)
-    return read_json_object(file)
+    return file
 
 
 def encoder_config(directory: Path) -> EncoderConfig:
@@ -94,7 +98,12 @@ def weight_files(directory: Path) -> list[Path]:
             "convert it on a trusted machine: save_pretrained of transformers writes "
             "model.safetensors",
         )
-    raise InputError("there is no model.safetensors", str(directory))
+    if (directory / WEIGHTS).is_dir():
+        raise InputError("this is a directory, not a file", str(directory / WEIGHTS), "move it")
+    how = hub.what_it_is(directory)
+    if not how and (others := sorted(p.name for p in directory.glob("*.safetensors"))):
+        how = f"there is {others[0]}: rename it to {WEIGHTS}"
+    raise InputError(f"there is no {WEIGHTS}", str(directory), how or "download it too")
 
 
 class Stored(NamedTuple):
@@ -316,20 +325,46 @@ def load_tokenizer(
     return tokenizer
 
 
-def copy_files(directory: Path, to: Path) -> None:
-    """Copy configuration, weights and tokenizer of a model into a new directory.
+State = tuple[int, int]  # of a file: its size, and its time of modification in nanoseconds
+
+
+def file_states(directory: Path) -> dict[Path, State]:
+    """Return the state of each file of a model: configuration, weights and tokenizer.
 
     Raises:
-        InputError: the directory of the model is no longer there.
+        InputError: see `read_config` and `weight_files`.
     """
-    if not (directory / "config.json").is_file():
-        what = "the directory that the model was loaded from is not there any more"
-        raise InputError(what, str(directory), "put it back, or load the model again")
-    more = [name for name in (INDEX, *TOKENIZER) if (directory / name).is_file()]
-    for file in [directory / name for name in ("config.json", *more)] + weight_files(directory):
+    more = [directory / name for name in (INDEX, *TOKENIZER)]
+    files = [_config_file(directory), *filter(Path.is_file, more), *weight_files(directory)]
+    return {file: _state(file) for file in files}
+
+
+def _state(file: Path) -> State:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def check_unchanged(loaded: dict[Path, State]) -> None:
+    """Raise InputError if a file is not as it was when the model was loaded (`file_states`)."""
+    for file, state in loaded.items():
+        if not file.is_file() or _state(file) != state:
+            what = "the file was changed or removed since the model was loaded"
+            raise InputError(what, str(file), "load the model again")
+
+
+def copy_files(directory: Path, loaded: dict[Path, State], to: Path) -> None:
+    """Copy the files of a model, as they were when it was loaded, into a new directory.
+
+    Raises:
+        InputError: a file was changed or removed since then; see `check_unchanged`.
+    """
+    check_unchanged(loaded)
+    for file, (_, modified) in loaded.items():
         target = to / file.relative_to(directory)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
+        os.utime(target, ns=(modified, modified))  # the copy may replace the file, and is the same
+    check_unchanged(loaded)  # while they were copied
 
 
 def head_tensors(directory: Path) -> set[str]:

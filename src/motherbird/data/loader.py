@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from ..core.arguments import check_flag, check_integer, check_type
 from ..core.masking import Masking, masking_for
 from ..core.rng import shuffled
 from ..errors import InputError, WorkerError, counted
 from ..workers import in_order, pool
-from .prepared import PreparedDataset, Rows
+from .prepared import PreparedDataset, Rows, check_selection
 
 if TYPE_CHECKING:
     from .micro_batch import MicroBatch
@@ -36,6 +37,10 @@ class Cursor:
     consumed: int = 0
     fingerprint: str = ""  # fingerprint of the prepared dataset; empty at the beginning
     skipped: int = 0  # rows that were skipped
+
+    def __post_init__(self) -> None:
+        for name, largest in (("seed", 2**64 - 1), ("phase", None), ("consumed", None)):
+            check_integer(getattr(self, name), name, 0, largest)
 
     @property
     def rows(self) -> int:
@@ -59,6 +64,10 @@ class RowFilter:
     held_out: bool = False  # whether to use the held-out documents, or the others
     sources: tuple[str, ...] | None = None  # names of sources to use; all if None
     min_tokens: int = 0  # use only documents with at least this many tokens
+
+    def __post_init__(self) -> None:
+        check_flag(self.held_out, "held_out")
+        check_selection(self.seq_len, self.sources, self.min_tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +162,8 @@ class Loader:
     """An endless iterable of batches.
 
     Raises:
-        InputError: the cursor is of another dataset, there are no rows, or the rows of a step are
-            not divisible by the number of ranks.
+        InputError: the cursor is of another dataset, there are no rows, the rows of a step are
+            not divisible by the number of ranks, or an argument is invalid.
         WorkerError: a worker died or hung three times over a batch, or rows cannot be read.
     """
 
@@ -172,6 +181,17 @@ class Loader:
         limit: float = LIMIT,  # seconds after which a worker that does not answer is replaced
         skips: Sequence[tuple[int, int]] = (),  # ranges (first, last + 1) that are skipped
     ) -> None:
+        check_type(prepared, "prepared", PreparedDataset)
+        check_type(choice, "choice", RowFilter)
+        check_type(cursor, "cursor", Cursor)
+        check_type(masking, "masking", Masking, "use masking_of(prepared, 0.3)")
+        if not callable(step_rows):
+            kind = type(step_rows).__name__
+            how = "pass lambda consumed: 8 for 8 rows"
+            raise InputError(f"step_rows is of type {kind}, not a function", how=how)
+        check_integer(world_size, "world_size", 1)
+        check_integer(rank, "rank", 0, world_size - 1)
+        check_integer(workers, "number of workers", 0)
         if cursor.fingerprint not in ("", prepared.fingerprint):
             what = "the prepared dataset is not the run's"
             how = "use the run's dataset, or start a new run"
@@ -203,7 +223,8 @@ class Loader:
             rows = self._step_rows(cursor.rows)
             if rows < 1 or rows % self._world_size:
                 size, ranks = counted(rows, "row"), counted(self._world_size, "rank")
-                raise InputError(f"a step of {size} cannot be divided among {ranks}")
+                how = f"use a multiple of {self._world_size}, 1 or more"
+                raise InputError(f"a step of {size} cannot be divided among {ranks}", how=how)
             first = cursor.consumed + self._rank * rows // self._world_size
             cursor = replace(cursor, consumed=cursor.consumed + rows)
             yield BatchRequest(first, first + rows // self._world_size, cursor)

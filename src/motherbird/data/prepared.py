@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from .. import files
 from ..core import tokenizer
-from ..errors import DamagedError, InputError, counted, require_extra
+from ..core.arguments import check_integer, check_path
+from ..errors import DamagedError, InputError, counted, require_extra, with_article
 from ..strict import build
 from .packing import GROUP, PIECE, SPECIAL_TOKENS, Selection, packed_rows, write_rows
 from .tally import Count
@@ -135,7 +136,7 @@ class PreparedDataset:
     """
 
     def __init__(self, directory: str | Path, *, verify: bool | Literal["all"] = True) -> None:
-        self.directory = Path(directory)
+        self.directory = check_path(directory, "the dataset", "pass the directory of one")
         if verify:
             verify_files(self.directory, KIND, everything=verify == "all")
         path = self.directory / INFO
@@ -208,6 +209,7 @@ class PreparedDataset:
         more than `IN_MEMORY` pieces are written to the cache directory, and used again. Raise
         InputError if there is no such length or source, or no document is left.
         """
+        check_selection(seq_len, sources, min_tokens)
         if str(seq_len) not in self.about.lengths:
             has = " and ".join(", ".join(self.about.lengths).rsplit(", ", 1))
             how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
@@ -249,6 +251,15 @@ class PreparedDataset:
                         groups = packed_rows(self.documents, seq_len, selection)
                         write_rows(fresh, row_files(seq_len, selection.held_out), groups)
         return folder
+
+
+def check_selection(seq_len: Any, sources: Any, min_tokens: Any) -> None:
+    """Raise InputError if an argument of `PreparedDataset.rows` is of another type."""
+    check_integer(seq_len, "seq_len", 1)
+    check_integer(min_tokens, "min_tokens", 0)
+    if sources is not None and not isinstance(sources, list | tuple):
+        kind = "string" if isinstance(sources, str) else type(sources).__name__
+        raise InputError(f"sources is {with_article(kind)}", how="pass a tuple of names")
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.batching import check_batch
 from ..core.config import EncoderConfig
-from ..core.inference import Output
+from ..core.inference import Output, check_output, check_positions
 from ..core.tokenizer import Tokenizer
 from ..core.weights import Stored
 from ..errors import InputError
@@ -52,6 +52,7 @@ class NativeModel:
     """
 
     directory: Path | None = None  # where it was loaded from
+    files: dict[Path, weights.State]  # those that were read
     _loaded: tuple[Any, ...] = ()  # the arguments of `load`
 
     def __init__(
@@ -89,6 +90,7 @@ class NativeModel:
             DamagedError: the weights are truncated, changed, incomplete or not finite.
         """
         directory = check_path(directory, "the directory").absolute()
+        files = weights.file_states(directory)  # before they are read
         config = weights.encoder_config(directory)
         is_classifier = head not in (None, "MaskedLM")
         labels = hf_config.read_labels(weights.read_config(directory)) if is_classifier else ()
@@ -101,12 +103,14 @@ class NativeModel:
         model = cls(config, tensors, dtype, head, tokenizer)
         model.directory = directory
         model._loaded = (directory, dtype, head, split_special_tokens)
+        model.files = files
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Load the directory again in another process, or for a copy."""
         if not self._loaded:
             raise InputError("a model in memory cannot be copied or sent to another process")
+        weights.check_unchanged(self.files)
         return NativeModel.load, self._loaded
 
     def _quantize(self) -> int:
@@ -168,6 +172,8 @@ class NativeModel:
         positions: Int[np.ndarray, " M"] | None = None,
     ) -> Float32[np.ndarray, "rows width"]:
         """Compute one packed batch; see `InferenceModel.run`."""
+        check_output(output)
+        check_positions(positions, output, len(ids))
         if output != "logits":
             return self._states(ids, cu_seqlens, output)
         if self.head is None:

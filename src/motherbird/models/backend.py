@@ -45,6 +45,10 @@ def load(
     place = str("cpu" if device is None else device)
     if place == "cpu" and attention == "auto" and library.computes(name):
         return NativeModel.load(directory, name, head, split_special_tokens)
+    if name == "int8":
+        what = f"attention {attention!r}" if attention != "auto" else f"device {place!r}"
+        how = "leave it out, or use another dtype"
+        raise InputError(f"{what} needs torch, which does not compute in int8", how=how)
     require_extra("torch", "train")
     from .. import nn
     from ..nn.inference import TorchModel

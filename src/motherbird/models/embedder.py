@@ -83,17 +83,20 @@ class Embedder(TextModel):
     def save(self, directory: str | Path) -> None:
         """Write a directory for sentence-transformers 6, transformers 5 and motherbird.
 
+        On the engine, the files are those that the model was loaded from.
+
         Raises:
+            InputError: these files were changed since then.
             OutputExistsError: the directory exists and was not written by motherbird.
         """
-        source = self.model.directory if isinstance(self.model, NativeModel) else None
-        if source is None:
+        model = self.model
+        if not isinstance(model, NativeModel) or model.directory is None:
             from ..nn import checkpoint
 
             checkpoint.save(self.encoder, directory, write_more=self.write_modules)
             return
         with new_directory(check_path(directory, "the directory"), "model") as fresh:
-            weights.copy_files(source, fresh)
+            weights.copy_files(model.directory, model.files, fresh)
             self.write_modules(fresh)
 
     def write_modules(self, directory: Path, at: str = "") -> None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,7 +19,7 @@ from ..core.arguments import (
     check_type,
 )
 from ..core.batching import concatenate, split_by_tokens
-from ..core.inference import InferenceModel
+from ..core.inference import InferenceModel, Vectors, check_output
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
 
@@ -148,13 +148,19 @@ class TextModel:
         limit = check_integer(limit, "max_length", 1, self.model.config.max_position_embeddings)
         prefix = self.find_prompt(prompt_name, prompt)
         texts = check_texts(texts, names)
-        names = names or [f"text {number}" for number in range(len(texts))]
+        names = [f"text {number}" for number in range(len(texts))] if names is None else names
         ids = self.tokenizer.encode_batch([prefix + text for text in texts])
         long = [number for number, document in enumerate(ids) if len(document) > limit]
+        if long and prefix.strip():
+            used = len(self.tokenizer.encode(prefix.rstrip()))  # a space may join the text's word
+            if used >= limit:
+                what = f"the prompt has {used} tokens and leaves no room for text within {limit}"
+                raise InputError(what, how="use a shorter prompt or a larger max_length")
         if long and not truncate:
             more = f" and {len(long) - 1} more" if long[1:] else ""
+            size = f"{len(ids[long[0]])} tokens{' with the prompt' if prefix else ''}"
             raise InputError(
-                f"the text has {len(ids[long[0]])} tokens, the limit is {limit}",
+                f"the text has {size}, the limit is {limit}",
                 names[long[0]] + more,
                 "split the text, or truncate it (truncate=True, --truncate)",
             )
@@ -184,7 +190,7 @@ class TextModel:
     def batches(
         self,
         ids: Documents,
-        output: Literal["tokens", "mean", "cls"],
+        output: Vectors,
         *,
         batch_tokens: int | None = None,
     ) -> Iterator[tuple[list[int], list[Float32[np.ndarray, "..."]]]]:
@@ -200,8 +206,9 @@ class TextModel:
             for pooled vectors, (tokens, D) for token vectors.
 
         Raises:
-            InputError: a document is empty or too long, an id is invalid, or ``batch_tokens`` is.
+            InputError: a document is empty or too long, or an id or another argument is invalid.
         """
+        check_output(output, Vectors)
         documents = check_ids(ids)
         lengths = [len(document) for document in documents]
         if batch_tokens is None:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int, Int32
 
 from ..core.arguments import check_type
 from ..core.config import EncoderConfig
-from ..core.inference import Output
+from ..core.inference import Output, check_output, check_positions
 from ..core.tokenizer import Tokenizer
 from .heads import pool
 from .model import Model
@@ -57,6 +57,8 @@ class TorchModel:
         positions: Int[np.ndarray, " M"] | None = None,
     ) -> Float32[np.ndarray, "rows width"]:
         """Compute one packed batch; see `InferenceModel.run`."""
+        check_output(output)
+        check_positions(positions, output, len(ids))
         packed = Packed.from_arrays(ids, cu_seqlens)
         if output == "logits":
             at = [] if positions is None else [torch.from_numpy(positions)]

@@ -105,9 +105,17 @@ class TextEvaluation:
 
 
 def evaluate_by_source(
-    model: MaskedLM, prepared: PreparedDataset, seq_len: int, *, tokens: int, rate: float
+    model: MaskedLM,
+    prepared: PreparedDataset,
+    seq_len: int,
+    *,
+    tokens: int,
+    rate: float,
+    model_name: str = "MODEL",
 ) -> Iterator[tuple[str, TextEvaluation]]:
     """Evaluate on the held-out text of each source, and last on that of all ("all").
+
+    Errors call the model ``model_name``.
 
     Raises:
         InputError: the dataset has no held-out text, or its tokenizer is not the model's.
@@ -115,7 +123,7 @@ def evaluate_by_source(
     own = model.model.tokenizer
     where = str(prepared.directory)
     if own is not None and own.backend.to_str() != prepared.tokenizer.backend.to_str():
-        how = "prepare the text with --tokenizer MODEL"
+        how = f"prepare the text with --tokenizer {model_name}"
         raise InputError("the model's tokenizer is not the dataset's", where, how)
     names = [name for name, source in prepared.about.sources.items() if source.held_out]
     if not names:

@@ -263,7 +263,8 @@ class Recipe:
     def with_steps(self, steps: int) -> "Recipe":
         """Scale every phase so that the run has ``steps`` steps."""
         if steps < len(self.phases):
-            raise InputError(f"steps = {steps} is less than one per phase ({len(self.phases)})")
+            what = f"steps = {steps} is less than one per phase ({len(self.phases)})"
+            raise InputError(what, how=f"use --steps {len(self.phases)} or more")
         each = [phase.steps() for phase in self.phases]
         scaled = [count * steps / sum(each) for count in each]
         given = [max(1, int(exact)) for exact in scaled]

@@ -64,7 +64,8 @@ class BatchSizeSchedule:
         together = (self.first is not None) == (self.warm_up > 0)
         check(together, "first_rows and rows_warm_up have to be set together")
         if self.first is not None and (self.first < 1 or self.rows % self.first):
-            raise InputError(f"first_rows = {self.first} does not divide rows = {self.rows}")
+            what = f"first_rows = {self.first} does not divide rows = {self.rows}"
+            raise InputError(what, how="rows has to be a multiple of first_rows")
 
     def at(self, consumed: int, seq_len: int) -> int:
         """Return the rows of the step after ``consumed`` rows of ``seq_len`` tokens each."""
