@@ -96,6 +96,7 @@ def _table(rows: list[tuple[str, Any]]) -> None:
 def _model(name: str, revision: str | None) -> dict[str, Any]:
     from ..core import hf_config, hub, weights
     from ..core.config import FIELDS
+    from ..engine import library
 
     directory = hub.find(name, revision)
     raw = weights.read_config(directory)
@@ -107,10 +108,9 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
         tokenizer = {"entries": loaded.vocab_size, "special": special}
     parameters = sum(tensor.raw.size for tensor in tensors.values())
     size = sum(tensor.raw.nbytes for tensor in tensors.values())
+    element = 4 if library.resolve_dtype("auto") == "float32" else 2
     activations = {
-        f"activations_{tokens}": activation_bytes(
-            tokens, config.hidden_size, config.intermediate_size, size // parameters
-        )
+        f"activations_{tokens}": activation_bytes(tokens, config.hidden_size, element)
         for tokens in (512, 8192)
         if tokens <= config.max_position_embeddings
     }
@@ -145,15 +145,13 @@ def _embedding(directory: Path) -> dict[str, Any]:
     }
 
 
-def activation_bytes(tokens: int, width: int, glu: int, element: int) -> int:
-    """Estimate the memory of one document besides the weights, for inference on a CPU.
+def activation_bytes(tokens: int, width: int, element: int) -> int:
+    """Estimate the memory of one document on the engine besides the weights.
 
-    This is the larger of attention (residual, norm, Q K V, the rotated Q and K in float32 and
-    cast, output) and MLP (residual, norm, both halves of Wi, their product).
+    These are the residual stream in float32, and Q, K and V with ``element`` bytes each; scores and
+    GLU outputs are kept for a few rows at a time. Measured by benchmarks/engine.py.
     """
-    attention = (1 + 1 + 3 + 2 + 1) * width * element + 4 * width * 4
-    mlp = (2 * width + 4 * glu) * element
-    return tokens * max(attention, mlp)
+    return tokens * width * (4 + 3 * element)
 
 
 def _show_model(report: dict[str, Any]) -> None:
