@@ -16,8 +16,9 @@ from motherbird import Embedder, EncoderConfig, InputError, nn
 from motherbird import MaskedLM as FillMask
 from motherbird.core import hub
 from motherbird.core.batching import concatenate
-from motherbird.core.weights import shapes
+from motherbird.core.weights import Stored, shapes
 from motherbird.engine import library
+from motherbird.engine.heads import Linear
 from motherbird.engine.model import NativeModel
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, pack
 
@@ -217,6 +218,22 @@ def test_8_bits_after_layers_that_stay_exact(name, layers, monkeypatch, caplog):
     finally:
         library.variant.cache_clear()
     assert f"all layers but the first {layers} of 7" in caplog.text
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_8_bits_of_the_largest_sums(sign, name, monkeypatch):
+    """All weights and activations are the largest: 16-bit sums must not overflow."""
+    if not has(name):
+        pytest.skip(f"this CPU cannot run {name}")
+    monkeypatch.setenv(library.VARIABLE, name)
+    library.variant.cache_clear()
+    try:
+        linear = Linear(Stored("float32", np.full((16, 64), sign, np.float32)), None, "int8")
+        found = linear(np.stack([np.ones(64, np.float32), -np.ones(64, np.float32)]))
+    finally:
+        library.variant.cache_clear()
+    np.testing.assert_allclose(found, sign * np.array([[64.0], [-64.0]]).repeat(16, 1), rtol=0.01)
 
 
 def test_a_variant_that_does_not_exist(monkeypatch):

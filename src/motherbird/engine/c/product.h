@@ -77,7 +77,11 @@ TILE(f32, vf, tile_f, step_f32)
 #ifdef STEP_BF16
 TILE(bf16, vf, tile_f, STEP_BF16)
 #endif
+#ifdef SUM_MAX
+#include "pairs.h"
+#else
 TILE(i8, vi, tile_i, STEP_I8)
+#endif
 #endif
 
 INLINE size_t groups_of(enum precision p, size_t k) {
@@ -112,7 +116,18 @@ static void pack_row(packed *out, size_t row, const float *from) {
     float largest = 1e-30f;
     int32_t sum = 0;
     for (size_t i = 0; i < out->k; i++) largest = fabsf(from[i]) > largest ? fabsf(from[i]) : largest;
-    float scale = largest / B_MAX, inverse = 1.0f / scale;
+    float scale = largest / B_MAX;
+#ifdef SUM_MAX
+    for (size_t i = 0; i < out->k; i += i % 4 ? 6 : 2) {  // i and i + 1, i + 4 and i + 5
+        float plus = 0, minus = 0;
+        for (size_t j = 0; j < 4; j++) {
+            float x = from[i + j / 2 * 4 + j % 2];
+            plus += x > 0 ? x : 0, minus -= x < 0 ? x : 0;
+        }
+        scale = fmaxf(scale, fmaxf(plus, minus) / SUM_MAX);
+    }
+#endif
+    float inverse = 1.0f / scale;
     for (size_t i = 0; i < out->k; i++) {
         if (out->precision == FLOAT32) {
             memcpy(panel + i * NR, from + i, 4);
