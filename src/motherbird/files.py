@@ -25,6 +25,7 @@ from .errors import DamagedError, InputError, OutputExistsError
 log = logging.getLogger(__name__)
 
 MANIFEST = "motherbird.json"
+MAKERS = {"prepared-text": " (motherbird prepare makes one)"}  # by the kind of a directory
 UNFINISHED, LOCK = ".unfinished", "lock"  # suffix of work directories; a file in each
 KINDS = {"converted model": "an exported model", "model": "a saved model",
          "prepared-text": "a prepared dataset"}  # in errors  # fmt: skip
@@ -250,7 +251,8 @@ def check_names(directory: Path, kind: str) -> list[str]:
             raise InputError("this is a file, not a directory", str(directory), how)
         gone = not directory.is_dir()
         what = "does not exist" if gone else f"is not {_name(kind)} ({MANIFEST} is missing)"
-        how = how if gone else f"{how}, or copy {MANIFEST} from its source again"
+        if not gone:
+            how = f"{how}{MAKERS.get(kind, '')}; of a copy, copy {MANIFEST} too"
         raise InputError(f"the directory {what}", str(directory), how)
     try:
         manifest = read_manifest(directory)

@@ -267,7 +267,9 @@ def test_what_is_not_a_text_is_refused(wrong, split, small_tokenizer, no_type_ch
     try:
         for name, functions in calls.items():
             for function in functions:
-                with pytest.raises(InputError, match=f"the text is (of type|not valid).*{name}"):
+                with pytest.raises(
+                    InputError, match=f"the text is (missing|of type|not valid).*{name}"
+                ):
                     function(wrong)
         for pair in ("ab", ("a",), None):
             with pytest.raises(InputError, match="not a pair of texts: pair 0"):

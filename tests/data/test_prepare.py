@@ -215,7 +215,7 @@ def test_a_manifest_that_is_missing_or_damaged(prepared, tmp_path):
         with pytest.raises(DamagedError, match=f"{MANIFEST}: copy it from its source again"):
             PreparedDataset(folder)
     (folder / MANIFEST).unlink()
-    with pytest.raises(InputError, match=f"is missing.*: use the .*or copy {MANIFEST} from its so"):
+    with pytest.raises(InputError, match=f"is missing.*motherbird prepare.*copy {MANIFEST} too"):
         PreparedDataset(folder)
 
 

@@ -391,3 +391,14 @@ def test_a_pipe_is_read_once(tmp_path):
     (document,) = read_file(tmp_path / "a.txt")
     writer.join()
     assert document.text == "text"
+
+
+def test_a_cut_line_of_json(tmp_path):
+    """The position in the line is not a second line number, and a cut file is named."""
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "zlib an')
+    with pytest.raises(DamagedError, match="at column 10.*cut.jsonl:2: .*copy the file again"):
+        list(read(path))
+    path.write_text('{"text": }\n{"text": "a"}\n')
+    with pytest.raises(DamagedError, match=r"at column 10\): .*cut.jsonl:1: repair it"):
+        list(read(path))

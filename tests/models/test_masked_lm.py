@@ -50,7 +50,7 @@ def test_a_model_is_set_to_evaluation(toy, small_tokenizer):
         ("a [MASK]", 0, "invalid top_k 0"),
         ("a [MASK]", 1025, "1 to 1024"),
         ("a [MASK]", "5", "top_k is of type str"),
-        (None, 5, "of type NoneType, not str"),
+        (None, 5, "the text is missing .None."),
         (["a [MASK]"], 5, "of type list, not str"),
         (b"a [MASK]", 5, "of type bytes, not str"),
         ("\ud800 [MASK]", 5, "not valid Unicode"),

@@ -264,3 +264,24 @@ def test_names_of_texts(names, encoder):
         Embedder(encoder).tokenize(["a", "b"], names=names)
     with refused("the text is empty: y"):
         Embedder(encoder).tokenize(["a", ""], names=["x", "y"])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_text(missing, encoder):
+    says = "the text is missing .(None|nan).: text 1: leave it out, or put a text in its place"
+    with pytest.raises(InputError, match=says):
+        Embedder(encoder).embed(["a text", missing])
+
+
+def test_habits_of_other_libraries(encoder, toy):
+    embedder = Embedder(encoder)
+    with pytest.raises(AttributeError, match="no attribute 'encode': use embed"):
+        embedder.encode(["a text"])
+    assert not hasattr(embedder, "something_else")
+    ids = torch.ones(1, 4, dtype=torch.long)
+    for model in (encoder, nn.MaskedLM(toy)):
+        for call in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": ids}):
+            with pytest.raises(InputError, match="one packed batch.*nn.pack"):
+                model(**call)
+        with pytest.raises(InputError, match="one packed batch.*nn.pack"):
+            model(ids, attention_mask=ids)

@@ -249,7 +249,7 @@ LABELS = {
     "there are no labels": (),
     "two labels are called 'a': label 0 and 2": ("a", "b", "a"),
     "of type int, not str: label 1": ["a", 3],
-    "of type NoneType, not str: label 0": [None],
+    "the text is missing .None.: label 0": [None],
     "labels is a string": "abc",
     "labels is a NoneType": None,
     "labels is an int": 3,

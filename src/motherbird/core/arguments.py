@@ -38,7 +38,11 @@ def check_text(text: Any, name: str, *, allow_empty: bool = False) -> str:
     A text without a visible character is empty.
     """
     if not isinstance(text, str):
-        raise InputError(f"the text is of type {type(text).__name__}, not str", name)
+        if text is None or (isinstance(text, float) and text != text):  # NaN, as in pandas
+            how = "leave it out, or put a text in its place"
+            raise InputError(f"the text is missing ({text})", name, how)
+        what = f"the text is of type {type(text).__name__}, not str"
+        raise InputError(what, name, "convert it to str")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -66,6 +66,13 @@ class Embedder(TextModel):
             _warn_not_trained(directory)
         return cls(model, **arguments)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Name the method for users of sentence-transformers; other names are not found."""
+            instead = ": use embed(texts)" if name == "encode" else ""
+            raise AttributeError(f"Embedder has no attribute {name!r}{instead}")
+
     @property
     def encoder(self) -> "Encoder":
         """The torch encoder, to train or to save.

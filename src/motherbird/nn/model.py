@@ -9,6 +9,7 @@ from torch import nn
 from ..core import hub
 from ..core.config import EncoderConfig, Pooling
 from ..core.tokenizer import Tokenizer
+from ..errors import InputError
 from . import attention as attention_kernels
 from . import checkpoint
 
@@ -51,6 +52,13 @@ class Model(nn.Module):
     architecture: ClassVar[str]
     output: ClassVar[str]
     axis: ClassVar[Axis]
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call ``forward``; the arguments of transformers are refused."""
+        if options.keys() & {"input_ids", "attention_mask"}:
+            what = "the model takes one packed batch, without input_ids and attention_mask"
+            raise InputError(what, how="make one with motherbird.nn.pack(documents)")
+        return super().__call__(*args, **options)
 
     @property
     def encoder(self) -> "Encoder":

@@ -1,6 +1,7 @@
 """Lines of JSON: each is an object with a document in one of its fields."""
 
 from collections.abc import Iterator
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                     row = parse_json(line.decode("utf-8-sig"))
                 except UnicodeDecodeError as error:
                     reason, how = f"byte {error.start} is not UTF-8", CONVERT
+                except JSONDecodeError as error:
+                    reason, how = f"{error.msg}, at column {error.colno}", "repair it"
+                    if not line.endswith((b"\n", b"\r")):
+                        how = "repair it, or copy the file again if it is cut"
                 except (ValueError, RecursionError) as error:
                     reason = str(error)
                 if reason:
