@@ -99,7 +99,7 @@ def test_changes(tmp_path):
         ("=1", "needs KEY=VALUE"),
         ("parts.1.size=1", "there is no parts.1"),
         ("name.x=1", "there is no name.x"),
-        ("parts.0.sise=1", "did you mean size"),
+        ("parts.0.sise=1", "did you mean parts.0.size"),
     ):
         with pytest.raises(InputError, match=says):
             read(tmp_path, text, [change])

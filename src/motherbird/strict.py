@@ -35,10 +35,12 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the file is not valid TOML ({error})", str(path)) from error
+        how = "write paths with / or in single quotes" if "\\" in text else ""
+        raise InputError(f"the file is not valid TOML ({error})", str(path), how) from error
     for one in changes:
         change(data, one)
-    return build(kind, data, str(path))
+    where = " ".join([f"{path} with", *(f"--set {one}" for one in changes)]) if changes else path
+    return build(kind, data, str(where))
 
 
 def build(kind: type[T], data: object, where: str) -> T:
@@ -154,7 +156,7 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     before = len(mistakes)
     for key in sorted(given.keys() - known.keys()):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else f" (keys: {', '.join(known)})"
+        hint = f" (did you mean {_join(at, near[0])}?)" if near else f" (keys: {', '.join(known)})"
         hint = hint if near or not any(hint in one for one in mistakes) else ""  # a list only once
         own, new = _join(at, key), getattr(kind, "RENAMED", {}).get(key)
         what = f"{own} was renamed to {_join(at, new)}" if new else f"unknown key {own}{hint}"

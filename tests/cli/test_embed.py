@@ -266,7 +266,7 @@ BAD_FILES = {
     "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', 1, r'"text" is null, not text.*jsonl:2'),
     "half.jsonl": (b'{"text": "\\udc00"}\n', 1, r"half a character.*half\.jsonl:1"),
     "latin.jsonl": (b'{"text": "caf\xe9"}\n', 1, r"byte 13 is not UTF-8.*latin\.jsonl:1"),
-    "quote.csv": (b'text\n"a\n', 1, r"not CSV.*quote\.csv:2"),
+    "quote.csv": (b'text\n"a\nb\nc\n', 1, r"a quote is not closed.*quote\.csv:2: close it"),
     "empty.csv": (b"", 2, r"the file is empty: .*empty\.csv"),
     "header.csv": (b"text\n", 2, r"the table has no rows: .*header\.csv"),
     "empty-cell.tsv": (b"id\ttext\n1\ta\n2\t\n", 2, r"empty-cell\.tsv:3"),

@@ -192,7 +192,10 @@ def test_a_mixture_of_a_file(tmp_path):
     assert texts(build(mixture, tmp_path / "corpus")) == ["text"]
     for text, says in (
         ('[[source]]\nname = "a"\npath = "gone"', "file or directory does not exist.*gone"),
-        ('[[source]]\nname = "a"\npath = "text.txt"\nmin_char = 1', "did you mean min_chars"),
+        (
+            '[[source]]\nname = "a"\npath = "text.txt"\nmin_char = 1',
+            "did you mean source.a.min_chars",
+        ),
         ('decontaminate = ["gone"]\n[[source]]\nname = "a"\npath = "text.txt"', "decontaminate"),
         ('include = ["gone.toml"]', "cannot read the file.*gone.toml"),
         ('[source]\nname = "a"\npath = "text.txt"', r"one table.*write \[\[source\]\]"),
@@ -600,5 +603,13 @@ def test_errors_in_a_mixture_name_the_source(tmp_path):
         mixtures.read(tmp_path / "m.toml")
     assert error.value.what == (
         "source.my web.min_chars = 500 is more than max_chars = 100; source.2.name = 5 is not "
-        "text; unknown key source.d.min_char (did you mean min_chars?)"
+        "text; unknown key source.d.min_char (did you mean source.d.min_chars?)"
     )
+
+
+def test_windows_paths_and_misspelt_weights(tmp_path):
+    (tmp_path / "a.toml").write_text('[[source]]\nname = "a"\npath = "C:\\Users\\me"\n')
+    with pytest.raises(InputError, match="not valid TOML.*write paths with / or in single quotes"):
+        mixtures.read(tmp_path / "a.toml")
+    with pytest.raises(InputError, match="weights.b: there is no such source: the sources are a"):
+        Mixture(source=(Source("a", path="a"),), weights={"b": 1.0})

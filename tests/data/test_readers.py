@@ -402,3 +402,9 @@ def test_a_cut_line_of_json(tmp_path):
     path.write_text('{"text": }\n{"text": "a"}\n')
     with pytest.raises(DamagedError, match=r"at column 10\): .*cut.jsonl:1: repair it"):
         list(read(path))
+
+
+def test_a_row_with_too_many_values(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nhello, world,1\n")
+    with pytest.raises(RowError, match="3 values, the header 2.*a.csv:2: put .* in double quotes"):
+        list(read(tmp_path / "a.csv"))

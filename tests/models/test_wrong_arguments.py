@@ -13,6 +13,7 @@ from motherbird import Embedder, InputError, MaskedLM, Tokenizer, nn, tokenizer
 from motherbird.core.hub import NANO_FOLDER
 from motherbird.core.tokenizer import train
 from motherbird.nn import pack, repad, unpack
+from motherbird.nn.inference import TorchModel
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 
@@ -151,7 +152,7 @@ IDS = {
     f"{2**40} is not a token id: the ids, token 0": [2**40],
     "1.5 is not a token id: the ids, token 0": [1.5],
     "'a' is not a token id: the ids, token 0": "ab",
-    r"\[1\] is not a token id: the ids, token 0": [[1]],
+    r"a list is not a token id: the ids, token 0: pass the ids of one document": [[1]],
     "True is not a token id": [True],
     "token id 1000000 is outside the vocabulary: the ids: use 0 to 1023": [1, 1000000, 2],
     "the document is of type NoneType: the ids": None,
@@ -285,3 +286,10 @@ def test_habits_of_other_libraries(encoder, toy):
                 model(**call)
         with pytest.raises(InputError, match="one packed batch.*nn.pack"):
             model(ids, attention_mask=ids)
+
+
+def test_a_list_of_texts_in_place_of_a_text(toy, small_tokenizer):
+    model = nn.MaskedLM(toy)
+    model.encoder.tokenizer = small_tokenizer
+    with refused("the text is of type list, not str: the text: pass one text$"):
+        MaskedLM(TorchModel(model)).fill(["a [MASK]"])

@@ -278,7 +278,7 @@ def test_what_was_left_out_later_is_forgotten(run):
         (14, [], "no checkpoint for step 14: .*: existing steps: 0, 3, 6"),
         (-1, [], "no checkpoint for step -1"),
         (15, ["train.lr"], "needs KEY=VALUE"),
-        (15, ["train.lrr=1"], "unknown key train.lrr .did you mean lr"),
+        (15, ["train.lrr=1"], "unknown key train.lrr .did you mean train.lr"),
         (15, ["train.lr=fast"], "train.lr = 'fast' is not a number"),
         (15, ["train.lr=-1"], "lr = -1.0 has to be more than 0"),
         (15, ["train.optimizer=muon"], "train.optimizer cannot be changed"),

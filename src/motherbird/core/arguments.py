@@ -42,7 +42,8 @@ def check_text(text: Any, name: str, *, allow_empty: bool = False) -> str:
             how = "leave it out, or put a text in its place"
             raise InputError(f"the text is missing ({text})", name, how)
         what = f"the text is of type {type(text).__name__}, not str"
-        raise InputError(what, name, "convert it to str")
+        many = isinstance(text, list | tuple)
+        raise InputError(what, name, "pass one text" if many else "convert it to str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -127,7 +128,10 @@ def check_document(
     for position, token in enumerate(document):
         integer = isinstance(token, int | np.integer) and not isinstance(token, bool)
         if not integer or not 0 <= token < 2**31:
-            raise InputError(f"{token!r} is not a token id", f"{where}, token {position}")
+            is_list = isinstance(token, list | tuple | np.ndarray)
+            how = "pass the ids of one document" if is_list else ""
+            shown = f"a {type(token).__name__}" if is_list else repr(token)
+            raise InputError(f"{shown} is not a token id", f"{where}, token {position}", how)
     raise InputError("the document is not a list of token ids", where)
 
 

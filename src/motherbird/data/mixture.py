@@ -138,7 +138,8 @@ class Mixture:
 
     def _check_weights(self, names: list[str]) -> None:
         if unknown := sorted(self.weights.keys() - set(names)):
-            raise InputError(f"weights.{unknown[0]}: there is no such source")
+            how = f"the sources are {', '.join(names)}"
+            raise InputError(f"weights.{unknown[0]}: there is no such source", how=how)
         for name in sorted(names):
             if name not in self.weights:
                 raise InputError(f"either all sources have a weight or none; {name!r} has none")

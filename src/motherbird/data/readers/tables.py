@@ -19,6 +19,7 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     tab = plain_name(path).endswith(".tsv")
     lines = text_lines(path, encoding)
     rows = csv.reader(lines, delimiter="\t" if tab else ",", strict=True)
+    last = 0  # the line on which the last whole row ends
     try:
         header = next(rows, [])
         if not header:
@@ -26,15 +27,21 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         if field not in header:
             _check_separator(header, tab, name)
         check_column(header, field, name)
-        column = header.index(field)
+        column, last = header.index(field), rows.line_num
         for row in rows:
-            where = f"{name}:{rows.line_num}"
+            last, where = rows.line_num, f"{name}:{rows.line_num}"
             if len(row) == len(header):
                 yield Document(row[column], where)
             elif row:
                 what = f"the row has {len(row)} values, the header {len(header)}"
-                yield RowError(what, where)
+                more = (
+                    "put a value with separators in double quotes" if len(row) > len(header) else ""
+                )
+                yield RowError(what, where, more)
     except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            how = "close it, or write two of them for a quote in a text"
+            raise DamagedError("a quote is not closed", f"{name}:{last + 1}", how) from error
         reason = str(error).replace("\t", r"\t")
         what = f"the row is not {'TSV' if tab else 'CSV'} ({reason})"
         raise DamagedError(what, f"{name}:{rows.line_num}") from error
