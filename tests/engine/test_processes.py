@@ -150,10 +150,12 @@ def test_ctrl_c_in_the_middle_of_long_documents(documents):
     assert child.stdout.readline() == "ready\n"
     time.sleep(0.7)
     child.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    child.send_signal(signal.SIGINT)  # by someone who does not wait
     start = time.monotonic()
     _, said = child.communicate(timeout=60)
     assert time.monotonic() - start < 4
-    assert said.endswith("KeyboardInterrupt\n") and child.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt\n" in said and child.returncode in (-signal.SIGINT, 1, 130)
 
 
 NEED_TORCH = (

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,16 +215,24 @@ class NativeModel:
 
     def _work_in_pool(self, batch: int, team: int, stop: ctypes.c_int32) -> None:
         """Compute a batch on several threads, while this one waits for signals such as Ctrl-C."""
-        helpers = [_pool(threads.count()).submit(self._variant.work, batch) for _ in range(team)]
+        helpers: list[Future[None]] = []
+        late: BaseException | None = None
         try:
+            for _ in range(team):
+                helpers.append(_pool(threads.count()).submit(self._variant.work, batch))
             wait(helpers, return_when=FIRST_COMPLETED)
         except BaseException:
             stop.value = 1
             raise
         finally:
             for helper in helpers:
-                if not helper.cancel():
-                    helper.result()
+                while not helper.cancel() and not helper.done():
+                    try:
+                        wait([helper])
+                    except BaseException as error:  # a second Ctrl-C; the thread uses the batch
+                        stop.value, late = 1, error
+        if late is not None:
+            raise late
 
     def _multiplications(self, tokens: int) -> int:
         """Return how many multiplications the products of a batch have."""
