@@ -55,6 +55,7 @@ def test_everything_that_a_field_may_be(tmp_path):
         ("", "name is missing"),
         ('name = "n"\nnmae = 1', "unknown key nmae .did you mean name."),
         ('name = "n"\nzzzz = 1', "unknown key zzzz .keys: name"),
+        ('name = "n"\nrate = 1', r"unknown key rate .did you mean inner.rate or parts.N.rate\?"),
         ("name = 1", "name = 1 is not text"),
         ('name = "n"\nkind = "c"', "kind = 'c' is not one of a, b"),
         ('name = "n"\nfast = 1', "fast = 1 is not true or false"),

@@ -11,7 +11,7 @@ import difflib
 import math
 import tomllib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -155,8 +155,9 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}
     before = len(mistakes)
     for key in sorted(given.keys() - known.keys()):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" (did you mean {_join(at, near[0])}?)" if near else f" (keys: {', '.join(known)})"
+        near = [*_keys_below(kind, key)] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        meant = " or ".join(_join(at, each) for each in near)
+        hint = f" (did you mean {meant}?)" if near else f" (keys: {', '.join(known)})"
         hint = hint if near or not any(hint in one for one in mistakes) else ""  # a list only once
         own, new = _join(at, key), getattr(kind, "RENAMED", {}).get(key)
         what = f"{own} was renamed to {_join(at, new)}" if new else f"unknown key {own}{hint}"
@@ -177,6 +178,19 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
         colon = "." if str(error).partition(" ")[0] in known else ": "  # "a.b = 1 ...", or "a: ..."
         mistakes.append(f"{at}{colon}{error}" if at else str(error))
         return None
+
+
+def _keys_below(kind: type, key: str) -> Iterator[str]:
+    """Yield the dotted keys of the tables in a dataclass that end in a key: "train.lr"."""
+    for name, inner in get_type_hints(kind).items():
+        at = name.rstrip("_")
+        while get_origin(inner) in (Union, types.UnionType, list, tuple):
+            at += ".N" * (get_origin(inner) in (list, tuple))
+            inner = get_args(inner)[0]
+        if is_dataclass(inner):
+            if key in [field.name.rstrip("_") for field in fields(inner)]:
+                yield f"{at}.{key}"
+            yield from (f"{at}.{below}" for below in _keys_below(cast(type, inner), key))
 
 
 def describe(kind: Any) -> str:

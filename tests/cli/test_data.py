@@ -168,6 +168,15 @@ def test_a_vocabulary_that_the_text_is_too_small_for(motherbird, sources, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own"]
 
 
+def test_the_size_of_a_small_text(motherbird, tmp_path):
+    (tmp_path / "a.txt").write_text("a line of text\n" * 19)
+    size = (tmp_path / "a.txt").stat().st_size
+    call = ("tokenizer", "train", tmp_path / "a.txt", "--size", "384", "--held-out", "0", "--out")
+    assert f"384 entries from {size}B" in motherbird(*call, tmp_path / "own").done().out
+    result = motherbird(*call, tmp_path / "own", "--json").done().json
+    assert result["megabytes"] == size / 1e6
+
+
 def test_nothing_is_held_out(motherbird, sources, tmp_path):
     call = ("tokenizer", "train", sources, "--size", "1024", "--held-out", "0", "--out")
     text = motherbird(*call, tmp_path / "own").done().out

@@ -1,11 +1,15 @@
 """motherbird embed: one vector a line, in order, or nothing at all."""
 
+import bz2
 import csv
 import errno
 import gzip
+import io
 import json
 import os
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +216,7 @@ def test_a_new_file_and_a_path_of_the_user(embed, place, monkeypatch):
 
 # --- bad input
 
+NOT_LINES = r"this is {}, not JSON lines: .*{}\.jsonl: write one object per line, .*jq -c"
 BAD_FILES = {
     "missing.txt": (None, 2, r"does not exist.*missing\.txt.*use - for"),
     "missing.jsonl": (None, 2, r"does not exist.*missing\.jsonl"),
@@ -253,7 +258,34 @@ BAD_FILES = {
     "semicolons.csv": (b"id;text;n\n1;a;2\n", 1, r"separated by ';', not commas.*with commas"),
     "tabs.csv": (b"id\ttext\n1\ta\n", 1, r"separated by tabs, not commas.*rename it to \.tsv"),
     "commas.tsv": (b"id,text\n1,a\n", 1, r"separated by ',', not tabs.*rename it to \.csv"),
-    "quote.tsv": (b'id\ttext\n1\t"a" b\n', 1, r"not TSV \('\\t' expected.*quote\.tsv:2"),
+    "quote.tsv": (
+        b'id\ttext\n1\t"a" b\n',
+        1,
+        r"not TSV \('\\t' expected.*quote\.tsv:2: write the text in double quotes, with two of",
+    ),
+    "quote-first.csv": (
+        b'id,text\n1,"a" b\n',
+        1,
+        r"not CSV \(',' expected.*first\.csv:2: write the text in double quotes, with two of",
+    ),
+    "short.csv": (b"id,text\n1\n", 1, r"has 1 value, the header 2: .*:2: write a value for each"),
+    "array.jsonl": (b'[\n {"text": "a"}\n]\n', 1, NOT_LINES.format("a JSON array", "array")),
+    "line.jsonl": (b'\n[{"text": "a"}]\n', 1, NOT_LINES.format("a JSON array", "line")),
+    "pretty.jsonl": (
+        b'{\n "text": "a"\n}\n',
+        1,
+        NOT_LINES.format("JSON of several lines", "pretty"),
+    ),
+    "cut.jsonl": (
+        b'{"text": "a"}\n{"text": \n{"text": "b"}\n',
+        1,
+        r"Expecting value, at column 10\): .*cut\.jsonl:2: repair it$",
+    ),
+    "cut-text.jsonl": (
+        b'{"text": "a\r\n{"text": "b"}\r\n',
+        1,
+        r"\(Unterminated string starting, at column 10\): .*text\.jsonl:1: repair it$",
+    ),
     "nul.jsonl": (b'{"text": "a"}\n{"text": "b\\u0000"}\n', 1, r"contains a NUL.*nul\.jsonl:2"),
     "number.jsonl": (b'{"text": 5}\n', 1, r"number, not text.*jsonl:1: write an object with a str"),
     "list.jsonl": (
@@ -266,7 +298,11 @@ BAD_FILES = {
     "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', 1, r'"text" is null, not text.*jsonl:2'),
     "half.jsonl": (b'{"text": "\\udc00"}\n', 1, r"half a character.*half\.jsonl:1"),
     "latin.jsonl": (b'{"text": "caf\xe9"}\n', 1, r"byte 13 is not UTF-8.*latin\.jsonl:1"),
-    "quote.csv": (b'text\n"a\nb\nc\n', 1, r"a quote is not closed.*quote\.csv:2: close it"),
+    "quote.csv": (
+        b'text\n"a\nb\nc\n',
+        1,
+        r"a quote is not closed.*quote\.csv:2: close it, or write",
+    ),
     "empty.csv": (b"", 2, r"the file is empty: .*empty\.csv"),
     "header.csv": (b"text\n", 2, r"the table has no rows: .*header\.csv"),
     "empty-cell.tsv": (b"id\ttext\n1\ta\n2\t\n", 2, r"empty-cell\.tsv:3"),
@@ -560,3 +596,50 @@ def test_an_empty_compressed_table(motherbird, model, place):
     (place / "empty.csv.gz").write_bytes(gzip.compress(b""))
     call = ("embed", place / "empty.csv.gz", "--model", model, "--out", place / "out.npy")
     motherbird(*call).refused("the table is empty.*write a header and rows", code=1)
+
+
+def packed(kind):
+    """Return an archive with a member."""
+    data = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.writestr("xl/worksheets/sheet1.xml", "<c>text</c>")
+    else:
+        with tarfile.open(fileobj=data, mode=kind) as archive:
+            archive.addfile(tarfile.TarInfo("a.txt"))
+    return data.getvalue()
+
+
+SAVE = "save a table as .csv, .tsv, .jsonl or .parquet; unpack an archive first"
+ADD = "add {} to its name, or unpack it"
+BINARY_FILES = {
+    "texts.xlsx": (packed("zip"), SAVE),
+    "zip.csv": (packed("zip"), SAVE),
+    "packed": (gzip.compress(b"a text\n"), ADD.format(".gz")),
+    "packed.jsonl": (gzip.compress(b'{"text": "a"}\n'), ADD.format(".gz")),
+    "newline.jsonl": (b"\x1f\x8b\x08\n", ADD.format(".gz")),
+    "packed.tsv": (gzip.compress(b"text\na\n"), ADD.format(".gz")),
+    "packed.txt": (bz2.compress(b"a text\n"), ADD.format(".bz2")),
+    "zst.txt": (b"\x28\xb5\x2f\xfd\x00\x00", ADD.format(".zst")),
+    "table.txt": (b"PAR1\x15\x04\x15\x00", "add .parquet to its name"),
+    "texts.tar": (packed("w:"), "unpack it first"),
+    "texts.tar.gz": (packed("w:gz"), "unpack it first"),
+    "picture.png": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "convert it to text"),
+}
+
+
+@pytest.mark.parametrize("name", BINARY_FILES)
+def test_a_binary_file(name, embed, motherbird, place):
+    content, how = BINARY_FILES[name]
+    (place / name).write_bytes(content)
+    embed(name).refused(rf"a binary file, not text: .*{name}.*: {how}$", 1)
+    call = ("data", "build", place / name, "--out", place / "corpus")
+    motherbird(*call).refused(rf"a binary file, not text.*: {how}(, or skip|$)", 1)
+    motherbird(*call, "--max-bad", 0).refused(rf"a binary file, not text: .*{name}.*: {how}, or", 1)
+
+
+def test_a_packed_file_with_the_suffix_that_the_error_names(embed, place):
+    (place / "in.txt").write_bytes(gzip.compress((place / "in.txt").read_bytes()))
+    embed("in.txt").refused("a binary file.*: add .gz to its name, or unpack it", 1)
+    (place / "in.txt").rename(place / "in.txt.gz")
+    embed("in.txt.gz").done()

@@ -259,6 +259,24 @@ def test_help_of_texts(motherbird):
     assert "a text in quotes (not a file)" in help_of["fill-mask"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["prepare", "in", "--tokenizer", "t", "--out", "o", "--seq-len", "256", "1024"],
+            r"\(1024\): separate the values of --seq-len with commas; see motherbird prep",
+        ),
+        (
+            ["bench", "cpu", "--systems", "motherbird", "onnx"],
+            "separate the values of --workloads and --systems with commas; see motherbird bench",
+        ),
+        (["embed", "a", "b", "--out", "o.npy"], r"argument \(b\): see motherbird embed --help$"),
+    ],
+)
+def test_an_argument_too_many(arguments, says, motherbird):
+    motherbird(*arguments).refused(says)
+
+
 def test_an_existing_directory_needs_no_access_to_its_parent(tmp_path, monkeypatch):
     """A run is continued in its directory, which can be a mounted one."""
     from motherbird.cli import options

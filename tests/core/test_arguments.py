@@ -86,7 +86,12 @@ def test_ids_of_any_kind_are_taken(documents, kind):
         ([[1, -1]], "-1 is not a token id: document 0, token 1"),
         ([[2**31]], "2147483648 is not a token id: document 0, token 0"),
         ([[1, None]], "None is not a token id: document 0, token 1"),
-        ([[1], [[2]]], "is not a token id: document 1, token 0"),
+        (
+            [[1], [[2]]],
+            "a list is not a token id: document 1, token 0: pass a list of token ids for each",
+        ),
+        (([[1], [2]], 0), "documents is what tokenize returns, .*: pass its first value"),
+        ([1, 2], "of type int: document 0: pass a list of token ids for each document"),
         ([["1"]], "'1' is not a token id: document 0, token 0"),
         ([np.array([1.5])], "1.5.* is not a token id: document 0, token 0"),
         (["ab"], "'a' is not a token id: document 0, token 0"),
@@ -102,6 +107,26 @@ def test_ids_of_any_kind_are_taken(documents, kind):
 def test_what_is_not_a_token_id_is_refused(documents, says):
     with pytest.raises(InputError, match=says):
         check_ids(documents)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)
+)
+def test_padding_at_the_ends_of_a_document_is_refused(tokens, inside, before, after):
+    document = [0] * before + tokens + [0] * inside + tokens + [0] * after
+    if before or after:
+        side, count = ("ends", after) if after else ("begins", before)
+        says = f"the document {side} with {count} padding tokens?: document 1: pass ids without"
+        with pytest.raises(InputError, match=says):
+            check_ids([[1], document], pad_id=0)
+    else:
+        assert check_ids([document], pad_id=0)[0].tolist() == document
+    assert check_ids([document])[0].tolist() == document
+
+
+def test_a_document_of_padding_alone_is_refused():
+    with pytest.raises(InputError, match="only padding tokens: document 1: leave it out"):
+        check_ids([[1], [0, 0]], pad_id=0)
 
 
 @pytest.mark.parametrize("value", ["5", 5.0, None, True, np.True_, [5]])

@@ -510,6 +510,32 @@ def test_damage_says_how_it_can_be_skipped(tmp_path):
         of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
 
 
+def test_an_array_in_place_of_lines(tmp_path):
+    """The whole file is an error, not each of its lines."""
+    (tmp_path / "a.jsonl").write_text(json.dumps([{"text": "a"}] * 9, indent=1))
+    source = Source("a", path=str(tmp_path / "a.jsonl"))
+    says = r"JSON array, not JSON lines: .*a.jsonl: write one object per line, .*of the files with"
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, source)
+    with pytest.raises(DamagedError, match="no document is left.*: 1 file .*: write one object"):
+        of(tmp_path, source, max_bad=1.0)
+
+
+def test_the_column_of_a_cut_line_of_json(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": \n{"text": "b"}\n')
+    with pytest.raises(DamagedError, match=r"at column 10\): .*a.jsonl:2: repair it, or"):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.jsonl")))
+
+
+def test_quotes_in_a_table_say_how_they_are_written(tmp_path):
+    (tmp_path / "a.tsv").write_text('id\ttext\n1\t"Hello" she said\n')
+    says = "a.tsv:2: write the text in double quotes, with two of them for a quote in it, or skip"
+    with pytest.raises(DamagedError, match=says):
+        of(tmp_path, Source("a", path=str(tmp_path / "a.tsv")))
+    (tmp_path / "a.tsv").write_text('id\ttext\n1\t"""Hello"" she said"\n')
+    assert texts(of(tmp_path, Source("a", path=str(tmp_path / "a.tsv")))) == ['"Hello" she said']
+
+
 def test_the_suffix_of_a_mixture_in_capitals(tmp_path):
     (tmp_path / "a.txt").write_text("some text")
     (tmp_path / "Mix.TOML").write_text('[[source]]\nname = "a"\npath = "a.txt"\n')

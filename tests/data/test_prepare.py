@@ -142,7 +142,10 @@ def test_only_long_documents(prepared):
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ({"seq_len": 512}, "no rows of 512 tokens.*it has rows of 128 and 1024; .* 512"),
+        (
+            {"seq_len": 512},
+            "no rows of 512 tokens.*it has rows of 128 and 1024; .* --seq-len 128,512,1024$",
+        ),
         ({"seq_len": 128, "sources": ["x"]}, "no source 'x'"),
         (
             {"seq_len": 128, "min_tokens": 10**9},
@@ -153,6 +156,13 @@ def test_only_long_documents(prepared):
 def test_rows_that_are_not_there(prepared, choice, says):
     with pytest.raises(InputError, match=says):
         prepared.rows(choice.pop("seq_len"), **choice)
+
+
+def test_lengths_that_are_not_there(prepared):
+    says = "no rows of 256 or 512 tokens.*it has rows of 128 and 1024.* 128,256,512,1024$"
+    with pytest.raises(InputError, match=says):
+        prepared.check_lengths([512, 1024, 256, 512])
+    prepared.check_lengths([1024, 128])
 
 
 @pytest.mark.parametrize("trials", [55, pytest.param(220, marks=pytest.mark.slow)])

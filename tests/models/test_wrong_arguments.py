@@ -152,7 +152,7 @@ IDS = {
     f"{2**40} is not a token id: the ids, token 0": [2**40],
     "1.5 is not a token id: the ids, token 0": [1.5],
     "'a' is not a token id: the ids, token 0": "ab",
-    r"a list is not a token id: the ids, token 0: pass the ids of one document": [[1]],
+    r"a list is not a token id: the ids, token 0: pass a list of token ids$": [[1]],
     "True is not a token id": [True],
     "token id 1000000 is outside the vocabulary: the ids: use 0 to 1023": [1, 1000000, 2],
     "the document is of type NoneType: the ids": None,
@@ -291,5 +291,56 @@ def test_habits_of_other_libraries(encoder, toy):
 def test_a_list_of_texts_in_place_of_a_text(toy, small_tokenizer):
     model = nn.MaskedLM(toy)
     model.encoder.tokenizer = small_tokenizer
-    with refused("the text is of type list, not str: the text: pass one text$"):
-        MaskedLM(TorchModel(model)).fill(["a [MASK]"])
+    for texts in (["a [MASK]"], ("a [MASK]",), np.array(["a [MASK]"])):
+        with refused("the text is of type [a-z]+, not str: call fill once for each text$"):
+            MaskedLM(TorchModel(model)).fill(texts)
+
+
+@pytest.mark.parametrize("load", [Embedder.load, lambda name: Embedder(nn.Encoder.load(name))])
+def test_padded_ids(load):
+    """As transformers wants them: the vectors would be those of other texts."""
+    embedder = load("motherbird-nano")
+    texts = ["compress a file", "read the members of an archive one after the other"]
+    ids, _ = embedder.tokenize(texts)
+    pad_id, longest = embedder.tokenizer.id_of("pad"), max(map(len, ids))
+    padding = [[pad_id] * (longest - len(document)) for document in ids]
+    count = len(padding[0])
+    right = [document + more for document, more in zip(ids, padding, strict=True)]
+    left = [more + document for document, more in zip(ids, padding, strict=True)]
+    for kind in (list, np.array, torch.tensor):
+        for padded, side in ((right, "ends"), (left, "begins")):
+            says = f"the document {side} with {count} padding tokens: document 0: pass ids without"
+            with refused(says):
+                embedder.embed_ids(kind(padded))
+            with refused(says):
+                list(embedder.batches(kind(padded), "tokens"))
+    with refused("the document has only padding tokens: document 1: leave it out"):
+        embedder.embed_ids([[5], [pad_id]])
+    with refused("documents is what tokenize returns.*: pass its first value"):
+        embedder.embed_ids(embedder.tokenize(texts))
+
+
+def test_the_text_of_a_padding_token_is_not_padding(encoder):
+    texts = ["[PAD] at the start", "in the [PAD] middle", "at the end [PAD]", "[PAD]"]
+    assert Embedder(encoder).embed(texts).shape == (4, 32)
+
+
+@pytest.mark.parametrize("role", ["sep", "mask", None])
+def test_ids_that_may_end_with_the_pad_token(role, encoder, small_tokenizer):
+    """Of models that pad with another token's id, or have no tokenizer."""
+    special = small_tokenizer.special
+    padded = [[937, 5, 938, 938], [937, 5, 940, 940]] if role else [[937, 5, 939]]
+    expected = Embedder(encoder).embed_ids(padded) if role else None
+    encoder.tokenizer = role and Tokenizer(
+        small_tokenizer.backend, {**special, "pad": special[role]}, split_special_tokens=True
+    )
+    vectors = Embedder(encoder).embed_ids(padded)
+    assert len(vectors) == len(padded) and (role is None or (vectors == expected).all())
+
+
+def test_an_error_names_a_document_by_its_place_in_the_list(encoder):
+    """Batches are sorted by length."""
+    with refused("token id 5000 is outside the vocabulary: document 2, token 0"):
+        Embedder(encoder).embed_ids([[1, 2, 3], [5], [5000], [1, 2]])
+    with refused("a document has 600 tokens, more than .*: document 2"):
+        Embedder(encoder).embed_ids([[1, 2, 3], [5], [5] * 600, [1, 2]], batch_tokens=2)

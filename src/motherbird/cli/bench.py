@@ -19,9 +19,9 @@ def command() -> None:
 
 
 @command.command(name="cpu", short_help="Measure speed and memory, compared with peers.")
-@click.option("--workloads", metavar="LIST",
+@click.option("--workloads", metavar="NAME,NAME",
               help="Workloads to measure, comma-separated (default: all).")  # fmt: skip
-@click.option("--systems", metavar="LIST",
+@click.option("--systems", metavar="NAME,NAME",
               help="Systems, comma-separated: name or name/dtype (default: all).")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 1000), default=3, show_default=True,
               metavar="N", help="Measurements per system; slow ones may get fewer.")  # fmt: skip

@@ -120,7 +120,7 @@ def _pretrain(
     gained = f"the context gives {gain:.2f} nats"
     say("    " + (gained if gain > 0 else "no gain from the context yet: use more --minutes"))
     return model, {
-        "documents": len(documents), "megabytes": round(size / 1e6, 2),
+        "documents": len(documents), "megabytes": round(size / 1e6, 6),
         "vocabulary": tokenizer.vocab_size, "parameters": parameters, "steps": last.number,
         "tokens_per_second": speed, "held_out_loss": loss, "unigram_entropy": entropy,
         "gain": gain,

@@ -152,6 +152,9 @@ def _report(error: Exception) -> int:
         how = ""
         if isinstance(error, click.UsageError) and error.ctx is not None:
             how = f"see {error.ctx.command_path} --help"
+            lists = [p.opts[0] for p in error.ctx.command.params if "," in (p.metavar or "")]
+            if lists and "unexpected extra argument" in error.message:
+                how = f"separate the values of {' and '.join(lists)} with commas; {how}"
         # "integer range" is the name of a type in click
         what = re.sub(r"a valid (integer|float) range\b", r"a valid \1", error.format_message())
         return _fail("usage", what.rstrip("."), "", how, 2)

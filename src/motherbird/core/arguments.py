@@ -32,22 +32,24 @@ _NOTHING_VISIBLE = re.compile(
 )
 
 
-def check_text(text: Any, name: str, *, allow_empty: bool = False) -> str:
+def check_text(
+    text: Any, name: str = "", *, allow_empty: bool = False, many: str = "pass one text"
+) -> str:
     """Return a text, or raise InputError if it is not a `str`, not valid Unicode, or empty.
 
-    A text without a visible character is empty.
+    A text without a visible character is empty. ``many`` is the end of the error for several texts.
     """
     if not isinstance(text, str):
         if text is None or (isinstance(text, float) and text != text):  # NaN, as in pandas
             how = "leave it out, or put a text in its place"
             raise InputError(f"the text is missing ({text})", name, how)
         what = f"the text is of type {type(text).__name__}, not str"
-        many = isinstance(text, list | tuple)
-        raise InputError(what, name, "pass one text" if many else "convert it to str")
+        several = isinstance(text, Iterable) and not isinstance(text, bytes)
+        raise InputError(what, name, many if several else "convert it to str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half, where = text[error.start], f"{name}, character {error.start}"
+        half, where = text[error.start], f"{name}, character {error.start}".removeprefix(", ")
         if "\udc80" <= half <= "\udcff":  # a byte that Python could not decode (surrogateescape)
             what = f"the text is not valid UTF-8 (byte 0x{ord(half) - 0xDC00:02x})"
             raise InputError(what, where, "convert it to UTF-8") from error
@@ -94,25 +96,50 @@ def check_pairs(pairs: Any) -> list[str]:
     return texts
 
 
-def check_ids(documents: Documents) -> list[Int32[np.ndarray, " tokens"]]:
+def check_ids(
+    documents: Documents, pad_id: int | None = None
+) -> list[Int32[np.ndarray, " tokens"]]:
     """Return the token ids of any iterable of documents as arrays.
 
+    Args:
+        documents: the token ids of each document.
+        pad_id: the id of padding, which no document may begin or end with; None allows every id.
+
     Raises:
-        InputError: it is not an iterable of documents, one is empty, or an id is not an integer
-            from 0 to 2^31 - 1.
+        InputError: it is not an iterable of documents, one is empty or padded, or an id is not an
+            integer from 0 to 2^31 - 1.
     """
+    if isinstance(documents, tuple) and list(map(type, documents)) == [list, int]:
+        what = "documents is what tokenize returns, the ids and a number"
+        raise InputError(what, how="pass its first value")
     listed = check_list(documents, "documents", "lists of token ids")
-    return [check_document(document, f"document {n}") for n, document in enumerate(listed)]
+    how = "pass a list of token ids for each document"
+    arrays = [check_document(document, f"document {n}", how) for n, document in enumerate(listed)]
+    if pad_id is not None:
+        for number, ids in enumerate(arrays):
+            _check_unpadded(ids, pad_id, f"document {number}")
+    return arrays
+
+
+def _check_unpadded(ids: Int32[np.ndarray, " tokens"], pad_id: int, where: str) -> None:
+    if pad_id not in (ids[0], ids[-1]):
+        return
+    tokens = np.flatnonzero(ids != pad_id)
+    if not len(tokens):
+        raise InputError("the document has only padding tokens", where, "leave it out")
+    before, after = int(tokens[0]), len(ids) - 1 - int(tokens[-1])
+    what = f"ends with {after:,}" if after else f"begins with {before:,}"
+    what = f"the document {what} padding token{'' if (after or before) == 1 else 's'}"
+    raise InputError(what, where, "pass ids without padding")
 
 
 def check_document(
-    document: Any, where: str, *, allow_empty: bool = False
+    document: Any, where: str, how: str = "pass a list of token ids", *, allow_empty: bool = False
 ) -> Int32[np.ndarray, " tokens"]:
     """Return the token ids of one document as an array; see `check_ids` for what is refused."""
     is_array = hasattr(document, "__array__")
     if not isinstance(document, Sequence) and not (is_array and getattr(document, "ndim", 1) > 0):
-        raise InputError(f"the document is of type {type(document).__name__}", where,
-                         "pass a list of token ids")  # fmt: skip
+        raise InputError(f"the document is of type {type(document).__name__}", where, how)
     if not isinstance(document, str | bytes):
         if len(document) == 0 and allow_empty:
             return np.empty(0, dtype=np.int32)
@@ -129,10 +156,10 @@ def check_document(
         integer = isinstance(token, int | np.integer) and not isinstance(token, bool)
         if not integer or not 0 <= token < 2**31:
             is_list = isinstance(token, list | tuple | np.ndarray)
-            how = "pass the ids of one document" if is_list else ""
             shown = f"a {type(token).__name__}" if is_list else repr(token)
-            raise InputError(f"{shown} is not a token id", f"{where}, token {position}", how)
-    raise InputError("the document is not a list of token ids", where)
+            what, at = f"{shown} is not a token id", f"{where}, token {position}"
+            raise InputError(what, at, how if is_list else "")
+    raise InputError("the document is not a list of token ids", where, how)
 
 
 def check_integer(value: Any, name: str, smallest: int, largest: int | None = None) -> int:

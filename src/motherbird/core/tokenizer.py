@@ -121,7 +121,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, with the special tokens of the tokenizer's template."""
-        return self.backend.encode(check_text(text, "the text", allow_empty=True)).ids
+        return self.backend.encode(check_text(text, allow_empty=True)).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of many texts, computed on all cores."""
@@ -181,7 +181,7 @@ class Tokenizer:
         Raises:
             InputError: there is no mask in the text, or it is not a text.
         """
-        check_text(text, "the text", allow_empty=True)
+        check_text(text, allow_empty=True)
         mask = self.special.get("mask", SPECIAL["mask"])
         first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
         if not others:

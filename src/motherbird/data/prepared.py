@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from .. import files
 from ..core import tokenizer
 from ..core.arguments import check_integer, check_path
-from ..errors import DamagedError, InputError, counted, require_extra, with_article
+from ..errors import DamagedError, InputError, require_extra, with_article
 from ..strict import build
 from .packing import GROUP, PIECE, SPECIAL_TOKENS, Selection, packed_rows, write_rows
 from .tally import Count
@@ -195,6 +195,16 @@ class PreparedDataset:
         path = self.directory / shard_name(number)
         return np.asarray(np.memmap(path, self.about.dtype, mode="r"))
 
+    def check_lengths(self, seq_lens: Sequence[int]) -> None:
+        """Raise InputError if there are no rows of one of these lengths."""
+        known = sorted(map(int, self.about.lengths))
+        if missing := sorted({*seq_lens} - {*known}):
+            what = f"the dataset has no rows of {' or '.join(map(str, missing))} tokens"
+            has = " and ".join(", ".join(map(str, known)).rsplit(", ", 1))
+            needed = ",".join(map(str, sorted({*known, *missing})))  # other runs may use the others
+            how = f"it has rows of {has}; prepare it again with --seq-len {needed}"
+            raise InputError(what, str(self.directory), how)
+
     def rows(
         self,
         seq_len: int,
@@ -210,11 +220,7 @@ class PreparedDataset:
         InputError if there is no such length or source, or no document is left.
         """
         check_selection(seq_len, sources, min_tokens)
-        if str(seq_len) not in self.about.lengths:
-            has = " and ".join(", ".join(self.about.lengths).rsplit(", ", 1))
-            how = f"it has rows of {has}; prepare it again with --seq-len {seq_len}"
-            what = f"the dataset has no rows of {counted(seq_len, 'token')}"
-            raise InputError(what, str(self.directory), how)
+        self.check_lengths([seq_len])
         names = row_files(seq_len, held_out)
         folder = self.directory
         if sources is not None or min_tokens:

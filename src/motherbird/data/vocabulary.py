@@ -156,4 +156,4 @@ def _report(
         name: TokenCounts(documents[name], sizes[name], dict(tokens[name])) for name in tokens
     }
     unused = float((learned & ~used).sum() / learned.sum()) if documents else None
-    return Report(trained.vocab_size, round(megabytes, 3), sources, unused, round_trip)
+    return Report(trained.vocab_size, round(megabytes, 6), sources, unused, round_trip)

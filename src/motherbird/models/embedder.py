@@ -207,7 +207,8 @@ class Embedder(TextModel):
     ) -> Float32[np.ndarray, "n dimensions"]:
         """Compute a vector for each list of token ids, as `embed` does for texts.
 
-        ``on_batch`` is called with the number of documents of each batch that is done.
+        Documents are not padded: one that begins or ends with the pad token of the tokenizer is an
+        InputError. ``on_batch`` is called with the number of documents of each batch that is done.
         """
         size = self.model.config.hidden_size
         dimensions = size if truncate_dim is None else truncate_dim

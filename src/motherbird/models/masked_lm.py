@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arguments import check_integer, check_type
+from ..core.arguments import check_integer, check_text, check_type
 from ..core.batching import concatenate
 from ..engine import heads
 from ..engine.model import NativeModel
@@ -61,6 +61,7 @@ class MaskedLM(TextModel):
             InputError: the text has no mask or is too long, or the model has no tokenizer.
         """
         top_k = check_integer(top_k, "top_k", 1, self.model.config.vocab_size)
+        check_text(text, allow_empty=True, many="call fill once for each text")
         ids = self.tokenizer.encode_masked(text)
         limit = self.model.config.max_position_embeddings
         if len(ids) > limit:

@@ -18,7 +18,7 @@ from ..core.arguments import (
     check_texts,
     check_type,
 )
-from ..core.batching import concatenate, split_by_tokens
+from ..core.batching import check_batch, concatenate, split_by_tokens
 from ..core.inference import InferenceModel, Vectors, check_output
 from ..core.tokenizer import Tokenizer
 from ..errors import InputError
@@ -187,6 +187,16 @@ class TextModel:
             raise InputError(f"there is no prompt called {name!r}", how=known)
         return "" if name is None else self.prompts[name]
 
+    def _pad_id(self) -> int | None:
+        """Return the id that only padding has; None if there is none."""
+        tokenizer = self.model.tokenizer
+        if tokenizer is None or "pad" not in tokenizer.special:
+            return None
+        pad_id = tokenizer.id_of("pad")
+        # Some tokenizers pad with the token that ends a text, or with the mask, as ColBERT does.
+        others = [tokenizer.id_of(role) for role in tokenizer.special if role != "pad"]
+        return None if pad_id in (*others, *tokenizer.encode("a")) else pad_id
+
     def batches(
         self,
         ids: Documents,
@@ -197,7 +207,7 @@ class TextModel:
         """Compute documents in batches of similar length, on all cores.
 
         Args:
-            ids: token ids of each document.
+            ids: token ids of each document, without padding.
             output: what to compute, see `motherbird.core.inference`.
             batch_tokens: tokens of a batch; None is what suits the device.
 
@@ -206,10 +216,13 @@ class TextModel:
             for pooled vectors, (tokens, D) for token vectors.
 
         Raises:
-            InputError: a document is empty or too long, or an id or another argument is invalid.
+            InputError: a document is empty or too long, an id or another argument is invalid, or a
+                document begins or ends with the pad token of the tokenizer, if there is one.
         """
         check_output(output, Vectors)
-        documents = check_ids(ids)
+        documents = check_ids(ids, self._pad_id())
+        if documents:  # else an error would name a document by its place in a batch
+            check_batch(*concatenate(documents), self.model.config)
         lengths = [len(document) for document in documents]
         if batch_tokens is None:
             batch_tokens = self.model.batch_budget(sum(lengths))

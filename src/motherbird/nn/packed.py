@@ -92,7 +92,9 @@ class Packed:
 
 
 def pack(documents: Sequence[Sequence[int]]) -> Packed:
-    """Pack lists of token ids, on the CPU; no special token is added.
+    """Pack lists of token ids without padding, on the CPU; no special token is added.
+
+    `unpad` packs a padded batch.
 
     Raises:
         InputError: see `concatenate`.

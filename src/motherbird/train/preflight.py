@@ -54,6 +54,7 @@ def open_dataset(data: Path, recipe: Recipe, distributed: Distributed) -> Prepar
     Raise InputError if a phase has no rows.
     """
     prepared = PreparedDataset(data, verify=distributed.is_main or distributed.local_rank == 0)
+    prepared.check_lengths([phase.seq_len for phase in recipe.phases])
     for phase in recipe.phases:
         chosen_rows(prepared, phase.row_filter)
     return prepared

@@ -37,6 +37,14 @@ CONVERT = (
     "convert it with iconv -f ENCODING -t UTF-8, where ENCODING is that of the program that wrote "
     "it, such as WINDOWS-1252 (Western Europe), GB18030 (Chinese) or SHIFT_JIS (Japanese)"
 )
+SIGNATURES = {  # the first bytes of a file, and what to do about it
+    b"PK\x03\x04": "save a table as .csv, .tsv, .jsonl or .parquet; unpack an archive first",
+    b"\x1f\x8b": "add .gz to its name, or unpack it",
+    b"BZh": "add .bz2 to its name, or unpack it",
+    b"\x28\xb5\x2f\xfd": "add .zst to its name, or unpack it",
+    b"PAR1": "add .parquet to its name",
+}
+BINARY = tuple(SIGNATURES)
 OTHER_ENCODING = "set encoding in the mixture to that of the file"
 _URL = re.compile("[a-z][a-z0-9+]+:/")  # also as a `Path`, which has one slash
 SHOWN = 20  # names of fields in an error
@@ -193,11 +201,15 @@ def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
     """Return the error for bytes that are not text, with the encoding that they seem to have."""
     what = f"not {encoding.upper()} text"
     start = data[:1000]
+    for signature, how in SIGNATURES.items():
+        if start.startswith(signature):
+            return NotTextError("a binary file, not text", where, how)
     found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "")
     if not found and b"\0" in data and has_ascii_ends(encoding):
         low, high = start[::2].count(0), start[1::2].count(0)
         if min(low, high) or max(low, high) <= len(start) // 4:
-            return NotTextError("a binary file, not text", where)
+            how = "unpack it first" if start[257:262] == b"ustar" else "convert it to text"
+            return NotTextError("a binary file, not text", where, how)
         found = "UTF-16LE" if high else "UTF-16BE"
     if codecs.lookup(encoding).name != "utf-8":
         return NotTextError(what, where, OTHER_ENCODING)

@@ -4,8 +4,10 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import DamagedError, RowError
+from ...errors import DamagedError, RowError, counted
 from .document import LARGEST, Document, check_column, name_of, plain_name, text_lines
+
+QUOTES = "write the text in double quotes, with two of them for a quote in it"
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
@@ -33,18 +35,19 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
             if len(row) == len(header):
                 yield Document(row[column], where)
             elif row:
-                what = f"the row has {len(row)} values, the header {len(header)}"
-                more = (
-                    "put a value with separators in double quotes" if len(row) > len(header) else ""
-                )
-                yield RowError(what, where, more)
+                what = f"the row has {counted(len(row), 'value')}, the header {len(header)}"
+                how = "write a value for each column"
+                if len(row) > len(header):
+                    how = "put a value with separators in double quotes"
+                yield RowError(what, where, how)
     except csv.Error as error:
         if "unexpected end of data" in str(error):
-            how = "close it, or write two of them for a quote in a text"
+            how = f"close it, or {QUOTES}"
             raise DamagedError("a quote is not closed", f"{name}:{last + 1}", how) from error
         reason = str(error).replace("\t", r"\t")
         what = f"the row is not {'TSV' if tab else 'CSV'} ({reason})"
-        raise DamagedError(what, f"{name}:{rows.line_num}") from error
+        how = QUOTES if "expected after" in reason else ""
+        raise DamagedError(what, f"{name}:{rows.line_num}", how) from error
 
 
 def _check_separator(header: list[str], tab: bool, name: str) -> None:
