@@ -155,7 +155,8 @@ def _dataclass(kind: type, given: dict[str, Any], at: str, mistakes: list[str]) 
     known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}
     before = len(mistakes)
     for key in sorted(given.keys() - known.keys()):
-        near = [*_keys_below(kind, key)] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        below = sorted(_keys_below(kind, key), key=lambda each: ".N." in each)
+        near = below or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         meant = " or ".join(_join(at, each) for each in near)
         hint = f" (did you mean {meant}?)" if near else f" (keys: {', '.join(known)})"
         hint = hint if near or not any(hint in one for one in mistakes) else ""  # a list only once

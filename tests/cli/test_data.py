@@ -169,8 +169,9 @@ def test_a_vocabulary_that_the_text_is_too_small_for(motherbird, sources, tmp_pa
 
 
 def test_the_size_of_a_small_text(motherbird, tmp_path):
-    (tmp_path / "a.txt").write_text("a line of text\n" * 19)
-    size = (tmp_path / "a.txt").stat().st_size
+    words = ("file", "socket", "archive", "line", "page", "table")
+    text = "\n".join(f"Paragraph {n}: the {word} was read." for n, word in enumerate(words))
+    size = (tmp_path / "a.txt").write_text(text)
     call = ("tokenizer", "train", tmp_path / "a.txt", "--size", "384", "--held-out", "0", "--out")
     assert f"384 entries from {size}B" in motherbird(*call, tmp_path / "own").done().out
     result = motherbird(*call, tmp_path / "own", "--json").done().json
