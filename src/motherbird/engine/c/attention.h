@@ -6,8 +6,13 @@
 #include "product.h"
 
 // Queries of a tile. Windows of whole panels then begin and end at panels as often as possible.
-#define QUERIES (MR > 16 ? 32 : 16)
-typedef vf attention_tile_f[QUERIES][NV];
+#define QUERIES TILE_ROWS
+// Keys in 8 bits: four of them are added where four weights of a row are (`pack_row`).
+#ifdef SUM_MAX
+#define KEY_MAX (SUM_MAX / 4)
+#else
+#define KEY_MAX B_MAX
+#endif
 
 // Queries, keys and values of a batch: (3, heads, T, size). `size` is the head dimension, with each
 // half padded to a multiple of W. Queries and keys are rotated and in groups (see product.h);
@@ -26,25 +31,59 @@ INLINE int32_t *row_of(const qkv *q, size_t part, size_t head, size_t token) {
 
 // Memory for one head of a document of up to `length` tokens.
 typedef struct {
-    int32_t *keys, *values;  // packed
-    float *scores;           // (QUERIES, length)
-    int32_t *weights;        // the same in groups
+    float *row;           // (size)
+    activations queries;  // (QUERIES, size), for scores in 8 bits
+    packed keys;          // (length, size)
+    int32_t *values;      // packed
+    float *scores;        // (QUERIES, length)
+    int32_t *weights;     // the same in groups
 } attention_memory;
 
 static int attention_allocate(attention_memory *m, const qkv *from, size_t length) {
-    size_t all = round_up(length, NR), words = all * from->groups;
-    m->keys = buffer(4 * words), m->values = buffer(4 * words);
+    size_t all = round_up(length, NR), groups = larger(from->groups, groups_of(INT8, from->size));
+    m->row = buffer(4 * from->size), m->queries.rows = buffer(4 * (QUERIES + MR) * groups), m->queries.scale = buffer(4 * QUERIES);
+    m->keys.panels = buffer(4 * all * groups), m->keys.scale = buffer(4 * all), m->keys.start = buffer(4 * all);
+    m->values = buffer(4 * all * from->groups);
     m->scores = buffer(4 * QUERIES * all), m->weights = buffer(4 * (QUERIES + MR) * all);
-    return m->keys && m->values && m->scores && m->weights ? 0 : -1;
+    int ok = m->row && m->queries.rows && m->queries.scale && m->keys.panels && m->keys.scale && m->keys.start;
+    return ok && m->values && m->scores && m->weights ? 0 : -1;
 }
 
-static void attention_free(attention_memory *m) { release(m->keys), release(m->values), release(m->scores), release(m->weights); }
+static void attention_free(attention_memory *m) {
+    release(m->row), release(m->queries.rows), release(m->queries.scale), free_packed(&m->keys);
+    release(m->values), release(m->scores), release(m->weights);
+}
 
-// Pack `length` keys: a panel has NR tokens.
-static void pack_keys(const int32_t *from, size_t length, size_t groups, int32_t *to) {
+// A query (part 0), a key or a value as floats.
+INLINE void floats_of(const qkv *in, size_t part, size_t head, size_t token, float *out) {
+    const int32_t *from = row_of(in, part, head, token);
+    if (in->precision == FLOAT32) {
+        memcpy(out, from, 4 * in->size);
+        return;
+    }
+    for (size_t n = 0; n < in->size; n += W)
+        store(out + n, (vf)(__builtin_convertvector(*(const vh_any *)((const uint16_t *)from + n), vi) << 16));
+}
+
+// Pack the keys of a document: a panel has NR tokens.
+static void pack_keys(const qkv *in, size_t head, size_t start, size_t length, enum precision p, attention_memory *m) {
+    packed *out = &m->keys;
+    out->groups = groups_of(p, in->size), out->precision = p;
     for (size_t t = 0; t < round_up(length, NR); t++) {
-        int32_t *panel = to + t / NR * NR * groups + t % NR;
-        for (size_t g = 0; g < groups; g++) panel[g * NR] = t < length ? from[t * groups + g] : 0;
+        const int32_t *from = row_of(in, 1, head, start + t);
+        size_t count = t < length ? out->groups : 0;
+        if (p == INT8) {
+            if (t < length) floats_of(in, 1, head, start + t, m->row);
+            else memset(m->row, 0, 4 * in->size);
+            int8_t *bytes = (int8_t *)m->queries.rows;
+            out->scale[t] = to_bytes(m->row, in->size, KEY_MAX, 0, bytes);
+            int32_t sum = 0;
+            for (size_t i = 0; i < in->size; i++) sum += bytes[i];
+            out->start[t] = -A_ZERO * sum;
+            from = m->queries.rows, count = in->size / 4;
+        }
+        int32_t *panel = out->panels + t / NR * NR * out->groups + t % NR;
+        for (size_t g = 0; g < out->groups; g++) panel[g * NR] = g < count ? from[g] : 0;
     }
 }
 
@@ -71,15 +110,7 @@ static void pack_values(const int32_t *from, size_t length, size_t size, enum pr
 
 // The results of all heads for a token, as floats: (heads, size).
 INLINE void results_of(const qkv *in, size_t token, float *out) {
-    for (size_t head = 0; head < in->heads; head++, out += in->size) {
-        const int32_t *from = row_of(in, 0, head, token);
-        if (in->precision == FLOAT32) {
-            memcpy(out, from, 4 * in->size);
-        } else {
-            for (size_t n = 0; n < in->size; n += W)
-                store(out + n, (vf)(__builtin_convertvector(*(const vh_any *)((const uint16_t *)from + n), vi) << 16));
-        }
-    }
+    for (size_t head = 0; head < in->heads; head++) floats_of(in, 0, head, token, out + head * in->size);
 }
 
 INLINE void attention_tile(enum precision p, int rows, const int32_t *a, size_t stride, const int32_t *b, size_t groups, tile_f out) {
@@ -103,15 +134,15 @@ INLINE size_t end_of(const span *s, size_t query) { return smaller(s->length, qu
 
 // Scores of a tile of queries; -infinity for keys that a query does not see. `most` is the largest
 // of each query, by lane.
-static void scores_of(const span *s, const qkv *in, const int32_t *queries, const int32_t *keys, float *scores, vf *most) {
-    size_t groups = in->groups, count = s->to - s->from;
+static void scores_of(const span *s, const activations *queries, const packed *keys, float *scores, vf *most) {
+    size_t count = s->to - s->from;
     int rows = (int)(s->last - s->first + 1);
     vi lanes;
     for (int l = 0; l < W; l++) lanes[l] = l;
     for (int i = 0; i < rows; i++) most[i] = splat(-INFINITY);
     for (size_t n = s->from; n < s->to; n += NR) {
-        attention_tile_f tile;
-        attention_tile(in->precision, rows, queries, groups, keys + n * groups, groups, tile);
+        tile_f tile;
+        multiply(queries, 0, rows, keys, n, tile);
         int all = n >= lowest(s, s->last) && n + NR <= end_of(s, s->first);
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < NV; j++) {
@@ -149,11 +180,11 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
     }
 }
 
-// One head of a document of `length` tokens that starts at token `start`.
-static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, attention_memory *m) {
+// One head of a document of `length` tokens that starts at token `start`; `bytes`: scores in 8 bits.
+static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, int bytes, attention_memory *m) {
     enum precision p = in->precision;
     size_t all = round_up(length, NR), step = QUERIES;
-    pack_keys(row_of(in, 1, head, start), length, in->groups, m->keys);
+    pack_keys(in, head, start, length, bytes ? INT8 : p, m);
     pack_values(row_of(in, 2, head, start), length, in->size, p, m->values);
     for (size_t first = 0; first < length; first += step) {
         span s = {first, smaller(first + step, length) - 1, length, window, 0, 0};
@@ -161,11 +192,16 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
         int count = (int)(s.last - s.first + 1);
         vf most[QUERIES];
         float inverse[QUERIES];
-        scores_of(&s, in, row_of(in, 0, head, start + s.first), m->keys, m->scores, most);
+        activations queries = {in->groups, row_of(in, 0, head, start + s.first), NULL};
+        for (int i = 0; bytes && i < count; i++) {
+            floats_of(in, 0, head, start + s.first + i, m->row);
+            convert(&m->queries, i, m->row, in->size, INT8);
+        }
+        scores_of(&s, bytes ? &m->queries : &queries, &m->keys, m->scores, most);
         softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
         size_t keys = groups_of(p, s.to - s.from);
         for (size_t n = 0; n < in->size; n += NR) {
-            attention_tile_f tile;
+            tile_f tile;
             attention_tile(p, count, m->weights, keys, m->values + n * groups_of(p, all) + groups_of(p, s.from) * NR, keys, tile);
             for (int i = 0; i < count; i++)
                 for (int j = 0; j < NV; j++) {

@@ -15,7 +15,7 @@ int __stdcall SwitchToThread(void);
 #include "model.h"
 
 #define BLOCK (8 * MR)  // tokens that go through the products of a layer at once, at most
-#define SPLITS 4        // parts of a product for each thread, in a batch of one block
+#define SPLITS 2        // parts of a product for each thread, in a batch of one block
 
 enum { QKV, ATTEND, OUT, IN, DOWN, PHASES };  // of a layer
 
@@ -26,6 +26,7 @@ typedef struct {
 // Memory of one thread.
 typedef struct {
     activations a;  // (BLOCK, the widest input)
+    size_t has;     // where products are split: the phase whose input it has, from 1 over all layers
     float *row;     // (D)
     float *wide;    // (BLOCK, F)
     attention_memory attention;
@@ -141,11 +142,14 @@ static size_t tasks(const mb_batch *b, int phase) {
     return phase == QKV || phase == OUT ? b->blocks : 0;  // OUT does the rest of the layer
 }
 
-static void task(const mb_batch *b, const layer *l, int phase, size_t number, scratch *s) {
+static void task(const mb_batch *b, size_t of_all, size_t number, scratch *s) {
     const mb_model *m = b->model;
+    const layer *l = m->layers + of_all / PHASES;
+    int phase = of_all % PHASES, has = s->has == of_all + 1;
+    if (b->splits > 1) s->has = of_all + 1;
     if (phase == ATTEND) {
         size_t document = number / m->heads, start = b->starts[document];
-        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, &s->attention);
+        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, l->qkv.precision == INT8, &s->attention);
         return;
     }
     size_t block = b->splits > 1 ? 0 : number, part = b->splits > 1 ? number : 0;
@@ -157,19 +161,19 @@ static void task(const mb_batch *b, const layer *l, int phase, size_t number, sc
         rows_target sum = {x, m->width, NO_ACTIVATION}, gated = {wide, m->glu, m->activation};
         if (phase == QKV) {
             qkv_target target = {b, first, l->table};
-            input(b, s, &l->attention_norm, x, m->width, count, w[phase]);
+            if (!has) input(b, s, &l->attention_norm, x, m->width, count, w[phase]);
             qkv_product(&s->a, count, w[phase], from, to, &target);
         } else if (phase == OUT) {
-            for (size_t i = 0; i < count; i++) {
+            for (size_t i = 0; i < count && !has; i++) {
                 results_of(&b->qkv, first + i, s->row);
                 convert(&s->a, i, s->row, w[phase]->k, w[phase]->precision);
             }
             sum_product(&s->a, count, w[phase], from, to, &sum);
         } else if (phase == IN) {
-            input(b, s, &l->mlp_norm, x, m->width, count, w[phase]);
+            if (!has) input(b, s, &l->mlp_norm, x, m->width, count, w[phase]);
             gated_product(&s->a, count, w[phase], from, to, &gated);
         } else {
-            input(b, s, NULL, wide, m->glu, count, w[phase]);
+            if (!has) input(b, s, NULL, wide, m->glu, count, w[phase]);
             sum_product(&s->a, count, w[phase], from, to, &sum);
         }
         if (b->splits > 1 || phase == QKV) return;
@@ -194,7 +198,7 @@ static void work(mb_batch *b) {
         progress *p = b->progress + i;
         size_t all = tasks(b, i % PHASES), number;
         while (!*b->stop && (number = atomic_fetch_add(&p->taken, 1)) < all) {
-            task(b, m->layers + i / PHASES, i % PHASES, number, s);
+            task(b, i, number, s);
             atomic_fetch_add(&p->done, 1);
         }
         for (unsigned spins = 0; atomic_load(&p->done) < all && !*b->stop; spins++)

@@ -14,7 +14,7 @@ INLINE void i8_rows(int rows, const int32_t *a, size_t stride, const int32_t *b,
         for (int j = 0; j < NV; j++) sums[i][j] = load_i(start + j * W);
     for (size_t k = 0; k < groups; k += 2, b += 2 * NR) {
         vi panel[2][NV];
-        for (int j = 0; j < 2 * NV; j++) __builtin_prefetch(b + AHEAD * NR + j * W);
+        for (int j = 0; j < 2 * NV; j++) FETCH_NEXT(b + groups * NR + j * W);
         for (int j = 0; j < 2 * NV; j++) panel[j / NV][j % NV] = load_i(b + j * W);
         UNROLL for (int i = 0; i < rows; i++) {
             vi x = splat_i(a[i * stride + k]), y = splat_i(a[i * stride + k + 1]);

@@ -15,12 +15,17 @@ enum precision { FLOAT32, BFLOAT16, INT8 };
 #define MR VR        // rows of A in a tile
 #define ROW_STEP 1   // by which they are best increased
 #endif
-#define AHEAD 12     // groups of a panel that are fetched before they are needed
 #define NV 2         // vectors of a panel's row
 #define NR (NV * W)  // rows of B in a panel
 
-typedef vf tile_f[MR][NV];
-typedef vi tile_i[MR][NV];
+#define TILE_ROWS (MR > 16 ? MR : 16)  // of any tile: attention has 16 queries where MR is smaller
+
+typedef vf tile_f[TILE_ROWS][NV];
+typedef vi tile_i[TILE_ROWS][NV];
+
+// Fetch what is at the same place of the next panel into the second cache: memory is then read while
+// other rows of A are multiplied with this panel.
+#define FETCH_NEXT(address) __builtin_prefetch(address, 0, 2)
 
 // So that sums stay in registers.
 #ifdef __clang__
@@ -38,7 +43,7 @@ typedef vi tile_i[MR][NV];
             for (int j = 0; j < NV; j++) sums[i][j] = start ? (V)load_i(start + j * W) : (V){0};  \
         for (size_t k = 0; k < groups; k++, b += NR) {                                            \
             vi panel[NV];                                                                         \
-            for (int j = 0; j < NV; j++) __builtin_prefetch(b + AHEAD * NR + j * W);              \
+            for (int j = 0; j < NV; j++) FETCH_NEXT(b + groups * NR + j * W);                     \
             for (int j = 0; j < NV; j++) panel[j] = load_i(b + j * W);                            \
             UNROLL for (int i = 0; i < rows; i++) {                                               \
                 vi x = splat_i(a[i * stride + k]);                                                \
@@ -203,6 +208,18 @@ typedef struct {
     float *scale;
 } activations;
 
+// Convert a row of k floats to bytes, `zero` plus -most to most; returns their scale.
+INLINE float to_bytes(const float *x, size_t k, int most, int zero, void *to) {
+    vf largest = splat(1e-30f);
+    for (size_t i = 0; i < k; i += W) largest = max_v(largest, abs_v(load(x + i)));
+    float scale = max_of(largest) / (float)most, inverse = 1.0f / scale;
+    for (size_t i = 0; i < k; i += W) {
+        vi whole = __builtin_convertvector(nearest(load(x + i) * inverse), vi) + zero;
+        *(vb_any *)((uint8_t *)to + i) = __builtin_convertvector(whole, vb_any);
+    }
+    return scale;
+}
+
 // Convert a row of k floats.
 INLINE void convert(activations *out, size_t row, const float *x, size_t k, enum precision p) {
     int32_t *to = out->rows + row * (out->groups = groups_of(p, k));
@@ -212,14 +229,7 @@ INLINE void convert(activations *out, size_t row, const float *x, size_t k, enum
         for (size_t i = 0; i < k; i += W)
             *(vh_any *)((uint16_t *)to + i) = halves_bf16(load(x + i));
     } else {
-        vf most = splat(1e-30f);
-        for (size_t i = 0; i < k; i += W) most = max_v(most, abs_v(load(x + i)));
-        float scale = max_of(most) / A_MAX, inverse = 1.0f / scale;
-        out->scale[row] = scale;
-        for (size_t i = 0; i < k; i += W) {
-            vi whole = __builtin_convertvector(nearest(load(x + i) * inverse), vi) + A_ZERO;
-            *(vb_any *)((uint8_t *)to + i) = __builtin_convertvector(whole, vb_any);
-        }
+        out->scale[row] = to_bytes(x, k, A_MAX, A_ZERO, to);
     }
 }
 
