@@ -211,7 +211,8 @@ class _Display:
         if (utilization := self._utilization(last)) is not None:
             parts.insert(4, f"{utilization:.0%} of roofline")
         if last.evaluation is not None:
-            parts.append(f"held out {last.evaluation.loss:.3f}, {last.evaluation.accuracy:.1%}")
+            loss, accuracy = last.evaluation["loss"], last.evaluation["accuracy"]
+            parts.append(f"held out {loss:.3f}, {accuracy:.1%}")
         return "  ".join(parts)
 
     def _utilization(self, report: "StepReport") -> float | None:
@@ -247,8 +248,8 @@ class _Display:
             "speed/data_wait": report.wait / report.seconds,
         }  # fmt: skip
         if report.evaluation is not None:
-            figures["held_out/loss"] = report.evaluation.loss
-            figures["held_out/accuracy"] = report.evaluation.accuracy
+            figures["held_out/loss"] = report.evaluation["loss"]
+            figures["held_out/accuracy"] = report.evaluation["accuracy"]
         for name, value in figures.items():
             self.writer.add_scalar(name, value, report.number)
 

@@ -4,7 +4,7 @@ State is read and written by parameter name, so that files say what they contain
 dtype: torch's own ``load_state_dict`` would cast it to that of the parameter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -23,9 +23,16 @@ class Optimizer:
 
     Matrices decay, norms and biases do not. "muon" is Muon for the matrices of the layers, and
     StableAdamW for everything else.
+
+    Args:
+        model: the model, on its device.
+        name: the optimizer.
+        scale: the factor of the learning rate for a parameter's name; not for Muon.
     """
 
-    def __init__(self, model: nn.Module, name: Name) -> None:
+    def __init__(
+        self, model: nn.Module, name: Name, scale: Callable[[str], float] = lambda name: 1.0
+    ) -> None:
         self.named = dict(model.named_parameters())
         self.steps = 0
         muon = [
@@ -33,10 +40,13 @@ class Optimizer:
             for key, parameter in self.named.items()
             if name == "muon" and parameter.ndim == 2 and ".layers." in key
         ]
-        rest = [p for p in self.named.values() if all(p is not m for m in muon)]
+        rest = {n: p for n, p in self.named.items() if all(p is not m for m in muon)}
+        by_kind: dict[tuple[float, bool], list[Tensor]] = {}
+        for key, parameter in rest.items():
+            by_kind.setdefault((scale(key), parameter.ndim > 1), []).append(parameter)
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in rest if p.ndim > 1]},
-            {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": 0.0, "scale": factor, "decays": decays}
+            for (factor, decays), parameters in by_kind.items()
         ]
         self._adam: torch.optim.Optimizer
         if name == "adamw":
@@ -46,18 +56,18 @@ class Optimizer:
         else:
             self._adam = require_extra("optimi", "train").StableAdamW(
                 groups, lr=1.0, betas=BETAS, eps=EPS, weight_decay=0.0, decouple_lr=True,
-                max_lr=1.0, foreach=rest[0].device.type != "cpu", triton=False,
+                max_lr=1.0, foreach=groups[0]["params"][0].device.type != "cpu", triton=False,
             )  # fmt: skip
         self._all = [self._adam, *([Muon(muon, lr=1.0, weight_decay=0.0)] if muon else [])]
 
     def begin_phase(self, peak: float, weight_decay: float) -> None:
         """Set a phase's peak learning rate and its weight decay, which is that of a peak step."""
-        matrices, vectors = self._adam.param_groups
-        if "max_lr" in matrices:  # StableAdamW multiplies the decay by lr / max_lr
-            matrices["max_lr"] = vectors["max_lr"] = peak
-            matrices["weight_decay"] = weight_decay
-        else:  # AdamW and Muon multiply it by lr
-            matrices["weight_decay"] = weight_decay / peak
+        for group in self._adam.param_groups:
+            decay = weight_decay if group["decays"] else 0.0
+            if "max_lr" in group:  # StableAdamW multiplies the decay by lr / max_lr
+                group["max_lr"], group["weight_decay"] = peak * group["scale"], decay
+            else:  # AdamW and Muon multiply it by lr
+                group["weight_decay"] = decay / peak
         for group in (group for muon in self._all[1:] for group in muon.param_groups):
             group["weight_decay"] = weight_decay / peak
 
@@ -67,7 +77,7 @@ class Optimizer:
             parameter.grad = gradient
         for optimizer in self._all:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("scale", 1.0)
             optimizer.step()
         for parameter in self.named.values():
             parameter.grad = None

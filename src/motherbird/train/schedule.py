@@ -7,6 +7,7 @@ them.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import InputError
 
@@ -23,8 +24,10 @@ class LearningRateSchedule:
 
     peak: float  # learning rate between warm-up and decay
     warm_up: int = 0  # tokens of the linear rise from 0
-    decay: int = 0  # tokens of the 1 - sqrt decay at the end of the phase (Hägele et al. 2024)
+    decay: int = 0  # tokens of the decay at the end of the phase
     final: float = 0.001  # final learning rate as a fraction of the peak; the reference uses 0.001
+    # of the decay: 1 - sqrt of what is done (Hägele et al. 2024), or linear
+    shape: Literal["1-sqrt", "linear"] = "1-sqrt"
 
     def __post_init__(self) -> None:
         check(self.peak > 0, f"lr = {self.peak} has to be more than 0")
@@ -42,7 +45,8 @@ class LearningRateSchedule:
         decayed = tokens - (total - self.decay)
         if decayed <= 0:
             return self.peak
-        left = 1 - math.sqrt(min(1.0, decayed / self.decay)) if self.decay else 1.0
+        done = min(1.0, decayed / self.decay) if self.decay else 0.0
+        left = 1 - (math.sqrt(done) if self.shape == "1-sqrt" else done)
         return self.peak * (self.final + (1 - self.final) * left)
 
 

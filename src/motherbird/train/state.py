@@ -48,6 +48,15 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best evaluation of a run that stops early."""
+
+    step: int  # the step after which it was
+    value: float  # the metric; more is better
+    worse: int = 0  # number of evaluations since, none of which was better
+
+
+@dataclass(frozen=True)
 class Progress:
     """The state of training, except weights and optimizer state; counts are of all ranks."""
 
@@ -64,6 +73,7 @@ class Progress:
     finished: bool = False  # whether the run is over
     world_size: int = 1  # number of ranks in the last step
     phase_ends: list[int] = field(default_factory=list)  # the last step of every finished phase
+    best: Best | None = None  # of a run that keeps its best checkpoint
     format: int = VERSION  # version of this record
 
     @property

@@ -1,7 +1,7 @@
 """One training step: gradients of all micro-batches, a verdict, an update."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import DivergedError
 from ..nn.dropout import keyed
 from .distributed import Distributed
-from .evaluation import Evaluation
 from .gradients import Loss, step_gradients
 from .health import Verdict
 from .objectives import Objective, PackedBatch
@@ -44,7 +43,8 @@ class StepReport:
     seconds: float = 0.0  # duration of the step, on this rank
     save: float = 0.0  # seconds of it spent on the checkpoint, on this rank
     phase: str = ""  # name of the phase, in pretraining
-    evaluation: Evaluation | None = None  # evaluation after the step, if there was one
+    # the evaluation after the step, if there was one, by name
+    evaluation: Mapping[str, float | None] | None = None
 
     @property
     def number(self) -> int:

@@ -1,0 +1,234 @@
+"""``motherbird finetune``."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import options
+from .output import is_terminal, print_json, progress
+
+if TYPE_CHECKING:
+    from ..data.labelled import Labelled
+    from ..train.finetune import Parts
+    from ..train.step import StepReport
+    from ..train.tuning import FineTuning
+
+F = TypeVar("F", bound=Callable[..., Any])
+SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
+DEV = 0.1  # fraction of the training data that is set aside where there is no --dev
+
+
+@click.group(name="finetune")
+def command() -> None:
+    """Teach a model your labels (classify), tags of words (tag), or pairs of texts (score)."""
+
+
+def _data(function: F) -> F:
+    """Add the options of all tasks."""
+    for option in reversed([
+        click.option("--train", required=True, metavar="FILE",
+                     help="Labelled data: .jsonl, .csv, .tsv, .parquet, or a dataset directory of "
+                     "the library datasets."),
+        click.option("--dev", metavar="FILE",
+                     help="Data by which the best epoch is chosen (default: a tenth of --train)."),
+        click.option("--test", metavar="FILE", help="Data that is evaluated at the end."),
+        click.option("--model", metavar="MODEL",
+                     help="The model to start from: the included motherbird-nano (default), a "
+                     "directory, or owner/name on the Hub."),
+        click.option("--out", required=True, metavar="DIR", help="Directory of the new model."),
+        click.option("--label", metavar="NAME", callback=options.not_empty,
+                     help="Column of the labels (default: found by its name)."),
+        click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
+        click.option("--epochs", type=click.IntRange(1), metavar="N",
+                     help="Largest number of passes over the data (default: 3 to 15, by its size)."),
+        click.option("--lr", type=float, metavar="RATE",
+                     help="Peak learning rate (default: 0.06 / hidden size)."),
+        click.option("--batch-size", type=click.IntRange(1), metavar="N",
+                     help="Texts of a step (default: 32)."),
+        click.option("--max-length", type=click.IntRange(8), metavar="N",
+                     help="Tokens of a text; longer ones are truncated (default: the model's "
+                     "limit)."),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+                     help="Change another setting, such as patience=5; repeatable."),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
+                     help="Random seed (default: 0)."),
+        options.device,
+        options.threads,
+        options.as_json,
+    ]):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@command.command(name="classify")
+@click.option("--text", metavar="NAME", callback=options.not_empty,
+              help="Column of the texts (default: found by its name).")  # fmt: skip
+@_data
+def classify(**given: Any) -> None:
+    """Teach a model to label texts, with one label each or several.
+
+    \b
+    motherbird finetune classify --train train.csv --out model
+    motherbird finetune classify --train train.jsonl --dev dev.jsonl --model BASE --out model
+
+    A label is a text, a number or a boolean; a list of texts is any number of labels. Without
+    --dev, a tenth of --train is set aside, the same for the same seed.
+
+    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    {"dev": {"accuracy", "macro_f1", "mcc", "auc", "loss"}, "test", "seconds", "model", "epoch",
+    "labels", ...}; "auc" is that of the second label of two.
+    """  # noqa: D301
+    _run("classify", **given)
+
+
+@command.command(name="tag")
+@click.option("--text", metavar="NAME", callback=options.not_empty,
+              help="Column of the words (default: found by its name).")  # fmt: skip
+@_data
+def tag(**given: Any) -> None:
+    """Teach a model to tag words, such as the names of people and places.
+
+    \b
+    motherbird finetune tag --train train.jsonl --out model
+
+    A row has a list of words and a list of their tags, in BIO, IOB1, BIOES or without prefixes. The
+    model has BIO tags where the data has prefixes.
+
+    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    {"dev": {"entity_f1", "accuracy", "loss"}, "test", "seconds", "model", "epoch", "labels", ...}.
+    """  # noqa: D301
+    _run("tag", **given)
+
+
+@command.command(name="score")
+@click.option("--text", metavar="NAME", callback=options.not_empty,
+              help="Column of the first text (default: found by its name).")  # fmt: skip
+@click.option("--pair", metavar="NAME", callback=options.not_empty,
+              help="Column of the second text (default: found by its name).")  # fmt: skip
+@_data
+def score(**given: Any) -> None:
+    """Teach a model to score pairs of texts, with a number or a label.
+
+    \b
+    motherbird finetune score --train pairs.tsv --out model
+    motherbird finetune score --train pairs.tsv --text question --pair answer --label good --out model
+
+    A column of numbers is learned by regression, one of texts as labels, such as "entailment".
+
+    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    {"dev": {"spearman", "loss"} or as of classify, "test", "seconds", "model", "epoch", "labels",
+    ...}.
+    """  # noqa: D301
+    _run("score", **given)
+
+
+def _run(
+    task: str, train: str, dev: str | None, test: str | None, out: str, device: str, json_: bool,
+    text: str | None = None, pair: str | None = None, label: str | None = None, **settings: Any,
+) -> None:  # fmt: skip
+    files = [path for path in (train, dev, test) if path is not None]
+    recipe = _recipe(task, **settings)
+    directory = options.output(out, [*options.directories(recipe.model), *files])
+    parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
+    from ..train.finetune import finetune
+
+    quiet = json_ or not options.is_main_process()
+    with progress("", total=1.0, quiet=quiet) as update:
+        display = _Display(quiet, update)
+        found = finetune(
+            recipe, parts, directory, device=device, on_start=display.start, on_step=display.step
+        )
+    if not options.is_main_process():
+        return
+    if json_:
+        print_json({"model": str(directory), **found})
+        return
+    for name in ("dev", "test"):
+        if name in found:
+            click.echo(f"{name}: {_shown(found[name])}")
+    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s")
+
+
+def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: Any) -> "FineTuning":
+    from .. import strict
+    from ..train.tuning import FineTuning
+
+    own = [f"{key}={value}" for key, value in given.items() if value is not None]
+    changes = (*changes, *own, f"task={task}")
+    if recipe is not None:
+        return strict.load(FineTuning, recipe, changes)
+    settings: dict[str, Any] = {}
+    for change in changes:
+        strict.change(settings, change)
+    return strict.build(FineTuning, settings, "the options")
+
+
+def _parts(
+    recipe: "FineTuning", files: tuple[str, str | None, str | None], text: str | None,
+    pair: str | None, label: str | None, quiet: bool,
+) -> "Parts":  # fmt: skip
+    """Read the data, check it, and say what is in it."""
+    from ..data.columns import Columns
+    from ..data.labelled import describe, read_labelled, split_off
+    from ..train.finetune import Parts
+
+    columns = Columns(text, pair, label)
+    train = read_labelled(files[0], recipe.task, columns)
+    others: list[Labelled | None] = [
+        None if file is None else read_labelled(file, recipe.task, columns, train.kind)
+        for file in files[1:]
+    ]
+    dev, test = others
+    if dev is None:
+        train, dev = split_off(train, DEV, recipe.seed)
+    about = describe(train, dev, test)
+    if not quiet and options.is_main_process():
+        for line in about.lines():
+            click.echo(line, err=True)
+    return Parts(train, dev, test)
+
+
+def _shown(metrics: dict[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'-' if value is None else format(value, '.4f')}"
+        for name, value in metrics.items()
+    )
+
+
+class _Display:
+    """Shows the steps: a progress bar on a terminal, else a line every few seconds and epoch."""
+
+    def __init__(self, quiet: bool, update: Any) -> None:
+        self.quiet, self.update = quiet, update
+        self.shown, self.steps = time.perf_counter(), 1
+        self.recent: list[StepReport] = []
+
+    def start(self, stepper: Any, steps: int) -> None:
+        """Remember the number of steps."""
+        self.steps = steps
+
+    def step(self, report: "StepReport") -> None:
+        """Show a step."""
+        if self.quiet:
+            return
+        now = time.perf_counter()
+        self.recent = [r for r in self.recent if r.started > now - 30] + [report]
+        if report.evaluation is not None:
+            click.echo(f"{report.phase}: {_shown(dict(report.evaluation))}", err=True)
+        if is_terminal():
+            self.update(completed=report.number / self.steps, text=self._text())
+        elif now - self.shown >= SHOW_EVERY:
+            self.shown = now
+            click.echo(self._text(), err=True)
+
+    def _text(self) -> str:
+        last, seconds = self.recent[-1], sum(r.seconds for r in self.recent)
+        mean = seconds / len(self.recent)
+        return (
+            f"step {last.number:,}/{self.steps:,}  "
+            f"loss {sum(r.loss for r in self.recent) / len(self.recent):.3f}  "
+            f"{sum(r.tokens for r in self.recent) / max(seconds, 1e-9):,.0f} tokens/s  "
+            f"at most {(self.steps - last.number) * mean:.0f} s left"
+        )

@@ -1,0 +1,114 @@
+"""Labelled documents in memory, and the batches of every step of an epoch.
+
+A step has ``batch_size`` documents in a keyed order, in micro-batches of similar length. How they
+are divided into micro-batches changes nothing but the order of floating-point sums.
+"""
+
+import hashlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int32, Shaped
+
+from ..core.batching import split_by_tokens
+from ..core.rng import shuffled
+from ..data.loader import ORDER, Cursor
+from ..nn.packed import pack
+from .distributed import Distributed
+from .objectives.labels import Kind, LabelledBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """S documents with what to predict for them.
+
+    Attributes:
+        kind: what is predicted.
+        ids: the token ids of each document.
+        targets: for each document the index of its label, a vector of C, a number, or the index of
+            the label of each token; as in `LabelledBatch`.
+        firsts: for "tags", the first token of each word, or -1 if it has none, or was cut off.
+        truncated: how many documents were truncated.
+    """
+
+    kind: Kind
+    ids: Sequence[Int32[np.ndarray, " tokens"]]
+    targets: Sequence[Shaped[np.ndarray, "..."]]
+    firsts: Sequence[Sequence[int]] = ()
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of tokens of each document."""
+        return [len(document) for document in self.ids]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all ids and targets."""
+        digest = hashlib.sha256(self.kind.encode())
+        for document, target in zip(self.ids, self.targets, strict=True):
+            for array in (document, target):
+                digest.update(repr((array.dtype.str, array.shape)).encode() + array.tobytes())
+        return digest.hexdigest()
+
+    def batch(self, numbers: Sequence[int]) -> LabelledBatch:
+        """Pack some of the documents."""
+        targets = [self.targets[number] for number in numbers]
+        stacked = np.concatenate(targets) if self.kind == "tags" else np.stack(targets)
+        return LabelledBatch(pack([self.ids[n] for n in numbers]), torch.from_numpy(stacked))
+
+    def micro_batches(
+        self, numbers: Sequence[int], micro_tokens: int, parts: int
+    ) -> list[LabelledBatch]:
+        """Divide documents into micro-batches of similar length and size.
+
+        Their number is a multiple of ``parts``; those that have no document of their own count
+        nothing. None has more than ``micro_tokens`` tokens, except a longer document alone.
+        """
+        lengths = [len(self.ids[number]) for number in numbers]
+        budget = min(micro_tokens, max(max(lengths), -(-sum(lengths) // parts)))
+        groups = [[numbers[i] for i in group] for group in split_by_tokens(lengths, budget)]
+        while len(groups) % parts and len(largest := max(groups, key=len)) > 1:
+            half = len(largest) // 2
+            place = groups.index(largest)
+            groups[place : place + 1] = [largest[:half], largest[half:]]
+        batches = [self.batch(group) for group in groups]
+        nothing = replace(self.batch(groups[-1][:1]), counts=False)
+        return batches + [nothing] * (-len(groups) % parts)
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the number of steps for a number of documents; the last may have fewer documents."""
+    return -(-count // batch_size)
+
+
+def training_batches(
+    examples: Examples,
+    cursor: Cursor,
+    batch_size: int,
+    micro_tokens: int,
+    distributed: Distributed,
+    threads: int,
+) -> Generator[tuple[list[LabelledBatch], Cursor], None, None]:
+    """Yield this rank's micro-batches of every step, and the cursor after it, without end.
+
+    Args:
+        examples: the documents.
+        cursor: where to begin; it counts documents.
+        batch_size: documents of a step, of all ranks.
+        micro_tokens: tokens of a micro-batch, at most, unless one document has more.
+        distributed: this rank; every rank gets equally many micro-batches.
+        threads: micro-batches that a rank computes at the same time.
+    """
+    count, ranks = len(examples), distributed.world_size
+    while True:
+        epoch, begin = divmod(cursor.consumed, count)
+        positions = range(begin, min(begin + batch_size, count))
+        order = shuffled(positions, count, (cursor.seed, ORDER, epoch)).tolist()
+        cursor = replace(cursor, consumed=cursor.consumed + len(order))
+        batches = examples.micro_batches(order, micro_tokens, ranks * threads)
+        yield batches[distributed.rank :: ranks], cursor

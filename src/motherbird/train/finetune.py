@@ -1,0 +1,375 @@
+"""Fine-tuning: from labelled texts to a model directory, exact over any stops; see `process`.
+
+The state of the run is in a hidden directory next to the output, which appears when the run is
+finished: the model of the best epoch, finetune.json with settings and metrics, and the log.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__, machine, strict
+from ..core import hf_config, hub, spans, weights
+from ..core.config import EncoderConfig
+from ..data.labelled import Labelled
+from ..data.loader import Cursor
+from ..errors import InputError, OutputExistsError, StoppedError
+from ..files import read_json, resumable_directory
+from ..nn import checkpoint
+from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
+from ..nn.encoder import Encoder
+from ..nn.heads import IGNORED, SequenceClassifier, TokenClassifier
+from . import signals, state
+from .distributed import join
+from .encode import encode, in_bio, label_names
+from .examples import Examples, steps_per_epoch, training_batches
+from .gradients import in_fixed_order
+from .measure import Metrics, logits_of, measure, temperature
+from .objectives.labels import LabelledBatch, LabelsObjective
+from .optimizer import Optimizer
+from .process import Process, Session
+from .recipe import Save
+from .run_log import LOG
+from .state import Best, Checkpoint, Progress
+from .step import FLOAT16_SCALE, Stepper, StepReport
+from .tuning import METRICS, FineTuning
+
+INFO = "finetune.json"
+HeadModel = SequenceClassifier | TokenClassifier
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The labelled texts of a run."""
+
+    train: Labelled
+    dev: Labelled  # by which the best epoch is chosen
+    test: Labelled | None = None  # evaluated at the end
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run trains on and with, before the first step."""
+
+    recipe: FineTuning
+    directory: Path  # of the model that it starts from
+    config: EncoderConfig
+    labels: tuple[str, ...]
+    train: Examples
+    dev: Examples
+    parts: Parts
+
+    @property
+    def epochs(self) -> int:
+        """The largest number of epochs."""
+        return self.recipe.epochs_for(len(self.train))
+
+    @property
+    def metric(self) -> str:
+        """The metric by which the best epoch is chosen."""
+        return self.recipe.metric or METRICS[self.train.kind]
+
+
+def plan(recipe: FineTuning, parts: Parts) -> Plan:
+    """Read the model's configuration and tokenizer, and tokenize the texts.
+
+    Raises:
+        InputError: the model cannot be used, or has no tokenizer.
+        DamagedError: its files are damaged.
+    """
+    directory = hub.find(recipe.model)
+    config = weights.encoder_config(directory)
+    tokenizer = weights.load_tokenizer(directory, config, True)
+    if tokenizer is None:
+        how = "put tokenizer.json into its directory"
+        raise InputError("the model has no tokenizer", str(directory), how)
+    config = replace(
+        config, classifier_pooling=recipe.pooling or config.classifier_pooling,
+        classifier_dropout=recipe.dropout,
+    )  # fmt: skip
+    if parts.train.kind == "tags":
+        scheme = spans.scheme_of(parts.train.labels)
+        test = parts.test and in_bio(parts.test, scheme)
+        parts = Parts(in_bio(parts.train, scheme), in_bio(parts.dev, scheme), test)
+    limit = config.max_position_embeddings
+    length = min(limit, recipe.max_length or limit)
+    labels = _stored_labels(recipe, directory, parts.train) or label_names(parts.train)
+    train, dev = (encode(part, labels, tokenizer, length) for part in (parts.train, parts.dev))
+    return Plan(recipe, directory, config, tuple(labels), train, dev, parts)
+
+
+def _head(kind: str) -> type[HeadModel]:
+    return TokenClassifier if kind == "tags" else SequenceClassifier
+
+
+def _stored_labels(recipe: FineTuning, directory: Path, train: Labelled) -> list[str]:
+    """Return the labels of a classifier that is trained further: it has the same ones."""
+    raw = weights.read_config(directory)
+    if _head(train.kind).architecture not in (raw.get("architectures") or ()):
+        return []
+    stored = hf_config.read_labels(raw)
+    return list(stored) if set(stored) == set(label_names(train)) else []
+
+
+def initial_model(plan: Plan) -> HeadModel:
+    """Load the encoder in float32, with a new classifier or that of the same labels.
+
+    As in transformers, the layers before the classifier are those of the checkpoint's head.
+    """
+    cls, kind, directory = _head(plan.train.kind), plan.train.kind, plan.directory
+    if kind != "number" and _stored_labels(plan.recipe, directory, plan.parts.train):
+        model = cls.load(directory, dtype="float32")
+        model.model.config = plan.config
+        return model
+    encoder = Encoder.load(directory, dtype="float32", split_special_tokens=True)
+    encoder.config = plan.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.recipe.seed)
+        model = cls(encoder, plan.labels or ["score"])
+    stored = weights.published_names(weights.read_tensors(directory))
+    own = model.head.state_dict()
+    found = {name: stored.get(f"head.{name}") for name in own}
+    if all(t is not None and t.raw.shape == tuple(own[n].shape) for n, t in found.items()):
+        model.head.load_state_dict(
+            {name: torch.from_numpy(tensor.float32()) for name, tensor in found.items() if tensor}
+        )
+    return model
+
+
+class _FineTuning(Process[LabelledBatch]):
+    """One process of a fine-tuning run."""
+
+    model: HeadModel
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        super().__init__(session)
+        self.plan, self.recipe = plan, plan.recipe
+        self.keep = Save(every=plan.recipe.save_every, keep=1)
+
+    def steps(self) -> int:
+        """Return the number of steps if the run does not end early."""
+        return self.plan.epochs * steps_per_epoch(len(self.plan.train), self.recipe.batch_size)
+
+    def first(self) -> Progress:
+        """Return the state before the first step."""
+        scale = FLOAT16_SCALE if self.recipe.dtype == "float16" else 1.0
+        return Progress(Cursor(self.recipe.seed), scale=scale)
+
+    def build(self, progress: Progress, found: Checkpoint | None) -> None:
+        """Create or restore model and optimizer on rank 0, and send them to the other ranks."""
+        plan, recipe, device = self.plan, self.recipe, self.distributed.device
+        model = initial_model(plan)
+        optimizer_state: dict[str, Tensor] | None = None
+        if found is not None:
+            tensors, optimizer_state = found.weights_and_optimizer_state()
+            model.load_state_dict(tensors)
+        self.model = model.to(device).train()
+        layers = plan.config.num_hidden_layers
+        optimizer = Optimizer(
+            self.model, recipe.optimizer, lambda name: recipe.layer_scale(name, layers)
+        )
+        optimizer.restore(optimizer_state, progress.updates)
+        self.share(optimizer)
+        dtype = fastest_dtype(device) if recipe.dtype == "auto" else DTYPES[recipe.dtype]
+        if self.distributed.is_main:
+            warn_if_emulated(dtype, device)
+        objective = LabelsObjective(self.model, plan.train.kind, self._class_weights())
+        self.stepper = Stepper(objective, optimizer, self.distributed, dtype, seed=recipe.seed)
+
+    def _class_weights(self) -> Tensor | None:
+        """Return a weight for each label, so that all labels count alike."""
+        plan = self.plan
+        if not self.recipe.class_weights or plan.train.kind == "number":
+            return None
+        size = len(plan.labels)
+        if plan.train.kind == "multi":
+            counts = np.sum(plan.train.targets, axis=0)
+        else:
+            targets = np.concatenate([np.atleast_1d(target) for target in plan.train.targets])
+            counts = np.bincount(targets[targets != IGNORED], minlength=size)
+        weights = counts.sum() / (size * np.maximum(counts, 1))
+        return torch.tensor(weights, dtype=torch.float32, device=self.distributed.device)
+
+    def begin_phase(
+        self, progress: Progress
+    ) -> tuple[
+        Generator[tuple[list[LabelledBatch], Cursor], None, None], Callable[[Progress], float]
+    ]:
+        """Return the steps from the cursor on; there is one phase."""
+        recipe, total = self.recipe, self.plan.epochs * len(self.plan.train)
+        lr = recipe.schedule(self.plan.config, total)
+        self.stepper.optimizer.begin_phase(lr.peak, recipe.weight_decay)
+        batches = training_batches(
+            self.plan.train, progress.cursor, recipe.batch_size, recipe.micro_tokens,
+            self.distributed, self.stepper.threads.count,
+        )  # fmt: skip
+        return batches, lambda now: lr.at(now.cursor.consumed, total)
+
+    def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
+        """Evaluate on dev after every epoch, and end the run where it does not improve."""
+        progress, count = report.progress, len(self.plan.train)
+        epoch, rest = divmod(progress.cursor.consumed, count)
+        report = replace(report, phase=f"epoch {epoch + bool(rest)}")
+        if rest:
+            return report, progress, False
+        metrics = self.distributed.broadcast_object(self._dev_metrics())
+        value = metrics[self.plan.metric]
+        value = float("-inf") if value is None else value
+        best = progress.best
+        if best is None or value > best.value:
+            best = Best(progress.step, value)
+        else:
+            best = replace(best, worse=best.worse + 1)
+        patience = self.recipe.patience
+        finished = epoch == self.plan.epochs or bool(patience and best.worse >= patience)
+        progress = replace(progress, best=best, finished=finished)
+        return replace(report, evaluation=metrics), progress, True
+
+    def _dev_metrics(self) -> Metrics:
+        if not self.distributed.is_main:
+            return {}
+        logits = logits_of(self.model, self.plan.dev, self.stepper.dtype)
+        return measure(self.plan.parts.dev, self.plan.dev, logits, self.plan.labels)
+
+    def kept(self, progress: Progress) -> list[int]:
+        """Return the best step."""
+        return [] if progress.best is None else [progress.best.step]
+
+
+def finetune(
+    recipe: FineTuning,
+    parts: Parts,
+    out: Path,
+    *,
+    device: str | None = None,
+    max_steps: int | None = None,
+    on_start: Callable[[Stepper[LabelledBatch], int], None] = lambda stepper, steps: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+) -> dict[str, Any]:
+    """Fine-tune a model, or resume it, and write the best one.
+
+    Args:
+        recipe: defines the run.
+        parts: what it trains and is evaluated on.
+        out: directory of the model; if it is that of the same run, nothing is computed.
+        device: see `distributed.join`.
+        max_steps: stop after this many steps of this process.
+        on_start: called on rank 0 at the start, with the number of steps.
+        on_step: called on rank 0 after every step.
+
+    Returns:
+        The content of finetune.json.
+
+    Raises:
+        InputError: model, texts or directory cannot be used.
+        DivergedError: the loss is not finite.
+        StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
+    """
+    made = plan(recipe, parts)
+    with contextlib.ExitStack() as stack:
+        distributed = stack.enter_context(join(device, recipe.timeout))
+        key = {"recipe": strict.plain(recipe), "data": _digest(made), "motherbird": __version__}
+        if (finished := _finished(out, key)) is not None:
+            return finished
+        work = out
+        if distributed.is_main:
+            work = stack.enter_context(resumable_directory(out, "model", key))
+        received = stack.enter_context(signals.deferred())
+        stack.enter_context(in_fixed_order(distributed.device))
+        session = Session(
+            work, distributed, received, lambda: None, max_steps, on_start=on_start, on_step=on_step
+        )
+        process = _FineTuning(session, made)
+        outcome = process.resume()
+        if not outcome.progress.finished:
+            what = f"stopped at step {outcome.progress.step}, the state is saved"
+            raise StoppedError(what, str(out), "the same command resumes", outcome.signal or 0)
+        if distributed.is_main:
+            _write(process, work, out, key)
+        distributed.broadcast_object(None)
+        return read_info(out)
+
+
+def _digest(made: Plan) -> list[str]:
+    digests = [made.train.digest(), made.dev.digest()]
+    if made.parts.test is not None:
+        digests.append(made.parts.test.digest())
+    return digests
+
+
+def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return finetune.json of a finished run of the same recipe and data, or None for a new run."""
+    if not (out / INFO).is_file():
+        return None
+    found = read_info(out)
+    if {name: found.get(name) for name in key} == key:
+        return found
+    what = "the output is the model of another run"
+    raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
+
+
+def read_info(out: Path) -> dict[str, Any]:
+    """Read finetune.json of a fine-tuned model."""
+    found: dict[str, Any] = read_json(out / INFO)
+    return found
+
+
+def _write(process: _FineTuning, work: Path, out: Path, key: dict[str, Any]) -> None:
+    """Write the model of the best epoch with its metrics."""
+    made, model = process.plan, process.model
+    best = state.find(work, _best(work).step)
+    model.load_state_dict(best.weights_and_optimizer_state()[0])
+    model.eval()
+    dtype = process.stepper.dtype
+    logits = logits_of(model, made.dev, dtype)
+    scale = temperature(made.dev, logits)
+    found: dict[str, Any] = {"dev": measure(made.parts.dev, made.dev, logits, made.labels)}
+    if made.parts.test is not None:
+        tokenizer = model.encoder.tokenizer
+        assert tokenizer is not None
+        length = min(made.config.max_position_embeddings, made.recipe.max_length or 1 << 30)
+        test = encode(made.parts.test, made.labels, tokenizer, length)
+        found["test"] = measure(made.parts.test, test, logits_of(model, test, dtype), made.labels)
+    seconds = sum(line["seconds"] for line in _lines(work))
+    info = {
+        **found, "epoch": best.progress.cursor.consumed // len(made.train),
+        "seconds": round(seconds, 1), "labels": list(made.labels), "temperature": scale,
+        "documents": {"train": len(made.train), "dev": len(made.dev)},
+        "truncated": made.train.truncated, "machine": machine.describe(process.stepper.threads.count),
+        **key,
+    }  # fmt: skip
+
+    def write_more(directory: Path) -> None:
+        problem = {"single": "single_label_classification", "multi": "multi_label_classification",
+                   "number": "regression"}.get(made.train.kind)  # fmt: skip
+        raw = read_json(directory / "config.json")
+        if problem is not None:
+            raw["problem_type"] = problem
+        if scale != 1.0:
+            raw["motherbird"] = {"temperature": scale}
+        (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+        (directory / INFO).write_text(text, encoding="utf-8")
+        shutil.copyfile(work / LOG, directory / LOG)
+
+    checkpoint.save(model, out, write_more=write_more)
+
+
+def _best(work: Path) -> Best:
+    best = state.find(work).progress.best
+    assert best is not None
+    return best
+
+
+def _lines(work: Path) -> Iterator[dict[str, Any]]:
+    from .run_log import read
+
+    yield from read(work)

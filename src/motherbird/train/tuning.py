@@ -1,0 +1,83 @@
+"""What a fine-tuning run is: a TOML file or keywords, read strictly into `FineTuning`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..core.config import EncoderConfig, Pooling
+from ..core.hub import NANO
+from .schedule import LearningRateSchedule, check
+
+Task = Literal["classify", "tag", "score"]
+RATE = 0.06  # times 1 / width: 8e-5 for base and 6e-5 for large, as in the paper's table 6
+METRICS = {"single": "accuracy", "multi": "macro_f1", "number": "spearman", "tags": "entity_f1"}
+# Epochs for data of up to so many documents: the paper's 5 to 10 for small sets, 1 to 3 for large.
+EPOCHS = ((2_000, 15), (10_000, 8), (50_000, 4))
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A fine-tuning run. None stands for what suits the model or the data."""
+
+    task: Task  # labels of a text, tags of its words, or a number or label of a pair
+    model: str = NANO  # name or directory of the model that it starts from
+    epochs: int | None = None  # passes over the training data; None: more for smaller data
+    batch_size: int = 32  # documents of a step, of all ranks
+    lr: float | None = None  # peak learning rate; None: 0.06 / hidden size
+    warm_up: float = 0.06  # fraction of the run in which the learning rate rises from 0
+    weight_decay: float = 1e-5  # of a step at the peak rate; norms and biases do not decay
+    optimizer: Literal["adamw", "stableadamw"] = "stableadamw"
+    # factor of the learning rate of each layer relative to the one above it
+    layer_decay: float = 1.0
+    patience: int = 3  # epochs without a better result after which the run ends; 0 never ends it
+    # metric on dev by which the best epoch is chosen; None: by what is predicted
+    metric: Literal["accuracy", "macro_f1", "mcc", "auc", "spearman", "entity_f1"] | None = None
+    max_length: int | None = None  # tokens of a document; None: the model's limit
+    pooling: Pooling | None = None  # "mean" or "cls"; None: that of the model
+    dropout: float = 0.0  # before the last layer
+    class_weights: bool = False  # whether rare labels count more: each label as much as any other
+    micro_tokens: int = 8192  # tokens of a micro-batch; this limits memory
+    # dtype of matrix products: "auto" is the fastest of the device; weights are float32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    save_every: int = 500  # steps between checkpoints; there is one after every epoch too
+    timeout: float = 60.0  # seconds after which a rank that does not answer ends the run
+    seed: int = 0  # random seed of the order, dropout and the new layers
+
+    def __post_init__(self) -> None:
+        check(self.epochs is None or self.epochs >= 1, "epochs has to be at least 1")
+        check(self.batch_size >= 1, "batch_size has to be at least 1")
+        check(self.lr is None or self.lr > 0, f"lr = {self.lr} has to be more than 0")
+        check(0 <= self.warm_up < 1, f"warm_up = {self.warm_up} has to be within 0..1")
+        check(0 <= self.weight_decay < 1, f"weight_decay = {self.weight_decay} is not within 0..1")
+        good = 0 < self.layer_decay <= 1
+        check(good, f"layer_decay = {self.layer_decay} has to be more than 0 and at most 1")
+        check(0 <= self.dropout < 1, f"dropout = {self.dropout} has to be less than 1")
+        check(self.patience >= 0 <= self.save_every, "patience and save_every have to be 0 or more")
+        good = self.max_length is None or self.max_length >= 8
+        check(good, f"max_length = {self.max_length} has to be at least 8")
+        check(self.micro_tokens >= 1, "micro_tokens has to be at least 1")
+        check(0 <= self.seed < 2**63, f"seed = {self.seed} is not within 0..2^63 - 1")
+
+    def epochs_for(self, documents: int) -> int:
+        """Return the number of epochs for a number of training documents."""
+        if self.epochs is not None:
+            return self.epochs
+        return next((epochs for limit, epochs in EPOCHS if documents <= limit), 3)
+
+    def peak(self, config: EncoderConfig) -> float:
+        """Return the peak learning rate for a model."""
+        return RATE / config.hidden_size if self.lr is None else self.lr
+
+    def schedule(self, config: EncoderConfig, total: int) -> LearningRateSchedule:
+        """Return the learning rate over ``total`` documents: a rise, and a linear decay to 0."""
+        rise = int(self.warm_up * total)
+        return LearningRateSchedule(self.peak(config), rise, total - rise, 0.0, "linear")
+
+    def layer_scale(self, name: str, layers: int) -> float:
+        """Return the factor of the learning rate of a parameter."""
+        if name.startswith("model.embeddings."):
+            below = layers
+        elif name.startswith("model.layers."):
+            below = layers - 1 - int(name.split(".")[2])
+        else:
+            below = 0
+        return self.layer_decay**below
