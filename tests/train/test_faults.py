@@ -658,7 +658,7 @@ def test_a_log_on_a_full_disk_does_not_stop_a_run(
                 name: open("/dev/full", "a", encoding="utf-8", buffering=1) for name in self._files
             }
 
-    monkeypatch.setattr("motherbird.train.pretrain.RunLog", Full)
+    monkeypatch.setattr("motherbird.train.process.RunLog", Full)
     out = tmp_path / "run"
     train(tiny, smoke_set, out)
     assert state.newest(out).sha256 == whole["float32"].sha256

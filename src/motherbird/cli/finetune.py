@@ -42,7 +42,7 @@ def _data(function: F) -> F:
                      help="Column of the labels (default: found by its name)."),
         click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
         click.option("--epochs", type=click.IntRange(1), metavar="N",
-                     help="Largest number of passes over the data (default: 3 to 15, by its size)."),
+                     help="Largest number of passes over the data (default: 3 to 15, by size)."),
         click.option("--lr", type=float, metavar="RATE",
                      help="Peak learning rate (default: 0.06 / hidden size)."),
         click.option("--batch-size", type=click.IntRange(1), metavar="N",
@@ -113,7 +113,7 @@ def score(**given: Any) -> None:
 
     \b
     motherbird finetune score --train pairs.tsv --out model
-    motherbird finetune score --train pairs.tsv --text question --pair answer --label good --out model
+    motherbird finetune score --train faq.tsv --text question --pair answer --out model
 
     A column of numbers is learned by regression, one of texts as labels, such as "entailment".
 
@@ -171,7 +171,8 @@ def _parts(
 ) -> "Parts":  # fmt: skip
     """Read the data, check it, and say what is in it."""
     from ..data.columns import Columns
-    from ..data.labelled import describe, read_labelled, split_off
+    from ..data.description import describe
+    from ..data.labelled import read_labelled, split_off
     from ..train.finetune import Parts
 
     columns = Columns(text, pair, label)

@@ -13,7 +13,7 @@ from . import options
 from .output import human, is_terminal, print_json, progress
 
 if TYPE_CHECKING:
-    from ..train.pretrain import Outcome
+    from ..train.process import Outcome
     from ..train.step import Stepper, StepReport
 
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -242,7 +242,7 @@ class _Display:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(run / "tensorboard"))
-        figures = {
+        figures: dict[str, float | None] = {
             "train/loss": report.loss, "train/lr": report.lr, "train/norm": report.norm,
             "speed/tokens_per_s": report.tokens / report.seconds,
             "speed/data_wait": report.wait / report.seconds,

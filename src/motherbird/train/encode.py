@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core import spans
 from ..core.tokenizer import Tokenizer
@@ -71,7 +72,7 @@ def _tokenize(
 
 def _target(
     data: Labelled, number: int, numbers: dict[str, int], tokens: int, firsts: Sequence[int]
-) -> "np.ndarray[Any, Any]":
+) -> NDArray[Any]:
     own = data.labels[number]
     if data.kind == "single":
         return np.array(numbers.get(own, IGNORED), np.int64)

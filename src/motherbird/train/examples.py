@@ -7,15 +7,16 @@ are divided into micro-batches changes nothing but the order of floating-point s
 import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int32, Shaped
+from numpy.typing import NDArray
 
-from ..core.batching import split_by_tokens
+from ..core.batching import concatenate, split_by_tokens
 from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
-from ..nn.packed import pack
+from ..nn.packed import Packed
 from .distributed import Distributed
 from .objectives.labels import Kind, LabelledBatch
 
@@ -34,8 +35,8 @@ class Examples:
     """
 
     kind: Kind
-    ids: Sequence[Int32[np.ndarray, " tokens"]]
-    targets: Sequence[Shaped[np.ndarray, "..."]]
+    ids: Sequence[NDArray[np.int32]]
+    targets: Sequence[NDArray[Any]]
     firsts: Sequence[Sequence[int]] = ()
     truncated: int = 0
 
@@ -59,7 +60,8 @@ class Examples:
         """Pack some of the documents."""
         targets = [self.targets[number] for number in numbers]
         stacked = np.concatenate(targets) if self.kind == "tags" else np.stack(targets)
-        return LabelledBatch(pack([self.ids[n] for n in numbers]), torch.from_numpy(stacked))
+        packed = Packed.from_arrays(*concatenate([self.ids[number] for number in numbers]))
+        return LabelledBatch(packed, torch.from_numpy(stacked))
 
     def micro_batches(
         self, numbers: Sequence[int], micro_tokens: int, parts: int
@@ -94,21 +96,20 @@ def training_batches(
     distributed: Distributed,
     threads: int,
 ) -> Generator[tuple[list[LabelledBatch], Cursor], None, None]:
-    """Yield this rank's micro-batches of every step, and the cursor after it, without end.
+    """Yield this rank's micro-batches of every step of an epoch, and the cursor after it.
 
     Args:
         examples: the documents.
-        cursor: where to begin; it counts documents.
+        cursor: where to begin; its phase is the number of the epoch, from 0.
         batch_size: documents of a step, of all ranks.
         micro_tokens: tokens of a micro-batch, at most, unless one document has more.
         distributed: this rank; every rank gets equally many micro-batches.
         threads: micro-batches that a rank computes at the same time.
     """
     count, ranks = len(examples), distributed.world_size
-    while True:
-        epoch, begin = divmod(cursor.consumed, count)
-        positions = range(begin, min(begin + batch_size, count))
-        order = shuffled(positions, count, (cursor.seed, ORDER, epoch)).tolist()
+    while cursor.consumed < count:
+        positions = range(cursor.consumed, min(cursor.consumed + batch_size, count))
+        order = shuffled(positions, count, (cursor.seed, ORDER, cursor.phase)).tolist()
         cursor = replace(cursor, consumed=cursor.consumed + len(order))
         batches = examples.micro_batches(order, micro_tokens, ranks * threads)
         yield batches[distributed.rank :: ranks], cursor

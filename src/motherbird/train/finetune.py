@@ -5,9 +5,10 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 """
 
 import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from .. import __version__, machine, strict
 from ..core import hf_config, hub, spans, weights
 from ..core.config import EncoderConfig
+from ..core.hf_config import HeadConfig
 from ..data.labelled import Labelled
 from ..data.loader import Cursor
 from ..errors import InputError, OutputExistsError, StoppedError
@@ -27,7 +29,7 @@ from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.encoder import Encoder
 from ..nn.heads import IGNORED, SequenceClassifier, TokenClassifier
-from . import signals, state
+from . import run_log, signals, state
 from .distributed import join
 from .encode import encode, in_bio, label_names
 from .examples import Examples, steps_per_epoch, training_batches
@@ -37,7 +39,6 @@ from .objectives.labels import LabelledBatch, LabelsObjective
 from .optimizer import Optimizer
 from .process import Process, Session
 from .recipe import Save
-from .run_log import LOG
 from .state import Best, Checkpoint, Progress
 from .step import FLOAT16_SCALE, Stepper, StepReport
 from .tuning import METRICS, FineTuning
@@ -139,7 +140,7 @@ def initial_model(plan: Plan) -> HeadModel:
     found = {name: stored.get(f"head.{name}") for name in own}
     if all(t is not None and t.raw.shape == tuple(own[n].shape) for n, t in found.items()):
         model.head.load_state_dict(
-            {name: torch.from_numpy(tensor.float32()) for name, tensor in found.items() if tensor}
+            {n: torch.from_numpy(np.array(t.float32())) for n, t in found.items() if t}
         )
     return model
 
@@ -203,34 +204,35 @@ class _FineTuning(Process[LabelledBatch]):
     ) -> tuple[
         Generator[tuple[list[LabelledBatch], Cursor], None, None], Callable[[Progress], float]
     ]:
-        """Return the steps from the cursor on; there is one phase."""
-        recipe, total = self.recipe, self.plan.epochs * len(self.plan.train)
+        """Return the steps of an epoch, which is a phase of the run, from the cursor on."""
+        recipe, count = self.recipe, len(self.plan.train)
+        total = self.plan.epochs * count
         lr = recipe.schedule(self.plan.config, total)
         self.stepper.optimizer.begin_phase(lr.peak, recipe.weight_decay)
         batches = training_batches(
             self.plan.train, progress.cursor, recipe.batch_size, recipe.micro_tokens,
             self.distributed, self.stepper.threads.count,
         )  # fmt: skip
-        return batches, lambda now: lr.at(now.cursor.consumed, total)
+        return batches, lambda now: lr.at(now.cursor.phase * count + now.cursor.consumed, total)
 
     def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Evaluate on dev after every epoch, and end the run where it does not improve."""
-        progress, count = report.progress, len(self.plan.train)
-        epoch, rest = divmod(progress.cursor.consumed, count)
-        report = replace(report, phase=f"epoch {epoch + bool(rest)}")
-        if rest:
+        progress, cursor = report.progress, report.progress.cursor
+        epoch = cursor.phase + 1
+        report = replace(report, phase=f"epoch {epoch}")
+        if cursor.consumed < len(self.plan.train):
             return report, progress, False
         metrics = self.distributed.broadcast_object(self._dev_metrics())
         value = metrics[self.plan.metric]
-        value = float("-inf") if value is None else value
         best = progress.best
-        if best is None or value > best.value:
-            best = Best(progress.step, value)
-        else:
-            best = replace(best, worse=best.worse + 1)
+        if best is None or (value is not None and value > best.value):
+            best = Best(progress.step, epoch, -1e30 if value is None else value)
         patience = self.recipe.patience
-        finished = epoch == self.plan.epochs or bool(patience and best.worse >= patience)
-        progress = replace(progress, best=best, finished=finished)
+        over = epoch == self.plan.epochs or bool(patience and epoch - best.epoch >= patience)
+        progress = replace(
+            progress, best=best, finished=over, phase_ends=[*progress.phase_ends, progress.step],
+            cursor=replace(cursor, phase=epoch, consumed=0),
+        )  # fmt: skip
         return replace(report, evaluation=metrics), progress, True
 
     def _dev_metrics(self) -> Metrics:
@@ -299,20 +301,20 @@ def finetune(
 
 
 def _digest(made: Plan) -> list[str]:
-    digests = [made.train.digest(), made.dev.digest()]
-    if made.parts.test is not None:
-        digests.append(made.parts.test.digest())
-    return digests
+    """Return the digests of what the run trains on and is evaluated on."""
+    test = made.parts.test
+    text = "" if test is None else json.dumps([test.texts, test.labels])
+    return [made.train.digest(), made.dev.digest(), hashlib.sha256(text.encode()).hexdigest()]
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """Return finetune.json of a finished run of the same recipe and data, or None for a new run."""
-    if not (out / INFO).is_file():
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    found = read_info(out)
+    found = read_info(out) if (out / INFO).is_file() else {}
     if {name: found.get(name) for name in key} == key:
         return found
-    what = "the output is the model of another run"
+    what = "the output is the model of another run" if found else "the output exists"
     raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
 
 
@@ -325,51 +327,37 @@ def read_info(out: Path) -> dict[str, Any]:
 def _write(process: _FineTuning, work: Path, out: Path, key: dict[str, Any]) -> None:
     """Write the model of the best epoch with its metrics."""
     made, model = process.plan, process.model
-    best = state.find(work, _best(work).step)
-    model.load_state_dict(best.weights_and_optimizer_state()[0])
+    best = state.find(work).progress.best
+    assert best is not None
+    found = state.find(work, best.step)
+    model.load_state_dict(found.weights_and_optimizer_state()[0])
     model.eval()
     dtype = process.stepper.dtype
     logits = logits_of(model, made.dev, dtype)
     scale = temperature(made.dev, logits)
-    found: dict[str, Any] = {"dev": measure(made.parts.dev, made.dev, logits, made.labels)}
+    results = {"dev": measure(made.parts.dev, made.dev, logits, made.labels)}
     if made.parts.test is not None:
         tokenizer = model.encoder.tokenizer
         assert tokenizer is not None
         length = min(made.config.max_position_embeddings, made.recipe.max_length or 1 << 30)
         test = encode(made.parts.test, made.labels, tokenizer, length)
-        found["test"] = measure(made.parts.test, test, logits_of(model, test, dtype), made.labels)
-    seconds = sum(line["seconds"] for line in _lines(work))
+        results["test"] = measure(made.parts.test, test, logits_of(model, test, dtype), made.labels)
+    seconds = sum(line["seconds"] for line in run_log.read(work))
     info = {
-        **found, "epoch": best.progress.cursor.consumed // len(made.train),
-        "seconds": round(seconds, 1), "labels": list(made.labels), "temperature": scale,
+        **results, "epoch": best.epoch, "seconds": round(seconds, 1),
+        "labels": list(made.labels), "temperature": scale,
         "documents": {"train": len(made.train), "dev": len(made.dev)},
-        "truncated": made.train.truncated, "machine": machine.describe(process.stepper.threads.count),
-        **key,
+        "truncated": made.train.truncated, **key,
+        "machine": machine.describe(process.stepper.threads.count),
     }  # fmt: skip
 
     def write_more(directory: Path) -> None:
-        problem = {"single": "single_label_classification", "multi": "multi_label_classification",
-                   "number": "regression"}.get(made.train.kind)  # fmt: skip
-        raw = read_json(directory / "config.json")
-        if problem is not None:
-            raw["problem_type"] = problem
-        if scale != 1.0:
-            raw["motherbird"] = {"temperature": scale}
-        (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+        if made.train.kind != "tags":
+            hf_config.write_head(
+                directory, HeadConfig(model.labels, made.train.kind, temperature=scale)
+            )
         text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
         (directory / INFO).write_text(text, encoding="utf-8")
-        shutil.copyfile(work / LOG, directory / LOG)
+        shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
 
     checkpoint.save(model, out, write_more=write_more)
-
-
-def _best(work: Path) -> Best:
-    best = state.find(work).progress.best
-    assert best is not None
-    return best
-
-
-def _lines(work: Path) -> Iterator[dict[str, Any]]:
-    from .run_log import read
-
-    yield from read(work)

@@ -1,10 +1,12 @@
 """Metrics of a fine-tuned model on labelled texts, and the temperature of its probabilities."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from ..core import metrics, spans
 from ..core.batching import split_by_tokens
@@ -111,7 +113,7 @@ def _of_tags(
 
 
 def _loss(
-    kind: str, rows: Float32[np.ndarray, "S C"], targets: "np.ndarray", scale: float = 1.0
+    kind: str, rows: Float32[np.ndarray, "S C"], targets: NDArray[Any], scale: float = 1.0
 ) -> float | None:
     """Return the mean cross entropy in nats; of "multi" for each label."""
     rows = rows.astype(np.float64) / scale
@@ -131,7 +133,5 @@ def temperature(examples: Examples, logits: Sequence[Float32[np.ndarray, "..."]]
     if examples.kind in ("number", "tags"):
         return 1.0
     rows, targets = np.stack(logits), np.stack(examples.targets)
-    losses = [_loss(examples.kind, rows, targets, scale) for scale in TEMPERATURES]
-    if losses[0] is None:
-        return 1.0
-    return round(float(TEMPERATURES[int(np.argmin(losses))]), 4)
+    losses = [_loss(examples.kind, rows, targets, scale) or 0.0 for scale in TEMPERATURES]
+    return round(float(TEMPERATURES[int(np.argmin(losses))]), 4) if any(losses) else 1.0

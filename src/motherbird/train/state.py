@@ -52,8 +52,8 @@ class Best:
     """The best evaluation of a run that stops early."""
 
     step: int  # the step after which it was
+    epoch: int  # the epoch, from 1
     value: float  # the metric; more is better
-    worse: int = 0  # number of evaluations since, none of which was better
 
 
 @dataclass(frozen=True)

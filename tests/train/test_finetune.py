@@ -1,0 +1,244 @@
+"""Fine-tuning: it learns, it resumes exactly, and what it writes is what it measured."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from motherbird.data.labelled import Labelled
+
+from motherbird.errors import OutputExistsError, StoppedError
+from motherbird.files import sha256
+from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier
+from motherbird.train.examples import Examples
+from motherbird.train.finetune import Parts, finetune
+from motherbird.train.recipe import Geometry
+from motherbird.train.tuning import FineTuning
+
+WORDS = "the a file path opens reads writes line of with for in text code bytes".split()
+
+
+@pytest.fixture(scope="module")
+def base(small_tokenizer, tmp_path_factory) -> Path:
+    """A tiny encoder with random weights, its masked-LM head and a tokenizer."""
+    torch.manual_seed(0)
+    shape = Geometry(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        local_attention=16, initializer_range=0.18, dropout=0.0,
+    )  # fmt: skip
+    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
+    folder = tmp_path_factory.mktemp("base") / "model"
+    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
+    return folder
+
+
+def texts(count: int, seed: int) -> list[list[str]]:
+    """Lists of words, of which some are "good" or "bad"."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        words = draw.choice(WORDS, size=draw.integers(3, 12)).tolist()
+        words.insert(int(draw.integers(len(words))), str(draw.choice(["good", "bad"])))
+        found.append(words)
+    return found
+
+
+def labelled(kind: str, count: int, seed: int) -> Labelled:
+    """What is easy to learn of `texts`."""
+    words = texts(count, seed)
+    plain = [" ".join(each) for each in words]
+    is_good = ["good" in each for each in words]
+    where = [f"row {number}" for number in range(count)]
+    if kind == "single":
+        return Labelled(plain, ["good" if each else "bad" for each in is_good], where, kind)
+    if kind == "multi":
+        labels = [
+            ["good"] * good + ["file"] * ("file" in w)
+            for good, w in zip(is_good, words, strict=True)
+        ]
+        return Labelled(plain, labels, where, kind)
+    if kind == "number":
+        pairs = [(text, "good") for text in plain]
+        return Labelled(pairs, [float(each) for each in is_good], where, kind)
+    tags = [["B-J" if w in ("good", "bad") else "O" for w in each] for each in words]
+    return Labelled(words, tags, where, kind)
+
+
+def parts(kind: str) -> Parts:
+    return Parts(labelled(kind, 96, 1), labelled(kind, 40, 2), labelled(kind, 40, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The number of threads decides how a step is divided, and with it the last bits."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _still_one_thread(_same_start):
+    torch.set_num_threads(1)
+
+
+TASKS = {"single": "classify", "multi": "classify", "number": "score", "tags": "tag"}
+BEST = {"single": "accuracy", "multi": "macro_f1", "number": "spearman", "tags": "entity_f1"}
+
+
+@pytest.fixture
+def recipe(base) -> FineTuning:
+    return FineTuning(
+        task="classify", model=str(base), epochs=6, batch_size=16, lr=4e-3, dtype="float32",
+        save_every=4, patience=0, seed=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_it_learns_what_is_easy(kind, recipe, tmp_path):
+    found = finetune(replace(recipe, task=TASKS[kind]), parts(kind), tmp_path / "out")
+    # Ties of the true numbers limit their correlation to 0.87.
+    assert found["test"][BEST[kind]] > {"number": 0.75, "multi": 0.75}.get(kind, 0.9)
+    head = TokenClassifier if kind == "tags" else SequenceClassifier
+    model = head.load(tmp_path / "out", dtype="float32")
+    assert model.labels == (tuple(found["labels"]) or ("score",))
+    log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    best = max(line["evaluation"][BEST[kind]] for line in log if "evaluation" in line)
+    assert found["dev"][BEST[kind]] == pytest.approx(best)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory):
+    """The SHA-256 of the weights, and finetune.json, of a run without stops."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    found = finetune(
+        FineTuning(
+            task="classify", model=str(base), epochs=6, batch_size=16, lr=4e-3, dtype="float32",
+            save_every=4, patience=0, seed=3,
+        ),
+        parts("single"), out,
+    )  # fmt: skip
+    return sha256(out / "model.safetensors"), found
+
+
+def same(found: dict, expected: dict) -> bool:
+    times = ("seconds",)
+    return {k: v for k, v in found.items() if k not in times} == {
+        k: v for k, v in expected.items() if k not in times
+    }
+
+
+def test_a_run_that_stops_often_is_the_same(recipe, whole, tmp_path):
+    out = tmp_path / "out"
+    stops = 0
+    while not out.exists():
+        try:
+            found = finetune(recipe, parts("single"), out, max_steps=5)
+        except StoppedError:
+            stops += 1
+            assert (tmp_path / ".out.unfinished").is_dir()
+    assert stops == 7
+    assert sha256(out / "model.safetensors") == whole[0]
+    assert same(found, whole[1])
+
+
+def killed_often(recipe, out, forked, chance, kills: int) -> int:
+    """Kill a run at random moments until it ends by itself, after at most ``kills`` kills."""
+    done = 0
+    while not out.exists():
+        child = forked(lambda talk: finetune(recipe, parts("single"), out)["epoch"])
+        if done < kills:
+            time.sleep(chance.uniform(0.05, 1.5))
+            child.kill()
+        done += child.wait() == -signal.SIGKILL
+    return done
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_often_is_the_same(kills, recipe, whole, forked, tmp_path):
+    chance, done, chain = np.random.default_rng(kills), 0, 0
+    while done < kills:
+        chain += 1
+        out = tmp_path / f"out-{chain}"
+        done += killed_often(recipe, out, forked, chance, min(5, kills - done))
+        assert sha256(out / "model.safetensors") == whole[0]
+        assert same(json.loads((out / "finetune.json").read_text()), whole[1])
+
+
+def test_a_finished_run_is_not_computed_again(recipe, tmp_path):
+    short = replace(recipe, epochs=1)
+    first = finetune(short, parts("single"), tmp_path / "out")
+    assert finetune(short, parts("single"), tmp_path / "out") == first
+    with pytest.raises(OutputExistsError, match="another run"):
+        finetune(replace(short, seed=4), parts("single"), tmp_path / "out")
+    other = replace(parts("single"), test=labelled("single", 40, 9))
+    with pytest.raises(OutputExistsError, match="another run"):
+        finetune(short, other, tmp_path / "out")
+
+
+def test_early_stopping_keeps_the_best_epoch(recipe, tmp_path):
+    """With a rate of almost 0 nothing improves after the first epoch."""
+    found = finetune(replace(recipe, lr=1e-12, patience=2), parts("single"), tmp_path / "out")
+    assert found["epoch"] == 1
+    log = (tmp_path / "out/log.jsonl").read_text().splitlines()
+    assert len(log) == 3 * 6  # of 6 epochs
+
+
+def test_labels_of_a_classifier_that_is_trained_further_keep_their_order(recipe, tmp_path):
+    first = finetune(replace(recipe, epochs=4), parts("single"), tmp_path / "first")
+    path = tmp_path / "first/config.json"
+    model = SequenceClassifier.load(tmp_path / "first", dtype="float32")
+    turned = SequenceClassifier(model.model, ["good", "bad"])
+    turned.head.load_state_dict(model.head.state_dict())
+    with torch.no_grad():
+        turned.classifier.weight.copy_(model.classifier.weight.flip(0))
+        turned.classifier.bias.copy_(model.classifier.bias.flip(0))
+    turned.save(tmp_path / "turned")
+    assert json.loads(path.read_text())["id2label"] == {"0": "bad", "1": "good"}
+    again = replace(recipe, model=str(tmp_path / "turned"), epochs=1, lr=1e-12)
+    found = finetune(again, parts("single"), tmp_path / "again")
+    assert found["labels"] == ["good", "bad"]
+    assert found["dev"]["accuracy"] == first["dev"]["accuracy"]
+
+
+def test_a_label_of_dev_that_train_lacks_counts_as_wrong(recipe, tmp_path):
+    good = parts("single")
+    dev = replace(good.dev, labels=["unseen", *good.dev.labels[1:]])
+    found = finetune(recipe, replace(good, dev=dev), tmp_path / "out")
+    assert found["dev"]["accuracy"] == pytest.approx(39 / 40)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=40),
+    parts=st.integers(1, 4),
+    micro_tokens=st.integers(8, 200),
+)
+def test_micro_batches(lengths, parts, micro_tokens):
+    """Each document once, a multiple of the parts, and none too large."""
+    examples = Examples(
+        "single",
+        [np.full(n, number, np.int32) for number, n in enumerate(lengths)],
+        [np.array(number, np.int64) for number in range(len(lengths))],
+    )
+    batches = examples.micro_batches(range(len(lengths)), micro_tokens, parts)
+    assert len(batches) % parts == 0
+    counted = [batch for batch in batches if batch.counts]
+    assert sorted(t for batch in counted for t in batch.targets.tolist()) == list(
+        range(len(lengths))
+    )
+    for batch in counted:
+        assert len(batch.packed.ids) <= micro_tokens or len(batch.packed.lengths) == 1
+        assert (
+            batch.packed.ids[batch.packed.cu_seqlens[:-1].long()].tolist() == batch.targets.tolist()
+        )
+
+
+def test_layers_below_learn_slower():
+    recipe = FineTuning(task="tag", layer_decay=0.5)
+    names = ("classifier.weight", "model.layers.3.mlp.Wi.weight", "model.layers.0.attn.Wo.weight",
+             "model.embeddings.norm.weight")  # fmt: skip
+    assert [recipe.layer_scale(name, 4) for name in names] == [1, 1, 0.125, 0.0625]
