@@ -197,6 +197,10 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
             floats_of(in, 0, head, start + s.first + i, m->row);
             convert(&m->queries, i, m->row, in->size, INT8);
         }
+        if (!bytes && count < QUERIES) {  // rows beyond them are read too (see amx.h), and others write there
+            memcpy(m->queries.rows, queries.rows, 4 * count * in->groups);
+            queries.rows = m->queries.rows;
+        }
         scores_of(&s, bytes ? &m->queries : &queries, &m->keys, m->scores, most);
         softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
         size_t keys = groups_of(p, s.to - s.from);
