@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -321,3 +323,15 @@ def test_a_real_dataset(name, shared):
             assert scheme_of(found.labels) == "BIO"
         elif found is not None:
             assert Counter(found.labels) == facts["labels"]
+
+
+def test_reading_needs_neither_torch_nor_other_heavy_packages(tmp_path):
+    path = put(tmp_path, {"text": "t", "label": "a"})
+    code = (
+        "import sys; from motherbird.data.labelled import read_labelled; "
+        "from motherbird.data.description import describe; from motherbird.core import metrics; "
+        f"describe(read_labelled({str(path)!r}, 'classify')); "
+        "sys.exit(' '.join({'torch', 'pyarrow', 'datasets'} & sys.modules.keys()) or None)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr

@@ -68,7 +68,7 @@ class Description:
             what = f"train: {counted(self.duplicates, 'example')} with the text of an earlier one"
             if self.conflicts:
                 labels, where = self.conflict_examples[0].values()
-                both = " and ".join(f"{n} ({w})" for n, w in zip(labels, where, strict=True))
+                both = " and ".join(f"{n:.60} ({w})" for n, w in zip(labels, where, strict=True))
                 what += f"; {counted(self.conflicts, 'text')} with different labels: {both}"
             found.append(what)
         for part, count in self.in_train.items():
@@ -185,6 +185,7 @@ def _similar(names: Iterable[str]) -> list[list[str]]:
 
 def _listed(counts: dict[str, int]) -> str:
     """Return counts by label as text, the first labels of many."""
-    found = [f"{name} {count:,}" for name, count in counts.items()]
+    shown = {name: name if name.isprintable() else repr(name) for name in counts}
+    found = [f"{shown[name]} {count:,}" for name, count in counts.items()]
     more = f", ... ({len(found):,} labels)" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
