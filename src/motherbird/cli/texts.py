@@ -150,7 +150,8 @@ def _column(file: str, column: str, option: str) -> "Iterator[Document]":
 
 
 def _lines(file: str) -> "Iterator[Document]":
-    from ..data.readers import Document, check_pointer, chunks, decode, missing, split_lines
+    from ..data.readers import Document, check_pointer, chunks, decode, missing
+    from ..data.readers.document import split_lines
     from ..errors import InputError, NotTextError
 
     path = Path(file)

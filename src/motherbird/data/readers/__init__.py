@@ -12,22 +12,12 @@ from pathlib import Path
 from ...errors import DamagedError, InputError, NotTextError, counted
 from ..tally import describe
 from . import formats, jsonl, tables
-from .document import (
-    Document,
-    check_pointer,
-    chunks,
-    decode,
-    missing,
-    name_of,
-    plain_name,
-    split_lines,
-    zstd,
-)  # fmt: skip
+from .document import Document, check_pointer, chunks, decode, missing, name_of, plain_name, zstd
 from .listing import Listing, list_files
 
 __all__ = [
     "Document", "READERS", "check_pointer", "chunks", "decode", "list_directory", "missing",
-    "plain_name", "read", "read_file", "split_lines", "unit_of", "zstd",
+    "plain_name", "read", "read_file", "unit_of", "zstd",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
