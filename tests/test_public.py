@@ -8,8 +8,9 @@ import sys
 import motherbird
 
 NAMES = {
-    "DamagedError", "Embedder", "EncoderConfig", "InputError", "MaskedLM", "MotherbirdError",
-    "Tokenizer", "accelerate", "nn", "presets", "restore", "tokenizer", "__version__",
+    "Classifier", "DamagedError", "Embedder", "EncoderConfig", "InputError", "MaskedLM",
+    "MotherbirdError", "Scorer", "Tagger", "Tokenizer", "accelerate", "nn", "presets", "restore",
+    "tokenizer", "__version__",
 }  # fmt: skip
 
 
@@ -41,10 +42,21 @@ def test_signatures():
         motherbird.nn.MaskedLM,
         motherbird.MaskedLM,
         motherbird.Embedder,
+        motherbird.Classifier,
+        motherbird.Tagger,
+        motherbird.Scorer,
     ):
         assert parameters(model.load) == load
     assert parameters(motherbird.nn.Encoder.save) == ["self", "directory", "tokenizer"]
     assert parameters(motherbird.MaskedLM.fill) == ["self", "text", "top_k"]
+    options = ["max_length", "truncate", "batch_tokens"]
+    for method in (motherbird.Classifier.predict, motherbird.Classifier.probabilities,
+                   motherbird.Tagger.tag):  # fmt: skip
+        assert parameters(method) == ["self", "texts", *options]
+    for method in (motherbird.Scorer.score, motherbird.Scorer.predict,
+                   motherbird.Scorer.probabilities):  # fmt: skip
+        assert parameters(method) == ["self", "pairs", *options]
+    assert parameters(motherbird.Scorer.rank) == ["self", "query", "documents", "top_k", *options]
     assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [
         "self", "texts", "prompt_name", "prompt", "normalize", "truncate_dim", "max_length",

@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from .errors import MotherbirdError as MotherbirdError
     from .models.accelerate import accelerate as accelerate
     from .models.accelerate import restore as restore
+    from .models.classifier import Classifier as Classifier
     from .models.embedder import Embedder as Embedder
     from .models.masked_lm import MaskedLM as MaskedLM
+    from .models.scorer import Scorer as Scorer
+    from .models.tagger import Tagger as Tagger
 
 _HOMES = {
+    "Classifier": "models.classifier",
     "DamagedError": "errors",
     "Embedder": "models.embedder",
     "EncoderConfig": "core.config",
     "InputError": "errors",
     "MaskedLM": "models.masked_lm",
     "MotherbirdError": "errors",
+    "Scorer": "models.scorer",
+    "Tagger": "models.tagger",
     "Tokenizer": "core.tokenizer",
     "accelerate": "models.accelerate",
     "nn": "",

@@ -1,5 +1,6 @@
 """motherbird info: a model on paper and as JSON, and this machine."""
 
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,8 @@ from safetensors.torch import load_file
 
 import motherbird as package
 from motherbird import EncoderConfig
-from motherbird.nn import SequenceClassifier
+from motherbird.core.hf_config import HeadConfig, write_head
+from motherbird.nn import SequenceClassifier, TokenClassifier
 
 
 def test_a_model_as_json(motherbird, model, documented, has_shape):
@@ -53,8 +55,16 @@ def test_labels_are_those_of_a_classifier(motherbird, model, tmp_path):
     info = motherbird("info", tmp_path / "classifier", "--json").done().json
     assert info["labels"] == ["good", "bad"] and info["tokenizer"] is None
     assert "good, bad" in motherbird("info", tmp_path / "classifier").done().out
+    assert info["predicts"] == {"kind": "single", "temperature": 1.0, "thresholds": {}}
+    (tmp_path / "classifier" / "motherbird.json").unlink()
+    write_head(tmp_path / "classifier", HeadConfig(("good", "bad"), "multi", 1.5, {"bad": 0.25}))
+    says = "predicts +any number of labels, temperature 1.5, bad from 0.25\n"
+    assert re.search(says, motherbird("info", tmp_path / "classifier").done().out)
+    TokenClassifier(config, ("O", "PER")).save(tmp_path / "tagger")
+    assert "one label for each word" in motherbird("info", tmp_path / "tagger").done().out
     # A masked LM has none, whatever transformers assumes.
-    assert motherbird("info", model, "--json").done().json["labels"] == []
+    info = motherbird("info", model, "--json").done().json
+    assert info["labels"] == [] and info["predicts"] is None
     assert "LABEL" not in motherbird("info", model).done().out
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from motherbird import Embedder
+from motherbird import Embedder, nn
 from motherbird.core import hub
 from motherbird.core.batching import concatenate
 from motherbird.engine.model import NativeModel
@@ -95,6 +95,18 @@ def test_commands_that_need_no_torch(tmp_path):
     assert json.loads(without_torch("info", "motherbird-nano", "--json").stdout)["parameters"]
     machine = json.loads(without_torch("info", "--json").stdout)
     assert machine["torch"] is None and machine["engine"]["variant"]
+
+
+def test_labels_need_no_torch(toy, small_tokenizer, tmp_path):
+    heads = {"classify": (nn.SequenceClassifier, ("no", "yes")),
+             "score": (nn.SequenceClassifier, ("score",)),
+             "tag": (nn.TokenClassifier, ("O", "PER"))}  # fmt: skip
+    (tmp_path / "texts.txt").write_text("one text\tand another one\n")
+    for command, (cls, labels) in heads.items():
+        cls(toy, labels).save(tmp_path / command, tokenizer=small_tokenizer)
+        call = (command, tmp_path / "texts.txt", "--model", tmp_path / command)
+        [line] = without_torch(*call).stdout.splitlines()
+        assert json.loads(line)
 
 
 def test_what_needs_torch_says_so(tmp_path):

@@ -1,7 +1,6 @@
 """``motherbird embed``."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,10 @@ import click
 
 from . import options
 from .output import print_result, progress
+from .texts import inputs_of, read_texts
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..data.readers import Document
 
 
 @click.command(name="embed")
@@ -75,7 +73,7 @@ def command(
     from .. import __version__
     from ..models.embedder import Embedder
 
-    texts = _read(file, column)
+    texts = list(read_texts(file, column))
     embedder = Embedder.load(model, **load)
     normalize = embedder.normalize if normalize is None else normalize
     start = time.perf_counter()
@@ -124,9 +122,7 @@ def _check_out(file: str, model: str, out: str) -> Path:
     from ..disk import path_outside, resolve
     from ..errors import InputError
 
-    if file not in ("", "-") and Path(file).is_dir():
-        raise InputError("this is a directory", file, "use a file")
-    inputs = [*options.directories(model), *([file] if file != "-" else [])]
+    inputs = inputs_of(file, model)
     path = options.output_file(out, inputs, "--out", ".npy")
     settings = Path(f"{out}.json")
     if resolve(settings) in [resolve(each) for each in inputs]:
@@ -138,63 +134,3 @@ def _check_out(file: str, model: str, out: str) -> Path:
             "the settings cannot be written, it is a directory", str(settings), "move it"
         )
     return path
-
-
-def _read(file: str, column: str | None) -> "list[Document]":
-    """Read the texts of a table, or the lines of any other file."""
-    from ..core.arguments import check_texts
-    from ..data.readers import TABLES, formats, jsonl, plain_name
-    from ..errors import InputError, NotTextError
-
-    tables = (*TABLES, *jsonl.SUFFIXES, ".parquet")
-    if file != "-" and plain_name(Path(file)).endswith(tables):
-        texts = _table(file, column or "text")
-    elif file != "-" and plain_name(Path(file)).endswith(".json"):
-        raise InputError("this is JSON, not lines of text", file, formats.jsonl_hint(Path(file)))
-    elif column is not None:
-        how = f"use a file that ends in {', '.join(tables)}"
-        raise InputError("--column is for tables, and this is not one", file, how)
-    else:
-        texts = _lines(file)
-    if not texts:
-        raise InputError("there is no text", file, "write one text per line")
-    for text in texts:
-        if "\0" in text.text:
-            raise NotTextError("the text contains a NUL", text.source, "remove it")
-    check_texts([text.text for text in texts], [text.source for text in texts])
-    return texts
-
-
-def _table(file: str, column: str) -> "list[Document]":
-    from ..data.readers import read
-    from ..errors import FieldError, InputError
-
-    texts: list[Document] = []
-    try:
-        for text in read(file, field=column, keep_empty=True):
-            texts.append(text)
-    except FieldError as error:
-        if texts:  # only some rows have no text
-            raise
-        how = f"set --column to the name of the texts; {error.how}"
-        raise InputError(error.what, error.where, how) from error
-    return texts
-
-
-def _lines(file: str) -> "list[Document]":
-    from ..data.readers import Document, check_pointer, chunks, decode, missing
-    from ..errors import InputError
-
-    path = Path(file)
-    if file == "-":
-        data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    elif not path.exists():
-        raise missing(file, "use - for standard input")
-    elif path.is_char_device() or path.is_block_device():  # may have no end
-        raise InputError("this is a device", file, "use a text file")
-    else:
-        check_pointer(path)
-        data = b"".join(chunks(path))
-    text = decode(data, file).replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return [Document(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]

@@ -27,7 +27,7 @@ def command(model: str | None, revision: str | None, json_: bool) -> None:
     The weights are read and validated, but the model is not run.
 
     With --json: for a model {"model", "architecture", "geometry", "layers", "parameters",
-    "memory", "tokenizer", "embedding", "labels", "files", "tensors"}; for the machine
+    "memory", "tokenizer", "embedding", "labels", "predicts", "files", "tensors"}; for the machine
     {"motherbird", "python", "cpu", "threads", "engine", "torch", "devices", "fastest_dtype",
     "attention"}; "devices", "fastest_dtype" and "attention" are there only if torch is installed.
     """
@@ -123,7 +123,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
         "memory": {"weights": size, **activations},
         "tokenizer": tokenizer,
         "embedding": _embedding(directory),
-        "labels": list(hf_config.read_labels(raw)) if "classifier.weight" in tensors else [],
+        **_labels(raw, directory, "classifier.weight" in tensors),
         "files": sorted(p.name for p in directory.iterdir()),
         "tensors": {
             "count": len(tensors),
@@ -131,6 +131,17 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
             "heads": sorted(n for n in tensors if n.startswith(weights.HEADS)),
         },
     }
+
+
+def _labels(raw: dict[str, Any], directory: Path, is_classifier: bool) -> dict[str, Any]:
+    """Describe the logits of a classifier."""
+    from ..core import hf_config
+
+    if not is_classifier:
+        return {"labels": [], "predicts": None}
+    head = hf_config.read_head(raw, str(directory / "config.json"))
+    calibration = {"temperature": head.temperature, "thresholds": dict(head.thresholds)}
+    return {"labels": list(head.labels), "predicts": {"kind": head.kind, **calibration}}
 
 
 def _embedding(directory: Path) -> dict[str, Any]:
@@ -152,6 +163,16 @@ def activation_bytes(tokens: int, width: int, element: int) -> int:
     GLU outputs are kept for a few rows at a time. Measured by benchmarks/engine.py.
     """
     return tokens * width * (4 + 3 * element)
+
+
+def _predicts(report: dict[str, Any]) -> str:
+    found = report["predicts"]
+    kinds = {"single": "one label", "multi": "any number of labels", "number": "a number"}
+    if report["architecture"].endswith("ForTokenClassification"):
+        kinds["single"] = "one label for each word"
+    more = [f"temperature {found['temperature']:.3g}"] if found["temperature"] != 1 else []
+    more += [f"{label} from {value:.3g}" for label, value in found["thresholds"].items()]
+    return ", ".join([kinds[found["kind"]], *more])
 
 
 def _show_model(report: dict[str, Any]) -> None:
@@ -196,6 +217,7 @@ def _show_model(report: dict[str, Any]) -> None:
     rows.append(("embed", f"{place}, {embedding['pooling']} pooling, prompts: {prompts}"))
     if report["labels"]:
         rows.append(("labels", ", ".join(report["labels"])))
+        rows.append(("predicts", _predicts(report)))
     heads = ", ".join(report["tensors"]["heads"]) or "no head"
     rows.append(("tensors", f"{report['tensors']['count']}: encoder, {heads}"))
     rows.append(("files", ", ".join(report["files"])))

@@ -23,6 +23,7 @@ from ..errors import InputError, MotherbirdError
 # Each is a module with a click command called `command`, which is imported when it is called.
 COMMANDS = {
     "bench": "Compare speed and memory with other libraries on this machine.",
+    "classify": "Predict the label of each text of a file.",
     "data": "Build a corpus; show a prepared dataset.",
     "demo": "Train a tiny encoder, fill masks and search (3 minutes).",
     "embed": "Compute a vector for each text of a file.",
@@ -34,6 +35,8 @@ COMMANDS = {
     "prepare": "Clean, tokenize and pack text for training.",
     "pretrain": "Pretrain an encoder from a recipe.",
     "runs": "List, show, report, average or rewind pretraining runs.",
+    "score": "Score the pairs of texts of a file.",
+    "tag": "Find labelled spans, such as names, in the texts of a file.",
     "tokenizer": "Train a tokenizer and compare it with others.",
 }
 # What to do about an OSError, by the name of its errno.

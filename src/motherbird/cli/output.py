@@ -13,10 +13,11 @@ from ..errors import counted
 from ..errors import human as human
 
 
-def print_json(value: Any) -> None:
-    """Print the JSON document of a command with --json."""
-    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode))
+def print_json(value: Any, err: bool = False) -> None:
+    """Print the JSON document of a command with --json, on standard output or error."""
+    stream = sys.stderr if err else sys.stdout
+    unicode = "utf" in (getattr(stream, "encoding", None) or "").lower()
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not unicode), err=err)
 
 
 def print_result(value: Any, text: str, json_: bool) -> None:
@@ -38,10 +39,13 @@ def has_color() -> bool:
 
 
 @contextmanager
-def progress(what: str, total: int | float, quiet: bool = False) -> Iterator[Callable[..., None]]:
+def progress(
+    what: str, total: int | float | None, quiet: bool = False
+) -> Iterator[Callable[..., None]]:
     """Show a progress bar on standard error, if that is a terminal; yield what updates it.
 
-    ``done`` advances the bar, and ``completed`` sets it, in units of ``total``.
+    ``done`` advances the bar, and ``completed`` sets it, in units of ``total``; None if that is not
+    known.
     """
     if quiet or not is_terminal():
         yield lambda done=None, text="", completed=None: None

@@ -4,10 +4,16 @@ Written files have all keys, so that every version can read them. Files whose ol
 disagree are an error, because two versions of transformers would load two different models.
 """
 
+import json
 import logging
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from ..errors import InputError
+from ..files import read_json_object
 from .arguments import check_labels
 from .config import FIELDS, EncoderConfig, every_nth_global
 
@@ -22,6 +28,18 @@ _RESEARCH = {
     "rotary_emb_base": "global_rope_theta",
     "local_attn_rotary_emb_base": "local_rope_theta",
 }
+
+# What the logits of a classifier are: one label, any number of them, or a number.
+Kind = Literal["single", "multi", "number"]
+Activation = Literal["sigmoid", "identity"]
+_PROBLEM_TYPES: dict[str, Kind] = {
+    "single_label_classification": "single",
+    "multi_label_classification": "multi",
+    "regression": "number",
+}
+_OWN = "motherbird"  # the key with what only motherbird reads
+_ACTIVATIONS = {"sigmoid": "torch.nn.modules.activation.Sigmoid",
+                "identity": "torch.nn.modules.linear.Identity"}  # fmt: skip
 
 
 def read(raw: dict[str, Any], where: str) -> EncoderConfig:
@@ -151,11 +169,15 @@ def write(
             "layer_types of this model cannot be written as 'every n-th layer is global': "
             "transformers 5 loads it correctly, transformers 4 and text-embeddings-inference do not"
         )
-    if labels:
-        raw["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        raw["label2id"] = {label: i for i, label in enumerate(labels)}
-        raw["num_labels"] = len(labels)
-    return raw
+    return raw | (_label_keys(labels) if labels else {})
+
+
+def _label_keys(labels: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "num_labels": len(labels),
+    }
 
 
 def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
@@ -175,3 +197,119 @@ def read_labels(raw: dict[str, Any]) -> tuple[str, ...]:
     if not wanted or not isinstance(labels, dict) or set(labels) != set(wanted):
         raise InputError("id2label does not map 0, 1, 2, ... to names, or num_labels is invalid")
     return check_labels([labels[number] for number in wanted])
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What the logits of a classifier mean.
+
+    Attributes:
+        labels: the names of the C labels, in the order of the logits.
+        kind: "single" (one label is right), "multi" (any number of labels), or "number".
+        temperature: the logits are divided by it before softmax or sigmoid.
+        thresholds: for "multi", the probability from which a label is predicted; 0.5 for labels
+            that it does not have.
+        activation: for "number", what is applied to the logit.
+
+    Raises:
+        InputError: a value is impossible.
+    """
+
+    labels: tuple[str, ...]
+    kind: Kind = "single"
+    temperature: int | float = 1.0
+    thresholds: Mapping[str, int | float] = field(default_factory=dict)
+    activation: Activation = "identity"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("kind", self.kind, get_args(Kind)),
+            ("activation", self.activation, get_args(Activation)),
+        ):
+            if value not in known:
+                raise InputError(f"unknown {name} {value!r}", how=f"use {', '.join(known)}")
+        object.__setattr__(self, "labels", check_labels(self.labels))
+        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
+            what = f"temperature {self.temperature!r} is not a number above 0"
+            raise InputError(what, how="use 1 for none")
+        if not isinstance(self.thresholds, Mapping):
+            raise InputError("thresholds is not an object of labels and probabilities")
+        if self.thresholds and self.kind != "multi":
+            what = "thresholds are for models that predict any number of labels"
+            raise InputError(what, how="leave them out")
+        for label, threshold in self.thresholds.items():
+            if label not in self.labels:
+                raise InputError(f"there is a threshold for {label!r}, which is not a label")
+            if not _is_number(threshold) or not 0 <= threshold <= 1:
+                what = f"the threshold {threshold!r} of {label!r} is not a probability"
+                raise InputError(what, how="use 0 to 1")
+        if self.kind == "number" and len(self.labels) > 1:
+            what = f"the model computes {len(self.labels)} numbers for each text"
+            raise InputError(what, how="use a model with one")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def read_head(raw: dict[str, Any], where: str) -> HeadConfig:
+    """Return what config.json says about the logits of a classifier.
+
+    A single logit without a problem_type is a number, with a sigmoid, as in CrossEncoder of
+    sentence-transformers.
+
+    Raises:
+        InputError: the labels or another value cannot be used.
+    """
+    stated, own = raw.get("problem_type"), raw.get(_OWN, {})
+    library = raw.get("sentence_transformers")
+    function = library.get("activation_fn") if isinstance(library, dict) else None
+    if stated is not None and stated not in _PROBLEM_TYPES:
+        how = f"use {', '.join(_PROBLEM_TYPES)}"
+        raise InputError(f"unknown problem_type {stated!r}", where, how)
+    if not isinstance(own, dict):
+        raise InputError(f'"{_OWN}" is not an object', where, "remove it")
+    try:
+        labels = read_labels(raw)
+        kind = _PROBLEM_TYPES.get(stated or "", "number" if len(labels) == 1 else "single")
+        if kind == "number":
+            default: Activation = "identity" if stated else "sigmoid"
+            activation = read_activation(function) if function else default
+            return HeadConfig(labels, kind, activation=activation)
+        return HeadConfig(labels, kind, own.get("temperature", 1.0), own.get("thresholds", {}))
+    except InputError as error:
+        raise InputError(error.what, where, error.how or "correct the file") from error
+
+
+def read_activation(name: Any) -> Activation:
+    """Return an activation by its name in sentence-transformers, such as torch.nn...Sigmoid."""
+    short = str(name).rpartition(".")[2].lower()
+    for known in get_args(Activation):
+        if short == known:
+            return known
+    raise InputError(f"the activation {name!r} is not supported", how="use Sigmoid or Identity")
+
+
+def write_head(directory: Path, head: HeadConfig) -> None:
+    """Add to config.json of a directory that is being written what the logits mean.
+
+    transformers reads the labels and problem_type, sentence-transformers its own key; both ignore
+    the key "motherbird", which has the temperature and the thresholds.
+    """
+    file = directory / "config.json"
+    raw = read_json_object(file)
+    for key in (_OWN, "sentence_transformers"):
+        raw.pop(key, None)
+    raw |= _label_keys(head.labels)
+    raw["problem_type"] = next(n for n, kind in _PROBLEM_TYPES.items() if kind == head.kind)
+    own: dict[str, Any] = {}
+    if head.temperature != 1:
+        own["temperature"] = head.temperature
+    if head.thresholds:
+        own["thresholds"] = dict(head.thresholds)
+    if own:
+        raw[_OWN] = own
+    if head.kind == "number":
+        function = _ACTIVATIONS[head.activation]
+        raw["sentence_transformers"] = {"activation_fn": function, "version": "5.3.0"}
+    file.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
@@ -27,6 +27,7 @@ from .arguments import (
     check_texts,
     check_type,
 )  # fmt: skip
+from .words import Encoding, first_tokens, join_words
 
 ROLES = ("unk", "cls", "sep", "pad", "mask")
 SPECIAL = dict(zip(ROLES, ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"), strict=True))
@@ -45,15 +46,6 @@ _ALIASES = {
 }
 # Unicode white space; Python's \s also contains the separators 1C to 1F.
 _TRAILING_SPACE = re.compile(r"[^\S\x1c-\x1f]+\Z")
-
-
-class Encoding(NamedTuple):
-    """Token ids of a text, and the part of the text that each stands for."""
-
-    ids: list[int]  # the token ids
-    # for each token, the index of its first character and of the one after its last; (0, 0) for
-    # special tokens. A byte-level token may include the space before its word.
-    offsets: list[tuple[int, int]]
 
 
 class Tokenizer:
@@ -134,6 +126,20 @@ class Tokenizer:
         encodings = (e for chunk in chunks for e in self.backend.encode_batch(chunk))
         return [Encoding(e.ids, e.offsets) for e in encodings]
 
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Return the ids of words as they are in running text, with spaces between them.
+
+        Returns:
+            The ids, which are those of ``encode(" ".join(words))``, and the index of the first
+            token of each word; -1 for a word without a token of its own (see `first_tokens`).
+
+        Raises:
+            InputError: the words are not a list of texts, or one is empty.
+        """
+        text, offsets = join_words(words)
+        [encoding] = self.encode_offsets([text])
+        return encoding.ids, first_tokens(offsets, encoding.offsets)
+
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], max_length: int
     ) -> tuple[list[list[int]], int]:
@@ -183,20 +189,17 @@ class Tokenizer:
         """
         check_text(text, allow_empty=True)
         mask = self.special.get("mask", SPECIAL["mask"])
-        first, *others = text.replace(SPECIAL["mask"], mask).split(mask)
-        if not others:
+        *before, last = text.replace(SPECIAL["mask"], mask).split(mask)
+        if not before:
             raise InputError(
                 f"there is no {mask} in the text", repr(text[:60]),
                 f'write {mask} where a word is missing, as in "import {mask} as np"',
             )  # fmt: skip
-        pieces = [first, *others]
         ids: list[int] = []
-        for number, piece in enumerate(pieces):
-            last = number == len(pieces) - 1
-            piece = piece if last else _TRAILING_SPACE.sub("", piece)
-            ids += self.backend.encode(piece, add_special_tokens=False).ids
-            if not last:
-                ids.append(self.mask_id)
+        for piece in before:
+            piece = _TRAILING_SPACE.sub("", piece)
+            ids += [*self.backend.encode(piece, add_special_tokens=False).ids, self.mask_id]
+        ids += self.backend.encode(last, add_special_tokens=False).ids
         prefix, suffix = self.template_ids()
         return [*prefix, *ids, *suffix]
 
@@ -253,10 +256,8 @@ class Tokenizer:
             **names,
         }
         (directory / "tokenizer.json").write_text(self.backend.to_str(), "utf-8")
-        for name, content in (
-            ("tokenizer_config.json", settings),
-            ("special_tokens_map.json", names),
-        ):
+        files = {"tokenizer_config.json": settings, "special_tokens_map.json": names}
+        for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (directory / name).write_text(text, encoding="utf-8")
 
@@ -268,12 +269,7 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 def tokenizer(
     name_or_dir: str | Path, *, revision: str | None = None, split_special_tokens: bool = False
 ) -> Tokenizer:
-    """Load a tokenizer from a directory, a tokenizer.json, or a name on the Hub.
-
-    Args:
-        name_or_dir: its place.
-        revision: branch, tag or commit on the Hub.
-        split_special_tokens: see `Tokenizer`.
+    """Load a tokenizer from a directory, a tokenizer.json, or a name on the Hub at a revision.
 
     Raises:
         InputError: there is none, or it cannot be read.

@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub, weights
-from ..core.arguments import Documents, check_flag, check_ids, check_integer, check_path
+from ..core.arguments import Documents, check_flag, check_ids, check_integer
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
-from ..engine.model import NativeModel
 from ..errors import DamagedError, InputError
-from ..files import new_directory, read_json, read_json_object
+from ..files import read_json, read_json_object
 from . import backend
 from .text_model import TextModel
 
@@ -80,31 +79,15 @@ class Embedder(TextModel):
         Raises:
             InputError: this embedder does not run on torch.
         """
-        from ..nn.inference import TorchModel
+        return self.module
 
-        if not isinstance(self.model, TorchModel):
-            how = "use Embedder(motherbird.nn.Encoder.load(...))"
-            raise InputError("this embedder does not run on torch", how=how)
-        return self.model.model.encoder
+    @property
+    def module(self) -> "Encoder":
+        """The encoder of the torch model, which `save` writes."""
+        return super().module.encoder
 
-    def save(self, directory: str | Path) -> None:
-        """Write a directory for sentence-transformers 6, transformers 5 and motherbird.
-
-        On the engine, the files are those that the model was loaded from.
-
-        Raises:
-            InputError: these files were changed since then.
-            OutputExistsError: the directory exists and was not written by motherbird.
-        """
-        model = self.model
-        if not isinstance(model, NativeModel) or model.directory is None:
-            from ..nn import checkpoint
-
-            checkpoint.save(self.encoder, directory, write_more=self.write_modules)
-            return
-        with new_directory(check_path(directory, "the directory"), "model") as fresh:
-            weights.copy_files(model.directory, model.files, fresh)
-            self.write_modules(fresh)
+    def _write_more(self, directory: Path) -> None:
+        self.write_modules(directory)
 
     def write_modules(self, directory: Path, at: str = "") -> None:
         """Write the files that sentence-transformers reads, in the format of version 5.3.

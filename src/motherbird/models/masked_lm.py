@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arguments import check_integer, check_text, check_type
+from ..core.arguments import check_integer, check_text
 from ..core.batching import concatenate
-from ..engine import heads
-from ..engine.model import NativeModel
 from ..errors import HeadError, InputError
 from . import backend
-from .text_model import TextModel
+from .text_model import TextModel, softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,8 @@ class Candidate:
 class MaskedLM(TextModel):
     """A model with a masked-LM head that fills masks."""
 
+    head = "MaskedLM"
+
     @classmethod
     def _load(cls, directory: Path, **options: Any) -> "MaskedLM":
         try:
@@ -34,18 +34,6 @@ class MaskedLM(TextModel):
         except HeadError as error:
             how = "use one with a masked-LM head"
             raise HeadError("this model cannot fill masks", error.where, how) from error
-
-    def _check_model(self) -> None:
-        how = "load the model with MaskedLM.load, or add a head with motherbird.nn.MaskedLM"
-        if isinstance(self.model, NativeModel):
-            if not isinstance(self.model.head, heads.MaskedLM):
-                raise InputError("the model has no masked-LM head", how=how)
-            return
-        from ..nn.heads import MaskedLM as Module
-        from ..nn.inference import TorchModel
-
-        if isinstance(self.model, TorchModel):
-            check_type(self.model.model, "the model", Module, how)
 
     def fill(self, text: str, top_k: int = 5) -> list[list[Candidate]]:
         """Return the most probable tokens for each mask of a text.
@@ -68,9 +56,7 @@ class MaskedLM(TextModel):
             what = f"the text has {len(ids)} tokens, more than the model's limit of {limit}"
             raise InputError(what, how="shorten the text")
         positions = np.flatnonzero(np.array(ids) == self.tokenizer.mask_id)
-        logits = self.model.run(*concatenate([ids]), "logits", positions)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = weights / weights.sum(axis=1, keepdims=True)
+        probabilities = softmax(self.model.run(*concatenate([ids]), "logits", positions))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
         return [
             [

@@ -3,25 +3,28 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
 
-from ..core import hub
+from ..core import hub, weights
 from ..core.arguments import (
     Documents,
     check_flag,
     check_ids,
     check_integer,
+    check_path,
     check_text,
     check_texts,
     check_type,
-)
+)  # fmt: skip
 from ..core.batching import check_batch, concatenate, split_by_tokens
-from ..core.inference import InferenceModel, Vectors, check_output
+from ..core.inference import InferenceModel, Output, Vectors, check_output
 from ..core.tokenizer import Tokenizer
+from ..engine.model import NativeModel
 from ..errors import InputError
+from ..files import new_directory
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +48,10 @@ class TextModel:
     Raises:
         InputError: the model is not one of motherbird, or another argument is invalid.
     """
+
+    head: ClassVar[str | None] = None  # the class in `motherbird.nn` whose logits are needed
+    # what `batches` has logits for: each token or each document; None: it has none
+    logits_of: ClassVar[Literal["tokens", "documents"] | None] = None
 
     def __init__(
         self,
@@ -70,7 +77,20 @@ class TextModel:
         self.find_prompt()
 
     def _check_model(self) -> None:
-        """Raise InputError if the model does not compute what this class needs."""
+        """Raise InputError if the model does not have the head that this class needs."""
+        if self.head is None:
+            return
+        name = type(self).__name__
+        how = f"load the model with {name}.load, or add a head with motherbird.nn.{self.head}"
+        if isinstance(self.model, NativeModel):
+            if type(self.model.head).__name__ != self.head:
+                raise InputError(f"the model has no head of {self.head}", how=how)
+            return
+        from .. import nn
+        from ..nn.inference import TorchModel
+
+        if isinstance(self.model, TorchModel):
+            check_type(self.model.model, "the model", getattr(nn, self.head), how)
 
     @classmethod
     def load(
@@ -113,6 +133,43 @@ class TextModel:
         raise NotImplementedError
 
     @property
+    def module(self) -> "Model":
+        """The torch model, to train or to save.
+
+        Raises:
+            InputError: this model does not run on torch.
+        """
+        from ..nn.inference import TorchModel
+
+        if not isinstance(self.model, TorchModel):
+            name, cls = type(self).__name__, self.head or "Encoder"
+            how = f"use {name}(motherbird.nn.{cls}.load(...))"
+            raise InputError(f"this {name} does not run on torch", how=how)
+        return self.model.model
+
+    def save(self, directory: str | Path) -> None:
+        """Write a directory that motherbird and the libraries of Hugging Face read.
+
+        On the engine, the files are those that the model was loaded from.
+
+        Raises:
+            InputError: these files were changed since then.
+            OutputExistsError: the directory exists and was not written by motherbird.
+        """
+        model = self.model
+        if not isinstance(model, NativeModel) or model.directory is None:
+            from ..nn import checkpoint
+
+            checkpoint.save(self.module, directory, write_more=self._write_more)
+            return
+        with new_directory(check_path(directory, "the directory"), "model") as fresh:
+            weights.copy_files(model.directory, model.files, fresh)
+            self._write_more(fresh)
+
+    def _write_more(self, directory: Path) -> None:
+        """Write what belongs to this class into a directory with the model's files."""
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer.
 
@@ -143,32 +200,54 @@ class TextModel:
         Returns:
             The ids of each text, and how many texts were truncated.
         """
-        check_flag(truncate, "truncate")
-        limit = self.max_length if max_length is None else max_length
-        limit = check_integer(limit, "max_length", 1, self.model.config.max_position_embeddings)
+        limit = self._limit(max_length, truncate)
         prefix = self.find_prompt(prompt_name, prompt)
         texts = check_texts(texts, names)
-        names = [f"text {number}" for number in range(len(texts))] if names is None else names
         ids = self.tokenizer.encode_batch([prefix + text for text in texts])
-        long = [number for number, document in enumerate(ids) if len(document) > limit]
-        if long and prefix.strip():
+        is_long = any(len(document) > limit for document in ids)
+        if is_long and prefix.strip():
             used = len(self.tokenizer.encode(prefix.rstrip()))  # a space may join the text's word
             if used >= limit:
                 what = f"the prompt has {used} tokens and leaves no room for text within {limit}"
                 raise InputError(what, how="use a shorter prompt or a larger max_length")
-        if long and not truncate:
-            more = f" and {len(long) - 1} more" if long[1:] else ""
-            size = f"{len(ids[long[0]])} tokens{' with the prompt' if prefix else ''}"
-            raise InputError(
-                f"the text has {size}, the limit is {limit}",
-                names[long[0]] + more,
-                "split the text, or truncate it (truncate=True, --truncate)",
-            )
+        more = " with the prompt" if prefix else ""
+        long = self._too_long(ids, limit, truncate, names, more=more)
         for number in long:
             ids[number] = self.tokenizer.truncate(ids[number], limit)
-        if long:
-            log.warning("truncated %d of %d texts to %d tokens", len(long), len(ids), limit)
+        warn_truncated(len(long), len(ids), limit)
         return ids, len(long)
+
+    def _limit(self, max_length: int | None, truncate: bool) -> int:
+        """Return the maximum number of tokens of a text, after a check of both arguments."""
+        check_flag(truncate, "truncate")
+        limit = self.max_length if max_length is None else max_length
+        return check_integer(limit, "max_length", 1, self.model.config.max_position_embeddings)
+
+    def _too_long(
+        self,
+        ids: Sequence[Sequence[int]],
+        limit: int,
+        truncate: bool,
+        names: Sequence[str] | None,
+        noun: str = "text",
+        more: str = "",
+    ) -> list[int]:
+        """Return the indices of documents above the limit, which the caller truncates.
+
+        ``noun`` is what an error calls a document, and ``more`` what else its tokens are of.
+
+        Raises:
+            InputError: there is one, and it may not be truncated.
+        """
+        long = [number for number, document in enumerate(ids) if len(document) > limit]
+        if long and not truncate:
+            others = f" and {len(long) - 1} more" if long[1:] else ""
+            raise InputError(
+                f"the {noun} has {len(ids[long[0]])} tokens{more}, the limit is {limit}",
+                (f"{noun} {long[0]}" if names is None else names[long[0]]) + others,
+                f"split the {noun}, or truncate it (truncate=True, --truncate)",
+            )
+        return long
 
     def find_prompt(self, name: str | None = None, text: str | None = None) -> str:
         """Return the prompt of a name, the given text, or the default prompt if both are None.
@@ -200,7 +279,7 @@ class TextModel:
     def batches(
         self,
         ids: Documents,
-        output: Vectors,
+        output: Output,
         *,
         batch_tokens: int | None = None,
     ) -> Iterator[tuple[list[int], list[Float32[np.ndarray, "..."]]]]:
@@ -213,13 +292,14 @@ class TextModel:
 
         Yields:
             For each batch that is done, the indices of its documents, and an array for each: (D,)
-            for pooled vectors, (tokens, D) for token vectors.
+            for pooled vectors, (tokens, D) for token vectors, and (C,) or (tokens, C) for logits.
 
         Raises:
             InputError: a document is empty or too long, an id or another argument is invalid, or a
                 document begins or ends with the pad token of the tokenizer, if there is one.
         """
-        check_output(output, Vectors)
+        check_output(output, Vectors if self.logits_of is None else Output)
+        per_token = (self.logits_of if output == "logits" else output) == "tokens"
         documents = check_ids(ids, self._pad_id())
         if documents:  # else an error would name a document by its place in a batch
             check_batch(*concatenate(documents), self.model.config)
@@ -231,6 +311,18 @@ class TextModel:
         def compute(batch: list[int]) -> list[Float32[np.ndarray, "..."]]:
             packed, cu_seqlens = concatenate([documents[number] for number in batch])
             rows = self.model.run(packed, cu_seqlens, output)
-            return np.split(rows, cu_seqlens[1:-1]) if output == "tokens" else list(rows)
+            return np.split(rows, cu_seqlens[1:-1]) if per_token else list(rows)
 
         yield from zip(batches, self.model.map(compute, batches), strict=True)
+
+
+def warn_truncated(truncated: int, total: int, limit: int, noun: str = "text") -> None:
+    """Log how many texts were truncated, if any."""
+    if truncated:
+        log.warning("truncated %d of %d %ss to %d tokens", truncated, total, noun, limit)
+
+
+def softmax(logits: Float32[np.ndarray, "*rows C"]) -> Float32[np.ndarray, "*rows C"]:
+    """Return the probabilities of each row of logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -154,10 +154,16 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
 
     If reading fails, yield all complete lines before that.
     """
+    found = chunks(path) if has_ascii_ends(encoding) else _converted(path, encoding)
+    return split_lines(found, name_of(path))
+
+
+def split_lines(found: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield the `lines` of the bytes of a file, which come in chunks."""
     parts: list[bytes] = []
     length = 0
     held = b""  # a CR, which an LF in the next chunk may follow
-    for chunk in chunks(path) if has_ascii_ends(encoding) else _converted(path, encoding):
+    for chunk in found:
         chunk = held + chunk
         held = b"\r" if chunk.endswith(b"\r") else b""
         for line in chunk.removesuffix(held).splitlines(keepends=True):
@@ -167,7 +173,7 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
                 yield b"".join(parts)
                 parts, length = [], 0
         if length > LARGEST:
-            raise DamagedError(f"a line of more than {LARGEST:,} bytes", name_of(path))
+            raise DamagedError(f"a line of more than {LARGEST:,} bytes", name)
     if parts or held:
         yield b"".join([*parts, held])
 

@@ -1,0 +1,329 @@
+"""The texts of a file or of standard input, and the JSON lines of a command that streams."""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import options
+from .output import print_json, progress
+
+if TYPE_CHECKING:
+    from ..data.readers import Document
+    from ..models.label_model import DocumentModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+GROUP, GROUP_CHARACTERS = 2048, 4_000_000  # texts that are computed at once, at most
+
+Pair = tuple["Document", "Document"]
+
+
+def inputs_of(file: str, model: str) -> list[str]:
+    """Return the inputs of a command that an output may not replace.
+
+    Raises:
+        InputError: the file is a directory.
+    """
+    from ..errors import InputError
+
+    if file not in ("", "-") and Path(file).is_dir():
+        raise InputError("this is a directory", file, "use a file")
+    return [*options.directories(model), *([file] if file != "-" else [])]
+
+
+def read_texts(file: str, column: str | None) -> "Iterator[Document]":
+    """Yield the texts of a table, or the lines of any other file; "-" is standard input.
+
+    The first text is read at once.
+
+    Raises:
+        InputError: there is no text, or one is empty.
+        DamagedError: the file, or a line of it, cannot be read.
+    """
+    from ..errors import InputError
+
+    if is_table(file):
+        texts = _column(file, column or "text", "--column")
+    elif column is not None:
+        how = f"use a file that ends in {', '.join(_table_suffixes())}"
+        raise InputError("--column is for tables, and this is not one", file, how)
+    else:
+        texts = _lines(file)
+    return _from_first(map(_checked, texts), file, "write one text per line")
+
+
+def read_pairs(file: str, columns: str | None) -> "Iterator[Pair]":
+    """Yield the pairs of texts of two columns of a table, or of lines with a tab between the texts.
+
+    The first pair is read at once. Errors are those of `read_texts`.
+    """
+    from ..errors import InputError
+
+    if is_table(file):
+        names = [name.strip() for name in (columns or "text_a,text_b").split(",")]
+        if len(names) != 2 or not all(names) or names[0] == names[1]:
+            what = "--columns are not two different names"
+            raise InputError(what, repr(columns), "separate them with a comma")
+        pairs: Iterator[Pair]
+        first, second = (_column(file, name, "--columns") for name in names)
+        pairs = zip(first, second, strict=True)
+    elif columns is not None:
+        how = f"use a file that ends in {', '.join(_table_suffixes())}"
+        raise InputError("--columns are for tables, and this is not one", file, how)
+    else:
+        pairs = map(_divided, _lines(file))
+    checked = ((_checked(a), _checked(b)) for a, b in pairs)
+    return _from_first(checked, file, "write two texts per line, with a tab between them")
+
+
+def is_table(file: str) -> bool:
+    """Return whether a file has columns, by its name; a .json file is an InputError."""
+    from ..data.readers import formats, plain_name
+    from ..errors import InputError
+
+    name = "" if file == "-" else plain_name(Path(file))
+    if name.endswith(".json"):
+        raise InputError("this is JSON, not lines of text", file, formats.jsonl_hint(Path(file)))
+    return name.endswith(_table_suffixes())
+
+
+def _table_suffixes() -> tuple[str, ...]:
+    from ..data.readers import TABLES, jsonl
+
+    return (*TABLES, *jsonl.SUFFIXES, ".parquet")
+
+
+T = TypeVar("T")
+
+
+def _from_first(items: Iterator[T], file: str, how: str) -> Iterator[T]:
+    """Return the items, the first of which is read now, so that its errors come before any work."""
+    from ..errors import InputError
+
+    for first in items:
+        return chain([first], items)
+    raise InputError("there is no text", file, how)
+
+
+def _checked(text: "Document") -> "Document":
+    from ..core.arguments import check_text
+    from ..errors import NotTextError
+
+    if "\0" in text.text:
+        raise NotTextError("the text contains a NUL", text.source, "remove it")
+    check_text(text.text, text.source)
+    return text
+
+
+def _divided(line: "Document") -> "Pair":
+    from ..data.readers import Document
+    from ..errors import InputError
+
+    parts = line.text.split("\t")
+    if len(parts) != 2:
+        what = f"the line has {len(parts) - 1} tabs"
+        raise InputError(what, line.source, "write two texts with one tab between them")
+    return Document(parts[0], line.source), Document(parts[1], line.source)
+
+
+def _column(file: str, column: str, option: str) -> "Iterator[Document]":
+    from ..data.readers import read
+    from ..errors import FieldError, InputError
+
+    is_first = True
+    try:
+        for text in read(file, field=column, keep_empty=True):
+            yield text
+            is_first = False
+    except FieldError as error:
+        if not is_first:  # only some rows have no text
+            raise
+        how = f"set {option} to the name of the texts; {error.how}"
+        raise InputError(error.what, error.where, how) from error
+
+
+def _lines(file: str) -> "Iterator[Document]":
+    from ..data.readers import Document, check_pointer, chunks, decode, missing
+    from ..data.readers.document import split_lines
+    from ..errors import InputError, NotTextError
+
+    path = Path(file)
+    if file == "-":
+        found = _standard_input()
+    elif not path.exists():
+        raise missing(file, "use - for standard input")
+    elif path.is_char_device() or path.is_block_device():  # may have no end
+        raise InputError("this is a device", file, "use a text file")
+    else:
+        check_pointer(path)
+        found = chunks(path)
+    start, end = next(found, b""), 0
+    for number, line in enumerate(split_lines(chain([start], found), file), 1):
+        where = f"{file}:{number}"
+        end += len(line)
+        try:
+            text = decode(line, where)
+        except NotTextError:
+            if end <= len(start):  # binary files and encodings are recognized by their first bytes
+                decode(start, file)
+            raise
+        if text:  # a file may have a byte order mark and nothing else
+            yield Document(text.removesuffix("\n").removesuffix("\r"), where)
+
+
+def _standard_input() -> Iterator[bytes]:
+    from ..data.readers.document import CHUNK
+
+    if sys.stdin is not None:
+        buffer: Any = sys.stdin.buffer
+        yield from iter(lambda: buffer.read1(CHUNK), b"")
+
+
+def of_file(function: F) -> F:
+    """Add the options that commands with a result for each text of FILE have in common."""
+    for decorate in (
+        options.as_json,
+        options.loading,
+        click.option("--split-special-tokens", is_flag=True,
+                     help="Treat [SEP] and other special tokens in a text like other text."),
+        click.option("--truncate", is_flag=True,
+                     help="Truncate longer texts; without it, they are an error."),
+        click.option("--max-length", type=int, metavar="N",
+                     help="Maximum number of tokens per text (default: the model's limit)."),
+        click.option("--out", metavar="OUT.jsonl", callback=options.not_empty,
+                     help="The file to write (default: standard output)."),
+        click.option("--model", required=True, metavar="MODEL", callback=options.not_empty,
+                     help="A model directory, or owner/name on the Hub."),
+        click.argument("file", metavar="FILE"),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+@dataclass
+class Results:
+    """What a model computes for a group of texts."""
+
+    rows: list[dict[str, Any]]  # the JSON object of each text
+    truncated: int
+    labels: list[str] = field(default_factory=list)  # those that were predicted
+
+
+def check_out(file: str, model: str, out: str | None) -> Path | None:
+    """Return the output path of a command that streams, or None for standard output."""
+    inputs = inputs_of(file, model)
+    return None if out is None else options.output_file(out, inputs, "--out", ".jsonl")
+
+
+def rounded(value: Any) -> Any:
+    """Return a probability with six digits, and any other value as it is."""
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def label_results(
+    model: "DocumentModel", ids: list[list[int]], truncated: int, every: bool
+) -> Results:
+    """Compute the labels of documents; ``every`` adds the probability of every label."""
+    probabilities = model.probabilities_of_ids(ids)
+    rows: list[dict[str, Any]] = []
+    labels: list[str] = []
+    for found, row in zip(model.predictions(probabilities), probabilities.tolist(), strict=True):
+        result: dict[str, Any] = {"label": found.label, "probability": rounded(found.probability)}
+        if model.head_config.kind == "multi":
+            result["labels"] = list(found.labels)
+        if every:
+            result["probabilities"] = dict(zip(model.labels, map(rounded, row), strict=True))
+        rows.append(result)
+        labels += found.labels
+    return Results(rows, truncated, labels)
+
+
+def stream(
+    items: Iterable[T],
+    size: Callable[[T], int],
+    compute: Callable[[list[T]], Results],
+    out: Path | None,
+    about: dict[str, Any],
+    json_: bool,
+) -> None:
+    """Write the results of all items as JSON lines, and then a summary.
+
+    With ``out``, the lines are written to this file, which is complete or unchanged, and the
+    summary to standard output. Otherwise the lines are written to standard output, and the summary
+    to standard error.
+
+    Args:
+        items: what results are computed for, in order.
+        size: the number of characters of an item.
+        compute: computes the results of a group of items.
+        out: the file, or None.
+        about: further keys of the summary.
+        json_: whether the summary is JSON.
+    """
+    from ..files import write_file
+
+    counts: Counter[str] = Counter()
+    summary: dict[str, Any] = {"out": None if out is None else str(out), "texts": 0, "truncated": 0,
+                               "labels": {}, **about}  # fmt: skip
+    start = time.perf_counter()
+
+    def run(file: IO[str] | None) -> None:
+        with progress("computing", total=None, quiet=json_) as update:
+            for group in _groups(items, size):
+                results = compute(group)
+                _write(results.rows, file)
+                summary["texts"] += len(group)
+                summary["truncated"] += results.truncated
+                counts.update(results.labels)
+                update(text=f"{summary['texts']:,} texts")
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            run(file)
+
+    if out is None:
+        run(None)
+    else:
+        write_file(out, write)
+    summary["labels"] = dict(counts.most_common())
+    summary["seconds"] = round(time.perf_counter() - start, 3)
+    _show(summary, json_)
+
+
+def _groups(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    group: list[T] = []
+    characters = 0
+    for item in items:
+        group.append(item)
+        characters += size(item)
+        if len(group) == GROUP or characters > GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _write(rows: list[dict[str, Any]], file: IO[str] | None) -> None:
+    unicode = file is not None or "utf" in (getattr(sys.stdout, "encoding", None) or "").lower()
+    text = "\n".join(json.dumps(row, ensure_ascii=not unicode) for row in rows)
+    click.echo(text, file=file)
+
+
+def _show(summary: dict[str, Any], json_: bool) -> None:
+    to_error = summary["out"] is None
+    if json_:
+        print_json(summary, err=to_error)
+        return
+    labels = list(summary["labels"].items())
+    shown = ", ".join(f"{label} {count:,}" for label, count in labels[:10])
+    shown += f", and {len(labels) - 10} more" if labels[10:] else ""
+    where = "" if to_error else f"{summary['out']}: "
+    text = f"{where}{summary['texts']:,} texts, {summary['seconds']:.1f} s"
+    click.echo(text + (f": {shown}" if shown else ""), err=to_error)
