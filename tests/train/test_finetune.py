@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from motherbird.data.labelled import Labelled
 
+from motherbird.data.labelled import Labelled
 from motherbird.errors import OutputExistsError, StoppedError
 from motherbird.files import sha256
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier

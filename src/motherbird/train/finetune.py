@@ -178,7 +178,7 @@ class _FineTuning(Process[LabelledBatch]):
             self.model, recipe.optimizer, lambda name: recipe.layer_scale(name, layers)
         )
         optimizer.restore(optimizer_state, progress.updates)
-        self.share(optimizer)
+        self.broadcast(optimizer)
         dtype = fastest_dtype(device) if recipe.dtype == "auto" else DTYPES[recipe.dtype]
         if self.distributed.is_main:
             warn_if_emulated(dtype, device)

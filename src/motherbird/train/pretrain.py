@@ -140,7 +140,7 @@ class _Pretraining(Process[MicroBatch]):
         optimizer = Optimizer(model, train.optimizer)
         optimizer.restore(optimizer_state, progress.updates)
         self.model = model
-        self.share(optimizer)
+        self.broadcast(optimizer)
         dtype = self.recipe.dtype_on(self.distributed.device)
         if self.distributed.is_main:
             warn_if_emulated(dtype, self.distributed.device)

@@ -165,7 +165,7 @@ class Process(ABC, Generic[Batch]):
             if self.run_log is not None:
                 self.run_log.close()
 
-    def share(self, optimizer: Optimizer) -> None:
+    def broadcast(self, optimizer: Optimizer) -> None:
         """Send the weights and the optimizer state of rank 0 to the other ranks."""
         self.distributed.broadcast([p.data for p in self.model.parameters()])
         self.distributed.broadcast(list(optimizer.state().values()))
