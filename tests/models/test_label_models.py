@@ -385,6 +385,10 @@ def test_what_are_not_words_or_pairs(save):
     ):
         with pytest.raises(InputError, match=says):
             scorer.score(pairs)
+    with pytest.raises(InputError, match="1 name for 2 pairs"):
+        scorer.tokenize_pairs([("a", "b"), ("c", "d")], names=["x"])
+    with pytest.raises(InputError, match="1 name for 0 texts"):
+        tagger.tokenize_words([], names=["x"])
     with pytest.raises(InputError, match="the text is empty: the query"):
         scorer.rank("", ["a"])
     with pytest.raises(InputError, match="invalid top_k 0"):

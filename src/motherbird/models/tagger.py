@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from ..core.arguments import check_list, check_text
+from ..core.arguments import check_list, check_names, check_text
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
 from .label_model import LabelModel, OnBatch
@@ -104,8 +104,8 @@ class Tagger(LabelModel):
         """
         limit = self._limit(max_length, truncate)
         listed = check_list(texts, "texts", "texts, or of lists of words")
-        where = [f"text {number}" for number in range(len(listed))] if names is None else names
-        words = [_words(text, name) for text, name in zip(listed, where, strict=True)]
+        names = check_names(names, len(listed))
+        words = [_words(text, name) for text, name in zip(listed, names, strict=True)]
         encodings = self.tokenizer.encode_offsets([text for text, _ in words])
         long = set(self._too_long([e.ids for e in encodings], limit, truncate, names))
         kept = limit - len(self.tokenizer.template_ids()[1])
