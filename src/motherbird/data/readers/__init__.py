@@ -11,8 +11,17 @@ from pathlib import Path
 
 from ...errors import DamagedError, InputError, NotTextError, counted
 from ..tally import describe
-from . import formats, jsonl, tables
-from .document import Document, check_pointer, chunks, decode, missing, name_of, plain_name, zstd
+from . import arrow, formats, jsonl, tables
+from .document import (
+    Document,
+    check_pointer,
+    chunks,
+    decode,
+    errors_as_items,
+    missing,
+    plain_name,
+    zstd,
+)
 from .listing import Listing, list_files
 
 __all__ = [
@@ -29,7 +38,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(sum(formats.LANGUAGES.values(), ()), formats.read_plain),
     **dict.fromkeys((".html", ".htm", ".xhtml"), formats.read_html),
     **dict.fromkeys(jsonl.SUFFIXES, jsonl.read),
-    ".parquet": formats.read_parquet,
+    ".parquet": arrow.read,
     **dict.fromkeys(TABLES, tables.read),
     ".json": formats.read_descriptions,
 }
@@ -48,13 +57,7 @@ def read_file(
     path: Path, field: str = "text", encoding: str = "utf-8", reader: Reader | None = None
 ) -> Iterator[Document | DamagedError]:
     """Yield the documents of a file, and errors in place of those that cannot be used."""
-    try:
-        check_pointer(path)
-        yield from (reader or reader_of(path))(path, field, encoding)
-    except DamagedError as error:
-        yield error
-    except OSError as error:
-        yield NotTextError(f"the file cannot be read ({error.strerror})", name_of(path))
+    yield from errors_as_items(path, (reader or reader_of(path))(path, field, encoding))
 
 
 def unit_of(path: Path) -> str:
@@ -62,7 +65,7 @@ def unit_of(path: Path) -> str:
     reader = reader_of(path)
     if reader is jsonl.read:
         return "line"
-    return "row" if reader in (formats.read_parquet, tables.read) else "file"
+    return "row" if reader in (arrow.read, tables.read) else "file"
 
 
 def list_directory(

@@ -1,4 +1,4 @@
-"""Documents, and the bytes of files, decompressed and decoded."""
+"""Documents, records, and the bytes of files, decompressed and decoded."""
 
 import bz2
 import codecs
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import (
     DamagedError,
@@ -24,6 +24,8 @@ from ...errors import (
     require_extra,
 )
 from ...files import LFS_POINTER, check_utf_8
+
+T = TypeVar("T")
 
 COMPRESSED = (".gz", ".dz", ".bz2", ".zst")  # .dz: dictzip, which is gzip
 CHUNK = 1 << 16
@@ -57,6 +59,14 @@ class Document:
 
     text: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of a table, or a line of JSON: values by name, and where it is, such as "a.csv:7"."""
+
+    values: dict[str, Any]
+    where: str
 
 
 def name_of(path: Path) -> str:
@@ -113,6 +123,17 @@ def check_pointer(path: Path) -> None:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             what = "a Git LFS pointer in place of the file"
             raise NotTextError(what, name_of(path), "download the files with git lfs pull")
+
+
+def errors_as_items(path: Path, items: Iterable[T]) -> Iterator[T | DamagedError]:
+    """Yield what is read from a file, and the error that ends reading it as the last item."""
+    try:
+        check_pointer(path)
+        yield from items
+    except DamagedError as error:
+        yield error
+    except OSError as error:
+        yield NotTextError(f"the file cannot be read ({error.strerror})", name_of(path))
 
 
 def whole(path: Path) -> bytes:
@@ -225,11 +246,12 @@ def _not_text(data: bytes, where: str, encoding: str) -> NotTextError:
     return NotTextError(f"{what}; it seems to be {found}", where, how)
 
 
-def check_column(names: Sequence[str], field: str, where: str) -> None:
-    """Raise FieldError unless a table has one column of a name."""
-    if names.count(field) != 1:
-        what = "two columns are" if field in names else "no column is"
-        raise FieldError(f'{what} called "{field}"', where, _fields_hint(names, "column"))
+def check_columns(names: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Raise FieldError unless a table has each of the columns once; all of its own without any."""
+    for column in columns or names:
+        if names.count(column) != 1:
+            what = "two columns are" if column in names else "no column is"
+            raise FieldError(f'{what} called "{column}"', where, _fields_hint(names, "column"))
 
 
 def _fields_hint(names: Iterable[str], noun: str = "field") -> str:
@@ -260,6 +282,19 @@ def text_of(row: Any, field: str, where: str) -> Document | RowError:
     if not row.keys() - {field}:  # no other field can be meant
         return RowError(what, where, f'write an object with a string field "{field}"')
     return RowFieldError(what, where, _fields_hint(row))
+
+
+def column_texts(
+    records: Iterable[Record | DamagedError], column: str
+) -> Iterator[Document | DamagedError]:
+    """Yield a column of a table, or an error for a row in which it is not text."""
+    for record in records:
+        if isinstance(record, DamagedError):
+            yield record
+        elif isinstance(text := record.values[column], str):
+            yield Document(text, record.where)
+        else:
+            yield RowError(f'column "{column}" is {describe_type(text)}, not text', record.where)
 
 
 def zstd() -> ModuleType:

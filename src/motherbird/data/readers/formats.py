@@ -1,4 +1,4 @@
-"""Formats of one file: plain text, HTML, Parquet, and JSON with descriptions.
+"""Formats of one text: plain text, HTML, and JSON with descriptions.
 
 A reader maps a path, a field and an encoding to documents; see `readers`.
 """
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...errors import DamagedError, RowError, require_extra
+from ...errors import DamagedError, require_extra
 from ...files import parse_json
-from .document import COMPRESSED, Document, check_column, decode, describe_type, name_of, whole
+from .document import COMPRESSED, Document, decode, name_of, whole
 
 # Names for ``code`` in a mixture.
 LANGUAGES = {
@@ -44,37 +44,6 @@ def read_html(path: Path, field: str, encoding: str) -> Iterator[Document]:
     if not text.strip():  # no main content was found
         text = html2text.extract_plain_text(page)
     yield Document(text, name_of(path))
-
-
-def read_parquet(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
-    """Yield the column ``field`` of every row, or an error; ``encoding`` is ignored.
-
-    Row groups are read one after the other, so that a damaged one does not affect those before it.
-    """
-    arrow, parquet = require_extra("pyarrow", "data"), require_extra("pyarrow.parquet", "data")
-    number, group = 0, None
-    try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            check_column(file.schema_arrow.names, field, name_of(path))
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
-                    for value in batch.column(0):
-                        number += 1
-                        where = f"{name_of(path)}:{number}"
-                        try:
-                            text = value.as_py()
-                            found = describe_type(text)
-                        except UnicodeDecodeError:
-                            text, found = None, "not UTF-8"
-                        if isinstance(text, str):
-                            yield Document(text, where)
-                        else:
-                            what = f'column "{field}" is {found}, not text'
-                            yield RowError(what, where)
-    except (arrow.ArrowException, OSError) as error:
-        what = f"the file cannot be read to its end ({str(error).splitlines()[0]})"
-        where = name_of(path) + ("" if group is None else f", row group {group} (from 0)")
-        raise DamagedError(what, f"{where}, after row {number}") from error
 
 
 def read_descriptions(path: Path, field: str, encoding: str) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""Lines of JSON: each is an object with a document in one of its fields."""
+"""Lines of JSON: each is an object, a record, with a document in one of its fields."""
 
 import codecs
 from collections.abc import Iterator
@@ -8,7 +8,17 @@ from typing import Any
 
 from ...errors import DamagedError, NotTextError, RowError
 from ...files import parse_json
-from .document import BINARY, CONVERT, Document, decode, lines, name_of, text_of
+from .document import (
+    BINARY,
+    CONVERT,
+    Document,
+    Record,
+    decode,
+    describe_type,
+    lines,
+    name_of,
+    text_of,
+)
 
 SUFFIXES = (".jsonl", ".ndjson")
 ONE_LINE = "write one object per line, as jq -c does (of an array: jq -c '.[]')"
@@ -19,6 +29,18 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
     for number, row in _rows(path):
         is_error = isinstance(row, DamagedError)
         yield row if is_error else text_of(row, field, f"{name_of(path)}:{number}")
+
+
+def records(path: Path) -> Iterator[Record | DamagedError]:
+    """Yield every line, or an error for a line that is not an object; always UTF-8."""
+    for number, row in _rows(path):
+        where = f"{name_of(path)}:{number}"
+        if isinstance(row, DamagedError):
+            yield row
+        elif isinstance(row, dict):
+            yield Record(row, where)
+        else:
+            yield RowError(f"the line is {describe_type(row)}, not an object", where, ONE_LINE)
 
 
 def rows(path: Path) -> Iterator[Any]:

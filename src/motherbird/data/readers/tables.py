@@ -1,17 +1,33 @@
-"""Tables of text: .csv and .tsv files with a header (RFC 4180)."""
+"""Tables: .csv and .tsv files with a header (RFC 4180)."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import DamagedError, RowError, counted
-from .document import LARGEST, Document, check_column, name_of, plain_name, text_lines
+from .document import (
+    LARGEST,
+    Document,
+    Record,
+    check_columns,
+    column_texts,
+    name_of,
+    plain_name,
+    text_lines,
+)
 
 QUOTES = "write the text in double quotes, with two of them for a quote in it"
 
 
 def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedError]:
-    """Yield the column ``field`` of every row, or an error for a row without it.
+    """Yield the column ``field`` of every row, or an error for a row without it."""
+    yield from column_texts(records(path, [field], encoding), field)
+
+
+def records(
+    path: Path, columns: Sequence[str] = (), encoding: str = "utf-8"
+) -> Iterator[Record | DamagedError]:
+    """Yield every row, with these columns or with all, or an error for a row with other values.
 
     A quoted value may contain separators and line breaks. Rows are named by the line on which they
     end.
@@ -26,14 +42,14 @@ def read(path: Path, field: str, encoding: str) -> Iterator[Document | DamagedEr
         header = next(rows, [])
         if not header:
             raise DamagedError("the table is empty", name, "write a header and rows")
-        if field not in header:
+        if not columns or not set(columns) <= set(header):
             _check_separator(header, tab, name)
-        check_column(header, field, name)
-        column, last = header.index(field), rows.line_num
+        check_columns(header, columns, name)
+        indices, last = [header.index(column) for column in columns or header], rows.line_num
         for row in rows:
             last, where = rows.line_num, f"{name}:{rows.line_num}"
             if len(row) == len(header):
-                yield Document(row[column], where)
+                yield Record({header[index]: row[index] for index in indices}, where)
             elif row:
                 what = f"the row has {counted(len(row), 'value')}, the header {len(header)}"
                 how = "write a value for each column"
