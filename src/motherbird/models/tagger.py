@@ -8,12 +8,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core.arguments import check_list, check_names, check_text
+from ..core.spans import OUTSIDE, scheme_of, spans
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
 from .label_model import LabelModel, OnBatch
 from .text_model import softmax, warn_truncated
-
-OUTSIDE = "O"  # the tag of words outside of spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class Words(NamedTuple):
 class Tagger(LabelModel):
     """A model with a token-classification head, which finds labelled spans in texts.
 
-    The tag of a word is that of its first token. Labels are tags of BIO (B-PER, I-PER, O), or names
-    without a prefix. Arguments are those of `LabelModel`.
+    The tag of a word is that of its first token. Labels are tags of a scheme of `core.spans`: with
+    prefixes, such as B-PER, I-PER and O, or names without. Arguments are those of `LabelModel`.
     """
 
     head, logits_of = "TokenClassifier", "tokens"
@@ -140,7 +139,7 @@ class Tagger(LabelModel):
         best = probabilities.argmax(axis=1)
         tags = [OUTSIDE if token < 0 else self.labels[best[token]] for token in document.first]
         found = []
-        for label, first, end in _bio_spans(tags):
+        for label, first, end in spans(tags, scheme_of(self.labels)):
             tokens = document.first[first:end]
             start, stop = document.offsets[first][0], document.offsets[end - 1][1]
             mean = float(probabilities[tokens, best[tokens]].mean())
@@ -157,18 +156,3 @@ def _words(text: Any, name: str) -> tuple[str, Offsets]:
         raise InputError(f"the text is of type {type(text).__name__}, not str", name, how)
     joined, offsets = join_words(list(text), name)
     return check_text(joined, name), offsets
-
-
-def _bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return the type, the first word and the end of each span, by BIO."""
-    found: list[tuple[str, int, int]] = []
-    previous = OUTSIDE
-    for word, tag in enumerate(tags):
-        begins, label = tag.startswith("B-"), tag.removeprefix("B-").removeprefix("I-")
-        if tag != OUTSIDE:
-            if begins or previous == OUTSIDE or found[-1][0] != label:
-                found.append((label, word, word + 1))
-            else:
-                found[-1] = (label, found[-1][1], word + 1)
-        previous = tag
-    return found
