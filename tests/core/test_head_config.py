@@ -29,6 +29,10 @@ IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity"}
         ),
         (ONE, HeadConfig(("LABEL_0",), "number", activation="sigmoid")),
         ({**ONE, "problem_type": "regression"}, HeadConfig(("LABEL_0",), "number")),
+        (
+            {**ONE, "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+            HeadConfig(("LABEL_0",), "number"),
+        ),
         ({**ONE, "sentence_transformers": IDENTITY}, HeadConfig(("LABEL_0",), "number")),
         (
             {**ONE, "problem_type": "regression", "sentence_transformers": SIGMOID},

@@ -8,14 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from motherbird import Classifier, Embedder, InputError, MaskedLM, Scorer, Tagger, nn
 from motherbird.core.hf_config import HeadConfig, write_head
+from motherbird.core.spans import spans as spans_of
 from motherbird.core.words import split_words
 from motherbird.errors import HeadError
-from motherbird.models.tagger import _bio_spans
 from motherbird.nn import checkpoint
 
 transformers = pytest.importorskip("transformers")
@@ -263,7 +261,7 @@ def test_tags_equal_transformers(dtype, save):
             )
             tags.append(config.id2label[int(probabilities[token].argmax())])
             certain.append(probabilities[token].max())
-        wanted = _bio_spans(tags)
+        wanted = [tuple(span) for span in spans_of(tags, "BIO")]
         assert [(s.label, s.first_word, s.end_word) for s in spans] == wanted
         for span in spans:
             assert span.text == text[span.start : span.end]
@@ -300,20 +298,11 @@ def test_bare_labels_and_long_texts(save, caplog):
     assert cut and cut[-1].start < last < len(text)
 
 
-@settings(max_examples=200)
-@given(st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B", "C"]), max_size=9))
-def test_spans_of_tags(tags):
-    """Each word with a tag is in one span, which has its type."""
-    spans = _bio_spans(tags)
-    covered = {}
-    for label, first, end in spans:
-        assert first < end
-        for word in range(first, end):
-            assert word not in covered and tags[word][-1:] == label[-1:]
-            covered[word] = label
-    assert sorted(covered) == [n for n, tag in enumerate(tags) if tag != "O"]
-    starts = {first for _, first, _ in spans}
-    assert all(n in starts for n, tag in enumerate(tags) if tag.startswith("B-"))
+def test_tags_of_another_scheme(save):
+    labels = ("O", "B-PER", "I-PER", "E-PER", "S-PER")
+    tagger = Tagger.load(save(nn.TokenClassifier, labels), dtype="float32")
+    found = [span for spans in tagger.tag(TEXTS) for span in spans]
+    assert {span.label for span in found} == {"PER"}
 
 
 # --- what is refused
@@ -385,6 +374,10 @@ def test_what_are_not_words_or_pairs(save):
     ):
         with pytest.raises(InputError, match=says):
             scorer.score(pairs)
+    with pytest.raises(InputError, match="1 name for 2 pairs"):
+        scorer.tokenize_pairs([("a", "b"), ("c", "d")], names=["x"])
+    with pytest.raises(InputError, match="1 name for 0 texts"):
+        tagger.tokenize_words([], names=["x"])
     with pytest.raises(InputError, match="the text is empty: the query"):
         scorer.rank("", ["a"])
     with pytest.raises(InputError, match="invalid top_k 0"):

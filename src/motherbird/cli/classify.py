@@ -30,7 +30,7 @@ def command(
     """Predict the label of each text of FILE, as JSON lines in the order of the texts.
 
     A .csv, .tsv, .jsonl or .parquet file has a text in --column of each row; in any other file,
-    every line is a text. - is standard input.
+    every line is a text. - is standard input. Results are written after every 2,048 texts.
 
     \b
     motherbird classify reviews.csv --model DIR --column review --out labels.jsonl

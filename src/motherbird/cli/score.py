@@ -28,8 +28,8 @@ def command(
     """Score each pair of texts of FILE, as JSON lines in the order of the pairs.
 
     A .csv, .tsv, .jsonl or .parquet file has a pair in --columns of each row; in any other file,
-    every line is two texts with a tab between them. - is standard input. With --truncate, the
-    longer text of a pair is truncated first.
+    every line is two texts with a tab between them. - is standard input. Results are written after
+    every 2,048 pairs. With --truncate, the longer text of a pair is truncated first.
 
     \b
     motherbird score pairs.csv --model DIR --columns question,answer --out scores.jsonl

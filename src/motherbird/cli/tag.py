@@ -30,7 +30,7 @@ def command(
     """Find labelled spans in each text of FILE, as JSON lines in the order of the texts.
 
     A .csv, .tsv, .jsonl or .parquet file has a text in --column of each row; in any other file,
-    every line is a text. - is standard input.
+    every line is a text. - is standard input. Results are written after every 2,048 texts.
 
     \b
     motherbird tag articles.jsonl --model DIR --column body --out names.jsonl

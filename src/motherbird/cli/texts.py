@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..errors import counted
 from . import options
 from .output import print_json, progress
 
@@ -189,7 +190,7 @@ def _standard_input() -> Iterator[bytes]:
 def of_file(function: F) -> F:
     """Add the options that commands with a result for each text of FILE have in common."""
     for decorate in (
-        options.as_json,
+        click.option("--json", "json_", is_flag=True, help="Print the summary as JSON."),
         options.loading,
         click.option("--split-special-tokens", is_flag=True,
                      help="Treat [SEP] and other special tokens in a text like other text."),
@@ -325,5 +326,5 @@ def _show(summary: dict[str, Any], json_: bool) -> None:
     shown = ", ".join(f"{label} {count:,}" for label, count in labels[:10])
     shown += f", and {len(labels) - 10} more" if labels[10:] else ""
     where = "" if to_error else f"{summary['out']}: "
-    text = f"{where}{summary['texts']:,} texts, {summary['seconds']:.1f} s"
+    text = f"{where}{counted(summary['texts'], 'text')}, {summary['seconds']:.1f} s"
     click.echo(text + (f": {shown}" if shown else ""), err=to_error)

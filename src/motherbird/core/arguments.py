@@ -72,13 +72,24 @@ def check_texts(
         InputError: it is not an iterable of texts, or one of them cannot be used.
     """
     listed = check_list(texts, "texts", "strings")
-    names = [f"text {number}" for number in range(len(listed))] if names is None else names
-    if len(names := check_list(names, "names", "strings")) != len(listed):
-        raise InputError(f"{counted(len(names), 'name')} for {counted(len(listed), 'text')}")
     return [
         check_text(text, name, allow_empty=allow_empty)
-        for text, name in zip(listed, names, strict=True)
+        for text, name in zip(listed, check_names(names, len(listed)), strict=True)
     ]
+
+
+def check_names(names: Any, count: int, noun: str = "text") -> list[str]:
+    """Return what errors call texts: their names, or "text 0", "text 1" ... for None.
+
+    Raises:
+        InputError: the names are not a list of as many.
+    """
+    if names is None:
+        return [f"{noun} {number}" for number in range(count)]
+    listed = check_list(names, "names", "strings")
+    if len(listed) != count:
+        raise InputError(f"{counted(len(listed), 'name')} for {counted(count, noun)}")
+    return listed
 
 
 def check_pairs(pairs: Any) -> list[str]:

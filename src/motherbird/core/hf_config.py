@@ -38,6 +38,7 @@ _PROBLEM_TYPES: dict[str, Kind] = {
     "regression": "number",
 }
 _OWN = "motherbird"  # the key with what only motherbird reads
+_OLD_ACTIVATION = "sbert_ce_default_activation_function"  # of sentence-transformers before 4
 _ACTIVATIONS = {"sigmoid": "torch.nn.modules.activation.Sigmoid",
                 "identity": "torch.nn.modules.linear.Identity"}  # fmt: skip
 
@@ -264,6 +265,7 @@ def read_head(raw: dict[str, Any], where: str) -> HeadConfig:
     stated, own = raw.get("problem_type"), raw.get(_OWN, {})
     library = raw.get("sentence_transformers")
     function = library.get("activation_fn") if isinstance(library, dict) else None
+    function = function or raw.get(_OLD_ACTIVATION)
     if stated is not None and stated not in _PROBLEM_TYPES:
         how = f"use {', '.join(_PROBLEM_TYPES)}"
         raise InputError(f"unknown problem_type {stated!r}", where, how)
@@ -298,7 +300,7 @@ def write_head(directory: Path, head: HeadConfig) -> None:
     """
     file = directory / "config.json"
     raw = read_json_object(file)
-    for key in (_OWN, "sentence_transformers"):
+    for key in (_OWN, "sentence_transformers", _OLD_ACTIVATION):
         raw.pop(key, None)
     raw |= _label_keys(head.labels)
     raw["problem_type"] = next(n for n, kind in _PROBLEM_TYPES.items() if kind == head.kind)

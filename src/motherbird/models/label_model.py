@@ -77,7 +77,8 @@ class LabelModel(TextModel):
     @classmethod
     def _load(cls: type[L], directory: Path, **options: Any) -> L:
         raw = weights.read_config(directory)
-        architecture = str((raw.get("architectures") or [""])[0])
+        stated = raw.get("architectures")
+        architecture = str(stated[0]) if isinstance(stated, list) and stated else ""
         for end, wanted in _CLASSES.items():
             if architecture.endswith(end) and end != cls.architecture:
                 what = f"this model cannot {cls.purpose} ({architecture})"

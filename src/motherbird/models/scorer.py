@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hf_config
-from ..core.arguments import Documents, check_integer, check_list, check_text, check_texts
+from ..core.arguments import (
+    Documents,
+    check_integer,
+    check_list,
+    check_names,
+    check_text,
+    check_texts,
+)
 from ..core.hf_config import HeadConfig
 from ..errors import InputError
 from ..files import read_json_object
@@ -170,6 +177,7 @@ class Scorer(DocumentModel):
         """
         limit = self._limit(max_length, truncate)
         listed = check_list(pairs, "pairs", "pairs of texts")
+        names = check_names(names, len(listed), "pair")
         ids, _ = self.tokenizer.encode_pairs(listed, 2**31 - 1)
         long = self._too_long(ids, limit, truncate, names, "pair")
         cut, _ = self.tokenizer.encode_pairs([listed[number] for number in long], limit)

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from ..core.arguments import check_list, check_text
+from ..core.arguments import check_list, check_names, check_text
+from ..core.spans import OUTSIDE, scheme_of, spans
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
 from .label_model import LabelModel, OnBatch
 from .text_model import softmax, warn_truncated
-
-OUTSIDE = "O"  # the tag of words outside of spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ class Words(NamedTuple):
 class Tagger(LabelModel):
     """A model with a token-classification head, which finds labelled spans in texts.
 
-    The tag of a word is that of its first token. Labels are tags of BIO (B-PER, I-PER, O), or names
-    without a prefix. Arguments are those of `LabelModel`.
+    The tag of a word is that of its first token. Labels are tags of a scheme of `core.spans`: with
+    prefixes, such as B-PER, I-PER and O, or names without. Arguments are those of `LabelModel`.
     """
 
     head, logits_of = "TokenClassifier", "tokens"
@@ -104,8 +103,8 @@ class Tagger(LabelModel):
         """
         limit = self._limit(max_length, truncate)
         listed = check_list(texts, "texts", "texts, or of lists of words")
-        where = [f"text {number}" for number in range(len(listed))] if names is None else names
-        words = [_words(text, name) for text, name in zip(listed, where, strict=True)]
+        names = check_names(names, len(listed))
+        words = [_words(text, name) for text, name in zip(listed, names, strict=True)]
         encodings = self.tokenizer.encode_offsets([text for text, _ in words])
         long = set(self._too_long([e.ids for e in encodings], limit, truncate, names))
         kept = limit - len(self.tokenizer.template_ids()[1])
@@ -140,7 +139,7 @@ class Tagger(LabelModel):
         best = probabilities.argmax(axis=1)
         tags = [OUTSIDE if token < 0 else self.labels[best[token]] for token in document.first]
         found = []
-        for label, first, end in _bio_spans(tags):
+        for label, first, end in spans(tags, scheme_of(self.labels)):
             tokens = document.first[first:end]
             start, stop = document.offsets[first][0], document.offsets[end - 1][1]
             mean = float(probabilities[tokens, best[tokens]].mean())
@@ -157,18 +156,3 @@ def _words(text: Any, name: str) -> tuple[str, Offsets]:
         raise InputError(f"the text is of type {type(text).__name__}, not str", name, how)
     joined, offsets = join_words(list(text), name)
     return check_text(joined, name), offsets
-
-
-def _bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return the type, the first word and the end of each span, by BIO."""
-    found: list[tuple[str, int, int]] = []
-    previous = OUTSIDE
-    for word, tag in enumerate(tags):
-        begins, label = tag.startswith("B-"), tag.removeprefix("B-").removeprefix("I-")
-        if tag != OUTSIDE:
-            if begins or previous == OUTSIDE or found[-1][0] != label:
-                found.append((label, word, word + 1))
-            else:
-                found[-1] = (label, found[-1][1], word + 1)
-        previous = tag
-    return found

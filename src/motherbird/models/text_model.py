@@ -14,6 +14,7 @@ from ..core.arguments import (
     check_flag,
     check_ids,
     check_integer,
+    check_names,
     check_path,
     check_text,
     check_texts,
@@ -203,6 +204,7 @@ class TextModel:
         limit = self._limit(max_length, truncate)
         prefix = self.find_prompt(prompt_name, prompt)
         texts = check_texts(texts, names)
+        names = check_names(names, len(texts))
         ids = self.tokenizer.encode_batch([prefix + text for text in texts])
         is_long = any(len(document) > limit for document in ids)
         if is_long and prefix.strip():
@@ -228,7 +230,7 @@ class TextModel:
         ids: Sequence[Sequence[int]],
         limit: int,
         truncate: bool,
-        names: Sequence[str] | None,
+        names: Sequence[str],
         noun: str = "text",
         more: str = "",
     ) -> list[int]:
@@ -244,7 +246,7 @@ class TextModel:
             others = f" and {len(long) - 1} more" if long[1:] else ""
             raise InputError(
                 f"the {noun} has {len(ids[long[0]])} tokens{more}, the limit is {limit}",
-                (f"{noun} {long[0]}" if names is None else names[long[0]]) + others,
+                names[long[0]] + others,
                 f"split the {noun}, or truncate it (truncate=True, --truncate)",
             )
         return long
