@@ -11,7 +11,7 @@ from .output import is_terminal, print_json, progress
 
 if TYPE_CHECKING:
     from ..data.labelled import Labelled
-    from ..train.finetune import Parts
+    from ..train.finetune import Parts, Plan
     from ..train.step import StepReport
     from ..train.tuning import FineTuning
 
@@ -138,8 +138,9 @@ def _run(
     with progress("", total=1.0, quiet=quiet) as update:
         display = _Display(quiet, update)
         found = finetune(
-            recipe, parts, directory, device=device, on_start=display.start, on_step=display.step
-        )
+            recipe, parts, directory, device=device, on_plan=display.plan,
+            on_start=display.start, on_step=display.step,
+        )  # fmt: skip
     if not options.is_main_process():
         return
     if json_:
@@ -172,11 +173,12 @@ def _parts(
     """Read the data, check it, and say what is in it."""
     from ..data.columns import Columns
     from ..data.description import describe
-    from ..data.labelled import read_labelled, split_off
+    from ..data.labelled import check_training, read_labelled, split_off
     from ..train.finetune import Parts
 
     columns = Columns(text, pair, label)
     train = read_labelled(files[0], recipe.task, columns)
+    check_training(train, files[0])
     others: list[Labelled | None] = [
         None if file is None else read_labelled(file, recipe.task, columns, train.kind)
         for file in files[1:]
@@ -186,7 +188,7 @@ def _parts(
         train, dev = split_off(train, DEV, recipe.seed)
     about = describe(train, dev, test)
     if not quiet and options.is_main_process():
-        for line in about.lines():
+        for line in (*about.lines(), *about.warnings()):
             click.echo(line, err=True)
     return Parts(train, dev, test)
 
@@ -205,6 +207,11 @@ class _Display:
         self.quiet, self.update = quiet, update
         self.shown, self.steps = time.perf_counter(), 1
         self.recent: list[StepReport] = []
+
+    def plan(self, plan: "Plan") -> None:
+        """Say what will be done."""
+        for line in plan.lines() if not self.quiet else ():
+            click.echo(line, err=True)
 
     def start(self, stepper: Any, steps: int) -> None:
         """Remember the number of steps."""

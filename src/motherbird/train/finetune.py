@@ -23,7 +23,7 @@ from ..core.config import EncoderConfig
 from ..core.hf_config import HeadConfig
 from ..data.labelled import Labelled
 from ..data.loader import Cursor
-from ..errors import InputError, OutputExistsError, StoppedError
+from ..errors import InputError, OutputExistsError, StoppedError, counted
 from ..files import read_json, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
@@ -72,6 +72,17 @@ class Plan:
     def epochs(self) -> int:
         """The largest number of epochs."""
         return self.recipe.epochs_for(len(self.train))
+
+    def lines(self) -> list[str]:
+        """Return what will be done as lines of text."""
+        lengths, recipe = self.train.lengths, self.recipe
+        steps = steps_per_epoch(len(lengths), recipe.batch_size)
+        cut = f"; {self.train.truncated:,} truncated" if self.train.truncated else ""
+        return [
+            f"tokens of a text: {np.mean(lengths):.0f} on average, {max(lengths):,} at most{cut}",
+            f"at most {counted(self.epochs, 'epoch')} of {counted(steps, 'step')}, learning rate "
+            f"{recipe.peak(self.config):.2g}; the best epoch by {self.metric} on dev is kept",
+        ]
 
     @property
     def metric(self) -> str:
@@ -253,6 +264,7 @@ def finetune(
     *,
     device: str | None = None,
     max_steps: int | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
     on_start: Callable[[Stepper[LabelledBatch], int], None] = lambda stepper, steps: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
@@ -264,6 +276,7 @@ def finetune(
         out: directory of the model; if it is that of the same run, nothing is computed.
         device: see `distributed.join`.
         max_steps: stop after this many steps of this process.
+        on_plan: called on rank 0 with what will be done, before the first step.
         on_start: called on rank 0 at the start, with the number of steps.
         on_step: called on rank 0 after every step.
 
@@ -283,6 +296,7 @@ def finetune(
             return finished
         work = out
         if distributed.is_main:
+            on_plan(made)
             work = stack.enter_context(resumable_directory(out, "model", key))
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
