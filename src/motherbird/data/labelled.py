@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from ..core.arguments import check_integer, check_text
+from ..core.measure import Kind
 from ..core.rng import random_bits
 from ..core.spans import scheme_of
 from ..errors import DamagedError, InputError, counted
@@ -22,7 +23,6 @@ __all__ = [
     "split_off",
 ]  # fmt: skip
 
-Kind = Literal["single", "multi", "tags", "number"]
 QUANTILES = 10  # strata of numbers
 SPLIT = 0x73706C6974  # first part of the key of the random numbers of `split_off`
 

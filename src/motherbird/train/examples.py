@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from ..core.batching import concatenate, split_by_tokens
+from ..core.measure import Kind
 from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
 from ..nn.packed import Packed
 from .distributed import Distributed
-from .objectives.labels import Kind, LabelledBatch
+from .objectives.labels import LabelledBatch
 
 
 @dataclass(frozen=True, eq=False)

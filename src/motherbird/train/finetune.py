@@ -8,19 +8,21 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from .. import __version__, machine, strict
 from ..core import hf_config, hub, spans, weights
 from ..core.config import EncoderConfig
 from ..core.hf_config import HeadConfig
+from ..core.measure import Metrics, measure, temperature
 from ..data.labelled import Labelled
 from ..data.loader import Cursor
 from ..errors import InputError, OutputExistsError, StoppedError, counted
@@ -34,9 +36,9 @@ from .distributed import join
 from .encode import encode, in_bio, label_names
 from .examples import Examples, steps_per_epoch, training_batches
 from .gradients import in_fixed_order
-from .measure import Metrics, logits_of, measure, temperature
 from .objectives.labels import LabelledBatch, LabelsObjective
 from .optimizer import Optimizer
+from .predict import logits_of
 from .process import Process, Session
 from .recipe import Save
 from .state import Best, Checkpoint, Progress
@@ -72,6 +74,12 @@ class Plan:
     def epochs(self) -> int:
         """The largest number of epochs."""
         return self.recipe.epochs_for(len(self.train))
+
+    def measure(
+        self, data: Labelled, examples: Examples, logits: Sequence[Float32[np.ndarray, "..."]]
+    ) -> Metrics:
+        """Return the metrics of a part."""
+        return measure(examples.kind, data.labels, logits, self.labels, examples.firsts)
 
     def lines(self) -> list[str]:
         """Return what will be done as lines of text."""
@@ -250,7 +258,7 @@ class _FineTuning(Process[LabelledBatch]):
         if not self.distributed.is_main:
             return {}
         logits = logits_of(self.model, self.plan.dev, self.stepper.dtype)
-        return measure(self.plan.parts.dev, self.plan.dev, logits, self.plan.labels)
+        return self.plan.measure(self.plan.parts.dev, self.plan.dev, logits)
 
     def kept(self, progress: Progress) -> list[int]:
         """Return the best step."""
@@ -348,14 +356,14 @@ def _write(process: _FineTuning, work: Path, out: Path, key: dict[str, Any]) -> 
     model.eval()
     dtype = process.stepper.dtype
     logits = logits_of(model, made.dev, dtype)
-    scale = temperature(made.dev, logits)
-    results = {"dev": measure(made.parts.dev, made.dev, logits, made.labels)}
+    scale = temperature(made.dev.kind, made.parts.dev.labels, logits, made.labels)
+    results = {"dev": made.measure(made.parts.dev, made.dev, logits)}
     if made.parts.test is not None:
         tokenizer = model.encoder.tokenizer
         assert tokenizer is not None
         length = min(made.config.max_position_embeddings, made.recipe.max_length or 1 << 30)
         test = encode(made.parts.test, made.labels, tokenizer, length)
-        results["test"] = measure(made.parts.test, test, logits_of(model, test, dtype), made.labels)
+        results["test"] = made.measure(made.parts.test, test, logits_of(model, test, dtype))
     seconds = sum(line["seconds"] for line in run_log.read(work))
     info = {
         **results, "epoch": best.epoch, "seconds": round(seconds, 1),

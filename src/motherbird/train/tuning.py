@@ -25,7 +25,7 @@ class FineTuning:
     lr: float | None = None  # peak learning rate; None: 0.06 / hidden size
     warm_up: float = 0.06  # fraction of the run in which the learning rate rises from 0
     weight_decay: float = 1e-5  # of a step at the peak rate; norms and biases do not decay
-    optimizer: Literal["adamw", "stableadamw"] = "stableadamw"
+    optimizer: Literal["adamw", "stableadamw"] = "adamw"
     # factor of the learning rate of each layer relative to the one above it
     layer_decay: float = 1.0
     patience: int = 3  # epochs without a better result after which the run ends; 0 never ends it

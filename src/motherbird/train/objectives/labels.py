@@ -1,18 +1,15 @@
 """Fine-tuning: predict labels of documents or tokens, or a number."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from ...core.measure import Kind
 from ...nn.heads import IGNORED, SequenceClassifier, TokenClassifier
 from ...nn.packed import Packed
-
-# What is predicted: one label of a document, any number of them, a number, or a label of each word.
-Kind = Literal["single", "multi", "number", "tags"]
 
 
 @dataclass(frozen=True, eq=False)
