@@ -25,8 +25,9 @@ from motherbird import strict
 from motherbird.core import hub
 from motherbird.data.labelled import Columns, read_labelled, split_off
 from motherbird.nn import Encoder, MaskedLM
-from motherbird.train.finetune import Parts, finetune
+from motherbird.train.finetune import finetune
 from motherbird.train.tuning import FineTuning
+from motherbird.train.tuning_plan import Parts
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/tasks"
 # The task, the metric and the baseline of each set (README.md there).

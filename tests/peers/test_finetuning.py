@@ -20,9 +20,10 @@ from motherbird.nn import Encoder, MaskedLM
 from motherbird.train import run_log
 from motherbird.train.distributed import Distributed
 from motherbird.train.examples import training_batches
-from motherbird.train.finetune import Parts, finetune, initial_model, plan
+from motherbird.train.finetune import finetune
 from motherbird.train.recipe import Geometry
 from motherbird.train.tuning import FineTuning
+from motherbird.train.tuning_plan import Parts, initial_model, plan
 
 STEPS = 50
 

@@ -12,14 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motherbird import Classifier, InputError, Scorer, Tagger
 from motherbird.data.labelled import Labelled
 from motherbird.errors import OutputExistsError, StoppedError
 from motherbird.files import sha256
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier
 from motherbird.train.examples import Examples
-from motherbird.train.finetune import Parts, finetune
+from motherbird.train.finetune import finetune
 from motherbird.train.recipe import Geometry
 from motherbird.train.tuning import FineTuning
+from motherbird.train.tuning_plan import Parts
 
 WORDS = "the a file path opens reads writes line of with for in text code bytes".split()
 
@@ -242,3 +244,27 @@ def test_layers_below_learn_slower():
     names = ("classifier.weight", "model.layers.3.mlp.Wi.weight", "model.layers.0.attn.Wo.weight",
              "model.embeddings.norm.weight")  # fmt: skip
     assert [recipe.layer_scale(name, 4) for name in names] == [1, 1, 0.125, 0.0625]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_fit_and_evaluate_in_python(kind, base, tmp_path):
+    """Metrics of the engine on dev are those that training measured with torch."""
+    cls = {"classify": Classifier, "score": Scorer, "tag": Tagger}[TASKS[kind]]
+    train, dev = labelled(kind, 96, 1), labelled(kind, 40, 2)
+    model = cls.fit(
+        train.texts, train.labels, tmp_path / "out", dev=(dev.texts, dev.labels), model=str(base),
+        epochs=6, batch_size=16, lr=4e-3, dtype="float32",
+    )  # fmt: skip
+    measured = json.loads((tmp_path / "out/finetune.json").read_text())["dev"]
+    found = cls.load(tmp_path / "out", dtype="float32").evaluate(dev.texts, dev.labels)
+    assert found.keys() == measured.keys()
+    for name in found.keys() - {"loss"}:  # after calibration the loss is another one
+        assert found[name] == pytest.approx(measured[name], abs=1e-3), name
+    names = sorted(train.names(), key=lambda name: name != "O" if kind == "tags" else 0)
+    assert model.labels == tuple(names or ["score"])
+    with pytest.raises(InputError, match="one"):
+        model.evaluate(dev.texts, dev.labels[1:])
+    with pytest.raises(InputError, match="40 texts and 39 labels"):
+        cls.fit(dev.texts, dev.labels[1:], tmp_path / "other", model=str(base))
+    with pytest.raises(InputError, match="did you mean epochs"):
+        cls.fit(train.texts, train.labels, tmp_path / "other", model=str(base), epoch=1)

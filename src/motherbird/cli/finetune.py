@@ -11,13 +11,12 @@ from .output import is_terminal, print_json, progress
 
 if TYPE_CHECKING:
     from ..data.labelled import Labelled
-    from ..train.finetune import Parts, Plan
     from ..train.step import StepReport
     from ..train.tuning import FineTuning
+    from ..train.tuning_plan import Parts, Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
-DEV = 0.1  # fraction of the training data that is set aside where there is no --dev
 
 
 @click.group(name="finetune")
@@ -174,7 +173,8 @@ def _parts(
     from ..data.columns import Columns
     from ..data.description import describe
     from ..data.labelled import check_training, read_labelled, split_off
-    from ..train.finetune import Parts
+    from ..train.finetune import DEV
+    from ..train.tuning_plan import Parts
 
     columns = Columns(text, pair, label)
     train = read_labelled(files[0], recipe.task, columns)

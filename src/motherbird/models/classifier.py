@@ -1,13 +1,14 @@
 """Classifier: texts to labels."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from ..core.hf_config import HeadConfig
 from ..core.inference import InferenceModel
+from ..core.measure import Metrics
 from ..errors import InputError
 from .label_model import DocumentModel, Prediction
 
@@ -22,6 +23,7 @@ class Classifier(DocumentModel):
     each label), as the problem_type of config.json says. Arguments are those of `LabelModel`.
     """
 
+    task = "classify"
     purpose = "classify texts"
 
     def __init__(
@@ -50,6 +52,23 @@ class Classifier(DocumentModel):
         return self.predictions(self.probabilities(
             texts, max_length=max_length, truncate=truncate, batch_tokens=batch_tokens
         ))  # fmt: skip
+
+    def evaluate(
+        self,
+        texts: Iterable[str],
+        labels: Iterable[Any],
+        *,
+        max_length: int | None = None,
+        truncate: bool = False,
+        batch_tokens: int | None = None,
+    ) -> Metrics:
+        """Return the metrics of the model on labelled texts, see `core.measure.measure`.
+
+        ``labels`` has a label for each text, or a list of labels for a model of any number of them.
+        Other arguments and errors are those of `probabilities`.
+        """
+        ids, _ = self.tokenize(texts, max_length=max_length, truncate=truncate)
+        return self.evaluate_ids(ids, list(labels), batch_tokens)
 
     def probabilities(
         self,

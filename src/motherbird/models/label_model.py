@@ -1,6 +1,6 @@
 """What Classifier, Tagger and Scorer share: a head whose logits have names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -12,8 +12,9 @@ from ..core import hf_config, weights
 from ..core.arguments import Documents, check_ids, check_type
 from ..core.hf_config import HeadConfig
 from ..core.inference import InferenceModel
+from ..core.measure import Metrics, measure
 from ..engine.model import NativeModel
-from ..errors import HeadError, InputError
+from ..errors import HeadError, InputError, counted, require_extra
 from . import backend
 from .text_model import TextModel, softmax
 
@@ -61,6 +62,7 @@ class LabelModel(TextModel):
     """
 
     architecture: ClassVar[str]  # the end of the name of the class in transformers
+    task: ClassVar[str]  # of `train.tuning.FineTuning`
     purpose: ClassVar[str]  # what the class does, for errors
 
     def __init__(
@@ -73,6 +75,41 @@ class LabelModel(TextModel):
         if head_config is None:
             head_config = self._default_head()
         self.head_config = check_type(head_config, "head_config", HeadConfig)
+
+    @classmethod
+    def fit(
+        cls: type[L],
+        texts: Iterable[Any],
+        labels: Iterable[Any],
+        out: str | Path,
+        *,
+        dev: tuple[Iterable[Any], Iterable[Any]] | None = None,
+        device: str | None = None,
+        **settings: Any,
+    ) -> L:
+        """Fine-tune a model on labelled texts, write it, and load it; needs the extra "train".
+
+        A call that was stopped or killed is resumed by the same call; if it was finished, the model
+        is only loaded.
+
+        Args:
+            texts: what the class takes: texts, pairs of texts (Scorer), or lists of words (Tagger).
+            labels: for each a label or a list of labels, a number or a label (Scorer), or a list of
+                tags (Tagger).
+            out: directory of the model, new or that of the same call.
+            dev: texts and labels by which the best epoch is chosen; None sets a tenth aside.
+            device: a torch device; None is the CPU.
+            settings: of `motherbird.train.tuning.FineTuning`, such as ``model`` and ``epochs``.
+
+        Raises:
+            InputError: texts, labels or settings cannot be used.
+            DivergedError: the loss is not finite.
+        """
+        require_extra("torch", "train")
+        from ..train.finetune import fit
+
+        fit(cls.task, (texts, labels), dev, Path(out), device, settings)
+        return cls.load(out, device=device)
 
     @classmethod
     def _load(cls: type[L], directory: Path, **options: Any) -> L:
@@ -158,6 +195,18 @@ class DocumentModel(LabelModel):
             logits[document] = row
         return logits
 
+    def evaluate_ids(
+        self, ids: Documents, labels: list[Any], batch_tokens: int | None = None
+    ) -> Metrics:
+        """Return the metrics on lists of token ids, see `evaluate`.
+
+        Raises:
+            InputError: there is not one label for each document; see `Embedder.embed_ids`.
+        """
+        logits = self._all_logits(ids, batch_tokens, lambda documents: None)
+        check_count(labels, len(logits))
+        return measure(self.head_config.kind, labels, list(logits), self.labels)
+
     def predictions(self, probabilities: Float32[np.ndarray, "S C"]) -> list[Prediction]:
         """Return the prediction for each row of probabilities."""
         thresholds = [self.head_config.thresholds.get(label, 0.5) for label in self.labels]
@@ -169,6 +218,13 @@ class DocumentModel(LabelModel):
             labels = tuple(self.labels[number] for number in reached)
             found.append(Prediction(self.labels[order[0]], float(row[order[0]]), labels))
         return found
+
+
+def check_count(labels: list[Any], count: int) -> None:
+    """Raise InputError if there is not one label, or list of tags, for each text."""
+    if len(labels) != count:
+        raise InputError(f"there are {counted(count, 'text')} and {counted(len(labels), 'label')}",
+                         how="pass one for each text")  # fmt: skip
 
 
 def sigmoid(logits: Float32[np.ndarray, "*rows C"]) -> Float32[np.ndarray, "*rows C"]:

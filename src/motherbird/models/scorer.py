@@ -18,6 +18,7 @@ from ..core.arguments import (
     check_texts,
 )
 from ..core.hf_config import HeadConfig
+from ..core.measure import Metrics
 from ..errors import InputError
 from ..files import read_json_object
 from .label_model import DocumentModel, OnBatch, Prediction, sigmoid
@@ -43,6 +44,7 @@ class Scorer(DocumentModel):
     says, and otherwise none for a problem_type of "regression", and a sigmoid if it has none.
     """
 
+    task = "score"
     purpose = "score pairs of texts"
 
     @classmethod
@@ -125,6 +127,22 @@ class Scorer(DocumentModel):
         """Compute the probability of each label for each pair; see `predict`."""
         ids, _ = self.tokenize_pairs(pairs, max_length=max_length, truncate=truncate)
         return self.probabilities_of_ids(ids, batch_tokens=batch_tokens)
+
+    def evaluate(
+        self,
+        pairs: Iterable[Pair],
+        labels: Iterable[Any],
+        *,
+        max_length: int | None = None,
+        truncate: bool = False,
+        batch_tokens: int | None = None,
+    ) -> Metrics:
+        """Return the metrics of the model on pairs with a number or a label for each.
+
+        See `core.measure.measure`; other arguments and errors are those of `score`.
+        """
+        ids, _ = self.tokenize_pairs(pairs, max_length=max_length, truncate=truncate)
+        return self.evaluate_ids(ids, list(labels), batch_tokens)
 
     def rank(
         self,

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core.arguments import check_list, check_names, check_text
+from ..core.measure import Metrics, measure
 from ..core.spans import OUTSIDE, scheme_of, spans
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
-from .label_model import LabelModel, OnBatch
+from .label_model import LabelModel, OnBatch, check_count
 from .text_model import softmax, warn_truncated
 
 
@@ -55,6 +56,7 @@ class Tagger(LabelModel):
 
     head, logits_of = "TokenClassifier", "tokens"
     architecture = "ForTokenClassification"
+    task = "tag"
     purpose = "tag texts"
 
     def tag(
@@ -84,6 +86,34 @@ class Tagger(LabelModel):
         """
         documents, _ = self.tokenize_words(texts, max_length=max_length, truncate=truncate)
         return self.tag_words(documents, batch_tokens=batch_tokens)
+
+    def evaluate(
+        self,
+        texts: Iterable[Sequence[str]],
+        tags: Iterable[Sequence[str]],
+        *,
+        max_length: int | None = None,
+        truncate: bool = False,
+        batch_tokens: int | None = None,
+    ) -> Metrics:
+        """Return the metrics of the model on lists of words with a tag for each word.
+
+        See `core.measure.measure`. The tags are of the scheme of the model's labels. Other
+        arguments and errors are those of `tag`.
+        """
+        documents, _ = self.tokenize_words(texts, max_length=max_length, truncate=truncate)
+        labels = [list(own) for own in tags]
+        check_count(labels, len(documents))
+        for number, (own, document) in enumerate(zip(labels, documents, strict=True)):
+            if len(own) != len(document.first):
+                what = f"there are {len(document.first)} words and {len(own)} tags"
+                raise InputError(what, f"text {number}", "pass one tag for each word")
+        logits: list[Any] = [None] * len(documents)
+        ids = [document.ids for document in documents]
+        for number, rows in self._logits(ids, batch_tokens, lambda documents: None):
+            logits[number] = rows
+        firsts = [document.first for document in documents]
+        return measure("tags", labels, logits, self.labels, firsts)
 
     def tokenize_words(
         self,
