@@ -70,7 +70,7 @@ def test_what_it_says(motherbird, base, table, tmp_path):
         "--epochs", 2, "--max-length", 8,
     )  # fmt: skip
     assert shown.code == 0
-    assert "train: 81 examples: yes 54, no 27" in shown.err
+    assert "train: 81 examples: no 27, yes 54" in shown.err
     assert "truncated" in shown.err
     assert "at most 2 epochs of 6 steps, learning rate 0.004" in shown.err
     assert shown.out.startswith("dev: accuracy ") and f"{out}: epoch " in shown.out

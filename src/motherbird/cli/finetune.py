@@ -130,9 +130,10 @@ def _run(
     files = [path for path in (train, dev, test) if path is not None]
     recipe = _recipe(task, **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
-    parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
-    from ..train.finetune import finetune
+    from ..train.finetune import check_output, finetune
 
+    check_output(directory)
+    parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
     quiet = json_ or not options.is_main_process()
     with progress("", total=1.0, quiet=quiet) as update:
         display = _Display(quiet, update)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from . import metrics, spans
@@ -18,7 +18,7 @@ TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 def measure(
     kind: Kind,
     truth: Sequence[Any],
-    logits: Sequence[Float32[np.ndarray, "..."]],
+    logits: Sequence[NDArray[np.float32]],
     labels: Sequence[str],
     firsts: Sequence[Sequence[int]] = (),
 ) -> Metrics:
@@ -42,8 +42,8 @@ def measure(
     rows = np.stack(logits)
     if kind == "number":
         wanted = np.array(truth, np.float64)
-        loss = float(np.square(rows[:, 0] - wanted).mean())
-        return {"spearman": metrics.spearman(rows[:, 0], wanted), "loss": loss}
+        error = float(np.square(rows[:, 0] - wanted).mean())
+        return {"spearman": metrics.spearman(rows[:, 0], wanted), "loss": error}
     targets = _targets(kind, truth, labels)
     loss = _loss(rows, targets)
     if kind == "multi":
@@ -66,7 +66,7 @@ def measure(
 def temperature(
     kind: Kind,
     truth: Sequence[Any],
-    logits: Sequence[Float32[np.ndarray, "..."]],
+    logits: Sequence[NDArray[np.float32]],
     labels: Sequence[str],
 ) -> float:
     """Return what logits are divided by so that probabilities fit best (Guo et al. 2017).
@@ -82,7 +82,7 @@ def temperature(
 
 def _of_tags(
     truth: Sequence[Sequence[str]],
-    logits: Sequence[Float32[np.ndarray, "tokens C"]],
+    logits: Sequence[NDArray[Any]],
     labels: Sequence[str],
     firsts: Sequence[Sequence[int]],
 ) -> Metrics:

@@ -254,13 +254,25 @@ def _digest(made: Plan) -> list[str]:
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """Return finetune.json of a finished run of the same recipe and data, or None for a new run."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    check_output(out)
+    if not (out / INFO).is_file():
         return None
-    found = read_info(out) if (out / INFO).is_file() else {}
+    found = read_info(out)
     if {name: found.get(name) for name in key} == key:
         return found
-    what = "the output is the model of another run" if found else "the output exists"
+    what = "the output is the model of another run"
     raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
+
+
+def check_output(out: Path) -> None:
+    """Raise OutputExistsError if something other than a fine-tuned model is at a path."""
+    if (
+        out.exists()
+        and not (out / INFO).is_file()
+        and not (out.is_dir() and not any(out.iterdir()))
+    ):
+        how = "choose another directory, or delete this one"
+        raise OutputExistsError("the output exists", str(out), how)
 
 
 def read_info(out: Path) -> dict[str, Any]:

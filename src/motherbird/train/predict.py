@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from ..core.batching import split_by_tokens
 from ..nn.heads import SequenceClassifier, TokenClassifier
@@ -14,13 +14,13 @@ MICRO_TOKENS = 4096  # of a batch
 
 def logits_of(
     model: SequenceClassifier | TokenClassifier, examples: Examples, dtype: torch.dtype
-) -> list[Float32[np.ndarray, "..."]]:
+) -> list[NDArray[np.float32]]:
     """Return the logits of each document: (C,), or (tokens, C) for tags."""
     device = model.model.device
     batches = split_by_tokens(examples.lengths, MICRO_TOKENS)
 
     @torch.inference_mode()
-    def compute(numbers: list[int]) -> list[Float32[np.ndarray, "..."]]:
+    def compute(numbers: list[int]) -> list[NDArray[np.float32]]:
         packed = examples.batch(numbers).packed
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(packed).float().cpu().numpy()
@@ -30,7 +30,7 @@ def logits_of(
 
     training = model.training
     model.eval()
-    found: list[Float32[np.ndarray, ...]] = [np.empty(0, np.float32)] * len(examples)
+    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(examples)
     for numbers, rows in zip(batches, executor_for(device).in_order(compute, batches), strict=True):
         for number, row in zip(numbers, rows, strict=True):
             found[number] = row

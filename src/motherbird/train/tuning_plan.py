@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from ..core import hf_config, hub, spans, weights
 from ..core.config import EncoderConfig
@@ -49,7 +49,7 @@ class Plan:
         return self.recipe.epochs_for(len(self.train))
 
     def measure(
-        self, data: Labelled, examples: Examples, logits: Sequence[Float32[np.ndarray, "..."]]
+        self, data: Labelled, examples: Examples, logits: Sequence[NDArray[np.float32]]
     ) -> Metrics:
         """Return the metrics of a part."""
         return measure(examples.kind, data.labels, logits, self.labels, examples.firsts)
