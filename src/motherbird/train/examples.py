@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.batching import concatenate, split_by_tokens
+from ..core.batching import concatenate
 from ..core.measure import Kind
 from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
@@ -64,6 +64,9 @@ class Examples:
         packed = Packed.from_arrays(*concatenate([self.ids[number] for number in numbers]))
         return LabelledBatch(packed, torch.from_numpy(stacked))
 
+    def _tokens(self, numbers: Sequence[int]) -> int:
+        return sum(len(self.ids[number]) for number in numbers)
+
     def micro_batches(
         self, numbers: Sequence[int], micro_tokens: int, parts: int
     ) -> list[LabelledBatch]:
@@ -72,13 +75,17 @@ class Examples:
         Their number is a multiple of ``parts``; those that have no document of their own count
         nothing. None has more than ``micro_tokens`` tokens, except a longer document alone.
         """
-        lengths = [len(self.ids[number]) for number in numbers]
-        budget = min(micro_tokens, max(max(lengths), -(-sum(lengths) // parts)))
-        groups = [[numbers[i] for i in group] for group in split_by_tokens(lengths, budget)]
-        while len(groups) % parts and len(largest := max(groups, key=len)) > 1:
-            half = len(largest) // 2
-            place = groups.index(largest)
-            groups[place : place + 1] = [largest[:half], largest[half:]]
+        ordered = sorted(numbers, key=lambda number: len(self.ids[number]))
+        ends = np.cumsum([len(self.ids[number]) for number in ordered])
+        count = parts
+        while True:
+            # Documents whose middle is in the same of `count` equal parts of all tokens.
+            middles = ends - np.diff(ends, prepend=0) / 2
+            cuts = np.searchsorted(middles, ends[-1] * np.arange(1, count) / count)
+            groups = [group.tolist() for group in np.split(ordered, cuts) if len(group)]
+            if all(len(g) == 1 or self._tokens(g) <= micro_tokens for g in groups):
+                break
+            count += parts
         batches = [self.batch(group) for group in groups]
         nothing = replace(self.batch(groups[-1][:1]), counts=False)
         return batches + [nothing] * (-len(groups) % parts)
