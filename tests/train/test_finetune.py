@@ -268,3 +268,10 @@ def test_fit_and_evaluate_in_python(kind, base, tmp_path):
         cls.fit(dev.texts, dev.labels[1:], tmp_path / "other", model=str(base))
     with pytest.raises(InputError, match="did you mean epochs"):
         cls.fit(train.texts, train.labels, tmp_path / "other", model=str(base), epoch=1)
+
+
+def test_a_metric_that_is_not_measured_is_refused(recipe, tmp_path):
+    with pytest.raises(InputError, match="entity_f1 is not measured"):
+        finetune(replace(recipe, metric="entity_f1"), parts("single"), tmp_path / "out")
+    found = finetune(replace(recipe, metric="auc", epochs=1), parts("single"), tmp_path / "out")
+    assert found["dev"]["auc"] is not None

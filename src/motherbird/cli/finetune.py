@@ -87,7 +87,7 @@ def classify(**given: Any) -> None:
               help="Column of the words (default: found by its name).")  # fmt: skip
 @_data
 def tag(**given: Any) -> None:
-    """Teach a model to tag words, such as the names of people and places.
+    """Teach a model to tag words, such as names of people.
 
     \b
     motherbird finetune tag --train train.jsonl --out model

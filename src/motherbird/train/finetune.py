@@ -128,8 +128,8 @@ class _FineTuning(Process[LabelledBatch]):
         metrics = self.distributed.broadcast_object(self._dev_metrics())
         value = metrics[self.plan.metric]
         best = progress.best
-        if best is None or (value is not None and value > best.value):
-            best = Best(progress.step, epoch, -1e30 if value is None else value)
+        if best is None or best.value is None or (value is not None and value > best.value):
+            best = Best(progress.step, epoch, value)
         patience = self.recipe.patience
         over = epoch == self.plan.epochs or bool(patience and epoch - best.epoch >= patience)
         progress = replace(

@@ -53,7 +53,7 @@ class Best:
 
     step: int  # the step after which it was
     epoch: int  # the epoch, from 1
-    value: float  # the metric; more is better
+    value: float | None  # the metric; more is better; None if it was undefined
 
 
 @dataclass(frozen=True)

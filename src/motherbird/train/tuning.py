@@ -9,7 +9,11 @@ from .schedule import LearningRateSchedule, check
 
 Task = Literal["classify", "tag", "score"]
 RATE = 0.06  # times 1 / width: 8e-5 for base and 6e-5 for large, as in the paper's table 6
-METRICS = {"single": "accuracy", "multi": "macro_f1", "number": "spearman", "tags": "entity_f1"}
+# The metrics by which the best epoch can be chosen; the first is the default. auc needs two labels.
+METRICS = {
+    "single": ("accuracy", "macro_f1", "mcc", "auc"), "multi": ("macro_f1", "accuracy"),
+    "number": ("spearman",), "tags": ("entity_f1", "accuracy"),
+}  # fmt: skip
 # Epochs for data of up to so many documents: the paper's 5 to 10 for small sets, 1 to 3 for large.
 EPOCHS = ((2_000, 15), (10_000, 8), (50_000, 4))
 

@@ -68,7 +68,7 @@ class Plan:
     @property
     def metric(self) -> str:
         """The metric by which the best epoch is chosen."""
-        return self.recipe.metric or METRICS[self.train.kind]
+        return self.recipe.metric or METRICS[self.train.kind][0]
 
 
 def plan(recipe: FineTuning, parts: Parts) -> Plan:
@@ -95,6 +95,10 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     limit = config.max_position_embeddings
     length = min(limit, recipe.max_length or limit)
     labels = _stored_labels(recipe, directory, parts.train) or label_names(parts.train)
+    known = METRICS[parts.train.kind][: None if len(labels) == 2 else 3]
+    if recipe.metric not in (None, *known):
+        what = f"the metric {recipe.metric} is not measured for this task"
+        raise InputError(what, how=f"use {', '.join(known)}")
     train, dev = (encode(part, labels, tokenizer, length) for part in (parts.train, parts.dev))
     return Plan(recipe, directory, config, tuple(labels), train, dev, parts)
 
