@@ -123,9 +123,12 @@ def test_labels_of_pairs(labels, expected, kind, tmp_path):
 
 def test_the_type_of_other_data_is_that_of_the_training_data(tmp_path):
     """Some labels of classes look like numbers, and those of a small dataset can all do."""
-    path = put(tmp_path, {"text_a": "t", "text_b": "t", "label": "1"})
+    path = put(tmp_path, {"text_a": "t", "text_b": "t", "score": "1"})
     assert read_labelled(path, "score").labels == [1.0]
     assert read_labelled(path, "score", kind="single").labels == ["1"]
+    path = put(tmp_path, {"text_a": "t", "text_b": "t", "label": 1})  # as of QQP, MRPC and RTE
+    assert read_labelled(path, "score").labels == ["1"]
+    assert read_labelled(path, "score", kind="number").labels == [1.0]
     path = put(tmp_path, {"text_a": "t", "text_b": "t", "label": "high"})
     with pytest.raises(InputError, match="score is not a number: 'high': .*jsonl:1, column"):
         read_labelled(path, "score", kind="number")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,7 +22,7 @@ SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 
 @click.group(name="finetune")
 def command() -> None:
-    """Teach a model your labels (classify), tags of words (tag), or pairs of texts (score)."""
+    """Fine-tune a model on labelled texts, tagged words, or pairs of texts."""
 
 
 def _data(function: F) -> F:
@@ -43,7 +44,7 @@ def _data(function: F) -> F:
         click.option("--epochs", type=click.IntRange(1), metavar="N",
                      help="Largest number of passes over the data (default: 3 to 15, by size)."),
         click.option("--lr", type=float, metavar="RATE",
-                     help="Peak learning rate (default: 0.06 / hidden size)."),
+                     help="Peak learning rate (default: by the size of the model)."),
         click.option("--batch-size", type=click.IntRange(1), metavar="N",
                      help="Texts of a step (default: 32)."),
         click.option("--max-length", type=click.IntRange(8), metavar="N",
@@ -66,7 +67,7 @@ def _data(function: F) -> F:
               help="Column of the texts (default: found by its name).")  # fmt: skip
 @_data
 def classify(**given: Any) -> None:
-    """Teach a model to label texts, with one label each or several.
+    """Fine-tune a model that labels texts, with one label each or several.
 
     \b
     motherbird finetune classify --train train.csv --out model
@@ -87,7 +88,7 @@ def classify(**given: Any) -> None:
               help="Column of the words (default: found by its name).")  # fmt: skip
 @_data
 def tag(**given: Any) -> None:
-    """Teach a model to tag words, such as names of people.
+    """Fine-tune a model that tags words, such as names of people.
 
     \b
     motherbird finetune tag --train train.jsonl --out model
@@ -108,13 +109,14 @@ def tag(**given: Any) -> None:
               help="Column of the second text (default: found by its name).")  # fmt: skip
 @_data
 def score(**given: Any) -> None:
-    """Teach a model to score pairs of texts, with a number or a label.
+    """Fine-tune a model that scores pairs of texts, with a number or a label.
 
     \b
     motherbird finetune score --train pairs.tsv --out model
     motherbird finetune score --train faq.tsv --text question --pair answer --out model
 
-    A column of numbers is learned by regression, one of texts as labels, such as "entailment".
+    Numbers are learned by regression. Texts, such as "entailment", and integers in a column called
+    label are labels.
 
     The same command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"spearman", "loss"} or as of classify, "test", "seconds", "model", "epoch", "labels",
@@ -154,16 +156,20 @@ def _run(
 
 def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: Any) -> "FineTuning":
     from .. import strict
+    from ..errors import InputError
     from ..train.tuning import FineTuning
 
-    own = [f"{key}={value}" for key, value in given.items() if value is not None]
-    changes = (*changes, *own, f"task={task}")
-    if recipe is not None:
-        return strict.load(FineTuning, recipe, changes)
-    settings: dict[str, Any] = {}
-    for change in changes:
-        strict.change(settings, change)
-    return strict.build(FineTuning, settings, "the options")
+    own = {key: value for key, value in given.items() if value is not None}
+    if recipe is None:
+        settings: dict[str, Any] = {}
+        for change in changes:
+            strict.change(settings, change)
+        return strict.build(FineTuning, {**settings, **own, "task": task}, "the options")
+    found = strict.load(FineTuning, recipe, changes)
+    if found.task != task:
+        what = f'the recipe is of the task "{found.task}"'
+        raise InputError(what, recipe, f"use motherbird finetune {found.task}")
+    return replace(found, **own)
 
 
 def _parts(

@@ -30,7 +30,7 @@ COMMANDS = {
     "evaluate": "Evaluate a model on held-out text.",
     "export": "Export a model to Hugging Face, ONNX or OpenVINO.",
     "fill-mask": "Predict the masked words of a text.",
-    "finetune": "Teach a model your labels, tags or scores.",
+    "finetune": "Fine-tune a model on labelled texts.",
     "info": "Describe a model, or this machine.",
     "prepare": "Clean, tokenize and pack text for training.",
     "pretrain": "Pretrain an encoder from a recipe.",

@@ -12,7 +12,7 @@ from . import metrics, spans
 # What is predicted: one label of a text, any number of them, a number, or a tag of each word.
 Kind = Literal["single", "multi", "number", "tags"]
 Metrics = dict[str, float | None]
-TEMPERATURES = np.geomspace(0.25, 4.0, 81)
+TEMPERATURES, MIN_TEXTS = np.geomspace(0.25, 4.0, 81), 50
 
 
 def measure(
@@ -34,8 +34,8 @@ def measure(
 
     Returns:
         "single": accuracy, macro_f1, mcc, of two labels auc (of the second), loss in nats. "multi":
-        accuracy (of all labels of a text), macro_f1, loss. "number": spearman, loss (mean squared
-        error). "tags": entity_f1, accuracy of words, loss.
+        accuracy (all labels of a text are right), macro_f1, loss. "number": spearman, loss (mean
+        squared error). "tags": entity_f1, accuracy of words, loss.
     """
     if kind == "tags":
         return _of_tags(truth, logits, labels, firsts)
@@ -71,9 +71,10 @@ def temperature(
 ) -> float:
     """Return what logits are divided by so that probabilities fit best (Guo et al. 2017).
 
-    It is 1 for numbers and tags. Arguments are those of `measure`.
+    It is 1 for numbers and tags, and where there are fewer than 50 texts. Arguments are those of
+    `measure`.
     """
-    if kind in ("number", "tags"):
+    if kind in ("number", "tags") or len(truth) < MIN_TEXTS:
         return 1.0
     rows, targets = np.stack(logits), _targets(kind, truth, labels)
     losses = [_loss(rows / scale, targets) or 0.0 for scale in TEMPERATURES]

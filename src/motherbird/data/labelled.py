@@ -14,7 +14,7 @@ from ..core.measure import Kind
 from ..core.rng import random_bits
 from ..core.spans import scheme_of
 from ..errors import DamagedError, InputError, counted
-from .columns import Columns, Task, find_columns
+from .columns import NAMES, Columns, Task, find_columns
 from .readers.document import Record, describe_type, name_of
 from .readers.records import records
 
@@ -103,7 +103,8 @@ def from_records(
     Task "classify" takes a text and its label: a string, an integer, a boolean (which becomes
     "true" or "false"), or a list of them, of which several or none may apply. Task "tag" takes a
     list of words and a list of their tags. Task "score" takes two texts and a number, or a label.
-    Its labels are numbers if at least half of them are.
+    Its labels are numbers if at least half of them are, unless all are integers in a column with a
+    usual name of labels.
 
     Args:
         rows: records, or errors in place of them.
@@ -131,7 +132,7 @@ def from_records(
         where.append(row.where)
     if found is None:
         raise InputError("there are no examples", source, "write one example per row")
-    kind = kind or _kind(task, values)
+    kind = kind or _kind(task, found[1], values)
     named = [f'{each}, column "{found[1]}"' for each in where]
     labels = [_READ[kind](value, each) for value, each in zip(values, named, strict=True)]
     if kind == "tags":
@@ -143,12 +144,15 @@ def from_records(
     return Labelled(texts, labels, where, kind)
 
 
-def _kind(task: Task, values: Sequence[Any]) -> Kind:
-    """Return the type of labels."""
+def _kind(task: Task, column: str, values: Sequence[Any]) -> Kind:
+    """Return the type of labels; integers of pairs are labels if the name of the column says so."""
     if task == "tag":
         return "tags"
     if task == "classify":
         return "multi" if isinstance(values[0], list) else "single"
+    is_label = column.lower() in sum(NAMES, ())
+    if is_label and all(isinstance(value, int) or str(value).isdigit() for value in values):
+        return "single"
     numbers = sum(_number(value) is not None for value in values)
     return "number" if 2 * numbers >= len(values) else "single"
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hf_config, weights
-from ..core.arguments import Documents, check_ids, check_type
+from ..core.arguments import Documents, check_ids, check_list, check_type
 from ..core.hf_config import HeadConfig
 from ..core.inference import InferenceModel
 from ..core.measure import Metrics, measure
@@ -104,6 +104,7 @@ class LabelModel(TextModel):
         Raises:
             InputError: texts, labels or settings cannot be used.
             DivergedError: the loss is not finite.
+            StoppedError: a signal stopped it; its state is saved.
         """
         require_extra("torch", "train")
         from ..train.finetune import fit
@@ -205,7 +206,12 @@ class DocumentModel(LabelModel):
         """
         logits = self._all_logits(ids, batch_tokens, lambda documents: None)
         check_count(labels, len(logits))
-        return measure(self.head_config.kind, labels, list(logits), self.labels)
+        kind = self.head_config.kind
+        if kind == "number" and self.head_config.activation == "sigmoid":
+            logits = sigmoid(logits)
+        if kind != "number":
+            labels = [_as_labels(label, kind == "multi", n) for n, label in enumerate(labels)]
+        return measure(kind, labels, list(logits), self.labels)
 
     def predictions(self, probabilities: Float32[np.ndarray, "S C"]) -> list[Prediction]:
         """Return the prediction for each row of probabilities."""
@@ -218,6 +224,21 @@ class DocumentModel(LabelModel):
             labels = tuple(self.labels[number] for number in reached)
             found.append(Prediction(self.labels[order[0]], float(row[order[0]]), labels))
         return found
+
+
+def _as_labels(label: Any, several: bool, number: int) -> Any:
+    """Return a label as `fit` reads it, or a list of them."""
+    if several:
+        own = check_list(label, f"the labels of text {number}", "labels")
+        return [_as_labels(each, False, number) for each in own]
+    if isinstance(label, bool | np.bool_):
+        return "true" if label else "false"
+    if isinstance(label, int | np.integer):
+        return str(label)
+    if not isinstance(label, str):
+        what = f"the label is of type {type(label).__name__}"
+        raise InputError(what, f"text {number}", "pass a name or an integer")
+    return label
 
 
 def check_count(labels: list[Any], count: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from ..core.arguments import check_list, check_names, check_text
 from ..core.measure import Metrics, measure
-from ..core.spans import OUTSIDE, scheme_of, spans
+from ..core.spans import OUTSIDE, scheme_of, spans, to_bio
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
 from .label_model import LabelModel, OnBatch, check_count
@@ -98,11 +98,12 @@ class Tagger(LabelModel):
     ) -> Metrics:
         """Return the metrics of the model on lists of words with a tag for each word.
 
-        See `core.measure.measure`. The tags are of the scheme of the model's labels. Other
-        arguments and errors are those of `tag`.
+        See `core.measure.measure`. Other arguments and errors are those of `tag`.
         """
         documents, _ = self.tokenize_words(texts, max_length=max_length, truncate=truncate)
         labels = [list(own) for own in tags]
+        if scheme_of(self.labels) != "bare":
+            labels = [to_bio(own, "BIO") for own in labels]
         check_count(labels, len(documents))
         for number, (own, document) in enumerate(zip(labels, documents, strict=True)):
             if len(own) != len(document.first):

@@ -165,7 +165,7 @@ def join(device: str | None, timeout: float) -> Iterator[Distributed]:
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise InputError(
             "WORLD_SIZE is set without RANK and MASTER_ADDR",
-            how="start the command with torchrun -m motherbird pretrain ...",
+            how="start the command with torchrun -m motherbird ...",
         )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

@@ -42,8 +42,8 @@ def encode(
 
 
 def in_bio(data: Labelled, scheme: spans.Scheme) -> Labelled:
-    """Return data with its tags in BIO; bare tags, and what are not tags, stay as they are."""
-    if data.kind != "tags" or scheme in ("BIO", "bare"):
+    """Return data with its tags in BIO; tags without prefixes stay as they are."""
+    if scheme == "bare":
         return data
     return replace(data, labels=[spans.to_bio(tags, scheme) for tags in data.labels])
 

@@ -68,12 +68,13 @@ class Examples:
         return sum(len(self.ids[number]) for number in numbers)
 
     def micro_batches(
-        self, numbers: Sequence[int], micro_tokens: int, parts: int
+        self, numbers: Sequence[int], micro_tokens: int, parts: int, ranks: int = 1
     ) -> list[LabelledBatch]:
         """Divide documents into micro-batches of similar length and size.
 
-        Their number is a multiple of ``parts``; those that have no document of their own count
-        nothing. None has more than ``micro_tokens`` tokens, except a longer document alone.
+        There are ``parts`` or a multiple of them, and at most ``micro_tokens`` tokens in each,
+        except where one document has more. If documents are missing, some micro-batches have no
+        loss, so that there is a multiple of ``ranks``.
         """
         ordered = sorted(numbers, key=lambda number: len(self.ids[number]))
         ends = np.cumsum([len(self.ids[number]) for number in ordered])
@@ -88,7 +89,7 @@ class Examples:
             count += parts
         batches = [self.batch(group) for group in groups]
         nothing = replace(self.batch(groups[-1][:1]), counts=False)
-        return batches + [nothing] * (-len(groups) % parts)
+        return batches + [nothing] * (-len(groups) % ranks)
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -119,5 +120,5 @@ def training_batches(
         positions = range(cursor.consumed, min(cursor.consumed + batch_size, count))
         order = shuffled(positions, count, (cursor.seed, ORDER, cursor.phase)).tolist()
         cursor = replace(cursor, consumed=cursor.consumed + len(order))
-        batches = examples.micro_batches(order, micro_tokens, ranks * threads)
+        batches = examples.micro_batches(order, micro_tokens, ranks * threads, ranks)
         yield batches[distributed.rank :: ranks], cursor

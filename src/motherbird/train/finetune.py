@@ -5,7 +5,6 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterable
@@ -19,25 +18,25 @@ from torch import Tensor
 
 from .. import __version__, machine, strict
 from ..core import hf_config
+from ..core.arguments import check_list
 from ..core.hf_config import HeadConfig
 from ..core.measure import Kind, Metrics, temperature
 from ..data.labelled import Labelled, check_training, from_records, split_off
 from ..data.loader import Cursor
 from ..data.readers.document import Record
-from ..errors import InputError, OutputExistsError, StoppedError, counted
-from ..files import read_json, resumable_directory
+from ..errors import DivergedError, InputError, OutputExistsError, StoppedError, counted
+from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import IGNORED
 from . import run_log, signals, state
 from .distributed import join
-from .encode import encode
 from .examples import steps_per_epoch, training_batches
 from .gradients import in_fixed_order
 from .objectives.labels import LabelledBatch, LabelsObjective
 from .optimizer import Optimizer
 from .predict import logits_of
-from .process import Process, Session
+from .process import Process, RollBack, Session
 from .recipe import Save
 from .state import Best, Checkpoint, Progress
 from .step import FLOAT16_SCALE, Stepper, StepReport
@@ -51,6 +50,7 @@ DEV = 0.1  # fraction of the training data that is set aside where there is no d
 class _FineTuning(Process[LabelledBatch]):
     """One process of a fine-tuning run."""
 
+    needs_checkpoints = True  # the best one is the result
     model: HeadModel
 
     def __init__(self, session: Session, plan: Plan) -> None:
@@ -91,14 +91,11 @@ class _FineTuning(Process[LabelledBatch]):
     def _class_weights(self) -> Tensor | None:
         """Return a weight for each label, so that all labels count alike."""
         plan = self.plan
-        if not self.recipe.class_weights or plan.train.kind == "number":
+        if not self.recipe.class_weights:
             return None
         size = len(plan.labels)
-        if plan.train.kind == "multi":
-            counts = np.sum(plan.train.targets, axis=0)
-        else:
-            targets = np.concatenate([np.atleast_1d(target) for target in plan.train.targets])
-            counts = np.bincount(targets[targets != IGNORED], minlength=size)
+        targets = np.concatenate([np.atleast_1d(target) for target in plan.train.targets])
+        counts = np.bincount(targets[targets != IGNORED], minlength=size)
         weights = counts.sum() / (size * np.maximum(counts, 1))
         return torch.tensor(weights, dtype=torch.float32, device=self.distributed.device)
 
@@ -180,15 +177,17 @@ def finetune(
         DivergedError: the loss is not finite.
         StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
     """
-    made = plan(recipe, parts)
     with contextlib.ExitStack() as stack:
         distributed = stack.enter_context(join(device, recipe.timeout))
-        key = {"recipe": strict.plain(recipe), "data": _digest(made), "motherbird": __version__}
-        if (finished := _finished(out, key)) is not None:
+        made = distributed.in_turns(lambda: plan(recipe, parts))
+        key = made.key()
+        finished = distributed.in_turns(lambda: _finished(out, key))
+        if (finished := distributed.broadcast_object(finished)) is not None:
             return finished
-        work = out
+        work = out  # only rank 0 uses it
         if distributed.is_main:
             on_plan(made)
+            _check_unfinished(out, key)
             work = stack.enter_context(resumable_directory(out, "model", key))
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
@@ -196,14 +195,16 @@ def finetune(
             work, distributed, received, lambda: None, max_steps, on_start=on_start, on_step=on_step
         )
         process = _FineTuning(session, made)
-        outcome = process.resume()
-        if not outcome.progress.finished:
-            what = f"stopped at step {outcome.progress.step}, the state is saved"
-            raise StoppedError(what, str(out), "the same command resumes", outcome.signal or 0)
-        if distributed.is_main:
-            _write(process, work, out, key)
-        distributed.broadcast_object(None)
-        return read_info(out)
+        try:
+            progress = process.resume().progress
+        except RollBack as error:
+            raise DivergedError(str(error), str(out), "use a lower learning rate") from error
+        if not progress.finished:
+            what = f"stopped at step {progress.step}, the state is saved"
+            raise StoppedError(what, str(out), "the same command resumes", received.number or 0)
+        assert progress.best is not None
+        info = _write(process, progress.best, work, out, key) if distributed.is_main else {}
+        return distributed.broadcast_object(info)
 
 
 def fit(
@@ -225,31 +226,29 @@ def fit(
     return finetune(recipe, Parts(own, held_out), out, device=device)
 
 
-def _labelled(
-    recipe: FineTuning, given: tuple[Iterable[Any], Iterable[Any]], name: str, kind: Kind | None
-) -> Labelled:
-    texts, labels = ([*each] for each in given)
+def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> Labelled:
+    """Return lists of texts and labels as labelled data."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise InputError(f"{name} is not a pair of texts and labels", how="pass (texts, labels)")
+    texts = check_list(given[0], f"texts of {name}", "texts")
+    labels = check_list(given[1], f"labels of {name}", "labels")
     if len(texts) != len(labels):
         what = f"there are {counted(len(texts), 'text')} and {counted(len(labels), 'label')}"
         raise InputError(what, name, "pass one label for each text")
     rows = []
     for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
         where = f"{name}, text {number}"
-        if recipe.task == "score":
+        label = label.tolist() if isinstance(label, np.generic | np.ndarray) else label
+        values: dict[str, Any] = {"text": text, "label": label}
+        if recipe.task == "tag":
+            values = {"tokens": check_list(text, where, "words"), "tags": [*label]}
+        elif recipe.task == "score":
             if not isinstance(text, list | tuple) or len(text) != 2:
                 raise InputError("this is not a pair of texts", where, "pass (text, text)")
-            values = {"text_a": text[0], "text_b": text[1], "label": label}
-        else:
-            values = {"tokens" if recipe.task == "tag" else "text": text, "label": label}
+            name_of_label = "label" if isinstance(label, str) else "score"
+            values = {"text_a": text[0], "text_b": text[1], name_of_label: label}
         rows.append(Record(values, where))
     return from_records(iter(rows), recipe.task, None, kind)
-
-
-def _digest(made: Plan) -> list[str]:
-    """Return the digests of what the run trains on and is evaluated on."""
-    test = made.parts.test
-    text = "" if test is None else json.dumps([test.texts, test.labels])
-    return [made.train.digest(), made.dev.digest(), hashlib.sha256(text.encode()).hexdigest()]
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -257,11 +256,19 @@ def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     check_output(out)
     if not (out / INFO).is_file():
         return None
-    found = read_info(out)
+    found = read_json_object(out / INFO)
     if {name: found.get(name) for name in key} == key:
         return found
     what = "the output is the model of another run"
     raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
+
+
+def _check_unfinished(out: Path, key: dict[str, Any]) -> None:
+    """Raise InputError if there is unfinished work of another run, which would be removed."""
+    work = out.absolute().parent / f".{out.name}{UNFINISHED}"
+    if state.steps(work) and read_json_object(work / "plan.json") != key:
+        how = "repeat its command, choose another --out, or delete the directory"
+        raise InputError("there is an unfinished run of other settings or data", str(work), how)
 
 
 def check_output(out: Path) -> None:
@@ -275,36 +282,25 @@ def check_output(out: Path) -> None:
         raise OutputExistsError("the output exists", str(out), how)
 
 
-def read_info(out: Path) -> dict[str, Any]:
-    """Read finetune.json of a fine-tuned model."""
-    found: dict[str, Any] = read_json(out / INFO)
-    return found
-
-
-def _write(process: _FineTuning, work: Path, out: Path, key: dict[str, Any]) -> None:
-    """Write the model of the best epoch with its metrics."""
+def _write(
+    process: _FineTuning, best: Best, work: Path, out: Path, key: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the model of the best epoch with its metrics, and return finetune.json."""
     made, model = process.plan, process.model
-    best = state.find(work).progress.best
-    assert best is not None
-    found = state.find(work, best.step)
-    model.load_state_dict(found.weights_and_optimizer_state()[0])
+    model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
     model.eval()
-    dtype = process.stepper.dtype
+    dtype, kind = process.stepper.dtype, made.train.kind
     logits = logits_of(model, made.dev, dtype)
-    scale = temperature(made.dev.kind, made.parts.dev.labels, logits, made.labels)
-    results = {"dev": made.measure(made.parts.dev, made.dev, logits)}
-    if made.parts.test is not None:
-        tokenizer = model.encoder.tokenizer
-        assert tokenizer is not None
-        length = min(made.config.max_position_embeddings, made.recipe.max_length or 1 << 30)
-        test = encode(made.parts.test, made.labels, tokenizer, length)
-        results["test"] = made.measure(made.parts.test, test, logits_of(model, test, dtype))
+    scale = temperature(kind, made.parts.dev.labels, logits, made.labels)
+    results = {"dev": made.measure(made.parts.dev, made.dev, [row / scale for row in logits])}
+    if made.test is not None and made.parts.test is not None:
+        logits = [row / scale for row in logits_of(model, made.test, dtype)]
+        results["test"] = made.measure(made.parts.test, made.test, logits)
     seconds = sum(line["seconds"] for line in run_log.read(work))
-    info = {
-        **results, "epoch": best.epoch, "seconds": round(seconds, 1),
-        "labels": list(made.labels), "temperature": scale,
+    info: dict[str, Any] = {
+        **results, "epoch": best.epoch, "seconds": round(seconds, 1), "temperature": scale,
         "documents": {"train": len(made.train), "dev": len(made.dev)},
-        "truncated": made.train.truncated, **key,
+        "truncated": made.train.truncated, **key, "motherbird": __version__,
         "machine": machine.describe(process.stepper.threads.count),
     }  # fmt: skip
 
@@ -318,3 +314,4 @@ def _write(process: _FineTuning, work: Path, out: Path, key: dict[str, Any]) -> 
         shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
 
     checkpoint.save(model, out, write_more=write_more)
+    return info

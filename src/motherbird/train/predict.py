@@ -22,7 +22,9 @@ def logits_of(
     @torch.inference_mode()
     def compute(numbers: list[int]) -> list[NDArray[np.float32]]:
         packed = examples.batch(numbers).packed
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(
+            device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False
+        ):
             logits = model(packed).float().cpu().numpy()
         if examples.kind == "tags":
             return np.split(logits, packed.cu_seqlens[1:-1].tolist())

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 from .. import machine
 from ..data.loader import Cursor
@@ -71,12 +71,14 @@ class Process(ABC, Generic[Batch]):
     """One process of a run. The state that changes with every step is `Progress`.
 
     Attributes:
-        keep: when it is saved.
+        keep: when checkpoints are written, and which are kept.
         model: the model that is trained; set by `build`.
         stepper: takes the steps; set by `build`.
     """
 
     keep: Save
+    # whether a checkpoint that cannot be written ends the run, and not only the first and the last
+    needs_checkpoints: ClassVar[bool] = False
     model: Model
     stepper: Stepper[Batch]
 
@@ -101,7 +103,7 @@ class Process(ABC, Generic[Batch]):
     def build(self, progress: Progress, found: Checkpoint | None) -> None:
         """Set `model` and `stepper`, with the weights of a checkpoint or the initial ones.
 
-        Only rank 0 has the checkpoint and reads initial weights.
+        Only rank 0 has the checkpoint.
         """
 
     @abstractmethod
@@ -135,6 +137,7 @@ class Process(ABC, Generic[Batch]):
         found = preflight.newest(self.run) if self.distributed.is_main else None
         own = self.first() if found is None else found.progress
         progress = self.distributed.broadcast_object(own)
+        self.saved = progress  # the state of the newest checkpoint
         self.build(progress, found)
         if self.distributed.is_main:
             self.run_log = RunLog(self.run, progress.step)
@@ -253,17 +256,18 @@ class Process(ABC, Generic[Batch]):
         if not self.distributed.is_main:
             return
         self.session.check_lock()
-        failed = self.saver.finish()
+        failed = self.saver.finish(required=self.needs_checkpoints)
         if failed:
             self.event("save failed", progress.step, reason=failed)
         if state.folder(self.run, progress.step).exists():
             return
         with contextlib.suppress(OSError):  # tried again after the next save
-            kept = {*self.kept(progress)}
+            kept = {*self.kept(progress), *self.kept(self.saved)}
             state.retain(self.run, self.keep.keep, self.keep.keep_every, kept)
         if self.run_log is not None:
             self.run_log.sync()
         self.saver.begin(progress, self.stepper.tensors())
+        self.saved = progress
 
 
 def _not_finite(step: int) -> Verdict:

@@ -1,14 +1,16 @@
-"""What a fine-tuning run is: a TOML file or keywords, read strictly into `FineTuning`."""
+"""Settings of a fine-tuning run: a TOML file or keywords, read strictly into `FineTuning`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ..core.config import EncoderConfig, Pooling
 from ..core.hub import NANO
+from ..data.columns import Task
 from .schedule import LearningRateSchedule, check
 
-Task = Literal["classify", "tag", "score"]
-RATE = 0.06  # times 1 / width: 8e-5 for base and 6e-5 for large, as in the paper's table 6
+# The peak rate for a width of 768, and of a small model. 8e-5 for base and 3e-5 for large are rates
+# of the paper's table 6, and 1e-3 was the best for motherbird-nano (docs/log.md).
+RATE, WIDTH, LARGEST_RATE = 8e-5, 768, 1e-3
 # The metrics by which the best epoch can be chosen; the first is the default. auc needs two labels.
 METRICS = {
     "single": ("accuracy", "macro_f1", "mcc", "auc"), "multi": ("macro_f1", "accuracy"),
@@ -26,19 +28,20 @@ class FineTuning:
     model: str = NANO  # name or directory of the model that it starts from
     epochs: int | None = None  # passes over the training data; None: more for smaller data
     batch_size: int = 32  # documents of a step, of all ranks
-    lr: float | None = None  # peak learning rate; None: 0.06 / hidden size
+    lr: float | None = None  # peak learning rate; None: 8e-5 (768 / hidden size)^3, at most 1e-3
     warm_up: float = 0.06  # fraction of the run in which the learning rate rises from 0
     weight_decay: float = 1e-5  # of a step at the peak rate; norms and biases do not decay
     optimizer: Literal["adamw", "stableadamw"] = "adamw"
-    # factor of the learning rate of each layer relative to the one above it
+    # factor of the learning rate of each layer relative to the one above it; 1 for equal rates
     layer_decay: float = 1.0
-    patience: int = 3  # epochs without a better result after which the run ends; 0 never ends it
+    # epochs without a better result after which the run ends; 0 disables early stopping
+    patience: int = 3
     # metric on dev by which the best epoch is chosen; None: by what is predicted
     metric: Literal["accuracy", "macro_f1", "mcc", "auc", "spearman", "entity_f1"] | None = None
     max_length: int | None = None  # tokens of a document; None: the model's limit
     pooling: Pooling | None = None  # "mean" or "cls"; None: that of the model
     dropout: float = 0.0  # before the last layer
-    class_weights: bool = False  # whether rare labels count more: each label as much as any other
+    class_weights: bool = False  # weight each label by the inverse of its frequency
     micro_tokens: int = 8192  # tokens of a micro-batch; this limits memory
     # dtype of matrix products: "auto" is the fastest of the device; weights are float32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -54,8 +57,10 @@ class FineTuning:
         check(0 <= self.weight_decay < 1, f"weight_decay = {self.weight_decay} is not within 0..1")
         good = 0 < self.layer_decay <= 1
         check(good, f"layer_decay = {self.layer_decay} has to be more than 0 and at most 1")
-        check(0 <= self.dropout < 1, f"dropout = {self.dropout} has to be less than 1")
-        check(self.patience >= 0 <= self.save_every, "patience and save_every have to be 0 or more")
+        check(0 <= self.dropout < 1, f"dropout = {self.dropout} is not within 0..1")
+        check(self.patience >= 0, f"patience = {self.patience} has to be 0 or more")
+        check(self.save_every >= 0, f"save_every = {self.save_every} has to be 0 or more")
+        check(self.timeout > 0, f"timeout = {self.timeout} has to be more than 0 seconds")
         good = self.max_length is None or self.max_length >= 8
         check(good, f"max_length = {self.max_length} has to be at least 8")
         check(self.micro_tokens >= 1, "micro_tokens has to be at least 1")
@@ -69,7 +74,9 @@ class FineTuning:
 
     def peak(self, config: EncoderConfig) -> float:
         """Return the peak learning rate for a model."""
-        return RATE / config.hidden_size if self.lr is None else self.lr
+        if self.lr is not None:
+            return self.lr
+        return min(LARGEST_RATE, RATE * (WIDTH / config.hidden_size) ** 3)
 
     def schedule(self, config: EncoderConfig, total: int) -> LearningRateSchedule:
         """Return the learning rate over ``total`` documents: a rise, and a linear decay to 0."""

@@ -1,18 +1,24 @@
 """What a fine-tuning run starts from: its texts, its labels, the model and the tokenizer."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .. import strict
 from ..core import hf_config, hub, spans, weights
+from ..core.arguments import check_integer
 from ..core.config import EncoderConfig
 from ..core.measure import Metrics, measure
 from ..data.labelled import Labelled
 from ..errors import InputError, counted
+from ..files import sha256
 from ..nn.encoder import Encoder
 from ..nn.heads import SequenceClassifier, TokenClassifier
 from .encode import encode, in_bio, label_names
@@ -42,6 +48,21 @@ class Plan:
     train: Examples
     dev: Examples
     parts: Parts
+    test: Examples | None = None
+
+    def key(self) -> dict[str, Any]:
+        """Return what the result depends on, besides the machine: two runs of one key are equal."""
+        files = [self.directory / "config.json", *weights.weight_files(self.directory)]
+        test = self.parts.test
+        text = "" if test is None else json.dumps([test.texts, test.labels])
+        settings = strict.plain(self.recipe)
+        for name in ("timeout", "save_every"):
+            settings.pop(name)
+        return {
+            "recipe": settings, "labels": list(self.labels),
+            "base": [sha256(file) for file in files],
+            "data": [self.train.digest(), self.dev.digest(), _sha256_of(text)],
+        }  # fmt: skip
 
     @property
     def epochs(self) -> int:
@@ -61,6 +82,9 @@ class Plan:
         cut = f"; {self.train.truncated:,} truncated" if self.train.truncated else ""
         return [
             f"tokens of a text: {np.mean(lengths):.0f} on average, {max(lengths):,} at most{cut}",
+            "the classifier is trained further"
+            if _stored_labels(self.directory, self.parts.train)
+            else "the classifier is new",
             f"at most {counted(self.epochs, 'epoch')} of {counted(steps, 'step')}, learning rate "
             f"{recipe.peak(self.config):.2g}; the best epoch by {self.metric} on dev is kept",
         ]
@@ -90,24 +114,32 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     )  # fmt: skip
     if parts.train.kind == "tags":
         scheme = spans.scheme_of(parts.train.labels)
-        test = parts.test and in_bio(parts.test, scheme)
-        parts = Parts(in_bio(parts.train, scheme), in_bio(parts.dev, scheme), test)
+        tested = parts.test and in_bio(parts.test, scheme)
+        parts = Parts(in_bio(parts.train, scheme), in_bio(parts.dev, scheme), tested)
     limit = config.max_position_embeddings
-    length = min(limit, recipe.max_length or limit)
-    labels = _stored_labels(recipe, directory, parts.train) or label_names(parts.train)
-    known = METRICS[parts.train.kind][: None if len(labels) == 2 else 3]
+    length = check_integer(recipe.max_length or limit, "max_length", 8, limit)
+    labels = _stored_labels(directory, parts.train) or label_names(parts.train)
+    known = [name for name in METRICS[parts.train.kind] if name != "auc" or len(labels) == 2]
     if recipe.metric not in (None, *known):
         what = f"the metric {recipe.metric} is not measured for this task"
         raise InputError(what, how=f"use {', '.join(known)}")
     train, dev = (encode(part, labels, tokenizer, length) for part in (parts.train, parts.dev))
-    return Plan(recipe, directory, config, tuple(labels), train, dev, parts)
+    test = encode(parts.test, labels, tokenizer, length) if parts.test is not None else None
+    if recipe.class_weights and parts.train.kind not in ("single", "tags"):
+        what = "class_weights is for labels of which one is right, and for tags"
+        raise InputError(what, how="leave it out")
+    return Plan(recipe, directory, config, tuple(labels), train, dev, parts, test)
+
+
+def _sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _head(kind: str) -> type[HeadModel]:
     return TokenClassifier if kind == "tags" else SequenceClassifier
 
 
-def _stored_labels(recipe: FineTuning, directory: Path, train: Labelled) -> list[str]:
+def _stored_labels(directory: Path, train: Labelled) -> list[str]:
     """Return the labels of a classifier that is trained further: it has the same ones."""
     raw = weights.read_config(directory)
     if _head(train.kind).architecture not in (raw.get("architectures") or ()):
@@ -121,9 +153,9 @@ def initial_model(plan: Plan) -> HeadModel:
 
     As in transformers, the layers before the classifier are those of the checkpoint's head.
     """
-    cls, kind, directory = _head(plan.train.kind), plan.train.kind, plan.directory
-    if kind != "number" and _stored_labels(plan.recipe, directory, plan.parts.train):
-        model = cls.load(directory, dtype="float32")
+    cls, directory = _head(plan.train.kind), plan.directory
+    if _stored_labels(directory, plan.parts.train):
+        model = cls.load(directory, dtype="float32", split_special_tokens=True)
         model.model.config = plan.config
         return model
     encoder = Encoder.load(directory, dtype="float32", split_special_tokens=True)

@@ -20,7 +20,7 @@ class LabelledBatch:
     # the index of a label (S,), 1 for each label that is true (S, C), a number (S, 1), or the index
     # of the label of each token (T,), `IGNORED` for tokens without one
     targets: Shaped[Tensor, "..."]
-    counts: bool = True  # False for a batch that only makes the number of batches even
+    counts: bool = True  # False for one without a loss, so that every rank has as many as others
 
 
 @dataclass(frozen=True, eq=False)
