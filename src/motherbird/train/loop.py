@@ -57,7 +57,7 @@ def train(
     seed: int = 0,
     on_step: Callable[[StepReport, float], None] = lambda report, done: None,
 ) -> StepReport:
-    """Train a model in this process, without checkpoints; pretraining runs are `pretrain`.
+    """Train a model in this process, without checkpoints; those with checkpoints are `process`.
 
     AdamW, with a linear warm-up over 3% of the run and a 1 - sqrt decay over its second half. The
     learning rate follows the clock (``seconds``), or the ``steps``; then the run is repeatable. At
