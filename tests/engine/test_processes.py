@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from motherbird import Embedder, nn
+from motherbird import Embedder
 from motherbird.core import hub
 from motherbird.core.batching import concatenate
 from motherbird.engine.model import NativeModel
@@ -98,6 +98,9 @@ def test_commands_that_need_no_torch(tmp_path):
 
 
 def test_labels_need_no_torch(toy, small_tokenizer, tmp_path):
+    pytest.importorskip("torch", reason="needs torch to make the models")
+    from motherbird import nn
+
     heads = {"classify": (nn.SequenceClassifier, ("no", "yes")),
              "score": (nn.SequenceClassifier, ("score",)),
              "tag": (nn.TokenClassifier, ("O", "PER"))}  # fmt: skip
