@@ -67,7 +67,7 @@ def _data(function: F) -> F:
               help="Column of the texts (default: found by its name).")  # fmt: skip
 @_data
 def classify(**given: Any) -> None:
-    """Fine-tune a model that labels texts, with one label each or several.
+    """Fine-tune a model that labels texts, with one label or several.
 
     \b
     motherbird finetune classify --train train.csv --out model
@@ -109,7 +109,7 @@ def tag(**given: Any) -> None:
               help="Column of the second text (default: found by its name).")  # fmt: skip
 @_data
 def score(**given: Any) -> None:
-    """Fine-tune a model that scores pairs of texts, with a number or a label.
+    """Fine-tune a model that scores or labels pairs of texts.
 
     \b
     motherbird finetune score --train pairs.tsv --out model
