@@ -71,7 +71,7 @@ def test_end_to_end(motherbird, model, tmp_path, documented, has_shape, monkeypa
         row = rows[system, "queries"]
         assert row["correct"] and row["cosine"] > 0.99999 and row["reason"] is None
         assert row["tokens_per_s"] > 0 and 0 < row["roofline_fraction"] < 1
-        assert row["peak_mb"] > 100 and row["documents"] > 0 and row["repeats"] == 1
+        assert row["peak_mb"] > 10 and row["documents"] > 0 and row["repeats"] == 1
         assert str(row["batch"]) in row["tried"] and len(row["tried"]) >= 3
         assert rows[system, "long-fixed"]["reason"] == "it takes at most 512 tokens"
         assert rows[system, "long-fixed"]["tokens_per_s"] is None
