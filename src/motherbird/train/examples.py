@@ -57,6 +57,11 @@ class Examples:
                 digest.update(repr((array.dtype.str, array.shape)).encode() + array.tobytes())
         return digest.hexdigest()
 
+    def renumbered(self, tokens: NDArray[np.int32]) -> "Examples":
+        """Return the same documents with the positions of their ids in ``tokens``, ascending."""
+        ids = [np.searchsorted(tokens, document).astype(np.int32) for document in self.ids]
+        return replace(self, ids=ids)
+
     def batch(self, numbers: Sequence[int]) -> LabelledBatch:
         """Pack some of the documents."""
         targets = [self.targets[number] for number in numbers]

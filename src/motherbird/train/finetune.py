@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import __version__, machine, strict
 from ..core import hf_config
@@ -47,8 +47,8 @@ INFO = "finetune.json"
 DEV = 0.1  # fraction of the training data that is set aside where there is no dev data
 
 
-class _FineTuning(Process[LabelledBatch]):
-    """One process of a fine-tuning run."""
+class FineTuningProcess(Process[LabelledBatch]):
+    """A process of a fine-tuning run."""
 
     needs_checkpoints = True  # the best one is the result
     model: HeadModel
@@ -56,6 +56,8 @@ class _FineTuning(Process[LabelledBatch]):
     def __init__(self, session: Session, plan: Plan) -> None:
         super().__init__(session)
         self.plan, self.recipe = plan, plan.recipe
+        self.train = plan.train.renumbered(plan.tokens)
+        self.dev = plan.dev.renumbered(plan.tokens)
         self.keep = Save(every=plan.recipe.save_every, keep=1)
 
     def steps(self) -> int:
@@ -71,6 +73,8 @@ class _FineTuning(Process[LabelledBatch]):
         """Create or restore model and optimizer on rank 0, and send them to the other ranks."""
         plan, recipe, device = self.plan, self.recipe, self.distributed.device
         model = initial_model(plan)
+        embedding = model.model.embeddings.tok_embeddings
+        embedding.weight = nn.Parameter(embedding.weight.detach()[plan.tokens])
         optimizer_state: dict[str, Tensor] | None = None
         if found is not None:
             tensors, optimizer_state = found.weights_and_optimizer_state()
@@ -110,7 +114,7 @@ class _FineTuning(Process[LabelledBatch]):
         lr = recipe.schedule(self.plan.config, total)
         self.stepper.optimizer.begin_phase(lr.peak, recipe.weight_decay)
         batches = training_batches(
-            self.plan.train, progress.cursor, recipe.batch_size, recipe.micro_tokens,
+            self.train, progress.cursor, recipe.batch_size, recipe.micro_tokens,
             self.distributed, self.stepper.threads.count,
         )  # fmt: skip
         return batches, lambda now: lr.at(now.cursor.phase * count + now.cursor.consumed, total)
@@ -138,7 +142,7 @@ class _FineTuning(Process[LabelledBatch]):
     def _dev_metrics(self) -> Metrics:
         if not self.distributed.is_main:
             return {}
-        logits = logits_of(self.model, self.plan.dev, self.stepper.dtype)
+        logits = logits_of(self.model, self.dev, self.stepper.dtype)
         return self.plan.measure(self.plan.parts.dev, self.plan.dev, logits)
 
     def kept(self, progress: Progress) -> list[int]:
@@ -194,7 +198,7 @@ def finetune(
         session = Session(
             work, distributed, received, lambda: None, max_steps, on_start=on_start, on_step=on_step
         )
-        process = _FineTuning(session, made)
+        process = FineTuningProcess(session, made)
         try:
             progress = process.resume().progress
         except RollBack as error:
@@ -283,18 +287,19 @@ def check_output(out: Path) -> None:
 
 
 def _write(
-    process: _FineTuning, best: Best, work: Path, out: Path, key: dict[str, Any]
+    process: FineTuningProcess, best: Best, work: Path, out: Path, key: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the model of the best epoch with its metrics, and return finetune.json."""
     made, model = process.plan, process.model
     model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
     model.eval()
     dtype, kind = process.stepper.dtype, made.train.kind
-    logits = logits_of(model, made.dev, dtype)
+    logits = logits_of(model, process.dev, dtype)
     scale = temperature(kind, made.parts.dev.labels, logits, made.labels)
     results = {"dev": made.measure(made.parts.dev, made.dev, [row / scale for row in logits])}
     if made.test is not None and made.parts.test is not None:
-        logits = [row / scale for row in logits_of(model, made.test, dtype)]
+        test = made.test.renumbered(made.tokens)
+        logits = [row / scale for row in logits_of(model, test, dtype)]
         results["test"] = made.measure(made.parts.test, made.test, logits)
     seconds = sum(line["seconds"] for line in run_log.read(work))
     info: dict[str, Any] = {
@@ -313,5 +318,9 @@ def _write(
         (directory / INFO).write_text(text, encoding="utf-8")
         shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
 
+    whole = initial_model(made).model.embeddings.tok_embeddings.weight.detach()
+    embedding = model.model.embeddings.tok_embeddings
+    whole[made.tokens] = embedding.weight.detach().cpu()
+    embedding.weight = nn.Parameter(whole)
     checkpoint.save(model, out, write_more=write_more)
     return info
