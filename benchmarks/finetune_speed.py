@@ -3,9 +3,9 @@
     python benchmarks/finetune_speed.py --out benchmarks/finetune-speed.json
         [--tasks sst2,trec,wnut17] [--model motherbird-nano] [--rounds 7] [--steps 10]
 
-Every system takes 10 steps of 32 texts in turn, with AdamW (transformers: the fused one of torch), in
-float32 and with bfloat16 products; medians of the rounds. transformers gets batches of texts of similar
-length, as `group_by_length` of its Trainer makes them, padded to the longest. Tokenization is not measured.
+Every system takes 10 steps of 32 texts in turn, with the fused AdamW of torch, in float32 and with
+bfloat16 products; medians of the rounds. transformers gets batches of texts of similar length, as
+`group_by_length` of its Trainer makes them, padded to the longest. Tokenization is not measured.
 """
 
 import argparse
@@ -23,14 +23,11 @@ import numpy as np
 import torch
 from common import machine
 from finetune_tasks import SETS, parts
-from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from motherbird.core import hub
 from motherbird.core.batching import pad
-from motherbird.data.loader import Cursor
 from motherbird.train.distributed import Distributed
-from motherbird.train.examples import training_batches
 from motherbird.train.finetune import FineTuningProcess
 from motherbird.train.process import Session
 from motherbird.train.signals import Signals

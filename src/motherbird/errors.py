@@ -66,6 +66,10 @@ class RowFieldError(FieldError, RowError, code="damaged"):
     """A line of JSON, or a row of a dataset, has no text field of the wanted name."""
 
 
+class NoMemoryError(MotherbirdError, code="no-memory"):
+    """A training step needs more memory than there is."""
+
+
 class FetchError(MotherbirdError, code="fetch"):
     """A package or a dataset cannot be downloaded."""
 

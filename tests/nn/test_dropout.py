@@ -1,10 +1,12 @@
 """Dropout: what falls out depends on the key alone."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
+from motherbird.nn import Encoder, pack
 from motherbird.nn.dropout import dropout, keyed
 
 CPU = torch.device("cpu")
@@ -79,3 +81,19 @@ def test_the_gradient_falls_out_with_it():
     with keyed(CPU, (1,)):
         y = dropout(x, 0.5, True)
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y.detach())
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_gradient_checkpointing_draws_the_same_dropout(toy, lower):
+    config = replace(toy, mlp_dropout=0.2, attention_dropout=0.1, embedding_dropout=0.1)
+    model = Encoder(config).train()
+    batch = pack([[1, 2, 3], list(range(4, 40))])
+    found = []
+    for model.gradient_checkpointing in (False, True):
+        with (
+            keyed(CPU, (1, 2)),
+            torch.autocast("cpu", torch.bfloat16, enabled=lower, cache_enabled=False),
+        ):
+            loss = model(batch).float().square().sum()
+        found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    assert all(torch.equal(kept, again) for kept, again in zip(*found, strict=True))

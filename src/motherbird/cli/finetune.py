@@ -1,5 +1,6 @@
 """``motherbird finetune``."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,15 @@ SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 @click.group(name="finetune")
 def command() -> None:
     """Fine-tune a model on labelled texts, tagged words, or pairs of texts."""
+
+
+def _gigabytes(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read "8GB", "500MB" or a number of GB."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(MB|GB)?\s*", value or "0", re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not a size such as 8GB or 500MB.")
+    gigabytes = float(found[1]) / (1000 if (found[2] or "").upper() == "MB" else 1)
+    return None if value is None else gigabytes
 
 
 def _data(function: F) -> F:
@@ -50,6 +60,9 @@ def _data(function: F) -> F:
         click.option("--max-length", type=click.IntRange(8), metavar="N",
                      help="Tokens of a text; longer ones are truncated (default: the model's "
                      "limit)."),
+        click.option("--max-memory", metavar="8GB", callback=_gigabytes,
+                     help="Limit of memory: smaller micro-batches and gradient checkpointing, "
+                     "where needed (default: none)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
                      help="Change another setting, such as patience=5; repeatable."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",

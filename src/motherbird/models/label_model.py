@@ -107,7 +107,7 @@ class LabelModel(TextModel):
             StoppedError: a signal stopped it; its state is saved.
         """
         require_extra("torch", "train")
-        from ..train.finetune import fit
+        from ..train.fit import fit
 
         fit(cls.task, (texts, labels), dev, Path(out), device, settings)
         return cls.load(out, device=device)

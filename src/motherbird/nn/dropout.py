@@ -5,8 +5,8 @@ draws and on the order in which threads draw.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,27 @@ def keyed(device: torch.device, key: Sequence[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        del _thread.generator
+        _thread.generator = None
+
+
+def replayed() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context that draws what this thread draws from now on, once more."""
+    before = getattr(_thread, "generator", None)
+    if before is None:
+        return nullcontext
+    device, state = before.device, before.get_state()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        outer = getattr(_thread, "generator", None)
+        _thread.generator = torch.Generator(device)
+        _thread.generator.set_state(state)
+        try:
+            yield
+        finally:
+            _thread.generator = outer
+
+    return again
 
 
 def dropout(x: Float[Tensor, "..."], rate: float, training: bool) -> Float[Tensor, "..."]:

@@ -6,12 +6,15 @@ of the shapes are explained in packed.py.
 
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from contextlib import nullcontext
+from functools import cache, lru_cache, partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, relu, silu
+from torch.utils.checkpoint import checkpoint
 
 from ..core.arguments import check_type
 from ..core.batching import check_batch
@@ -20,7 +23,8 @@ from ..core.tokenizer import Tokenizer
 from . import attention as attention_kernels
 from . import init
 from .attention import AttentionKernel, AttentionPlan
-from .dropout import dropout
+from .autograd import first_order
+from .dropout import dropout, replayed
 from .model import GraphBuilder, Model
 from .packed import Packed
 from .rope import pairs_together, rotate
@@ -59,8 +63,34 @@ class Embeddings(nn.Module):
 
 def permute_qkv(rows: Shaped[Tensor, "Q_K_V ..."], head_dim: int) -> Shaped[Tensor, "Q_K_V ..."]:
     """Reorder the rows of Q and K so that `rotate` finds its pairs of channels together."""
-    third = len(rows) // 3
-    return torch.cat((pairs_together(rows[: 2 * third], head_dim), rows[2 * third :]))
+    order, inverse = qkv_order(len(rows), head_dim, rows.device)
+    return cast(Tensor, _Reorder.apply(rows, order, inverse))  # type: ignore[no-untyped-call]
+
+
+@lru_cache
+def qkv_order(
+    rows: int, head_dim: int, device: torch.device
+) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """Return which row is where after `permute_qkv`, and the inverse."""
+    with torch.inference_mode(False):  # autograd refuses tensors of inference mode
+        order = torch.arange(rows, device=device)
+        qk = 2 * rows // 3
+        order = torch.cat((pairs_together(order[:qk], head_dim), order[qk:]))
+        return order, order.argsort()
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order. Autograd's backward pass of slices would add matrices of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None, None
 
 
 class QKV(nn.Linear):
@@ -148,6 +178,8 @@ class Encoder(Model):
     Attributes:
         tokenizer: the tokenizer that was loaded with the weights, or None.
         rounded_from: the stored dtype of the weights, if they were rounded when they were loaded.
+        gradient_checkpointing: whether the backward pass computes each layer again, instead of
+            keeping its intermediate results.
     """
 
     architecture = "ModernBertModel"
@@ -160,6 +192,7 @@ class Encoder(Model):
         check_type(config, "config", EncoderConfig, "load a directory with Encoder.load")
         self.config = config
         self.attention = attention
+        self.gradient_checkpointing = False
         self.tokenizer: Tokenizer | None = None
         self.rounded_from: torch.dtype | None = None
         self.embeddings = Embeddings(config)
@@ -215,10 +248,23 @@ class Encoder(Model):
         packed, restore = packed.by_length() if kernel.BY_LENGTH else (packed, None)
         plan = AttentionPlan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, plan, kernel)
+            x = _recomputed(layer, x, plan, kernel) if recompute else layer(x, plan, kernel)
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
+
+
+def _recomputed(
+    layer: nn.Module, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
+) -> Float[Tensor, "T D"]:
+    """Compute a layer, and keep only its input for the backward pass."""
+    again = replayed()
+    found = checkpoint(
+        layer, x, plan, kernel, use_reentrant=False, preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), again()),
+    )  # fmt: skip
+    return cast(Tensor, found)
 
 
 @cache

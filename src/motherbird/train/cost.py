@@ -59,13 +59,8 @@ def memory(
     parallel = threads if on_cpu else 1
     tokens = _tokens(recipe, _heaviest(recipe))
     element = torch.empty(0, dtype=recipe.dtype_on(device)).element_size()
-    width = config.hidden_size + config.intermediate_size
-    kept = BYTES_KEPT[element] * width * config.num_hidden_layers * tokens
-    if on_cpu:  # attention probabilities are kept too
-        most = min(tiled.KEPT, max(phase.seq_len for phase in recipe.phases))
-        band = min(most, BLOCK + 2 * config.half_window)
-        keys = sum(most if kind == "full_attention" else band for kind in config.layers)
-        kept += tokens * keys * config.num_attention_heads * element
+    longest = max(phase.seq_len for phase in recipe.phases)
+    kept = tokens * sum(bytes_kept(config, longest, element, on_cpu))
     head = 2 * config.vocab_size * config.hidden_size * FLOAT
     head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * element * 2
     extra = parallel + 2 if recipe.train.reduce == "sum" else parallel + 6
@@ -75,6 +70,23 @@ def memory(
         "activations": (kept + head) * parallel,
     }
     return found | {"total": sum(found.values())}
+
+
+def bytes_kept(config: EncoderConfig, longest: int, element: int, on_cpu: bool) -> list[int]:
+    """Return the bytes that each layer keeps for the backward pass, per token.
+
+    ``longest`` is the number of tokens of the longest document, ``element`` the size of the compute
+    dtype in bytes.
+    """
+    width = config.hidden_size + config.intermediate_size
+    found = [BYTES_KEPT[element] * width] * config.num_hidden_layers
+    if on_cpu:  # attention probabilities are kept too
+        most = min(tiled.KEPT, longest)
+        band = min(most, BLOCK + 2 * config.half_window)
+        for layer, kind in enumerate(config.layers):
+            keys = most if kind == "full_attention" else band
+            found[layer] += keys * config.num_attention_heads * element
+    return found
 
 
 def _tokens(recipe: Recipe, phase: Phase) -> int:

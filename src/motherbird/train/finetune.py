@@ -6,8 +6,9 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 
 import contextlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, machine, strict
+from .. import __version__, machine
 from ..core import hf_config
-from ..core.arguments import check_list
 from ..core.hf_config import HeadConfig
-from ..core.measure import Kind, Metrics, temperature
-from ..data.labelled import Labelled, check_training, from_records, split_off
+from ..core.measure import Metrics, temperature
 from ..data.loader import Cursor
-from ..data.readers.document import Record
-from ..errors import DivergedError, InputError, OutputExistsError, StoppedError, counted
+from ..errors import DivergedError, InputError, NoMemoryError, OutputExistsError, StoppedError
 from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import IGNORED
-from . import run_log, signals, state
+from . import lora, run_log, signals, state
 from .distributed import join
 from .examples import steps_per_epoch, training_batches
 from .gradients import in_fixed_order
@@ -40,10 +38,15 @@ from .process import Process, RollBack, Session
 from .recipe import Save
 from .state import Best, Checkpoint, Progress
 from .step import FLOAT16_SCALE, Stepper, StepReport
+from .threads import executor_for
 from .tuning import FineTuning
+from .tuning_memory import fit_memory
 from .tuning_plan import HeadModel, Parts, Plan, initial_model, plan
 
+log = logging.getLogger(__name__)
+
 INFO = "finetune.json"
+LEAST_TOKENS = 64  # of a micro-batch
 DEV = 0.1  # fraction of the training data that is set aside where there is no dev data
 
 
@@ -75,6 +78,10 @@ class FineTuningProcess(Process[LabelledBatch]):
         model = initial_model(plan)
         embedding = model.model.embeddings.tok_embeddings
         embedding.weight = nn.Parameter(embedding.weight.detach()[plan.tokens])
+        embedding.sparse = device.type == "cpu"  # gradients of the rows of a micro-batch only
+        if recipe.lora_rank:
+            self.lora = lora.add(model, recipe.lora_rank, recipe.seed)
+        model.model.gradient_checkpointing = recipe.gradient_checkpointing
         optimizer_state: dict[str, Tensor] | None = None
         if found is not None:
             tensors, optimizer_state = found.weights_and_optimizer_state()
@@ -114,10 +121,22 @@ class FineTuningProcess(Process[LabelledBatch]):
         lr = recipe.schedule(self.plan.config, total)
         self.stepper.optimizer.begin_phase(lr.peak, recipe.weight_decay)
         batches = training_batches(
-            self.train, progress.cursor, recipe.batch_size, recipe.micro_tokens,
+            self.train, progress.cursor, recipe.batch_size,
+            progress.micro_tokens or recipe.micro_tokens,
             self.distributed, self.stepper.threads.count,
         )  # fmt: skip
         return batches, lambda now: lr.at(now.cursor.phase * count + now.cursor.consumed, total)
+
+    def less_memory(self, progress: Progress, error: NoMemoryError) -> Progress:
+        """Halve the micro-batches."""
+        tokens = (progress.micro_tokens or self.recipe.micro_tokens) // 2
+        if tokens < LEAST_TOKENS or self.distributed.world_size > 1:
+            how = "use a shorter --max-length, --set gradient_checkpointing=true or lora_rank=16"
+            raise NoMemoryError(error.what, str(self.run), how) from error
+        if self.distributed.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory: the step is repeated with micro-batches of %d tokens", tokens)
+        return replace(progress, micro_tokens=tokens)
 
     def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Evaluate on dev after every epoch, and end the run where it does not improve."""
@@ -184,6 +203,7 @@ def finetune(
     with contextlib.ExitStack() as stack:
         distributed = stack.enter_context(join(device, recipe.timeout))
         made = distributed.in_turns(lambda: plan(recipe, parts))
+        made = fit_memory(made, distributed.device, executor_for(distributed.device).count)
         key = made.key()
         finished = distributed.in_turns(lambda: _finished(out, key))
         if (finished := distributed.broadcast_object(finished)) is not None:
@@ -209,50 +229,6 @@ def finetune(
         assert progress.best is not None
         info = _write(process, progress.best, work, out, key) if distributed.is_main else {}
         return distributed.broadcast_object(info)
-
-
-def fit(
-    task: str,
-    train: tuple[Iterable[Any], Iterable[Any]],
-    dev: tuple[Iterable[Any], Iterable[Any]] | None,
-    out: Path,
-    device: str | None,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """Fine-tune on lists of texts and labels; the implementation of `Classifier.fit`."""
-    recipe = strict.build(FineTuning, {**settings, "task": task}, "the settings")
-    own = _labelled(recipe, train, "train", None)
-    check_training(own)
-    if dev is None:
-        own, held_out = split_off(own, DEV, recipe.seed)
-    else:
-        held_out = _labelled(recipe, dev, "dev", own.kind)
-    return finetune(recipe, Parts(own, held_out), out, device=device)
-
-
-def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> Labelled:
-    """Return lists of texts and labels as labelled data."""
-    if not isinstance(given, tuple) or len(given) != 2:
-        raise InputError(f"{name} is not a pair of texts and labels", how="pass (texts, labels)")
-    texts = check_list(given[0], f"texts of {name}", "texts")
-    labels = check_list(given[1], f"labels of {name}", "labels")
-    if len(texts) != len(labels):
-        what = f"there are {counted(len(texts), 'text')} and {counted(len(labels), 'label')}"
-        raise InputError(what, name, "pass one label for each text")
-    rows = []
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        where = f"{name}, text {number}"
-        label = label.tolist() if isinstance(label, np.generic | np.ndarray) else label
-        values: dict[str, Any] = {"text": text, "label": label}
-        if recipe.task == "tag":
-            values = {"tokens": check_list(text, where, "words"), "tags": [*label]}
-        elif recipe.task == "score":
-            if not isinstance(text, list | tuple) or len(text) != 2:
-                raise InputError("this is not a pair of texts", where, "pass (text, text)")
-            name_of_label = "label" if isinstance(label, str) else "score"
-            values = {"text_a": text[0], "text_b": text[1], name_of_label: label}
-        rows.append(Record(values, where))
-    return from_records(iter(rows), recipe.task, None, kind)
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -292,6 +268,8 @@ def _write(
     """Write the model of the best epoch with its metrics, and return finetune.json."""
     made, model = process.plan, process.model
     model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
+    if made.recipe.lora_rank:
+        lora.merge(process.lora)
     model.eval()
     dtype, kind = process.stepper.dtype, made.train.kind
     logits = logits_of(model, process.dev, dtype)

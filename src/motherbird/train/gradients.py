@@ -96,6 +96,7 @@ def step_gradients(
         total = next_gradients()
         for _ in losses[1:]:
             _add(total, next_gradients())
+    total = [grad.to_dense() if grad.is_sparse else grad for grad in total]
     distributed.all_reduce(total, tree)
     return [value for each in distributed.all_gather(values) for value in each], total
 
@@ -105,5 +106,8 @@ def _add(total: Gradients, more: Gradients) -> None:
     if total[0].device.type != "cpu":
         torch._foreach_add_(total, more)
         return
-    for one, other in zip(total, more, strict=True):
-        np.add(one.numpy(), other.numpy(), out=one.numpy())
+    for number, (one, other) in enumerate(zip(total, more, strict=True)):
+        if one.is_sparse:  # the rows of an embedding
+            total[number] = one + other
+        else:
+            np.add(one.numpy(), other.numpy(), out=one.numpy())

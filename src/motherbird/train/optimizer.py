@@ -33,7 +33,7 @@ class Optimizer:
     def __init__(
         self, model: nn.Module, name: Name, scale: Callable[[str], float] = lambda name: 1.0
     ) -> None:
-        self.named = dict(model.named_parameters())
+        self.named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.steps = 0
         muon = [
             parameter

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic
 
 from .. import machine
 from ..data.loader import Cursor
+from ..errors import NoMemoryError
 from ..nn.model import Model
 from . import preflight, signals, state
 from .distributed import Distributed
@@ -128,6 +129,10 @@ class Process(ABC, Generic[Batch]):
     def kept(self, progress: Progress) -> Iterable[int]:
         """Return the steps whose checkpoints are kept."""
 
+    def less_memory(self, progress: Progress, error: NoMemoryError) -> Progress:
+        """Return the state with which to repeat a step for which memory did not suffice."""
+        raise error
+
     # --- the process
 
     def resume(self) -> Outcome:
@@ -177,11 +182,17 @@ class Process(ABC, Generic[Batch]):
         """Train to the end of the phase, or until stopped; return whether it was stopped."""
         number = progress.cursor.phase
         batches, lr = self.begin_phase(progress)
-        with contextlib.closing(batches):
-            for report in run_steps(self.stepper, batches, progress, lr, lambda now: self._stops()):
-                progress = self._after_step(report)
-                if progress.cursor.phase != number or progress.finished:
-                    return progress, False
+        steps = run_steps(self.stepper, batches, progress, lr, lambda now: self._stops())
+        try:
+            with contextlib.closing(batches):
+                for report in steps:
+                    progress = self._after_step(report)
+                    if progress.cursor.phase != number or progress.finished:
+                        return progress, False
+        except NoMemoryError as error:
+            progress = self.less_memory(progress, error)
+            self.event("less memory", progress.step, micro_tokens=progress.micro_tokens)
+            return progress, False
         return progress, True
 
     def _stops(self) -> bool:

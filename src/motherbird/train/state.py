@@ -74,6 +74,8 @@ class Progress:
     world_size: int = 1  # number of ranks in the last step
     phase_ends: list[int] = field(default_factory=list)  # the last step of every finished phase
     best: Best | None = None  # of a run that keeps its best checkpoint
+    # largest number of tokens of a micro-batch, of a run that halves it where memory runs out
+    micro_tokens: int | None = None
     format: int = VERSION  # version of this record
 
     @property

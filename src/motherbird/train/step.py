@@ -1,7 +1,8 @@
 """One training step: gradients of all micro-batches, a verdict, an update."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import DivergedError
+from ..errors import DivergedError, NoMemoryError
 from ..nn.dropout import keyed
 from .distributed import Distributed
 from .gradients import Loss, step_gradients
@@ -52,6 +53,19 @@ class StepReport:
         return self.progress.step
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise NoMemoryError in place of the errors of torch's allocators."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_cpu = "can't allocate memory" in str(error)
+        if is_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError):
+            what = f"memory does not suffice for a step ({str(error).splitlines()[0]})"
+            raise NoMemoryError(what, how="lower micro_tokens") from error
+        raise
+
+
 class Stepper(Generic[Batch]):
     """Takes training steps: updates a model and its optimizer in place.
 
@@ -77,7 +91,11 @@ class Stepper(Generic[Batch]):
         self.parameters = list(optimizer.named.values())
 
     def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
-        """Take a step, or raise DivergedError if it is not finite and there are no limits.
+        """Take a step.
+
+        Raises:
+            DivergedError: it is not finite, and there are no limits.
+            NoMemoryError: the gradients need more memory; no weight has changed.
 
         Every rank passes the same number of micro-batches. ``progress`` is the state before the
         step, with the cursor after it.
@@ -86,10 +104,11 @@ class Stepper(Generic[Batch]):
             [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]
         )
         tokens, weight = (int(sum(column)) for column in zip(*counts, strict=True))
-        losses, gradients = step_gradients(
-            self.parameters, self._losses(batches, progress, weight), self.threads,
-            self.distributed, tree=self.tree,
-        )  # fmt: skip
+        with _memory_errors():
+            losses, gradients = step_gradients(
+                self.parameters, self._losses(batches, progress, weight), self.threads,
+                self.distributed, tree=self.tree,
+            )  # fmt: skip
         loss = sum(losses) / progress.scale
         norm = _unscale(gradients, progress.scale)
         progress = replace(

@@ -11,6 +11,7 @@ from .schedule import LearningRateSchedule, check
 # The peak rate for a width of 768, and of a small model. 8e-5 for base and 3e-5 for large are rates
 # of the paper's table 6, and 1e-3 was the best for motherbird-nano (docs/log.md).
 RATE, WIDTH, LARGEST_RATE = 8e-5, 768, 1e-3
+LORA_RATE = 5  # times the rate without LoRA
 # The metrics by which the best epoch can be chosen; the first is the default. auc needs two labels.
 METRICS = {
     "single": ("accuracy", "macro_f1", "mcc", "auc"), "multi": ("macro_f1", "accuracy"),
@@ -41,8 +42,14 @@ class FineTuning:
     max_length: int | None = None  # tokens of a document; None: the model's limit
     pooling: Pooling | None = None  # "mean" or "cls"; None: that of the model
     dropout: float = 0.0  # before the last layer
+    # rank of LoRA's matrices, which are trained in place of the encoder's; 0: train everything
+    lora_rank: int = 0
+    # compute each layer again in the backward pass: a fourth more time, a fraction of the memory
+    gradient_checkpointing: bool = False
     class_weights: bool = False  # weight each label by the inverse of its frequency
-    micro_tokens: int = 8192  # tokens of a micro-batch; this limits memory
+    micro_tokens: int = 8192  # tokens of a micro-batch; halved where memory runs out
+    # GB of memory that the run may use: limits micro_tokens, and sets gradient_checkpointing
+    max_memory: float | None = None
     # dtype of matrix products: "auto" is the fastest of the device; weights are float32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     save_every: int = 500  # steps between checkpoints; there is one after every epoch too
@@ -58,11 +65,14 @@ class FineTuning:
         good = 0 < self.layer_decay <= 1
         check(good, f"layer_decay = {self.layer_decay} has to be more than 0 and at most 1")
         check(0 <= self.dropout < 1, f"dropout = {self.dropout} is not within 0..1")
+        check(0 <= self.lora_rank <= 1024, f"lora_rank = {self.lora_rank} is not within 0..1024")
         check(self.patience >= 0, f"patience = {self.patience} has to be 0 or more")
         check(self.save_every >= 0, f"save_every = {self.save_every} has to be 0 or more")
         check(self.timeout > 0, f"timeout = {self.timeout} has to be more than 0 seconds")
         good = self.max_length is None or self.max_length >= 8
         check(good, f"max_length = {self.max_length} has to be at least 8")
+        good = self.max_memory is None or self.max_memory > 0
+        check(good, f"max_memory = {self.max_memory} has to be more than 0 GB")
         check(self.micro_tokens >= 1, "micro_tokens has to be at least 1")
         check(0 <= self.seed < 2**63, f"seed = {self.seed} is not within 0..2^63 - 1")
 
@@ -76,7 +86,8 @@ class FineTuning:
         """Return the peak learning rate for a model."""
         if self.lr is not None:
             return self.lr
-        return min(LARGEST_RATE, RATE * (WIDTH / config.hidden_size) ** 3)
+        peak = min(LARGEST_RATE, RATE * (WIDTH / config.hidden_size) ** 3)
+        return LORA_RATE * peak if self.lora_rank else peak
 
     def schedule(self, config: EncoderConfig, total: int) -> LearningRateSchedule:
         """Return the learning rate over ``total`` documents: a rise, and a linear decay to 0."""

@@ -18,7 +18,7 @@ from ..core.arguments import check_integer
 from ..core.config import EncoderConfig
 from ..core.measure import Metrics, measure
 from ..data.labelled import Labelled
-from ..errors import InputError, counted
+from ..errors import InputError, counted, human
 from ..files import sha256
 from ..nn.encoder import Encoder
 from ..nn.heads import SequenceClassifier, TokenClassifier
@@ -50,6 +50,7 @@ class Plan:
     dev: Examples
     parts: Parts
     test: Examples | None = None
+    memory: float | None = None  # bytes that a process needs, estimated
 
     def key(self) -> dict[str, Any]:
         """Return what the result depends on, besides the machine: two runs of one key are equal."""
@@ -98,7 +99,13 @@ class Plan:
             else "the classifier is new",
             f"at most {counted(self.epochs, 'epoch')} of {counted(steps, 'step')}, learning rate "
             f"{recipe.peak(self.config):.2g}; the best epoch by {self.metric} on dev is kept",
+            *([] if self.memory is None else [f"memory: {self._memory()}"]),
         ]
+
+    def _memory(self) -> str:
+        again = ", gradient checkpointing" if self.recipe.gradient_checkpointing else ""
+        tokens = f"micro-batches of at most {self.recipe.micro_tokens:,} tokens{again}"
+        return f"about {human(self.memory or 0, 'B')}, {tokens}"
 
     @property
     def metric(self) -> str:
