@@ -4,64 +4,26 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from motherbird import Classifier, InputError
-from motherbird.data.labelled import Labelled
 from motherbird.errors import NoMemoryError
 from motherbird.files import sha256
-from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
+from motherbird.nn import Encoder, SequenceClassifier
 from motherbird.nn.packed import pack
 from motherbird.train import lora
 from motherbird.train.finetune import finetune
 from motherbird.train.objectives.labels import LabelsObjective
-from motherbird.train.recipe import Geometry
-from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_memory import bytes_needed
-from motherbird.train.tuning_plan import Parts, initial_model, plan
-
-
-@pytest.fixture(scope="module")
-def base(small_tokenizer, tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
+from motherbird.train.tuning_plan import initial_model, plan
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(_same_start):
     torch.set_num_threads(1)
-
-
-def parts() -> Parts:
-    draw = np.random.default_rng(0)
-    words = "the a file path opens reads writes line of with".split()
-
-    def some(count: int) -> Labelled:
-        labels = draw.choice(["good", "bad"], size=count).tolist()
-        texts = [
-            " ".join([*draw.choice(words, size=draw.integers(3, 12)), label]) for label in labels
-        ]
-        return Labelled(texts, labels, [f"row {n}" for n in range(count)], "single")
-
-    return Parts(some(96), some(40))
-
-
-@pytest.fixture
-def recipe(base) -> FineTuning:
-    return FineTuning(
-        task="classify", model=str(base), epochs=3, batch_size=16, lr=4e-3, dtype="float32",
-    )  # fmt: skip
 
 
 PREDICT = """
@@ -72,8 +34,8 @@ print(json.dumps(model.probabilities(["the good file", "a bad path"]).tolist()))
 """
 
 
-def test_lora_learns_and_its_model_loads_in_a_new_process(recipe, tmp_path):
-    found = finetune(replace(recipe, lora_rank=4, lr=2e-2, epochs=8), parts(), tmp_path / "out")
+def test_lora_learns_and_its_model_loads_in_a_new_process(recipe, tmp_path, good_or_bad):
+    found = finetune(replace(recipe, lora_rank=4, lr=2e-2, epochs=8), good_or_bad, tmp_path / "out")
     assert found["dev"]["accuracy"] > 0.9
     own = Classifier.load(tmp_path / "out", dtype="float32").probabilities(
         ["the good file", "a bad path"]
@@ -83,8 +45,8 @@ def test_lora_learns_and_its_model_loads_in_a_new_process(recipe, tmp_path):
     np.testing.assert_array_equal(np.float32(json.loads(printed)), own)
 
 
-def test_lora_trains_its_matrices_and_the_head_and_merging_changes_no_logit(recipe):
-    model = initial_model(plan(recipe, parts()))
+def test_lora_trains_its_matrices_and_the_head_and_merging_changes_no_logit(recipe, good_or_bad):
+    model = initial_model(plan(recipe, good_or_bad))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     added = lora.add(model, 4, seed=0)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -104,10 +66,10 @@ def test_lora_trains_its_matrices_and_the_head_and_merging_changes_no_logit(reci
     assert not torch.equal(model.state_dict()[wqkv], before[wqkv])
 
 
-def test_tokens_that_do_not_occur_keep_their_embeddings(recipe, base, tmp_path):
-    made = plan(recipe, parts())
-    finetune(recipe, parts(), tmp_path / "out")
-    before = Encoder.load(base, dtype="float32").embeddings.tok_embeddings.weight
+def test_tokens_that_do_not_occur_keep_their_embeddings(recipe, tmp_path, good_or_bad):
+    made = plan(recipe, good_or_bad)
+    finetune(recipe, good_or_bad, tmp_path / "out")
+    before = Encoder.load(recipe.model, dtype="float32").embeddings.tok_embeddings.weight
     after = SequenceClassifier.load(
         tmp_path / "out", dtype="float32"
     ).model.embeddings.tok_embeddings.weight
@@ -116,14 +78,14 @@ def test_tokens_that_do_not_occur_keep_their_embeddings(recipe, base, tmp_path):
     np.testing.assert_array_equal(same.numpy(), ~occurs)
 
 
-def test_gradient_checkpointing_changes_no_bit(recipe, tmp_path):
-    finetune(recipe, parts(), tmp_path / "a")
-    finetune(replace(recipe, gradient_checkpointing=True), parts(), tmp_path / "b")
+def test_gradient_checkpointing_changes_no_bit(recipe, tmp_path, good_or_bad):
+    finetune(recipe, good_or_bad, tmp_path / "a")
+    finetune(replace(recipe, gradient_checkpointing=True), good_or_bad, tmp_path / "b")
     assert sha256(tmp_path / "a/model.safetensors") == sha256(tmp_path / "b/model.safetensors")
 
 
 def test_a_step_for_which_memory_does_not_suffice_is_repeated(
-    recipe, tmp_path, monkeypatch, caplog
+    recipe, tmp_path, monkeypatch, caplog, good_or_bad
 ):
     """The allocator's error, for more than 100 tokens at a time, as of the seventh step."""
     compute, steps = LabelsObjective.loss, []
@@ -135,25 +97,29 @@ def test_a_step_for_which_memory_does_not_suffice_is_repeated(
         return compute(self, batch)
 
     monkeypatch.setattr(LabelsObjective, "loss", loss)
-    finetune(replace(recipe, micro_tokens=256), parts(), tmp_path / "out")
+    finetune(replace(recipe, micro_tokens=256), good_or_bad, tmp_path / "out")
     assert caplog.text.count("the step is repeated") == 2  # 128, then 64
     log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == list(range(1, 19))
 
 
-def test_memory_that_never_suffices_is_an_error_of_one_line(recipe, tmp_path, monkeypatch):
+def test_memory_that_never_suffices_is_an_error_of_one_line(
+    recipe, tmp_path, monkeypatch, good_or_bad
+):
     def loss(self, batch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(LabelsObjective, "loss", loss)
     with pytest.raises(NoMemoryError, match="does not suffice.*max-length"):
-        finetune(recipe, parts(), tmp_path / "out")
+        finetune(recipe, good_or_bad, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_limit_of_memory_sets_micro_batches_first_and_checkpointing_second(recipe, tmp_path):
+def test_a_limit_of_memory_sets_micro_batches_first_and_checkpointing_second(
+    recipe, tmp_path, good_or_bad
+):
     cpu = torch.device("cpu")
-    made = plan(recipe, parts())
+    made = plan(recipe, good_or_bad)
     long = replace(made.train, ids=[np.ones(4096, np.int32)] * 32)
     made = replace(made, train=long)
     most = bytes_needed(made, recipe, cpu, 2)
@@ -162,10 +128,10 @@ def test_a_limit_of_memory_sets_micro_batches_first_and_checkpointing_second(rec
     assert bytes_needed(made, again, cpu, 2) < fewer < most
     low = replace(recipe, max_memory=0.1)
     with pytest.raises(InputError, match=r"needs about .* max_memory is 0.1 GB.*lora_rank"):
-        finetune(low, parts(), tmp_path / "out")
+        finetune(low, good_or_bad, tmp_path / "out")
     lines: list[str] = []
     finetune(
-        replace(recipe, max_memory=1.0, epochs=1), parts(), tmp_path / "out",
+        replace(recipe, max_memory=1.0, epochs=1), good_or_bad, tmp_path / "out",
         on_plan=lambda given: lines.extend(given.lines()),
     )  # fmt: skip
     assert any(line.startswith("memory: about 40") and "8,192" in line for line in lines)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ..core.hub import NANO
 from . import options
 from .output import print_json, progress
 
@@ -22,7 +23,7 @@ class _Group(click.Group):
 
 @click.group(name="evaluate", cls=_Group)
 def command() -> None:
-    """Evaluate a model. lm: masked-LM loss and accuracy on held-out text."""
+    """Evaluate a model: its masked-LM loss on held-out text (lm), or fine-tuned on GLUE (glue)."""
 
 
 @command.command(name="lm")
@@ -88,6 +89,115 @@ def lm(
             {"model": model, "data": data, "seq_len": seq_len, "masking": masking,
              "sources": sources}
         )  # fmt: skip
+
+
+@command.command(name="glue")
+@click.option(
+    "--model",
+    default=NANO,
+    show_default=True,
+    metavar="MODEL",
+    help="The model that is fine-tuned: a directory, or owner/name on the Hub.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    callback=options.not_empty,
+    help="Directory of the fine-tuned models and of glue.json.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    callback=options.not_empty,
+    help="A directory with a directory for each task: train and validation or dev, as "
+    ".jsonl, .csv, .tsv, .parquet or datasets (default: nyu-mll/glue of the Hub).",
+)
+@click.option("--tasks", metavar="A,B,...", help="Names of tasks (default: all eight).")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of random trials for each task (default: all 48 of the paper's grid).",
+)
+@click.option(
+    "--search",
+    "searched",
+    multiple=True,
+    metavar="KEY=VALUES",
+    help="Values to try instead of the paper's, as of motherbird finetune; repeatable.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of all trials, such as batch_size=32; repeatable.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Random seed.",
+)
+@options.device
+@options.threads
+@options.as_json
+def glue(
+    model: str, out: str, data: str | None, tasks: str | None, trials: int | None,
+    searched: tuple[str, ...], changes: tuple[str, ...], seed: int, device: str, json_: bool,
+) -> None:  # fmt: skip
+    """Fine-tune and evaluate a model on the tasks of GLUE.
+
+    The protocol is that of the paper, and its results are printed beside.
+
+    \b
+    motherbird evaluate glue --model MODEL --out glue --device cuda
+    motherbird evaluate glue --out glue --data GLUE --tasks rte,cola --trials 4
+
+    For each of cola, sst2, qqp, mnli, qnli, mrpc, stsb and rte, the best of 48 trials on the
+    development set counts: by Matthews correlation for cola, by Spearman correlation for stsb, by
+    accuracy for the others. If mnli is evaluated, mrpc, stsb and rte start from its model. The same
+    command resumes.
+
+    With --json: {"model", "seed", "tasks": {name: {"metric", "value", "dev", "settings", "trials",
+    "from", "seconds"}}, "mean"}; "from" is "mnli" or "model", "mean" in percent, or null without
+    all tasks.
+    """  # noqa: D301
+    from pathlib import Path
+
+    from .. import strict
+    from ..train import glue as tasks_of_glue
+    from ..train.search import parse
+
+    directory = options.output(out, [*options.directories(model), *([data] if data else [])])
+    settings: dict[str, Any] = {}
+    for change in changes:
+        strict.change(settings, change)
+    names = tuple(tasks_of_glue.TASKS)
+    if tasks is not None:
+        names = tuple(name.strip() for name in tasks.split(","))
+
+    def say(text: str) -> None:
+        if not json_:
+            click.echo(text, err=True)
+
+    def of_trial(number: int, of: int, own: dict[str, Any]) -> None:
+        say(f"  trial {number} of {of}: " + ", ".join(f"{k}={v}" for k, v in own.items()))
+
+    report = tasks_of_glue.evaluate(
+        model, None if data is None else Path(data), directory, tasks=names, seed=seed,
+        space=parse(searched) or None, trials=trials, device=device, settings=settings,
+        on_task=lambda name, parts: say(f"{name}: {len(parts.train.texts):,} texts"),
+        on_trial=of_trial,
+    )  # fmt: skip
+    if json_:
+        print_json(report)
+        return
+    for row in tasks_of_glue.table(report):
+        click.echo(f"{row[0]:<22}" + "".join(f"{value:>8}" for value in row[1:]))
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -65,6 +65,11 @@ def _data(function: F) -> F:
                      "where needed (default: none)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
                      help="Change another setting, such as patience=5; repeatable."),
+        click.option("--search", "searched", multiple=True, metavar="KEY=VALUES",
+                     help="Try several values of a setting: lr=1e-4,3e-4 or, with --trials, "
+                     "lr=1e-5..1e-3; repeatable. The best by dev is kept."),
+        click.option("--trials", type=click.IntRange(1), metavar="N",
+                     help="Number of random trials (default: all combinations)."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
                      help="Random seed (default: 0)."),
         options.device,
@@ -140,27 +145,40 @@ def score(**given: Any) -> None:
 
 def _run(
     task: str, train: str, dev: str | None, test: str | None, out: str, device: str, json_: bool,
-    text: str | None = None, pair: str | None = None, label: str | None = None, **settings: Any,
+    searched: tuple[str, ...], trials: int | None, text: str | None = None,
+    pair: str | None = None, label: str | None = None, **settings: Any,
 ) -> None:  # fmt: skip
+    if trials is not None and not searched:
+        raise click.UsageError("--trials needs --search.")
     files = [path for path in (train, dev, test) if path is not None]
     recipe = _recipe(task, **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
     from ..train.finetune import check_output, finetune
+    from ..train.search import parse, search
 
+    space = parse(searched)
     check_output(directory)
     parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
     quiet = json_ or not options.is_main_process()
     with progress("", total=1.0, quiet=quiet) as update:
         display = _Display(quiet, update)
-        found = finetune(
-            recipe, parts, directory, device=device, on_plan=display.plan,
-            on_start=display.start, on_step=display.step,
-        )  # fmt: skip
+        if space:
+            found = search(
+                recipe, space, trials, parts, directory, device=device,
+                on_trial=display.trial, on_start=display.start, on_step=display.step,
+            )  # fmt: skip
+        else:
+            found = finetune(
+                recipe, parts, directory, device=device, on_plan=display.plan,
+                on_start=display.start, on_step=display.step,
+            )  # fmt: skip
     if not options.is_main_process():
         return
     if json_:
         print_json({"model": str(directory), **found})
         return
+    for number, row in enumerate(found.get("trials", ()), 1):
+        click.echo(f"trial {number}: {_listed(row['settings'])}: {_shown(row['dev'])}")
     for name in ("dev", "test"):
         if name in found:
             click.echo(f"{name}: {_shown(found[name])}")
@@ -213,6 +231,10 @@ def _parts(
     return Parts(train, dev, test)
 
 
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
 def _shown(metrics: dict[str, float | None]) -> str:
     return ", ".join(
         f"{name} {'-' if value is None else format(value, '.4f')}"
@@ -232,6 +254,11 @@ class _Display:
         """Say what will be done."""
         for line in plan.lines() if not self.quiet else ():
             click.echo(line, err=True)
+
+    def trial(self, number: int, of: int, settings: dict[str, Any]) -> None:
+        """Say which settings are tried."""
+        if not self.quiet:
+            click.echo(f"trial {number} of {of}: {_listed(settings)}", err=True)
 
     def start(self, stepper: Any, steps: int) -> None:
         """Remember the number of steps."""

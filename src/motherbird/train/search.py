@@ -1,0 +1,206 @@
+"""Search for settings of fine-tuning: a grid, or random draws, each an ordinary run (a trial).
+
+Trials are exact and resumable because runs are. What draw number n is depends on (seed, n) alone.
+"""
+
+import itertools
+import json
+import math
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .. import strict
+from ..core.rng import random_bits
+from ..disk import remove
+from ..errors import InputError, OutputExistsError
+from ..files import new_directory, read_json_object, resumable_directory
+from .finetune import INFO, check_output, finetune
+from .objectives.labels import LabelledBatch
+from .step import Stepper, StepReport
+from .tuning import FineTuning
+from .tuning_plan import Parts, plan
+
+TRIALS = "trials.json"
+STREAM = 11  # of random numbers
+RANGE = ".."
+FIXED = ("task", "metric", "timeout")  # settings that trials share
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of a setting: a list, or a range, in which logarithms are equally likely.
+
+    Attributes:
+        listed: the values of a list.
+        low, high: ends of a range, more than 0; integers if the setting is one.
+    """
+
+    listed: tuple[Any, ...] = ()
+    low: int | float = 0.0
+    high: int | float = 0.0
+
+    def draw(self, fraction: float) -> Any:
+        """Return the value at a fraction from 0 to 1."""
+        if self.listed:
+            return self.listed[int(fraction * len(self.listed))]
+        value = self.low * (self.high / self.low) ** fraction
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return round(value)
+        return float(f"{value:.3g}")
+
+
+def parse(texts: Sequence[str]) -> dict[str, Values]:
+    """Read the values of settings from texts such as "lr=1e-4,3e-4" and "lr=1e-5..1e-3".
+
+    Raises:
+        InputError: a setting is unknown or occurs twice, or its values cannot be read.
+    """
+    found: dict[str, Values] = {}
+    known = [field.name for field in fields(FineTuning) if field.name not in FIXED]
+    for text in texts:
+        name, equals, given = (part.strip() for part in text.partition("="))
+        if not equals or not given:
+            raise InputError("--search needs KEY=VALUE,VALUE or KEY=LOW..HIGH", text)
+        if name not in known:
+            raise InputError(f"there is no setting {name} to search", text, f"use {known}")
+        if name in found:
+            raise InputError(f"{name} is searched twice", text, "list all values in one --search")
+        if RANGE not in given:
+            found[name] = Values(tuple(_value(part) for part in given.split(",")))
+            continue
+        low, high = (_value(part) for part in given.split(RANGE, 1))
+        numbers = all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high))
+        if not numbers or not 0 < low < high:
+            raise InputError("a range needs two numbers above 0, the lower one first", text)
+        found[name] = Values((), low, high)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def trials(space: Mapping[str, Values], count: int | None, seed: int) -> list[dict[str, Any]]:
+    """Return the settings of each trial: all combinations, or ``count`` random ones, all different.
+
+    Raises:
+        InputError: a range is searched without ``count``.
+    """
+    size = math.prod(len(values.listed) for values in space.values())  # 0 with a range
+    if count is None and not size:
+        raise InputError("a range has no end of values", how="set --trials, or list values")
+    if size and (count is None or count >= size):
+        combinations = itertools.product(*(values.listed for values in space.values()))
+        return [dict(zip(space, each, strict=True)) for each in combinations]
+    found: list[dict[str, Any]] = []
+    for number in itertools.count():
+        random = random_bits((STREAM, seed, number), range(len(space)))
+        drawn = (v.draw(int(b) / 2**64) for v, b in zip(space.values(), random, strict=True))
+        one = dict(zip(space, drawn, strict=True))
+        if one not in found or number > 100 * (count or 0):  # a short range of integers repeats
+            found.append(one)
+        if len(found) == count:
+            return found
+    raise AssertionError
+
+
+def search(
+    recipe: FineTuning,
+    space: Mapping[str, Values],
+    count: int | None,
+    parts: Parts,
+    out: Path,
+    *,
+    device: str | None = None,
+    on_trial: Callable[[int, int, dict[str, Any]], None] = lambda number, of, settings: None,
+    on_start: Callable[[Stepper[LabelledBatch], int], None] = lambda stepper, steps: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+) -> dict[str, Any]:
+    """Fine-tune with different settings, and write the model that is best on dev.
+
+    Args:
+        recipe: the settings that all trials share.
+        space: the values of the others.
+        count: number of random trials; None computes all combinations.
+        parts: what trials train and are evaluated on.
+        out: directory of the model.
+        device: see `finetune`.
+        on_trial: called before each trial with its number from 1, their number and its settings.
+        on_start: see `finetune`.
+        on_step: see `finetune`.
+
+    Returns:
+        finetune.json of the best trial, with "trials": settings and metrics of all.
+
+    Raises:
+        InputError: settings, texts or directory cannot be used.
+        StoppedError: a signal stopped it; the same call resumes.
+    """
+    settings = trials(space, count, recipe.seed)
+    recipes = [_changed(recipe, each) for each in settings]
+    shared = plan(recipe, parts)
+    metric, key = shared.metric, {"run": shared.key(), "settings": settings}
+    check_output(out)
+    if (out / TRIALS).is_file():
+        found = read_json_object(out / TRIALS)
+        if {name: found.get(name) for name in key} == key:
+            return read_json_object(out / INFO) | {"trials": found["trials"]}
+    if (out / INFO).is_file():
+        what = "the output is the model of another run"
+        raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
+    on = _Callbacks(on_trial, on_start, on_step)
+    with resumable_directory(out, "model", key) as work:
+        rows, best = _run(recipes, settings, metric, parts, work, device, on)
+        written = {"metric": metric, "best": best, "trials": rows, **key}
+        with new_directory(out, "model") as fresh:
+            for file in (work / str(best)).iterdir():
+                if file.name != "motherbird.json":
+                    shutil.copyfile(file, fresh / file.name)
+            text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
+            (fresh / TRIALS).write_text(text, encoding="utf-8")
+    return read_json_object(out / INFO) | {"trials": rows}
+
+
+@dataclass(frozen=True)
+class _Callbacks:
+    trial: Callable[[int, int, dict[str, Any]], None]
+    start: Callable[[Stepper[LabelledBatch], int], None]
+    step: Callable[[StepReport], None]
+
+
+def _run(
+    recipes: Sequence[FineTuning], settings: Sequence[dict[str, Any]], metric: str, parts: Parts,
+    work: Path, device: str | None, on: _Callbacks,
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Run all trials, and return settings and metrics of each, and the number of the best."""
+    rows: list[dict[str, Any]] = []
+    best = 1
+    for number, (recipe, changes) in enumerate(zip(recipes, settings, strict=True), 1):
+        on.trial(number, len(recipes), changes)
+        info = finetune(recipe, parts, work / str(number), device=device,
+                        on_start=on.start, on_step=on.step)  # fmt: skip
+        kept = ("dev", "epoch", "seconds")
+        rows.append({"settings": changes, **{name: info[name] for name in kept}})
+        if number == 1:
+            continue
+        is_better = _score(rows[-1], metric) > _score(rows[best - 1], metric)
+        worse, best = (best, number) if is_better else (number, best)
+        for weights in (work / str(worse)).glob("*.safetensors"):
+            remove(weights)  # finetune.json stays, and says that the trial is finished
+    return rows, best
+
+
+def _changed(recipe: FineTuning, changes: dict[str, Any]) -> FineTuning:
+    return strict.build(FineTuning, strict.plain(recipe) | changes, "--search")
+
+
+def _score(row: dict[str, Any], metric: str) -> float:
+    value = row["dev"][metric]
+    return -math.inf if value is None else value
