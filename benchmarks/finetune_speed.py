@@ -42,7 +42,7 @@ def ours(made: Plan, folder: Path) -> Steps:
     """Take the steps of `motherbird finetune`."""
     alone = Distributed(0, 1, torch.device("cpu"))
     process = FineTuningProcess(Session(folder, alone, Signals(), lambda: None), made)
-    progress = process.first()
+    progress = process.initial_progress()
     process.build(progress, None)
     while True:
         batches, lr = process.begin_phase(progress)

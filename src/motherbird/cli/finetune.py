@@ -60,9 +60,9 @@ def _data(function: F) -> F:
         click.option("--max-length", type=click.IntRange(8), metavar="N",
                      help="Tokens of a text; longer ones are truncated (default: the model's "
                      "limit)."),
-        click.option("--max-memory", metavar="8GB", callback=_gigabytes,
-                     help="Limit of memory: smaller micro-batches and gradient checkpointing, "
-                     "where needed (default: none)."),
+        click.option("--max-memory", metavar="SIZE", callback=_gigabytes,
+                     help="Limit of memory, such as 8GB: smaller micro-batches and gradient "
+                     "checkpointing, where needed (default: none)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
                      help="Change another setting, such as patience=5; repeatable."),
         click.option("--search", "searched", multiple=True, metavar="KEY=VALUES",

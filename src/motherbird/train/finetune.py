@@ -61,13 +61,13 @@ class FineTuningProcess(Process[LabelledBatch]):
         self.plan, self.recipe = plan, plan.recipe
         self.train = plan.train.renumbered(plan.tokens)
         self.dev = plan.dev.renumbered(plan.tokens)
-        self.keep = Save(every=plan.recipe.save_every, keep=1)
+        self.saving = Save(every=plan.recipe.save_every, keep=1)
 
     def steps(self) -> int:
         """Return the number of steps if the run does not end early."""
         return self.plan.epochs * steps_per_epoch(len(self.plan.train), self.recipe.batch_size)
 
-    def first(self) -> Progress:
+    def initial_progress(self) -> Progress:
         """Return the state before the first step."""
         scale = FLOAT16_SCALE if self.recipe.dtype == "float16" else 1.0
         return Progress(Cursor(self.recipe.seed), scale=scale)
@@ -138,7 +138,7 @@ class FineTuningProcess(Process[LabelledBatch]):
         log.warning("out of memory: the step is repeated with micro-batches of %d tokens", tokens)
         return replace(progress, micro_tokens=tokens)
 
-    def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
+    def complete(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Evaluate on dev after every epoch, and end the run where it does not improve."""
         progress, cursor = report.progress, report.progress.cursor
         epoch = cursor.phase + 1
@@ -164,7 +164,7 @@ class FineTuningProcess(Process[LabelledBatch]):
         logits = logits_of(self.model, self.dev, self.stepper.dtype)
         return self.plan.measure(self.plan.parts.dev, self.plan.dev, logits)
 
-    def kept(self, progress: Progress) -> list[int]:
+    def kept_steps(self, progress: Progress) -> list[int]:
         """Return the best step."""
         return [] if progress.best is None else [progress.best.step]
 

@@ -105,7 +105,7 @@ class _Pretraining(Process[MicroBatch]):
         assert info is not None
         self.recipe, self.skips = info.parsed_recipe(self.run), info.skips
         self.config = info.parsed_config(self.run)
-        self.keep = self.recipe.save
+        self.saving = self.recipe.save
 
     def steps(self) -> int:
         """Return the number of steps of the recipe."""
@@ -119,7 +119,7 @@ class _Pretraining(Process[MicroBatch]):
         self.session.on_event(what)
         return run_info.read(self.run)
 
-    def first(self) -> Progress:
+    def initial_progress(self) -> Progress:
         """Return the state before the first step."""
         cursor = Cursor(self.recipe.seed, fingerprint=self.prepared.fingerprint)
         float16 = self.recipe.train.dtype == "float16"
@@ -183,7 +183,7 @@ class _Pretraining(Process[MicroBatch]):
                 cursor = batch.cursor
                 yield list(batch.micro_batches(rows)), cursor
 
-    def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
+    def complete(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Evaluate on held-out rows at the end of a phase and where the recipe says so."""
         progress, every = report.progress, self.recipe.evaluate.every
         over = self.phase.is_over(progress.cursor.rows)
@@ -204,7 +204,7 @@ class _Pretraining(Process[MicroBatch]):
         cursor = replace(progress.cursor, phase=number, consumed=0, skipped=0)
         return replace(progress, cursor=cursor, phase_ends=ends)
 
-    def kept(self, progress: Progress) -> list[int]:
+    def kept_steps(self, progress: Progress) -> list[int]:
         """Return the ends of phases, and a step before the onset of what may still be found."""
         limits = self.recipe.health
         oldest = limits.rollback_steps + limits.shift_window + limits.shift_steps

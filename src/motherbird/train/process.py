@@ -72,12 +72,12 @@ class Process(ABC, Generic[Batch]):
     """One process of a run. The state that changes with every step is `Progress`.
 
     Attributes:
-        keep: when checkpoints are written, and which are kept.
+        saving: when checkpoints are written, and which are kept.
         model: the model that is trained; set by `build`.
         stepper: takes the steps; set by `build`.
     """
 
-    keep: Save
+    saving: Save
     # whether a checkpoint that cannot be written ends the run, and not only the first and the last
     needs_checkpoints: ClassVar[bool] = False
     model: Model
@@ -97,7 +97,7 @@ class Process(ABC, Generic[Batch]):
         """Return the number of steps of the whole run."""
 
     @abstractmethod
-    def first(self) -> Progress:
+    def initial_progress(self) -> Progress:
         """Return the state before the first step."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Process(ABC, Generic[Batch]):
         """
 
     @abstractmethod
-    def after(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
+    def complete(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Evaluate after a step where it is due.
 
         Returns:
@@ -126,7 +126,7 @@ class Process(ABC, Generic[Batch]):
         """
 
     @abstractmethod
-    def kept(self, progress: Progress) -> Iterable[int]:
+    def kept_steps(self, progress: Progress) -> Iterable[int]:
         """Return the steps whose checkpoints are kept."""
 
     def less_memory(self, progress: Progress, error: NoMemoryError) -> Progress:
@@ -140,7 +140,7 @@ class Process(ABC, Generic[Batch]):
         self.save_seconds = 0.0
         self.saver = Saver(self.run)
         found = preflight.newest(self.run) if self.distributed.is_main else None
-        own = self.first() if found is None else found.progress
+        own = self.initial_progress() if found is None else found.progress
         progress = self.distributed.broadcast_object(own)
         self.saved = progress  # the state of the newest checkpoint
         self.build(progress, found)
@@ -216,7 +216,7 @@ class Process(ABC, Generic[Batch]):
         action, reason = report.verdict.action, report.verdict.reason
         if action == "roll back":
             raise RollBack(report.verdict, report.progress)
-        report, progress, due = self.after(report)
+        report, progress, due = self.complete(report)
         if action != "apply":
             self.event(action, report.number, reason=reason)
             if self.distributed.is_main:
@@ -256,7 +256,7 @@ class Process(ABC, Generic[Batch]):
         self.run_log.step(line | {name: round(getattr(report, name), 6) for name in TIMES})
 
     def _save_if_due(self, step: int, due: bool, progress: Progress) -> None:
-        every = self.keep.every
+        every = self.saving.every
         due = due or (every > 0 and step % every == 0)
         if (due or step % CHECK_EVERY == 0) and not self.stepper.is_finite():
             raise RollBack(_not_finite(step), progress)
@@ -273,8 +273,8 @@ class Process(ABC, Generic[Batch]):
         if state.folder(self.run, progress.step).exists():
             return
         with contextlib.suppress(OSError):  # tried again after the next save
-            kept = {*self.kept(progress), *self.kept(self.saved)}
-            state.retain(self.run, self.keep.keep, self.keep.keep_every, kept)
+            kept = {*self.kept_steps(progress), *self.kept_steps(self.saved)}
+            state.retain(self.run, self.saving.keep, self.saving.keep_every, kept)
         if self.run_log is not None:
             self.run_log.sync()
         self.saver.begin(progress, self.stepper.tensors())

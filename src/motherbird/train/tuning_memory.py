@@ -35,8 +35,9 @@ def fit_memory(plan: Plan, device: torch.device, threads: int) -> Plan:
                 return replace(plan, recipe=smaller, memory=found)
             tokens //= 2
     what = f"the run needs about {human(found, 'B')} of memory, and max_memory is {limit:g} GB"
-    how = f"use {'' if recipe.lora_rank else '--set lora_rank=16, '}a shorter --max-length"
-    raise InputError(what, how=how + (" or fewer --threads" if threads > 1 else ""))
+    less = [] if recipe.lora_rank else ["--set lora_rank=16"]
+    less += ["a shorter --max-length"] + (["fewer --threads"] if threads > 1 else [])
+    raise InputError(what, how=f"use {' or '.join(less)}")
 
 
 def bytes_needed(plan: Plan, recipe: FineTuning, device: torch.device, threads: int) -> float:
