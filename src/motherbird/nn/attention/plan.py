@@ -36,6 +36,7 @@ class Tile:
     # the indices of the queries that are not padding, in the order of ``rows``; None if there is no
     # padding
     valid: Int[Tensor, " rows"] | None
+    whole: bool = True  # whether its keys are those of whole documents, and of no other tile
 
 
 class AttentionPlan:
@@ -163,7 +164,9 @@ class AttentionPlan:
             mask = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
             part = (end - begin) % BLOCK
             valid = torch.arange(end - begin, device="cpu") if part else None
-            tiles.append(Tile(slice(begin, end), len(queries), queries, keys, mask, 0, valid))
+            tiles.append(
+                Tile(slice(begin, end), len(queries), queries, keys, mask, 0, valid, False)
+            )
         return tiles
 
 

@@ -74,38 +74,56 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
         dout = _heads_outermost(grads[0])
+        tiles = _tiles(q, ctx.plan, ctx.window, ctx.budget)
         dq = torch.empty(q.shape, dtype=q.dtype, device="cpu")
-        # float32: sums of many
-        dk, dv = (torch.zeros(x.transpose(0, 1).shape, device="cpu") for x in (k, v))
-        scale = q.shape[-1] ** -0.5
+        # float32 where several tiles have the same keys: sums of many
+        wide = q.dtype if all(tile.whole for tile in tiles) else torch.float32
+        dk, dv = (torch.zeros(x.shape, dtype=wide, device="cpu") for x in (k, v))
         kept = iter(ctx.kept)
-        for tile in _tiles(q, ctx.plan, ctx.window, ctx.budget):
-            tq, (tk, tv) = (
-                _gather(q, tile, tile.queries),
-                (_gather(x, tile, tile.keys) for x in (k, v)),
-            )
+        for tile in tiles:
+            tq = _gather(q, tile, tile.queries)
+            tk, tv = (_gather(x, tile, tile.keys) for x in (k, v))
             dy = _gather_rows(dout, tile, tq.shape[1])
-            tdq = torch.empty_like(tq)
-            tdk, tdv = (torch.zeros(x.shape, device="cpu") for x in (tk, tv))
-            keep = tk.shape[1] <= KEPT
-            for heads, rows, memory in _chunks(tq, tk, ctx.budget, keep):
-                if keep:
-                    p = next(kept)
+            parts = _tile_gradients(tq, tk, tv, dy, tile, ctx.budget, kept)
+            _scatter(parts[0], tile, dq)
+            for total, part in zip((dk, dv), parts[1:], strict=True):
+                if tile.whole:
+                    _scatter(part[:, : tq.shape[1]], tile, total)
                 else:
-                    p = _probabilities(tq[heads, rows], tk[heads], tile, memory)
-                tdv[heads] += p.mT @ dy[heads, rows]
-                dp = dy[heads, rows] @ tv[heads].mT
-                ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-                tdq[heads, rows] = torch.bmm(ds, tk[heads]).mul_(scale)
-                tdk[heads] += torch.bmm(ds.mT, tq[heads, rows]).mul_(scale)
-            _scatter(tdq, tile, dq)
-            for total, part in ((dk, tdk), (dv, tdv)):
-                part = part.view(len(total), -1, part.shape[-1])
-                if tile.keys is None:
-                    total[:, tile.rows] += part
-                else:
-                    total.index_add_(1, tile.keys.flatten(), part)
-        return dq, *(x.transpose(0, 1).to(q.dtype) for x in (dk, dv)), None, None, None
+                    assert tile.keys is not None
+                    part = part.view(total.shape[1], -1, part.shape[-1]).transpose(0, 1)
+                    total.index_add_(0, tile.keys.flatten(), part.to(wide))
+        return dq, dk.to(q.dtype), dv.to(q.dtype), None, None, None
+
+
+def _tile_gradients(
+    q: Float[Tensor, "NB Lq H"],
+    k: Float[Tensor, "NB Lk H"],
+    v: Float[Tensor, "NB Lk H"],
+    dy: Float[Tensor, "NB Lq H"],
+    tile: Tile,
+    budget: int,
+    kept: Iterator[Tensor],
+) -> tuple[Float[Tensor, "NB Lq H"], Float[Tensor, "NB Lk H"], Float[Tensor, "NB Lk H"]]:
+    """Return the gradients of Q, K and V; ``kept`` yields the probabilities that were kept."""
+    scale = q.shape[-1] ** -0.5
+    keep = k.shape[1] <= KEPT
+    at_once = q.shape[1] * k.shape[1] <= budget  # all queries of a head, and no sums are needed
+    dq = torch.empty_like(q)
+    dtype = q.dtype if at_once else torch.float32
+    dk, dv = (torch.zeros(x.shape, dtype=dtype, device="cpu") for x in (k, v))
+    for heads, rows, memory in _chunks(q, k, budget, keep):
+        p = next(kept) if keep else _probabilities(q[heads, rows], k[heads], tile, memory)
+        dp = dy[heads, rows] @ v[heads].mT
+        ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype).mul_(scale)
+        torch.bmm(ds, k[heads], out=dq[heads, rows])
+        if at_once:
+            torch.bmm(p.mT, dy[heads], out=dv[heads])
+            torch.bmm(ds.mT, q[heads], out=dk[heads])
+        else:
+            dv[heads] += p.mT @ dy[heads, rows]
+            dk[heads] += ds.mT @ q[heads, rows]
+    return dq, dk, dv
 
 
 def _heads_outermost(x: Heads) -> Heads:
@@ -127,7 +145,7 @@ def _gather(x: Heads, tile: Tile, which: Int[Tensor, "B L"] | None) -> Float[Ten
 
 def _scatter(part: Float[Tensor, "NB L H"], tile: Tile, whole: Heads) -> None:
     """Write the results of a tile to their tokens, and drop those of padding."""
-    rows = part.view(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
+    rows = part.reshape(whole.shape[1], -1, part.shape[-1]).transpose(0, 1)  # (B * L, N, H)
     whole[tile.rows] = rows if tile.valid is None else rows.index_select(0, tile.valid)
 
 
