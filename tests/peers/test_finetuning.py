@@ -1,7 +1,5 @@
 """Fine-tuning beside transformers: the same weights, texts, order and optimizer, padded there."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -16,30 +14,14 @@ from motherbird.core.batching import pad
 from motherbird.core.hub import NANO
 from motherbird.data.labelled import Labelled, read_labelled
 from motherbird.data.loader import Cursor
-from motherbird.nn import Encoder, MaskedLM
 from motherbird.train import run_log
 from motherbird.train.distributed import Distributed
 from motherbird.train.examples import training_batches
 from motherbird.train.finetune import finetune
-from motherbird.train.recipe import Geometry
 from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_plan import Parts, initial_model, plan
 
 STEPS = 50
-
-
-@pytest.fixture(scope="module")
-def base(small_tokenizer, tmp_path_factory):
-    """A small encoder with random weights, a masked-LM head and a tokenizer."""
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=2,
-        local_attention=16, initializer_range=0.125, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
 
 
 def data(kind: str, count: int, seed: int) -> Labelled:

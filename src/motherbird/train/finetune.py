@@ -20,16 +20,23 @@ from .. import __version__, machine, strict
 from ..core import hf_config
 from ..core.arguments import check_list
 from ..core.hf_config import HeadConfig
-from ..core.measure import Kind, Metrics, temperature
+from ..core.measure import Kind, Metrics, best_thresholds, temperature
 from ..data.labelled import Labelled, check_training, from_records, split_off
 from ..data.loader import Cursor
 from ..data.readers.document import Record
-from ..errors import DivergedError, InputError, OutputExistsError, StoppedError, counted
+from ..errors import (
+    DivergedError,
+    InputError,
+    OutputExistsError,
+    StoppedError,
+    counted,
+    require_extra,
+)
 from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import IGNORED
-from . import run_log, signals, state
+from . import run_log, signals, state, tuning_card, tuning_report
 from .distributed import join
 from .examples import steps_per_epoch, training_batches
 from .gradients import in_fixed_order
@@ -174,9 +181,12 @@ def finetune(
 
     Raises:
         InputError: model, texts or directory cannot be used.
+        MissingExtraError: a package of the extra "train" is not installed.
         DivergedError: the loss is not finite.
         StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
     """
+    for package in ("jinja2", "matplotlib"):  # which write the card and the report at the end
+        require_extra(package, "train")
     with contextlib.ExitStack() as stack:
         distributed = stack.enter_context(join(device, recipe.timeout))
         made = distributed.in_turns(lambda: plan(recipe, parts))
@@ -219,11 +229,14 @@ def fit(
     recipe = strict.build(FineTuning, {**settings, "task": task}, "the settings")
     own = _labelled(recipe, train, "train", None)
     check_training(own)
+    sources = {"train": "lists", "dev": "lists" if dev else f"{DEV:.0%} of train"}
     if dev is None:
         own, held_out = split_off(own, DEV, recipe.seed)
     else:
         held_out = _labelled(recipe, dev, "dev", own.kind)
-    return finetune(recipe, Parts(own, held_out), out, device=device)
+    given = "".join(f", {name}={value!r}" for name, value in settings.items())
+    call = f"motherbird.{tuning_card.CLASSES[recipe.task]}.fit(texts, labels, {str(out)!r}{given})"
+    return finetune(recipe, Parts(own, held_out, None, sources, call), out, device=device)
 
 
 def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> Labelled:
@@ -245,8 +258,7 @@ def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> L
         elif recipe.task == "score":
             if not isinstance(text, list | tuple) or len(text) != 2:
                 raise InputError("this is not a pair of texts", where, "pass (text, text)")
-            name_of_label = "label" if isinstance(label, str) else "score"
-            values = {"text_a": text[0], "text_b": text[1], name_of_label: label}
+            values = {"text_a": text[0], "text_b": text[1], "label": label}
         rows.append(Record(values, where))
     return from_records(iter(rows), recipe.task, None, kind)
 
@@ -289,29 +301,38 @@ def _write(
     made, model = process.plan, process.model
     model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
     model.eval()
-    dtype, kind = process.stepper.dtype, made.train.kind
-    logits = logits_of(model, made.dev, dtype)
-    scale = temperature(kind, made.parts.dev.labels, logits, made.labels)
-    results = {"dev": made.measure(made.parts.dev, made.dev, [row / scale for row in logits])}
-    if made.test is not None and made.parts.test is not None:
-        logits = [row / scale for row in logits_of(model, made.test, dtype)]
-        results["test"] = made.measure(made.parts.test, made.test, logits)
+    kind, evaluated = made.train.kind, made.evaluated()
+    logits = {
+        name: logits_of(model, examples, process.stepper.dtype)
+        for name, (_, examples) in evaluated.items()
+    }
+    scale = temperature(kind, made.parts.dev.labels, logits["dev"], made.labels)
+    scaled = {name: [row / scale for row in rows] for name, rows in logits.items()}
+    thresholds: dict[str, float] = {}
+    if made.recipe.thresholds:
+        thresholds = best_thresholds(made.parts.dev.labels, scaled["dev"], made.labels)
+    results = {
+        name: made.measure(*evaluated[name], rows, thresholds) for name, rows in scaled.items()
+    }
     seconds = sum(line["seconds"] for line in run_log.read(work))
     info: dict[str, Any] = {
         **results, "epoch": best.epoch, "seconds": round(seconds, 1), "temperature": scale,
-        "documents": {"train": len(made.train), "dev": len(made.dev)},
+        "thresholds": thresholds, "documents": {"train": len(made.train), "dev": len(made.dev)},
         "truncated": made.train.truncated, **key, "motherbird": __version__,
-        "machine": machine.describe(process.stepper.threads.count),
+        "machine": {
+            **machine.describe(process.stepper.threads.count),
+            "device": str(process.distributed.device),
+        },
     }  # fmt: skip
 
     def write_more(directory: Path) -> None:
-        if made.train.kind != "tags":
-            hf_config.write_head(
-                directory, HeadConfig(model.labels, made.train.kind, temperature=scale)
-            )
+        hf_config.write_head(directory, HeadConfig(model.labels, kind, scale, thresholds))
         text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
         (directory / INFO).write_text(text, encoding="utf-8")
         shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
+        name = out.absolute().name
+        tuning_card.write(directory, name, made, info)
+        tuning_report.write(directory, name, made, info, logits, work)
 
     checkpoint.save(model, out, write_more=write_more)
     return info

@@ -42,6 +42,8 @@ class FineTuning:
     pooling: Pooling | None = None  # "mean" or "cls"; None: that of the model
     dropout: float = 0.0  # before the last layer
     class_weights: bool = False  # weight each label by the inverse of its frequency
+    # for each of any number of labels, choose the probability with the best F1 on dev; else 0.5
+    thresholds: bool = False
     micro_tokens: int = 8192  # tokens of a micro-batch; this limits memory
     # dtype of matrix products: "auto" is the fastest of the device; weights are float32
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
