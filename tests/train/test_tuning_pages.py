@@ -181,7 +181,7 @@ def test_figures_of_the_report(finetuned):
 
 
 def test_a_run_without_known_labels_in_dev(recipe, tmp_path):
-    """Nothing to measure is no reason to fail after training."""
+    """The run does not fail after training because there is nothing to measure."""
     own = parts("single")
     unknown = replace(own.dev, labels=["else"] * len(own.dev))
     finetune(replace(recipe, epochs=1), Parts(own.train, unknown), tmp_path / "out")

@@ -24,14 +24,7 @@ from ..core.measure import Kind, Metrics, best_thresholds, temperature
 from ..data.labelled import Labelled, check_training, from_records, split_off
 from ..data.loader import Cursor
 from ..data.readers.document import Record
-from ..errors import (
-    DivergedError,
-    InputError,
-    OutputExistsError,
-    StoppedError,
-    counted,
-    require_extra,
-)
+from ..errors import DivergedError, InputError, OutputExistsError, StoppedError, counted
 from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
@@ -181,12 +174,9 @@ def finetune(
 
     Raises:
         InputError: model, texts or directory cannot be used.
-        MissingExtraError: a package of the extra "train" is not installed.
         DivergedError: the loss is not finite.
         StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
     """
-    for package in ("jinja2", "matplotlib"):  # which write the card and the report at the end
-        require_extra(package, "train")
     with contextlib.ExitStack() as stack:
         distributed = stack.enter_context(join(device, recipe.timeout))
         made = distributed.in_turns(lambda: plan(recipe, parts))

@@ -17,7 +17,7 @@ from ..core.arguments import check_integer
 from ..core.config import EncoderConfig
 from ..core.measure import Metrics, measure
 from ..data.labelled import Labelled
-from ..errors import InputError, counted
+from ..errors import InputError, counted, require_extra
 from ..files import sha256
 from ..nn.encoder import Encoder
 from ..nn.heads import SequenceClassifier, TokenClassifier
@@ -116,7 +116,10 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     Raises:
         InputError: the model cannot be used, or has no tokenizer.
         DamagedError: its files are damaged.
+        MissingExtraError: a package of the extra "train" is not installed.
     """
+    for package in ("jinja2", "matplotlib"):  # which write the card and the report at the end
+        require_extra(package, "train")
     directory = hub.find(recipe.model)
     config = weights.encoder_config(directory)
     tokenizer = weights.load_tokenizer(directory, config, True)
