@@ -1,6 +1,7 @@
 """Exports of fine-tuned models: equal logits, and config.json says what they mean."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +96,30 @@ def test_an_export_is_a_model_too(kind, finetuned, tmp_path):
         assert one.tag(texts) == other.tag(texts)
     else:
         assert one.predict(texts) == other.predict(texts)
+
+
+@pytest.mark.parametrize("function", ["Sigmoid", "Identity"])
+def test_a_directory_of_cross_encoder(function, finetuned, tmp_path):
+    """It has a modules.json, but is not an embedder; its activation is in a file of its own."""
+    st_ = pytest.importorskip("sentence_transformers")
+    torch = pytest.importorskip("torch")
+    raw = json.loads((finetuned("number") / "config.json").read_text())
+    for key in ("sentence_transformers", "problem_type"):
+        del raw[key]
+    copied = tmp_path / "model"
+    shutil.copytree(finetuned("number"), copied)
+    (copied / "motherbird.json").unlink()
+    (copied / "config.json").write_text(json.dumps(raw))
+    reranker = st_.CrossEncoder(
+        str(copied), device="cpu", local_files_only=True,
+        activation_fn=getattr(torch.nn, function)(),
+    )  # fmt: skip
+    reranker.save_pretrained(str(tmp_path / "written"))
+    assert (tmp_path / "written" / "modules.json").is_file()
+    assert export(tmp_path / "written", tmp_path / "out", "onnx").head == "logits"
+    pairs = labelled("number", 5, 1).texts
+    found = Scorer.load(tmp_path / "out", dtype="float32").score(pairs)
+    np.testing.assert_allclose(found, reranker.predict(pairs), atol=1e-4)
 
 
 def test_what_config_says_of_other_libraries_is_kept(finetuned, tmp_path):

@@ -52,19 +52,15 @@ def test_the_card(kind, finetuned):
     info = json.loads(read(model, "finetune.json"))
     for name, value in info["test"].items():
         assert f"| {name} | {info['dev'][name]:.4f} | {value:.4f} |\n" in card.text
-    counts = {"single": "bad", "multi": "file", "tags": "J", "pairs": "other"}
-    if kind in counts:
-        row = re.search(rf"\| {counts[kind]} \| (\d+) \| (\d+) \| (\d+) \|\n", card.text)
-        each = parts(kind, dev=60)
-        names = [
-            sum(counts[kind] in str(own).replace("B-J", "J") for own in part.labels)
-            for part in (each.train, each.dev, each.test)
-        ]
-        assert kind == "tags" or [int(n) for n in row.groups()] == names
+    label = {"single": "bad", "multi": "file", "tags": "J", "pairs": "other"}.get(kind)
+    if label is not None:  # of texts with tags, each has one span
+        own = parts(kind, dev=60)
+        counts = [len(part) if kind == "tags" else sum(label in each for each in part.labels)
+                  for part in (own.train, own.dev, own.test)]  # fmt: skip
+        assert f"| {label} | {' | '.join(map(str, counts))} |\n" in card.text
     assert "lr = 0.004\n" in card.text and "epochs = 4\n" in card.text
     assert "patience" not in card.text  # it is the default
     assert f"temperature {info['temperature']}" in card.text or info["temperature"] == 1
-    assert "]]" not in card.text and "{{" not in card.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

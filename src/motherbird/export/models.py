@@ -9,7 +9,9 @@ from torch.nn.functional import normalize
 
 from ..core import hf_config, weights
 from ..errors import InputError
+from ..files import read_json_object
 from ..models.embedder import Embedder, read_modules
+from ..models.scorer import SETTINGS
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
 from ..nn.heads import HEADS, pool
@@ -109,12 +111,15 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
     Raises:
         InputError: the directory has no such head, or motherbird does not have its class.
     """
-    if head == "pooling" or (head == "auto" and (directory / "modules.json").is_file()):
-        return ExportableEmbedder(_embedder(directory, dtype)), "pooling"
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
     raw = weights.read_config(place)
     architecture = hf_config.architecture(raw) or "none stated"
+    has_modules = (directory / "modules.json").is_file()
+    # sentence-transformers writes modules.json for cross-encoders too.
+    is_embedder = has_modules and not architecture.endswith("Classification")
+    if head == "pooling" or (head == "auto" and is_embedder):
+        return ExportableEmbedder(_embedder(directory, dtype)), "pooling"
     if head == "none" or (head == "auto" and "For" not in architecture):
         return Exportable(Encoder.load(place, dtype=dtype)), "none"
     if architecture not in ARCHITECTURES:
@@ -123,4 +128,7 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
             str(place / "config.json"),
             "export the encoder with --head none or --head pooling",
         )
+    if (settings := directory / SETTINGS).is_file():  # of a cross-encoder
+        function = read_json_object(settings).get("activation_fn")
+        raw |= {"sentence_transformers": {"activation_fn": function}} if function else {}
     return Exportable(ARCHITECTURES[architecture].load(place, dtype=dtype), raw), "logits"
