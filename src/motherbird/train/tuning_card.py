@@ -15,10 +15,13 @@ from .tuning import FineTuning
 from .tuning_plan import Plan
 
 LABELS = 200  # of the table, at most
-# The class that predicts, by task; the pipeline of the Hub, by what is predicted.
+# The class that predicts, by task.
 CLASSES = {"classify": "Classifier", "tag": "Tagger", "score": "Scorer"}
+# Its method, the pipeline of the Hub and its options, by what is predicted.
+METHODS = {"single": "predict", "multi": "predict", "number": "score", "tags": "tag"}
 PIPELINES = {"single": "text-classification", "multi": "text-classification",
              "number": "text-ranking", "tags": "token-classification"}  # fmt: skip
+OPTIONS = {"multi": ", top_k=None", "tags": ', aggregation_strategy="simple"'}
 # Names of metrics on the Hub.
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "entity_f1": "f1", "auc": "roc_auc",
            "mcc": "matthews_correlation", "spearman": "spearmanr"}  # fmt: skip
@@ -34,13 +37,14 @@ def write(directory: Path, name: str, plan: Plan, info: Mapping[str, Any]) -> No
         info: the content of finetune.json.
     """
     recipe, parts, thresholds = plan.recipe, plan.parts, info["thresholds"]
-    about = describe(parts.train, parts.dev, parts.test)
+    kind, about = plan.train.kind, describe(parts.train, parts.dev, parts.test)
     default = strict.plain(FineTuning(recipe.task))
     settings = {k: v for k, v in strict.plain(recipe).items() if v != default.get(k)}
     is_directory = not hub.is_included(recipe.model) and Path(recipe.model).is_dir()
     text = card.render(
         "tuning_card.md.jinja", name=name, plan=plan, info=info, recipe=recipe, about=about,
-        cls=CLASSES[recipe.task], kind=plan.train.kind, pipeline=PIPELINES[plan.train.kind],
+        cls=CLASSES[recipe.task], kind=kind, method=METHODS[kind], pipeline=PIPELINES[kind],
+        options=OPTIONS,
         base=None if is_directory else recipe.model,  # the Hub takes names, not directories
         base_name=Path(recipe.model).absolute().name if is_directory else recipe.model,
         metric_names=dict.fromkeys(METRICS[n] for n in info["dev"] if n in METRICS),
