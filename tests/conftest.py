@@ -92,6 +92,48 @@ def small_tokenizer(prose):
     return tokenizer.train(prose, 1024)
 
 
+@pytest.fixture(scope="session")
+def base(small_tokenizer, tmp_path_factory) -> Path:
+    """A tiny encoder with random weights, its masked-LM head and a tokenizer, to be fine-tuned."""
+    from dataclasses import replace
+
+    from motherbird.nn import Encoder, MaskedLM
+    from motherbird.train.recipe import Geometry
+
+    torch.manual_seed(0)
+    shape = Geometry(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        local_attention=16, initializer_range=0.18, dropout=0.0,
+    )  # fmt: skip
+    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
+    folder = tmp_path_factory.mktemp("base") / "model"
+    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finetuned(base, tmp_path_factory):
+    """finetuned(kind, **settings) is the directory of a model that learned `easy_labels`, once."""
+    from easy_labels import TASKS, parts
+
+    from motherbird.train.finetune import finetune
+    from motherbird.train.tuning import FineTuning
+
+    folder = tmp_path_factory.mktemp("finetuned")
+
+    def train(kind: str, **settings) -> Path:
+        out = folder / "-".join([kind, *settings])
+        if not out.exists():
+            recipe = FineTuning(
+                {**TASKS, "pairs": "score"}[kind], str(base), epochs=4, batch_size=16,
+                lr=4e-3, dtype="float32", **settings,
+            )  # fmt: skip
+            finetune(recipe, parts(kind, dev=60), out)
+        return out
+
+    return train
+
+
 @pytest.fixture
 def toy():
     """A geometry small enough for any test; its window is 8 tokens on each side."""

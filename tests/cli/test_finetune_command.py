@@ -7,28 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
-import torch
-
-from motherbird import nn
-from motherbird.train.recipe import Geometry
 
 QUICK = ("--set", "dtype=float32", "--lr", "4e-3", "--batch-size", "16")
-
-
-@pytest.fixture(scope="module")
-def base(small_tokenizer, tmp_path_factory):
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=128)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    nn.MaskedLM(nn.Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
 
 
 def rows(count: int) -> list[tuple[str, str]]:

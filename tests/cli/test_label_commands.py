@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from easy_labels import reverse_labels
 
 from motherbird import Classifier, EncoderConfig, Scorer, Tagger, nn
 from motherbird.cli import texts as cli_texts
@@ -179,6 +180,16 @@ def test_every_probability(call, models, tmp_path):
     wanted = Scorer.load(models / "pairs", dtype="float32").predict(PAIRS)
     found = lines(call("score", "-", *EXACT, model="pairs", stdin=pairs).out)
     assert [row["label"] for row in found] == [p.label for p in wanted]
+
+
+def test_the_order_of_labels_changes_nothing(call, models, tmp_path):
+    """id2label the other way round, and the weights with it."""
+    data = "\n".join(TEXTS).encode()
+    for command in ("classify", "tag"):
+        reverse_labels(models / command, tmp_path / command)
+        wanted = lines(call(command, "-", *EXACT, stdin=data).out)
+        found = call(command, "-", *EXACT, model=tmp_path / command, stdin=data)
+        assert lines(found.out) == near(wanted)
 
 
 BAD = {

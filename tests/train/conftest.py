@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -234,47 +233,19 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="session")
-def tuning_base(small_tokenizer, tmp_path_factory):
-    """A directory with a tiny encoder of random weights, its masked-LM head and a tokenizer."""
-    from motherbird.nn import Encoder, MaskedLM
-    from motherbird.train.recipe import Geometry
-
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
-
-
 @pytest.fixture
-def recipe(tuning_base):
+def recipe(base):
     """Settings of a fine-tuning run that takes a second."""
     from motherbird.train.tuning import FineTuning
 
     return FineTuning(
-        task="classify", model=str(tuning_base), epochs=3, batch_size=16, lr=4e-3, dtype="float32"
+        task="classify", model=str(base), epochs=3, batch_size=16, lr=4e-3, dtype="float32"
     )
 
 
 @pytest.fixture
 def good_or_bad():
-    """Texts with their label as one of their words, which is easy to learn."""
-    from motherbird.data.labelled import Labelled
-    from motherbird.train.tuning_plan import Parts
+    """Texts with their label as one of their words, without a test set."""
+    from easy_labels import parts
 
-    draw = np.random.default_rng(0)
-    words = "the a file path opens reads writes line of with".split()
-
-    def some(count: int) -> Labelled:
-        labels = draw.choice(["good", "bad"], size=count).tolist()
-        texts = [
-            " ".join([*draw.choice(words, size=draw.integers(3, 12)), label]) for label in labels
-        ]
-        return Labelled(texts, labels, [f"row {n}" for n in range(count)], "single")
-
-    return Parts(some(96), some(40))
+    return replace(parts("single"), test=None)

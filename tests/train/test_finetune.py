@@ -4,77 +4,22 @@ import json
 import signal
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from easy_labels import TASKS, labelled, parts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird import Classifier, InputError, Scorer, Tagger
-from motherbird.data.labelled import Labelled
 from motherbird.errors import DivergedError, OutputExistsError, StoppedError
 from motherbird.files import sha256
-from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier
+from motherbird.nn import SequenceClassifier, TokenClassifier
 from motherbird.train import state
 from motherbird.train.examples import Examples
 from motherbird.train.finetune import finetune
-from motherbird.train.recipe import Geometry
 from motherbird.train.tuning import FineTuning
-from motherbird.train.tuning_plan import Parts
-
-WORDS = "the a file path opens reads writes line of with for in text code bytes".split()
-
-
-@pytest.fixture(scope="module")
-def base(small_tokenizer, tmp_path_factory) -> Path:
-    """A tiny encoder with random weights, its masked-LM head and a tokenizer."""
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=512)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    MaskedLM(Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
-
-
-def texts(count: int, seed: int) -> list[list[str]]:
-    """Lists of words, of which some are "good" or "bad"."""
-    draw = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        words = draw.choice(WORDS, size=draw.integers(3, 12)).tolist()
-        words.insert(int(draw.integers(len(words))), str(draw.choice(["good", "bad"])))
-        found.append(words)
-    return found
-
-
-def labelled(kind: str, count: int, seed: int) -> Labelled:
-    """What is easy to learn of `texts`."""
-    words = texts(count, seed)
-    plain = [" ".join(each) for each in words]
-    is_good = ["good" in each for each in words]
-    where = [f"row {number}" for number in range(count)]
-    if kind == "single":
-        return Labelled(plain, ["good" if each else "bad" for each in is_good], where, kind)
-    if kind == "multi":
-        labels = [
-            ["good"] * good + ["file"] * ("file" in w)
-            for good, w in zip(is_good, words, strict=True)
-        ]
-        return Labelled(plain, labels, where, kind)
-    if kind == "number":
-        pairs = [(text, "good") for text in plain]
-        return Labelled(pairs, [float(each) for each in is_good], where, kind)
-    tags = [["B-J" if w in ("good", "bad") else "O" for w in each] for each in words]
-    return Labelled(words, tags, where, kind)
-
-
-def parts(kind: str) -> Parts:
-    return Parts(labelled(kind, 96, 1), labelled(kind, 40, 2), labelled(kind, 40, 3))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +33,6 @@ def _still_one_thread(_same_start):
     torch.set_num_threads(1)
 
 
-TASKS = {"single": "classify", "multi": "classify", "number": "score", "tags": "tag"}
 BEST = {"single": "accuracy", "multi": "macro_f1", "number": "spearman", "tags": "entity_f1"}
 
 
@@ -191,23 +135,6 @@ def test_early_stopping_keeps_the_best_epoch(recipe, tmp_path):
     assert len(log) == 3 * 6  # of 6 epochs
 
 
-def test_labels_of_a_classifier_that_is_trained_further_keep_their_order(recipe, tmp_path):
-    first = finetune(replace(recipe, epochs=4), parts("single"), tmp_path / "first")
-    path = tmp_path / "first/config.json"
-    model = SequenceClassifier.load(tmp_path / "first", dtype="float32")
-    turned = SequenceClassifier(model.model, ["good", "bad"])
-    turned.head.load_state_dict(model.head.state_dict())
-    with torch.no_grad():
-        turned.classifier.weight.copy_(model.classifier.weight.flip(0))
-        turned.classifier.bias.copy_(model.classifier.bias.flip(0))
-    turned.save(tmp_path / "turned")
-    assert json.loads(path.read_text())["id2label"] == {"0": "bad", "1": "good"}
-    again = replace(recipe, model=str(tmp_path / "turned"), epochs=1, lr=1e-12)
-    found = finetune(again, parts("single"), tmp_path / "again")
-    assert found["labels"] == ["good", "bad"]
-    assert found["dev"]["accuracy"] == first["dev"]["accuracy"]
-
-
 def test_a_label_of_dev_that_train_lacks_counts_as_wrong(recipe, tmp_path):
     good = parts("single")
     dev = replace(good.dev, labels=["unseen", *good.dev.labels[1:]])
@@ -279,6 +206,29 @@ def test_a_metric_that_is_not_measured_is_refused(recipe, tmp_path):
     assert found["dev"]["auc"] is not None
 
 
+def test_thresholds_of_labels(recipe, tmp_path):
+    """They are the best on dev, and `predict`, `evaluate` and `save` use them."""
+    own, out = parts("multi"), tmp_path / "out"
+    plain = finetune(replace(recipe, epochs=2), own, tmp_path / "plain")
+    found = finetune(replace(recipe, epochs=2, thresholds=True), own, out)
+    assert plain["thresholds"] == {} and set(found["thresholds"]) == {"good", "file"}
+    assert set(found["thresholds"].values()) != {0.5}
+    assert found["dev"]["macro_f1"] > plain["dev"]["macro_f1"]
+    assert found["dev"]["loss"] == plain["dev"]["loss"]
+    model = Classifier.load(out, dtype="float32")
+    assert model.head_config.thresholds == found["thresholds"]
+    probabilities = model.probabilities(own.test.texts)
+    for prediction, row in zip(model.predict(own.test.texts), probabilities, strict=True):
+        cuts = zip(model.labels, row, strict=True)
+        assert {*prediction.labels} == {n for n, p in cuts if p >= found["thresholds"][n]}
+    measured = model.evaluate(own.test.texts, own.test.labels)
+    assert measured == pytest.approx(found["test"], abs=1e-4)
+    model.save(tmp_path / "saved")
+    assert Classifier.load(tmp_path / "saved").head_config == model.head_config
+    with pytest.raises(InputError, match="thresholds is for texts with any number of labels"):
+        finetune(replace(recipe, thresholds=True), parts("single"), tmp_path / "single")
+
+
 def test_labels_that_are_integers(base, tmp_path):
     """NumPy's, as a column of a DataFrame gives them; a cross-encoder's are labels too."""
     data = labelled("single", 60, 1)
@@ -290,6 +240,9 @@ def test_labels_that_are_integers(base, tmp_path):
     pairs = [(text, "good") for text in data.texts]
     scorer = Scorer.fit(pairs, numbers.astype(float), tmp_path / "two", **settings)
     assert scorer.head_config.kind == "number"
+    scorer = Scorer.fit(pairs, numbers, tmp_path / "three", **settings)
+    assert scorer.labels == ("0", "1") and scorer.head_config.kind == "single"
+    assert scorer.evaluate(pairs, numbers)["accuracy"] > 0.9
 
 
 def test_unfinished_work_of_other_settings_is_kept(recipe, tmp_path):

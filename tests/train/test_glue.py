@@ -50,9 +50,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_all_tasks_and_those_that_start_from_mnli(data, tuning_base, tmp_path):
+def test_all_tasks_and_those_that_start_from_mnli(data, base, tmp_path):
     space = parse(["lr=1e-3", "epochs=1"])
-    found = glue.evaluate(str(tuning_base), data, tmp_path / "out", space=space)
+    found = glue.evaluate(str(base), data, tmp_path / "out", space=space)
     assert list(found["tasks"]) == list(glue.TASKS)
     starts = {name: each["from"] for name, each in found["tasks"].items()}
     assert {n for n, start in starts.items() if start == "mnli"} == {"mrpc", "stsb", "rte"}
@@ -63,16 +63,16 @@ def test_all_tasks_and_those_that_start_from_mnli(data, tuning_base, tmp_path):
         values = [each["value"] for each in found["tasks"].values()]
         assert found["mean"] == pytest.approx(100 * np.mean(values), abs=0.01)
     assert json.loads((tmp_path / "out/glue.json").read_text()) == found
-    assert glue.evaluate(str(tuning_base), data, tmp_path / "out", space=space) == found
+    assert glue.evaluate(str(base), data, tmp_path / "out", space=space) == found
 
 
-def test_the_grid_is_that_of_the_paper(data, tuning_base, tmp_path, monkeypatch):
+def test_the_grid_is_that_of_the_paper(data, base, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(glue, "search", lambda recipe, space, *a, **k: tried.append(space) or {
         "trials": [{"dev": {"mcc": 0.5, "accuracy": 0.5}, "settings": {}, "seconds": 0}],
         "dev": {"mcc": 0.5, "accuracy": 0.5},
     })  # fmt: skip
-    glue.evaluate(str(tuning_base), data, tmp_path / "out", tasks=("cola", "rte"))
+    glue.evaluate(str(base), data, tmp_path / "out", tasks=("cola", "rte"))
     for space, epochs in zip(tried, [(2, 5, 10), (1, 2, 3)], strict=True):
         assert space["lr"].listed == (1e-5, 3e-5, 5e-5, 8e-5)
         assert space["weight_decay"].listed == (1e-6, 5e-6, 8e-6, 1e-5)
@@ -104,17 +104,17 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
         glue.load(None, "rte")
 
 
-def test_a_missing_file_is_named_before_the_first_step(data, tuning_base, tmp_path):
+def test_a_missing_file_is_named_before_the_first_step(data, base, tmp_path):
     with pytest.raises(InputError, match=r"no train.*wnli"):
         glue._find(data / "wnli", ("train",))
     with pytest.raises(InputError, match="not tasks of GLUE: wnli"):
-        glue.evaluate(str(tuning_base), data, tmp_path / "out", tasks=("cola", "wnli"))
+        glue.evaluate(str(base), data, tmp_path / "out", tasks=("cola", "wnli"))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_prints_a_table_beside_the_paper(data, tuning_base, tmp_path):
+def test_the_command_prints_a_table_beside_the_paper(data, base, tmp_path):
     arguments = [
-        "glue", "--model", str(tuning_base), "--data", str(data), "--out", str(tmp_path / "out"),
+        "glue", "--model", str(base), "--data", str(data), "--out", str(tmp_path / "out"),
         "--tasks", "sst2", "--search", "lr=1e-3", "--search", "epochs=1",
     ]  # fmt: skip
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)

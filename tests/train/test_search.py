@@ -88,6 +88,7 @@ def test_the_best_trial_is_written_also_after_stops(recipe, tmp_path, monkeypatc
     weights = "model.safetensors"
     assert sha256(tmp_path / "whole" / weights) == sha256(tmp_path / "alone" / weights)
     assert Classifier.load(tmp_path / "whole").labels == ("bad", "good")
+    assert "# whole" in (tmp_path / "whole/README.md").read_text()
 
     stopped = 0
     for limit in (2, 9, 30):  # stopped in each trial

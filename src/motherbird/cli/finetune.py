@@ -1,9 +1,12 @@
 """``motherbird finetune``."""
 
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -94,7 +97,8 @@ def classify(**given: Any) -> None:
     A label is a text, a number or a boolean; a list of texts is any number of labels. Without
     --dev, a tenth of --train is set aside, the same for the same seed.
 
-    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    The model card (README.md) and report.html in --out show metrics, data and errors. The same
+    command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"accuracy", "macro_f1", "mcc", "auc", "loss"}, "test", "seconds", "model", "epoch",
     "labels", ...}; "auc" is that of the second label of two.
     """  # noqa: D301
@@ -114,7 +118,8 @@ def tag(**given: Any) -> None:
     A row has a list of words and a list of their tags, in BIO, IOB1, BIOES or without prefixes. The
     model has BIO tags where the data has prefixes.
 
-    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    The model card (README.md) and report.html in --out show metrics, data and errors. The same
+    command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"entity_f1", "accuracy", "loss"}, "test", "seconds", "model", "epoch", "labels", ...}.
     """  # noqa: D301
     _run("tag", **given)
@@ -133,10 +138,11 @@ def score(**given: Any) -> None:
     motherbird finetune score --train pairs.tsv --out model
     motherbird finetune score --train faq.tsv --text question --pair answer --out model
 
-    Numbers are learned by regression. Texts, such as "entailment", and integers in a column called
-    label are labels.
+    Numbers are learned by regression. Names, such as "entailment", are labels. Integers are labels
+    in a column called label, labels, intent, category, target or class, and numbers in others.
 
-    The same command resumes a run that was stopped or killed, with the same result. With --json:
+    The model card (README.md) and report.html in --out show metrics, data and errors. The same
+    command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"spearman", "loss"} or as of classify, "test", "seconds", "model", "epoch", "labels",
     ...}.
     """  # noqa: D301
@@ -228,7 +234,13 @@ def _parts(
     if not quiet and options.is_main_process():
         for line in (*about.lines(), *about.warnings()):
             click.echo(line, err=True)
-    return Parts(train, dev, test)
+    names = {
+        part: Path(file).name
+        for part, file in zip(("train", "dev", "test"), files, strict=True)
+        if file is not None
+    }
+    sources = {"dev": f"{DEV:.0%} of {names['train']}", **names}
+    return Parts(train, dev, test, sources, shlex.join(["motherbird", *sys.argv[1:]]))
 
 
 def _listed(settings: dict[str, Any]) -> str:

@@ -116,7 +116,7 @@ def _model(name: str, revision: str | None) -> dict[str, Any]:
     }
     return {
         "model": str(directory),
-        "architecture": (raw.get("architectures") or ["?"])[0],
+        "architecture": hf_config.architecture(raw) or "?",
         "geometry": {key: getattr(config, key) for key in FIELDS if key != "layer_types"},
         "layers": list(config.layers),
         "parameters": {"total": parameters, "embedding": config.vocab_size * config.hidden_size},
@@ -167,9 +167,8 @@ def activation_bytes(tokens: int, width: int, element: int) -> int:
 
 def _predicts(report: dict[str, Any]) -> str:
     found = report["predicts"]
-    kinds = {"single": "one label", "multi": "any number of labels", "number": "a number"}
-    if report["architecture"].endswith("ForTokenClassification"):
-        kinds["single"] = "one label for each word"
+    kinds = {"single": "one label", "multi": "any number of labels", "number": "a number",
+             "tags": "one label for each word"}  # fmt: skip
     more = [f"temperature {found['temperature']:.3g}"] if found["temperature"] != 1 else []
     more += [f"{label} from {value:.3g}" for label, value in found["thresholds"].items()]
     return ", ".join([kinds[found["kind"]], *more])

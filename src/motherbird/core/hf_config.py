@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..files import read_json_object
 from .arguments import check_labels
 from .config import FIELDS, EncoderConfig, every_nth_global
+from .measure import Kind
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ _RESEARCH = {
     "local_attn_rotary_emb_base": "local_rope_theta",
 }
 
-# What the logits of a classifier are: one label, any number of them, or a number.
-Kind = Literal["single", "multi", "number"]
 Activation = Literal["sigmoid", "identity"]
 _PROBLEM_TYPES: dict[str, Kind] = {
     "single_label_classification": "single",
@@ -39,6 +38,8 @@ _PROBLEM_TYPES: dict[str, Kind] = {
 }
 _OWN = "motherbird"  # the key with what only motherbird reads
 _OLD_ACTIVATION = "sbert_ce_default_activation_function"  # of sentence-transformers before 4
+# Keys about a head, besides the labels.
+_HEAD = ("problem_type", _OWN, "sentence_transformers", _OLD_ACTIVATION)
 _ACTIVATIONS = {"sigmoid": "torch.nn.modules.activation.Sigmoid",
                 "identity": "torch.nn.modules.linear.Identity"}  # fmt: skip
 
@@ -70,6 +71,12 @@ def read(raw: dict[str, Any], where: str) -> EncoderConfig:
         return EncoderConfig(**values)
     except InputError as error:
         raise InputError(error.what, where, "correct the file") from error
+
+
+def architecture(raw: dict[str, Any]) -> str:
+    """Return the class that a parsed config.json names first; "" if it names none."""
+    stated = raw.get("architectures")
+    return str(stated[0]) if isinstance(stated, list) and stated else ""
 
 
 def _check_family(raw: dict[str, Any], where: str) -> None:
@@ -206,7 +213,8 @@ class HeadConfig:
 
     Attributes:
         labels: the names of the C labels, in the order of the logits.
-        kind: "single" (one label is right), "multi" (any number of labels), or "number".
+        kind: "single" (one label is right), "multi" (any number of labels), "number", or "tags" (a
+            label of each token).
         temperature: the logits are divided by it before softmax or sigmoid.
         thresholds: for "multi", the probability from which a label is predicted; 0.5 for labels
             that it does not have.
@@ -256,8 +264,8 @@ def _is_number(value: Any) -> bool:
 def read_head(raw: dict[str, Any], where: str) -> HeadConfig:
     """Return what config.json says about the logits of a classifier.
 
-    A single logit without a problem_type is a number, with a sigmoid, as in CrossEncoder of
-    sentence-transformers.
+    Those of a token classifier are tags. Else a single logit without a problem_type is a number,
+    with a sigmoid, as in CrossEncoder of sentence-transformers.
 
     Raises:
         InputError: the labels or another value cannot be used.
@@ -274,6 +282,8 @@ def read_head(raw: dict[str, Any], where: str) -> HeadConfig:
     try:
         labels = read_labels(raw)
         kind = _PROBLEM_TYPES.get(stated or "", "number" if len(labels) == 1 else "single")
+        if architecture(raw).endswith("ForTokenClassification"):
+            kind = "tags"
         if kind == "number":
             default: Activation = "identity" if stated else "sigmoid"
             activation = read_activation(function) if function else default
@@ -300,10 +310,12 @@ def write_head(directory: Path, head: HeadConfig) -> None:
     """
     file = directory / "config.json"
     raw = read_json_object(file)
-    for key in (_OWN, "sentence_transformers", _OLD_ACTIVATION):
+    for key in _HEAD:
         raw.pop(key, None)
     raw |= _label_keys(head.labels)
-    raw["problem_type"] = next(n for n, kind in _PROBLEM_TYPES.items() if kind == head.kind)
+    for name, kind in _PROBLEM_TYPES.items():
+        if kind == head.kind:
+            raw["problem_type"] = name
     own: dict[str, Any] = {}
     if head.temperature != 1:
         own["temperature"] = head.temperature
@@ -315,3 +327,10 @@ def write_head(directory: Path, head: HeadConfig) -> None:
         function = _ACTIVATIONS[head.activation]
         raw["sentence_transformers"] = {"activation_fn": function, "version": "5.3.0"}
     file.write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_head(raw: dict[str, Any], directory: Path) -> None:
+    """Copy what another config.json says about its head into a directory that is being written."""
+    file = directory / "config.json"
+    own = read_json_object(file) | {key: raw[key] for key in _HEAD if key in raw}
+    file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")

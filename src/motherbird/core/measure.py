@@ -1,6 +1,6 @@
-"""Metrics of a model's logits on labelled texts, and the temperature of its probabilities."""
+"""Metrics of logits on labelled texts; the temperature and the thresholds of probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ def measure(
     logits: Sequence[NDArray[np.float32]],
     labels: Sequence[str],
     firsts: Sequence[Sequence[int]] = (),
+    thresholds: Mapping[str, float] | None = None,
 ) -> Metrics:
     """Return the metrics of S texts; a true label that the model does not have counts as wrong.
 
@@ -31,6 +32,7 @@ def measure(
         labels: the names of the labels, in the order of the logits.
         firsts: for tags, the first token of each word of each text, or -1 for a word without one,
             which is tagged "O".
+        thresholds: for "multi", the probability from which a label is predicted; 0.5 by default.
 
     Returns:
         "single": accuracy, macro_f1, mcc, of two labels auc (of the second), loss in nats. "multi":
@@ -45,10 +47,11 @@ def measure(
         error = float(np.square(rows[:, 0] - wanted).mean())
         return {"spearman": metrics.spearman(rows[:, 0], wanted), "loss": error}
     targets = _targets(kind, truth, labels)
-    loss = _loss(rows, targets)
+    loss = mean_loss(rows, targets)
     if kind == "multi":
         unknown = np.array([[bool({*own} - {*labels})] for own in truth])
-        predicted = np.hstack([rows > 0, np.zeros_like(unknown)])
+        reached = sigmoid(rows) >= [(thresholds or {}).get(name, 0.5) for name in labels]
+        predicted = np.hstack([reached, np.zeros_like(unknown)])
         wanted = np.hstack([targets > 0, unknown])
         accuracy, f1 = metrics.accuracy(predicted, wanted), metrics.macro_f1(predicted, wanted)
         return {"accuracy": accuracy, "macro_f1": f1, "loss": loss}
@@ -77,8 +80,70 @@ def temperature(
     if kind in ("number", "tags") or len(truth) < MIN_TEXTS:
         return 1.0
     rows, targets = np.stack(logits), _targets(kind, truth, labels)
-    losses = [_loss(rows / scale, targets) or 0.0 for scale in TEMPERATURES]
+    losses = [mean_loss(rows / scale, targets) or 0.0 for scale in TEMPERATURES]
     return round(float(TEMPERATURES[int(np.argmin(losses))]), 4) if any(losses) else 1.0
+
+
+def best_thresholds(
+    truth: Sequence[Sequence[str]],
+    logits: Sequence[NDArray[np.float32]],
+    labels: Sequence[str],
+) -> dict[str, float]:
+    """Return for each label the probability from which predicting it gives the best F1.
+
+    A threshold is in the middle between two probabilities; if several are as good, it is the one
+    next to 0.5. Labels that occur in no text are left out.
+
+    Args:
+        truth: for each text a list of labels.
+        logits: for each text (C,), divided by the temperature.
+        labels: the names of the C labels.
+    """
+    probabilities = sigmoid(np.stack(logits)).T
+    applies = _targets("multi", truth, labels).T > 0
+    return {
+        name: _best_threshold(column, own)
+        for name, column, own in zip(labels, probabilities, applies, strict=True)
+        if own.any()
+    }
+
+
+def _best_threshold(probabilities: Float[np.ndarray, " S"], applies: NDArray[np.bool_]) -> float:
+    values, positives = np.sort(probabilities), np.sort(probabilities[applies])
+    distinct = np.unique(values.astype(np.float64))
+    cuts = np.concatenate([[0.5, distinct[0] / 2], (distinct[1:] + distinct[:-1]) / 2])
+    predicted = len(values) - np.searchsorted(values, cuts)
+    right = len(positives) - np.searchsorted(positives, cuts)
+    f1 = 2 * right / (predicted + len(positives))
+    return float(cuts[np.lexsort([abs(cuts - 0.5), -f1])[0]])
+
+
+def sigmoid(logits: Float[np.ndarray, "*rows C"]) -> Float[np.ndarray, "*rows C"]:
+    """Return the probability of each logit."""
+    return np.exp(-np.logaddexp(logits.dtype.type(0), -logits))
+
+
+def predicted_tags(
+    rows: Float[np.ndarray, "tokens C"], firsts: Sequence[int], labels: Sequence[str]
+) -> list[str]:
+    """Return the tag of each word of a text: that of its first token, or "O" without one."""
+    best = rows.argmax(axis=1)
+    return [labels[best[token]] if token >= 0 else spans.OUTSIDE for token in firsts]
+
+
+def losses(rows: Float[np.ndarray, "S C"], targets: NDArray[Any]) -> Float[np.ndarray, " S"]:
+    """Return the cross entropy of each row in nats.
+
+    Args:
+        rows: logits.
+        targets: the index of each label (S,), of which negative ones have the loss NaN; or for each
+            label whether it applies (S, C), of which the mean is returned.
+    """
+    rows = rows.astype(np.float64)
+    if targets.ndim == 2:
+        return (np.logaddexp(0, rows) - rows * targets).mean(axis=1)
+    found = np.logaddexp.reduce(rows, axis=1) - rows[np.arange(len(rows)), np.maximum(targets, 0)]
+    return np.where(targets >= 0, found, np.nan)
 
 
 def _of_tags(
@@ -88,10 +153,9 @@ def _of_tags(
     firsts: Sequence[Sequence[int]],
 ) -> Metrics:
     scheme = spans.scheme_of(labels)
-    predicted = []
-    for own, rows in zip(firsts, logits, strict=True):
-        best = rows.argmax(axis=1)
-        predicted.append([labels[best[i]] if i >= 0 else spans.OUTSIDE for i in own])
+    predicted = [
+        predicted_tags(rows, own, labels) for rows, own in zip(logits, firsts, strict=True)
+    ]
     words = [tag for own in truth for tag in own]
     kept = [(row, i, tag) for own, row, tags in zip(firsts, logits, truth, strict=True)
             for i, tag in zip(own, tags, strict=True) if i >= 0]  # fmt: skip
@@ -101,7 +165,7 @@ def _of_tags(
             [spans.spans(tags, scheme) for tags in truth],
         ),
         "accuracy": metrics.accuracy([tag for tags in predicted for tag in tags], words),
-        "loss": _loss(
+        "loss": mean_loss(
             np.array([row[i] for row, i, _ in kept]),
             _targets("single", [tag for _, _, tag in kept], labels),
         ) if kept else None,
@@ -119,12 +183,8 @@ def _targets(kind: Kind, truth: Sequence[Any], labels: Sequence[str]) -> NDArray
     return targets
 
 
-def _loss(rows: Float[np.ndarray, "S C"], targets: NDArray[Any]) -> float | None:
-    """Return the mean cross entropy in nats; that of each label where any number may apply."""
-    rows = rows.astype(np.float64)
-    if targets.ndim == 2:
-        return float((np.logaddexp(0, rows) - rows * targets).mean())
-    rows, targets = rows[targets >= 0], targets[targets >= 0]
-    if not len(rows):
-        return None
-    return float((np.logaddexp.reduce(rows, axis=1) - rows[np.arange(len(rows)), targets]).mean())
+def mean_loss(rows: Float[np.ndarray, "S C"], targets: NDArray[Any]) -> float | None:
+    """Return the mean of `losses` without unknown labels; None if nothing is left."""
+    found = losses(rows, targets)
+    found = found if targets.ndim == 2 else found[targets >= 0]
+    return float(found.mean()) if len(found) else None

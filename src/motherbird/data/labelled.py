@@ -151,7 +151,7 @@ def _kind(task: Task, column: str, values: Sequence[Any]) -> Kind:
     if task == "classify":
         return "multi" if isinstance(values[0], list) else "single"
     is_label = column.lower() in sum(NAMES, ())
-    if is_label and all(isinstance(value, int) or str(value).isdigit() for value in values):
+    if is_label and all(_is_int(str(value)) for value in values):
         return "single"
     numbers = sum(_number(value) is not None for value in values)
     return "number" if 2 * numbers >= len(values) else "single"

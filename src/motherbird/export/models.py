@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..core import weights
+from ..core import hf_config, weights
 from ..errors import InputError
+from ..files import read_json_object
 from ..models.embedder import Embedder, read_modules
+from ..models.scorer import SETTINGS
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
 from ..nn.heads import HEADS, pool
@@ -25,13 +28,14 @@ class Exportable:
 
     Args:
         model: in evaluation mode.
+        raw: the config.json of the model; what it says about a head is kept.
 
     Attributes:
         outputs: name of each output, to its axis and the size of a row.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, raw: dict[str, Any] | None = None) -> None:
+        self.model, self.raw = model, raw or {}
         self.outputs: dict[str, tuple[Axis, int]] = {model.output: (model.axis, model.size)}
 
     def compute(self, packed: Packed) -> dict[str, Tensor]:
@@ -45,6 +49,7 @@ class Exportable:
     def write(self, directory: Path) -> None:
         """Write the files that libraries read from a Hugging Face directory, with the weights."""
         checkpoint.write(self.model, directory)
+        hf_config.copy_head(self.raw, directory)
 
     def reload(self, directory: Path) -> "Exportable":
         """Load again, in float32, what `write` wrote."""
@@ -106,12 +111,15 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
     Raises:
         InputError: the directory has no such head, or motherbird does not have its class.
     """
-    if head == "pooling" or (head == "auto" and (directory / "modules.json").is_file()):
-        return ExportableEmbedder(_embedder(directory, dtype)), "pooling"
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
-    named = weights.read_config(place).get("architectures") or ["none stated"]
-    architecture = str(named[0])
+    raw = weights.read_config(place)
+    architecture = hf_config.architecture(raw) or "none stated"
+    has_modules = (directory / "modules.json").is_file()
+    # sentence-transformers writes modules.json for cross-encoders too.
+    is_embedder = has_modules and not architecture.endswith("Classification")
+    if head == "pooling" or (head == "auto" and is_embedder):
+        return ExportableEmbedder(_embedder(directory, dtype)), "pooling"
     if head == "none" or (head == "auto" and "For" not in architecture):
         return Exportable(Encoder.load(place, dtype=dtype)), "none"
     if architecture not in ARCHITECTURES:
@@ -120,4 +128,7 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
             str(place / "config.json"),
             "export the encoder with --head none or --head pooling",
         )
-    return Exportable(ARCHITECTURES[architecture].load(place, dtype=dtype)), "logits"
+    if (settings := directory / SETTINGS).is_file():  # of a cross-encoder
+        function = read_json_object(settings).get("activation_fn")
+        raw |= {"sentence_transformers": {"activation_fn": function}} if function else {}
+    return Exportable(ARCHITECTURES[architecture].load(place, dtype=dtype), raw), "logits"

@@ -1,6 +1,6 @@
 """What Classifier, Tagger and Scorer share: a head whose logits have names."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -12,7 +12,7 @@ from ..core import hf_config, weights
 from ..core.arguments import Documents, check_ids, check_list, check_type
 from ..core.hf_config import HeadConfig
 from ..core.inference import InferenceModel
-from ..core.measure import Metrics, measure
+from ..core.measure import Metrics, measure, sigmoid
 from ..engine.model import NativeModel
 from ..errors import HeadError, InputError, counted, require_extra
 from . import backend
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..nn.model import Model
 
 L = TypeVar("L", bound="LabelModel")
-OnBatch = Callable[[int], None]
 
 # What a directory is loaded with, by the end of its architecture.
 _CLASSES = {
@@ -94,8 +93,8 @@ class LabelModel(TextModel):
 
         Args:
             texts: what the class takes: texts, pairs of texts (Scorer), or lists of words (Tagger).
-            labels: for each a label or a list of labels, a number or a label (Scorer), or a list of
-                tags (Tagger).
+            labels: for each a label or a list of labels (Classifier), a list of tags (Tagger), or a
+                label or a number (Scorer). Integers are labels; numbers are floats.
             out: directory of the model, new or that of the same call.
             dev: texts and labels by which the best epoch is chosen; None sets a tenth aside.
             device: a torch device; None is the CPU.
@@ -115,8 +114,7 @@ class LabelModel(TextModel):
     @classmethod
     def _load(cls: type[L], directory: Path, **options: Any) -> L:
         raw = weights.read_config(directory)
-        stated = raw.get("architectures")
-        architecture = str(stated[0]) if isinstance(stated, list) and stated else ""
+        architecture = hf_config.architecture(raw)
         for end, wanted in _CLASSES.items():
             if architecture.endswith(end) and end != cls.architecture:
                 what = f"this model cannot {cls.purpose} ({architecture})"
@@ -140,6 +138,8 @@ class LabelModel(TextModel):
             directory = self.model.directory
             return self._read_head(directory, weights.read_config(directory))
         labels = self.module.labels
+        if self.logits_of == "tokens":
+            return HeadConfig(labels, "tags")
         return HeadConfig(labels, "number" if len(labels) == 1 else "single")
 
     @property
@@ -153,13 +153,12 @@ class LabelModel(TextModel):
             hf_config.write_head(directory, self.head_config)
 
     def _logits(
-        self, ids: Documents, batch_tokens: int | None, on_batch: OnBatch
+        self, ids: Documents, batch_tokens: int | None
     ) -> Iterator[tuple[int, Float32[np.ndarray, "*rows C"]]]:
         """Yield the index of each document and its logits, which are divided by the temperature."""
         temperature = np.float32(self.head_config.temperature)
         for documents, rows in self.batches(ids, "logits", batch_tokens=batch_tokens):
             yield from zip(documents, (row / temperature for row in rows), strict=True)
-            on_batch(len(documents))
 
 
 class DocumentModel(LabelModel):
@@ -169,30 +168,22 @@ class DocumentModel(LabelModel):
     architecture = "ForSequenceClassification"
 
     def probabilities_of_ids(
-        self,
-        ids: Documents,
-        *,
-        batch_tokens: int | None = None,
-        on_batch: OnBatch = lambda documents: None,
+        self, ids: Documents, *, batch_tokens: int | None = None
     ) -> Float32[np.ndarray, "S C"]:
         """Compute the probability of each label for each list of token ids.
-
-        ``on_batch`` is called with the number of documents of each batch that is done.
 
         Raises:
             InputError: the model computes a number, or see `Embedder.embed_ids`.
         """
         if self.head_config.kind == "number":
             raise InputError("this model computes a number, not probabilities", how="use score")
-        logits = self._all_logits(ids, batch_tokens, on_batch)
+        logits = self._all_logits(ids, batch_tokens)
         return sigmoid(logits) if self.head_config.kind == "multi" else softmax(logits)
 
-    def _all_logits(
-        self, ids: Documents, batch_tokens: int | None, on_batch: OnBatch
-    ) -> Float32[np.ndarray, "S C"]:
+    def _all_logits(self, ids: Documents, batch_tokens: int | None) -> Float32[np.ndarray, "S C"]:
         arrays = check_ids(ids)
         logits = np.empty((len(arrays), len(self.labels)), np.float32)
-        for document, row in self._logits(arrays, batch_tokens, on_batch):
+        for document, row in self._logits(arrays, batch_tokens):
             logits[document] = row
         return logits
 
@@ -204,14 +195,16 @@ class DocumentModel(LabelModel):
         Raises:
             InputError: there is not one label for each document; see `Embedder.embed_ids`.
         """
-        logits = self._all_logits(ids, batch_tokens, lambda documents: None)
+        logits = self._all_logits(ids, batch_tokens)
         check_count(labels, len(logits))
         kind = self.head_config.kind
         if kind == "number" and self.head_config.activation == "sigmoid":
             logits = sigmoid(logits)
         if kind != "number":
             labels = [_as_labels(label, kind == "multi", n) for n, label in enumerate(labels)]
-        return measure(kind, labels, list(logits), self.labels)
+        return measure(
+            kind, labels, list(logits), self.labels, thresholds=self.head_config.thresholds
+        )
 
     def predictions(self, probabilities: Float32[np.ndarray, "S C"]) -> list[Prediction]:
         """Return the prediction for each row of probabilities."""
@@ -246,8 +239,3 @@ def check_count(labels: list[Any], count: int) -> None:
     if len(labels) != count:
         raise InputError(f"there are {counted(count, 'text')} and {counted(len(labels), 'label')}",
                          how="pass one for each text")  # fmt: skip
-
-
-def sigmoid(logits: Float32[np.ndarray, "*rows C"]) -> Float32[np.ndarray, "*rows C"]:
-    """Return the probability of each logit."""
-    return np.exp(-np.logaddexp(np.float32(0), -logits))

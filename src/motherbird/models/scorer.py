@@ -18,10 +18,10 @@ from ..core.arguments import (
     check_texts,
 )
 from ..core.hf_config import HeadConfig
-from ..core.measure import Metrics
+from ..core.measure import Metrics, sigmoid
 from ..errors import InputError
 from ..files import read_json_object
-from .label_model import DocumentModel, OnBatch, Prediction, sigmoid
+from .label_model import DocumentModel, Prediction
 from .text_model import warn_truncated
 
 SETTINGS = "config_sentence_transformers.json"
@@ -86,17 +86,13 @@ class Scorer(DocumentModel):
         return self.scores_of_ids(ids, batch_tokens=batch_tokens)
 
     def scores_of_ids(
-        self,
-        ids: Documents,
-        *,
-        batch_tokens: int | None = None,
-        on_batch: OnBatch = lambda documents: None,
+        self, ids: Documents, *, batch_tokens: int | None = None
     ) -> Float32[np.ndarray, " S"]:
         """Compute a number for each list of token ids, as `score` does for pairs of texts."""
         if self.head_config.kind != "number":
             what = f"this model predicts {len(self.labels)} labels, not a number"
             raise InputError(what, how="use predict")
-        [logits] = self._all_logits(ids, batch_tokens, on_batch).T
+        [logits] = self._all_logits(ids, batch_tokens).T
         return sigmoid(logits) if self.head_config.activation == "sigmoid" else logits
 
     def predict(

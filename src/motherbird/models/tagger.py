@@ -12,7 +12,7 @@ from ..core.measure import Metrics, measure
 from ..core.spans import OUTSIDE, scheme_of, spans, to_bio
 from ..core.words import Offsets, first_tokens, join_words, split_words
 from ..errors import InputError
-from .label_model import LabelModel, OnBatch, check_count
+from .label_model import LabelModel, check_count
 from .text_model import softmax, warn_truncated
 
 
@@ -111,7 +111,7 @@ class Tagger(LabelModel):
                 raise InputError(what, f"text {number}", "pass one tag for each word")
         logits: list[Any] = [None] * len(documents)
         ids = [document.ids for document in documents]
-        for number, rows in self._logits(ids, batch_tokens, lambda documents: None):
+        for number, rows in self._logits(ids, batch_tokens):
             logits[number] = rows
         firsts = [document.first for document in documents]
         return measure("tags", labels, logits, self.labels, firsts)
@@ -150,19 +150,12 @@ class Tagger(LabelModel):
         return found, len(long)
 
     def tag_words(
-        self,
-        documents: Sequence[Words],
-        *,
-        batch_tokens: int | None = None,
-        on_batch: OnBatch = lambda documents: None,
+        self, documents: Sequence[Words], *, batch_tokens: int | None = None
     ) -> list[list[Span]]:
-        """Find the spans of texts that `tokenize_words` has divided, as `tag` does.
-
-        ``on_batch`` is called with the number of documents of each batch that is done.
-        """
+        """Find the spans of texts that `tokenize_words` has divided, as `tag` does."""
         found: list[list[Span]] = [[] for _ in documents]
         ids = [document.ids for document in documents]
-        for number, logits in self._logits(ids, batch_tokens, on_batch):
+        for number, logits in self._logits(ids, batch_tokens):
             found[number] = self._spans(documents[number], softmax(logits))
         return found
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from .. import markdown
 from ..core import hf_config
 from ..core.weights import read_config
 from ..data import prepared
+from ..errors import require_extra
 from ..files import read_json
 from . import run_info, run_log, state
 from .recipe import Recipe
@@ -21,6 +20,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # its head, which may be 
 
 def render(template: str, **values: Any) -> str:
     """Render a file of ``templates``; in HTML, values are escaped."""
+    jinja2 = require_extra("jinja2", "train")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__), undefined=jinja2.StrictUndefined,
         autoescape=template.endswith(".html.jinja"), trim_blocks=True, keep_trailing_newline=True,

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from .. import __version__, machine
 from ..core import hf_config
 from ..core.hf_config import HeadConfig
-from ..core.measure import Metrics, temperature
+from ..core.measure import Metrics, best_thresholds, temperature
 from ..data.loader import Cursor
 from ..errors import DivergedError, InputError, NoMemoryError, OutputExistsError, StoppedError
 from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn import checkpoint
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import IGNORED
-from . import lora, run_log, signals, state
+from . import lora, run_log, signals, state, tuning_card, tuning_report
 from .distributed import join
 from .examples import steps_per_epoch, training_batches
 from .gradients import in_fixed_order
@@ -271,30 +271,38 @@ def _write(
     if made.recipe.lora_rank:
         lora.merge(process.lora)
     model.eval()
-    dtype, kind = process.stepper.dtype, made.train.kind
-    logits = logits_of(model, process.dev, dtype)
-    scale = temperature(kind, made.parts.dev.labels, logits, made.labels)
-    results = {"dev": made.measure(made.parts.dev, made.dev, [row / scale for row in logits])}
-    if made.test is not None and made.parts.test is not None:
-        test = made.test.renumbered(made.tokens)
-        logits = [row / scale for row in logits_of(model, test, dtype)]
-        results["test"] = made.measure(made.parts.test, made.test, logits)
+    kind, evaluated = made.train.kind, made.evaluated()
+    logits = {
+        name: logits_of(model, examples.renumbered(made.tokens), process.stepper.dtype)
+        for name, (_, examples) in evaluated.items()
+    }
+    scale = temperature(kind, made.parts.dev.labels, logits["dev"], made.labels)
+    scaled = {name: [row / scale for row in rows] for name, rows in logits.items()}
+    thresholds: dict[str, float] = {}
+    if made.recipe.thresholds:
+        thresholds = best_thresholds(made.parts.dev.labels, scaled["dev"], made.labels)
+    results = {
+        name: made.measure(*evaluated[name], rows, thresholds) for name, rows in scaled.items()
+    }
     seconds = sum(line["seconds"] for line in run_log.read(work))
     info: dict[str, Any] = {
         **results, "epoch": best.epoch, "seconds": round(seconds, 1), "temperature": scale,
-        "documents": {"train": len(made.train), "dev": len(made.dev)},
+        "thresholds": thresholds, "documents": {"train": len(made.train), "dev": len(made.dev)},
         "truncated": made.train.truncated, **key, "motherbird": __version__,
-        "machine": machine.describe(process.stepper.threads.count),
+        "machine": {
+            **machine.describe(process.stepper.threads.count),
+            "device": str(process.distributed.device),
+        },
     }  # fmt: skip
 
     def write_more(directory: Path) -> None:
-        if made.train.kind != "tags":
-            hf_config.write_head(
-                directory, HeadConfig(model.labels, made.train.kind, temperature=scale)
-            )
+        hf_config.write_head(directory, HeadConfig(model.labels, kind, scale, thresholds))
         text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
         (directory / INFO).write_text(text, encoding="utf-8")
         shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
+        name = out.absolute().name
+        tuning_card.write(directory, name, made, info)
+        tuning_report.write(directory, name, made, info, logits, work)
 
     whole = initial_model(made).model.embeddings.tok_embeddings.weight.detach()
     embedding = model.model.embeddings.tok_embeddings

@@ -12,6 +12,7 @@ from ..core.measure import Kind
 from ..data.labelled import Labelled, check_training, from_records, split_off
 from ..data.readers.document import Record
 from ..errors import InputError, counted
+from . import tuning_card
 from .finetune import DEV, finetune
 from .tuning import FineTuning
 from .tuning_plan import Parts
@@ -25,15 +26,18 @@ def fit(
     device: str | None,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Fine-tune on lists of texts and labels; return finetune.json."""
+    """Fine-tune on lists of texts and labels, and return finetune.json."""
     recipe = strict.build(FineTuning, {**settings, "task": task}, "the settings")
     own = _labelled(recipe, train, "train", None)
     check_training(own)
+    sources = {"train": "lists", "dev": "lists" if dev else f"{DEV:.0%} of train"}
     if dev is None:
         own, held_out = split_off(own, DEV, recipe.seed)
     else:
         held_out = _labelled(recipe, dev, "dev", own.kind)
-    return finetune(recipe, Parts(own, held_out), out, device=device)
+    given = "".join(f", {name}={value!r}" for name, value in settings.items())
+    call = f"motherbird.{tuning_card.CLASSES[recipe.task]}.fit(texts, labels, {str(out)!r}{given})"
+    return finetune(recipe, Parts(own, held_out, None, sources, call), out, device=device)
 
 
 def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> Labelled:
@@ -55,7 +59,6 @@ def _labelled(recipe: FineTuning, given: Any, name: str, kind: Kind | None) -> L
         elif recipe.task == "score":
             if not isinstance(text, list | tuple) or len(text) != 2:
                 raise InputError("this is not a pair of texts", where, "pass (text, text)")
-            name_of_label = "label" if isinstance(label, str) else "score"
-            values = {"text_a": text[0], "text_b": text[1], name_of_label: label}
+            values = {"text_a": text[0], "text_b": text[1], "label": label}
         rows.append(Record(values, where))
     return from_records(iter(rows), recipe.task, None, kind)

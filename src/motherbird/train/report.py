@@ -47,7 +47,7 @@ def report(run: Path, out: Path) -> None:
     text = card.render(
         "report.html.jinja", name=run.resolve().name, info=info, recipe=recipe,
         step=lines[-1]["step"] if lines else 0, tokens=sum(line["tokens"] for line in lines),
-        now=_when(time.time()), curves=_svg(lines, found) if lines else "",
+        now=_when(time.time()), curves=svg(figure(lines, found)) if lines else "",
         phases=(("", *head), [(str(n), *row) for n, row in enumerate(rows, 1)]),
         stops=(("time", "step", "event", ""), stops),
         evaluations=card.evaluation_table(card.evaluations(run)),
@@ -103,34 +103,45 @@ def _end(kind: str, number: int | None) -> str:
     return f"by {signal.Signals(number).name}"
 
 
-def _svg(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> str:
-    """Return the curves as an SVG element without external references."""
+def svg(drawn: Any) -> str:
+    """Return a figure of matplotlib as an SVG element without external references."""
     from matplotlib import rc_context
 
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "motherbird"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure(lines, found).savefig(text, format="svg", metadata=nothing)
+        drawn.savefig(text, format="svg", metadata=nothing)
     element = text.getvalue()
     element = element[element.index("<svg") :]
     return re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)  # not needed inside HTML
 
 
-def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
-    """Plot loss, learning rate, gradient norm and speed over tokens, with matplotlib."""
+def figure(
+    lines: Sequence[dict[str, Any]],
+    found: Sequence[Mark],
+    metrics: Sequence[str] = (),
+    unit: str = ", nats",
+) -> Any:
+    """Plot loss, learning rate, gradient norm and speed over tokens, with matplotlib.
+
+    Args:
+        lines: the log of the run.
+        found: its stops, which are marked.
+        metrics: keys of evaluations that are plotted too.
+        unit: of the loss.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
     ends = np.cumsum([float(line["tokens"]) for line in lines])
     drawn = Figure(figsize=(9, 10), layout="constrained")
-    panels = drawn.subplots(4, 1, sharex=True, height_ratios=[2, 1, 1, 1])
-    loss, rate, norm, speed = panels
-    _curve(loss, ends, _column(lines, "loss"), "loss, nats", "in training")
-    held = [(x, line["evaluation"]["loss"]) for x, line in zip(ends, lines, strict=True)
-            if "evaluation" in line]  # fmt: skip
-    if held:
-        loss.plot(*zip(*held[-POINTS:], strict=True), "o-", color="#ff7f0e", markersize=3,
-                  linewidth=1, label="held out")  # fmt: skip
+    ratios = [2, *[2] * bool(metrics), 1, 1, 1]
+    panels = drawn.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+    loss, (rate, norm, speed) = panels[0], panels[-3:]
+    _curve(loss, ends, _column(lines, "loss"), "loss" + unit, "in training")
+    _evaluations(loss, ends, lines, "loss", color="#ff7f0e", label="held out")
+    for name in metrics:
+        _evaluations(panels[1], ends, lines, name, label=name)
     rate.plot(*_thin(ends, _column(lines, "lr")), color="#1f77b4", linewidth=1.2)
     rate.set_ylabel("learning rate")
     _curve(norm, ends, _column(lines, "norm"), "gradient norm")
@@ -141,12 +152,14 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
     speed.yaxis.set_major_formatter(EngFormatter())
     speed.xaxis.set_major_formatter(EngFormatter())
     speed.set_xlabel("tokens")
-    loss.legend(fontsize="small")
+    for panel in panels[:-3]:
+        panel.legend(fontsize="small")
     for panel in panels:
         panel.grid(alpha=0.25, linewidth=0.5)
         panel.margins(x=0.01)
         _phases(panel, ends, lines)
         _marks(panel, ends, lines, found)
+    loss.set_xlim(left=0)  # where the first phase is numbered
     handles, labels = rate.get_legend_handles_labels()
     if handles:
         drawn.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
@@ -155,6 +168,17 @@ def figure(lines: Sequence[dict[str, Any]], found: Sequence[Mark]) -> Any:
 
 def _column(lines: Sequence[dict[str, Any]], key: str) -> Values:
     return np.array([line[key] for line in lines], float)  # None becomes NaN
+
+
+def _evaluations(
+    panel: Any, ends: Values, lines: Sequence[dict[str, Any]], key: str, **style: Any
+) -> None:
+    """Plot a value of the last evaluations."""
+    found = [(x, line["evaluation"][key]) for x, line in zip(ends, lines, strict=True)
+             if "evaluation" in line]  # fmt: skip
+    if found:
+        x, y = np.array(found[-POINTS:], float).T  # None becomes NaN
+        panel.plot(x, y, "o-", markersize=3, linewidth=1, **style)
 
 
 def _curve(panel: Any, x: Values, y: Values, label: str, name: str | None = None) -> None:

@@ -157,10 +157,13 @@ def search(
         raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
     on = _Callbacks(on_trial, on_start, on_step)
     with resumable_directory(out, "model", key) as work:
-        rows, best = _run(recipes, settings, metric, parts, work, device, on)
+        folders = [
+            work / str(number) / out.absolute().name for number in range(1, len(recipes) + 1)
+        ]
+        rows, best = _run(recipes, settings, metric, parts, folders, device, on)
         written = {"metric": metric, "best": best, "trials": rows, **key}
         with new_directory(out, "model") as fresh:
-            for file in (work / str(best)).iterdir():
+            for file in folders[best - 1].iterdir():
                 if file.name != "motherbird.json":
                     shutil.copyfile(file, fresh / file.name)
             text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
@@ -177,22 +180,23 @@ class _Callbacks:
 
 def _run(
     recipes: Sequence[FineTuning], settings: Sequence[dict[str, Any]], metric: str, parts: Parts,
-    work: Path, device: str | None, on: _Callbacks,
+    folders: Sequence[Path], device: str | None, on: _Callbacks,
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
     """Run all trials, and return settings and metrics of each, and the number of the best."""
     rows: list[dict[str, Any]] = []
     best = 1
-    for number, (recipe, changes) in enumerate(zip(recipes, settings, strict=True), 1):
-        on.trial(number, len(recipes), changes)
-        info = finetune(recipe, parts, work / str(number), device=device,
-                        on_start=on.start, on_step=on.step)  # fmt: skip
+    for number, recipe in enumerate(recipes, 1):
+        on.trial(number, len(recipes), settings[number - 1])
+        folder = folders[number - 1]  # has the name of the output, which is in the model card
+        folder.parent.mkdir(exist_ok=True)
+        info = finetune(recipe, parts, folder, device=device, on_start=on.start, on_step=on.step)
         kept = ("dev", "epoch", "seconds")
-        rows.append({"settings": changes, **{name: info[name] for name in kept}})
+        rows.append({"settings": settings[number - 1], **{name: info[name] for name in kept}})
         if number == 1:
             continue
         is_better = _score(rows[-1], metric) > _score(rows[best - 1], metric)
         worse, best = (best, number) if is_better else (number, best)
-        for weights in (work / str(worse)).glob("*.safetensors"):
+        for weights in folders[worse - 1].glob("*.safetensors"):
             remove(weights)  # finetune.json stays, and says that the trial is finished
     return rows, best
 

@@ -47,6 +47,8 @@ class FineTuning:
     # compute each layer again in the backward pass: a fourth more time, a fraction of the memory
     gradient_checkpointing: bool = False
     class_weights: bool = False  # weight each label by the inverse of its frequency
+    # for each of any number of labels, choose the probability with the best F1 on dev; else 0.5
+    thresholds: bool = False
     micro_tokens: int = 8192  # tokens of a micro-batch; halved where memory runs out
     # GB of memory that the run may use: limits micro_tokens, and sets gradient_checkpointing
     max_memory: float | None = None

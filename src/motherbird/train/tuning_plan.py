@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..core.arguments import check_integer
 from ..core.config import EncoderConfig
 from ..core.measure import Metrics, measure
 from ..data.labelled import Labelled
-from ..errors import InputError, counted, human
+from ..errors import InputError, counted, human, require_extra
 from ..files import sha256
 from ..nn.encoder import Encoder
 from ..nn.heads import SequenceClassifier, TokenClassifier
@@ -36,6 +36,9 @@ class Parts:
     train: Labelled
     dev: Labelled  # by which the best epoch is chosen
     test: Labelled | None = None  # evaluated at the end
+    # for the model card: where each part is from, and the command or the call that trains
+    sources: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +85,22 @@ class Plan:
         return self.recipe.epochs_for(len(self.train))
 
     def measure(
-        self, data: Labelled, examples: Examples, logits: Sequence[NDArray[np.float32]]
+        self,
+        data: Labelled,
+        examples: Examples,
+        logits: Sequence[NDArray[np.float32]],
+        thresholds: Mapping[str, float] | None = None,
     ) -> Metrics:
         """Return the metrics of a part."""
-        return measure(examples.kind, data.labels, logits, self.labels, examples.firsts)
+        kind, firsts = examples.kind, examples.firsts
+        return measure(kind, data.labels, logits, self.labels, firsts, thresholds)
+
+    def evaluated(self) -> dict[str, tuple[Labelled, Examples]]:
+        """Return dev and test, if there is one, by their names."""
+        found = {"dev": (self.parts.dev, self.dev)}
+        if self.parts.test is not None and self.test is not None:
+            found["test"] = self.parts.test, self.test
+        return found
 
     def lines(self) -> list[str]:
         """Return what will be done as lines of text."""
@@ -119,7 +134,10 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     Raises:
         InputError: the model cannot be used, or has no tokenizer.
         DamagedError: its files are damaged.
+        MissingExtraError: a package of the extra "train" is not installed.
     """
+    for package in ("jinja2", "matplotlib"):  # which write the card and the report at the end
+        require_extra(package, "train")
     directory = hub.find(recipe.model)
     config = weights.encoder_config(directory)
     tokenizer = weights.load_tokenizer(directory, config, True)
@@ -133,7 +151,8 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     if parts.train.kind == "tags":
         scheme = spans.scheme_of(parts.train.labels)
         tested = parts.test and in_bio(parts.test, scheme)
-        parts = Parts(in_bio(parts.train, scheme), in_bio(parts.dev, scheme), tested)
+        train_in_bio, dev_in_bio = in_bio(parts.train, scheme), in_bio(parts.dev, scheme)
+        parts = replace(parts, train=train_in_bio, dev=dev_in_bio, test=tested)
     limit = config.max_position_embeddings
     length = check_integer(recipe.max_length or limit, "max_length", 8, limit)
     labels = _stored_labels(directory, parts.train) or label_names(parts.train)
@@ -145,6 +164,9 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     test = encode(parts.test, labels, tokenizer, length) if parts.test is not None else None
     if recipe.class_weights and parts.train.kind not in ("single", "tags"):
         what = "class_weights is for labels of which one is right, and for tags"
+        raise InputError(what, how="leave it out")
+    if recipe.thresholds and parts.train.kind != "multi":
+        what = "thresholds is for texts with any number of labels"
         raise InputError(what, how="leave it out")
     return Plan(recipe, directory, config, tuple(labels), train, dev, parts, test)
 
