@@ -3,11 +3,12 @@
     python benchmarks/guard.py --work DIR --out benchmarks/guard.json
     python benchmarks/guard.py --work DIR --out benchmarks/guard.json --latency
 
-The first call fine-tunes motherbird-nano for three epochs: "raw" on the rows of injection as they
-are, "short" on their normal form, "long" also on documents of up to 8,192 tokens with a prompt at a
-random place, and "answers" on the normal form of hate_offensive. A fifth of the training rows is
-set aside, and the thresholds are chosen on it. Models that are in DIR are not trained again.
---latency needs a machine without other work, and adds its figures to those of --out.
+The first call fine-tunes motherbird-nano: "short" for three epochs on the normal form of the rows
+of injection, "long" from there for one epoch on a third of the rows and on 300 documents of up to
+8,192 tokens, half of which have a jailbreak at a random place, "answers" for an epoch on
+hate_offensive, and "raw" as "short" on the rows as they are. A fifth of the training rows is set
+aside, and the thresholds are chosen on it. Models that are in DIR are not trained again. --latency
+needs a machine without other work, and adds its figures to those of --out.
 """
 
 import argparse
@@ -31,9 +32,9 @@ from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_plan import Parts
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
-MODELS = ("raw", "short", "long", "answers")
+MODELS = ("short", "long", "answers", "raw")
 LENGTHS = (512, 1024, 2048, 4096, 8192)
-WINDOWS = (0, 2048, 512, 128)
+WINDOWS = (0, 512, 128)  # 0: the whole text
 TOKENIZER = tokenizer("motherbird-nano", split_special_tokens=True)
 EVASIONS = {
     "none": lambda text: text,
@@ -95,9 +96,9 @@ class Documents:
 
 
 def long_documents(train: Labelled) -> Labelled:
-    """Return 300 documents with a jailbreak, and 300 with a benign prompt or none."""
+    """Return 150 documents with a jailbreak, 75 with a benign prompt, and 75 with neither."""
     documents = Documents(0)
-    prompts = labelled("jailbreak", train, 300), [*labelled("benign", train, 150), *[""] * 150]
+    prompts = labelled("jailbreak", train, 150), [*labelled("benign", train, 75), *[""] * 75]
     texts, labels = [], []
     for name, own in zip(("jailbreak", "benign"), prompts, strict=True):
         for prompt in own:
@@ -119,14 +120,16 @@ def in_normal_form(data: Labelled) -> Labelled:
 def train(name: str, work: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Fine-tune a model, or return the record of one that is finished."""
     own, held_out = rows("hate_offensive" if name == "answers" else "injection")
+    start: dict[str, Any] = {"epochs": 1 if name in ("long", "answers") else 3}
     if name == "long":
-        more = long_documents(own)
+        start["model"] = str(work / "short")
+        more, own = long_documents(own), own.select(range(0, len(own), 3))
         own = Labelled(
             own.texts + more.texts, own.labels + more.labels, own.where + more.where, own.kind
         )
     if name != "raw":
         own, held_out = in_normal_form(own), in_normal_form(held_out)
-    recipe = strict.build(FineTuning, {"epochs": 3, **settings, "task": "classify"}, "--set")
+    recipe = strict.build(FineTuning, {**start, **settings, "task": "classify"}, "--set")
     found = finetune(recipe, Parts(own, held_out), work / name)
     return {key: found[key] for key in ("dev", "epoch", "seconds", "documents", "machine")}
 
@@ -178,18 +181,18 @@ def short_texts(name: str, work: Path) -> dict[str, Any]:
     return result
 
 
-def long_texts(name: str, work: Path, count: int) -> dict[str, Any]:
+def long_texts(name: str, work: Path, count: int, lengths: list[int]) -> dict[str, Any]:
     """Return the AUC by window and length: a jailbreak in a document against a benign prompt."""
     documents, test = Documents(1), dev("injection")
     texts: dict[int, tuple[list[str], np.ndarray]] = {}
-    for length in LENGTHS:
+    for length in lengths:
         prompts = {
             label: [p for p in labelled(label, test) if len(TOKENIZER.encode(p)) < 384][:count]
             for label in ("jailbreak", "benign")
         }
         own = [documents.make(length, prompt) for each in prompts.values() for prompt in each]
         texts[length] = own, np.arange(len(own)) < len(prompts["jailbreak"])
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {"texts_of_a_label": len(prompts["jailbreak"])}
     for window in WINDOWS:
         own_guard, start = guard(name, work, window), time.perf_counter()
         report[str(window)] = {
@@ -251,6 +254,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--count", type=int, default=80, help="texts of a label and a length")
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -273,7 +277,9 @@ def main() -> None:
         report[name] = {"training": trained, **short_texts(name, given.work)}
         print(name, {key: value for key, value in report[name].items()}, flush=True)
         if name != "answers":
-            report[name]["auc_by_window_and_length"] = long_texts(name, given.work, given.count)
+            report[name]["auc_by_window_and_length"] = long_texts(
+                name, given.work, given.count, list(map(int, given.lengths.split(",")))
+            )
         finish(report, given.out)
 
 

@@ -1,6 +1,8 @@
 """motherbird guard: a line of JSON for each text, in order, and an exit code that can be used."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -105,3 +107,12 @@ def test_what_cannot_be_used(call, motherbird, folder, tmp_path, tree):
     call(text, "--out", text).refused("not a .jsonl file")
     call(text, "--column", "text").refused("--column is for tables")
     assert tree(tmp_path) == before
+
+
+def test_it_runs_without_torch(folder):
+    code = (
+        "import sys; sys.modules['torch'] = None; from motherbird import Guard;"
+        "print(Guard.load(sys.argv[1]).check(['The secret plan.'])[0].decision)"
+    )
+    call = [sys.executable, "-c", code, folder / "policy.toml"]
+    assert subprocess.check_output(call, text=True) == "block\n"

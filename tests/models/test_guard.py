@@ -297,7 +297,7 @@ BAD = {  # what is replaced in CLASSIFIER, or added to it, and the error
     ('["jailbreak"]', "[]"): f"{RULE}.labels is empty",
     ('"jailbreak"', '"evil"'): f"no label 'evil'.*{RULE}.labels: use benign, jailbreak",
     ('"classifier"', '"nothing"'): f"no such directory.*{RULE}.model: nothing",
-    ('"classifier"', '"base"'): f"cannot classify texts.*{RULE}.model",
+    ('"classifier"', '"base"'): f"cannot classify texts.*{RULE}.model.*use one of",
     ("", "window = 5\n"): f"{RULE}.window = 5 has to be",
     ("", "window = 600\n"): "exceeds the model's limit of 512",
     ("", "treshold = 1\n"): f"unknown key {RULE}.treshold .*threshold",

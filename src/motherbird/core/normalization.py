@@ -24,7 +24,7 @@ _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _SPELLED = re.compile(r"(?<![^\W_])[^\W_]([\W_]++)[^\W_](?:\1[^\W_])+(?![^\W_])")
 _SPACE = re.compile(r"\A\s+|\s+\Z|\s{2,}|[^\S ]")
 _MAYBE_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
-_HEX = re.compile(r"(?=.*[A-Fa-f])[0-9A-Fa-f]+")
+_HEX = re.compile(r"(?=.*[A-Fa-f])(?=.*[0-9])[0-9A-Fa-f]+")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,19 @@ def normalize(text: str) -> Normalized:
 
 
 def encoded(text: str) -> list[tuple[int, int]]:
-    """Return the ranges of a text that are base64 or hexadecimal, of 64 characters or more."""
+    """Return the ranges of a text that are base64, of 64 characters or more, or hexadecimal.
+
+    Hexadecimal data has more than 128 characters, which is more than a hash has.
+    """
     found: list[tuple[int, int]] = []
     for match in _MAYBE_ENCODED.finditer(text):
         run = match[0]
-        has_case = run.lower() != run and run.upper() != run
-        if not any(map(str.isdigit, run)) or not (has_case or _HEX.fullmatch(run)):
-            continue  # such as a path, or a line of hyphens
+        if _HEX.fullmatch(run):
+            is_encoded = len(run) > 128
+        else:  # not a path, a long word or a line of hyphens
+            is_encoded = run.lower() != run != run.upper() and any(map(str.isdigit, run))
+        if not is_encoded:
+            continue
         start, end = match.span()
         if found and not text[found[-1][1] : start].strip():  # lines of one block
             start = found.pop()[0]

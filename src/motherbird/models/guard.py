@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from ..core import hub, weights
 from ..core.arguments import check_list, check_path, check_type
 from ..core.normalization import encoded, normalize, unchanged
-from ..errors import InputError
+from ..errors import HeadError, InputError
 from .classifier import Classifier
 from .policy import Decision, Policy, Side, read
 from .rules import Forms, Pattern, Reason, Scanner
@@ -99,7 +99,11 @@ class Guard:
                     loaded[rule.model] = _load(rule.model, dtype=dtype, device=device)
                 except InputError as error:
                     where = f"{path}: classifiers.{name}.model: {error.where or rule.model}"
-                    raise type(error)(error.what, where, error.how) from error
+                    is_other = isinstance(error, HeadError)
+                    how = (
+                        "use one of motherbird finetune classify or tag" if is_other else error.how
+                    )
+                    raise type(error)(error.what, where, how) from error
             models[name] = loaded[rule.model]
         return cls(rules, models, str(path))
 

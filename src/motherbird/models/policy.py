@@ -64,7 +64,7 @@ class Policy:
     max_chars: int = 200_000  # characters of a text; the rest is not scanned
     # for a text that is empty, is not valid Unicode, or has more than max_chars characters
     on_error: Decision = "block"
-    # for 64 characters or more of base64 or hexadecimal, which a classifier cannot read
+    # for long base64 or hexadecimal data, which a classifier cannot read
     on_encoded: Decision = "flag"
 
     def __post_init__(self) -> None:
