@@ -205,6 +205,16 @@ def test_the_text_of_special_tokens_is_text(load):
     assert plain.decision == special.decision == "block"
 
 
+def test_probabilities_that_are_not_finite_are_an_error(load):
+    from motherbird.errors import DamagedError
+
+    guard = load(CLASSIFIER)
+    model = guard.rules["injection"].model
+    model.head_config = replace(model.head_config, temperature=1e-45)  # 0 divided by 0 for float32
+    with np.errstate(all="ignore"), pytest.raises(DamagedError, match="not finite: .*injection"):
+        guard.check(["the file"])
+
+
 # --- disguises
 
 
@@ -334,7 +344,7 @@ def test_a_regular_expression_with_a_mistake(regex, load):
 
 def test_wrong_arguments(load):
     guard = load('[patterns.x]\nwords = ["x"]\nside = "output"\n')
-    with pytest.raises(InputError, match='no rule for side = "input"'):
+    with pytest.raises(InputError, match='no rule is for side = "input": .*policy.toml'):
         guard.check(["x"])
     with pytest.raises(InputError, match="unknown side 'in'"):
         guard.check(["x"], side="in")

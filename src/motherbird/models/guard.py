@@ -63,7 +63,7 @@ class Guard:
     def __init__(
         self, policy: Policy, models: dict[str, Classifier | Tagger], where: str = "the policy"
     ) -> None:
-        self.policy = check_type(policy, "policy", Policy)
+        self.policy, self.where = check_type(policy, "policy", Policy), where
         self.rules: dict[str, Pattern | Scanner] = {}
         for name, pattern in policy.patterns.items():
             self.rules[name] = Pattern(name, pattern, f"{where}: patterns.{name}")
@@ -99,10 +99,9 @@ class Guard:
                     loaded[rule.model] = _load(rule.model, dtype=dtype, device=device)
                 except InputError as error:
                     where = f"{path}: classifiers.{name}.model: {error.where or rule.model}"
-                    is_other = isinstance(error, HeadError)
-                    how = (
-                        "use one of motherbird finetune classify or tag" if is_other else error.how
-                    )
+                    how = error.how
+                    if isinstance(error, HeadError):
+                        how = "use one of motherbird finetune classify or tag"
                     raise type(error)(error.what, where, how) from error
             models[name] = loaded[rule.model]
         return cls(rules, models, str(path))
@@ -122,7 +121,7 @@ class Guard:
             raise InputError(f"unknown side {side!r}", how=f"use {' or '.join(get_args(Side))}")
         rules = [rule for rule in self.rules.values() if rule.side in (side, "both")]
         if not rules:
-            raise InputError(f'the policy has no rule for side = "{side}"', how="add one")
+            raise InputError(f'no rule is for side = "{side}"', self.where, "add one")
         prepared = [self._prepare(text) for text in _strings(texts)]
         readable = [each for each in prepared if each.forms.normal.text]
         for rule in rules:

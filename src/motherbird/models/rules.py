@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from ..core.normalization import Normalized, normalize
 from ..core.spans import scheme_of, spans
 from ..core.words import Offsets, first_tokens, split_words
-from ..errors import InputError, require_extra
+from ..errors import DamagedError, InputError, require_extra
 from .classifier import Classifier
 from .policy import ClassifierRule, Decision, PatternRule
 from .tagger import Tagger, Words
@@ -157,7 +157,7 @@ class Scanner:
         self, name: str, rule: ClassifierRule, model: Classifier | Tagger, where: str
     ) -> None:
         self.name, self.action, self.side = name, rule.action, rule.side
-        self.rule, self.model = rule, model
+        self.rule, self.model, self.where = rule, model, where
         known = list(model.labels)
         if isinstance(model, Tagger):
             scheme = scheme_of(model.labels)
@@ -230,7 +230,10 @@ class Scanner:
         """Return the probability of each label of the rule for each window."""
         assert isinstance(self.model, Classifier)
         columns = [self.model.labels.index(label) for label in self.rule.labels]
-        return self.model.probabilities_of_ids([window.ids for window in windows])[:, columns]
+        rows = self.model.probabilities_of_ids([window.ids for window in windows])[:, columns]
+        if not np.isfinite(rows).all():  # no rule would apply
+            raise DamagedError("the model computes probabilities that are not finite", self.where)
+        return rows
 
     def _total(
         self, rows: Float32[np.ndarray, "windows labels"]
