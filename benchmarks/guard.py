@@ -4,11 +4,11 @@
     python benchmarks/guard.py --work DIR --out benchmarks/guard.json --latency
 
 The first call fine-tunes motherbird-nano: "short" for three epochs on the normal form of the rows
-of injection, "long" from there for one epoch on a third of the rows and on 300 documents of up to
+of injection, "long" from there for one epoch on a third of the rows and on 200 documents of up to
 8,192 tokens, half of which have a jailbreak at a random place, "answers" for an epoch on
 hate_offensive, and "raw" as "short" on the rows as they are. A fifth of the training rows is set
-aside, and the thresholds are chosen on it. Models that are in DIR are not trained again. --latency
-needs a machine without other work, and adds its figures to those of --out.
+aside, and the thresholds are chosen on it. Models in DIR and figures in --out are not computed
+again. --latency needs a machine without other work, and adds its figures to those of --out.
 """
 
 import argparse
@@ -33,8 +33,6 @@ from motherbird.train.tuning_plan import Parts
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
 MODELS = ("short", "long", "answers", "raw")
-LENGTHS = (512, 1024, 2048, 4096, 8192)
-WINDOWS = (0, 512, 128)  # 0: the whole text
 TOKENIZER = tokenizer("motherbird-nano", split_special_tokens=True)
 EVASIONS = {
     "none": lambda text: text,
@@ -96,9 +94,9 @@ class Documents:
 
 
 def long_documents(train: Labelled) -> Labelled:
-    """Return 150 documents with a jailbreak, 75 with a benign prompt, and 75 with neither."""
+    """Return 100 documents with a jailbreak, 50 with a benign prompt, and 50 with neither."""
     documents = Documents(0)
-    prompts = labelled("jailbreak", train, 150), [*labelled("benign", train, 75), *[""] * 75]
+    prompts = labelled("jailbreak", train, 100), [*labelled("benign", train, 50), *[""] * 50]
     texts, labels = [], []
     for name, own in zip(("jailbreak", "benign"), prompts, strict=True):
         for prompt in own:
@@ -181,27 +179,25 @@ def short_texts(name: str, work: Path) -> dict[str, Any]:
     return result
 
 
-def long_texts(name: str, work: Path, count: int, lengths: list[int]) -> dict[str, Any]:
-    """Return the AUC by window and length: a jailbreak in a document against a benign prompt."""
+def long_texts(name: str, given: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Add the AUC by window and length: documents with a jailbreak against a benign prompt."""
+    wanted = [window for window in given.windows.split(",") if window not in report]
     documents, test = Documents(1), dev("injection")
-    texts: dict[int, tuple[list[str], np.ndarray]] = {}
-    for length in lengths:
+    texts: dict[str, tuple[list[str], np.ndarray]] = {}
+    for length in given.lengths.split(",") if wanted else []:
         prompts = {
-            label: [p for p in labelled(label, test) if len(TOKENIZER.encode(p)) < 384][:count]
+            label: [p for p in labelled(label, test) if len(TOKENIZER.encode(p)) < 384]
             for label in ("jailbreak", "benign")
         }
-        own = [documents.make(length, prompt) for each in prompts.values() for prompt in each]
+        prompts = {label: each[: given.count] for label, each in prompts.items()}
+        own = [documents.make(int(length), prompt) for each in prompts.values() for prompt in each]
         texts[length] = own, np.arange(len(own)) < len(prompts["jailbreak"])
-    report: dict[str, Any] = {"texts_of_a_label": len(prompts["jailbreak"])}
-    for window in WINDOWS:
-        own_guard, start = guard(name, work, window), time.perf_counter()
-        report[str(window)] = {
-            str(length): metrics.auc(own_guard.probabilities(own, "rule"), positive)
+    for window in wanted:
+        own_guard = guard(name, given.work, int(window))
+        report[window] = {"texts_of_a_label": given.count} | {
+            length: metrics.auc(own_guard.probabilities(own, "rule"), positive)
             for length, (own, positive) in texts.items()
         }
-        report[str(window)]["seconds"] = round(time.perf_counter() - start, 1)
-        print(name, window, report[str(window)], flush=True)
-    return report
 
 
 # --- latency
@@ -254,7 +250,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--count", type=int, default=80, help="texts of a label and a length")
-    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
+    parser.add_argument("--lengths", default="512,1024,2048,4096,8192")
+    parser.add_argument("--windows", default="0,512,128", help="0: the whole text")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -273,13 +270,10 @@ def main() -> None:
     report["machine"] = machine()
     for name in given.models.split(","):
         trained = train(name, given.work, settings)
-        print(name, trained, flush=True)
-        report[name] = {"training": trained, **short_texts(name, given.work)}
-        print(name, {key: value for key, value in report[name].items()}, flush=True)
+        if name not in report:
+            report[name] = {"training": trained, **short_texts(name, given.work)}
         if name != "answers":
-            report[name]["auc_by_window_and_length"] = long_texts(
-                name, given.work, given.count, list(map(int, given.lengths.split(",")))
-            )
+            long_texts(name, given, report[name].setdefault("auc_by_window_and_length", {}))
         finish(report, given.out)
 
 

@@ -2,7 +2,7 @@
 
 It is Unicode's NFKC_Casefold (compatibility characters, such as full-width letters, become plain
 ones, characters that are displayed as nothing are removed, and case is ignored), with two more
-rules: three or more single letters with the same characters between them ("i g n o r e",
+rules: three or more single characters with the same separator between them ("i g n o r e",
 "i-g-n-o-r-e") are joined, and white space becomes one space.
 """
 
@@ -21,7 +21,11 @@ _INVISIBLE = re.compile(rf"(?:(?!\s)[{INVISIBLE}])+")
 # With the ASCII character before it, which a combining mark may change.
 _NOT_ASCII = re.compile(r"[!-~]?[^\x00-\x7f]+")
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-_SPELLED = re.compile(r"(?<![^\W_])[^\W_]([\W_]++)[^\W_](?:\1[^\W_])+(?![^\W_])")
+# Single characters between white space, of which some may be punctuation, and single letters.
+_SPELLED = (
+    re.compile(r"(?<!\S)\S(\s++|[\W_])\S(?:\1\S)+(?!\S)"),
+    re.compile(r"(?<![^\W_])[^\W_]([\W_]++)[^\W_](?:\1[^\W_])+(?![^\W_])"),
+)
 _SPACE = re.compile(r"\A\s+|\s+\Z|\s{2,}|[^\S ]")
 _MAYBE_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _HEX = re.compile(r"(?=.*[A-Fa-f])(?=.*[0-9])[0-9A-Fa-f]+")
@@ -50,7 +54,8 @@ def normalize(text: str) -> Normalized:
     found = _replace(unchanged(text), ((*m.span(), "") for m in _INVISIBLE.finditer(text)))
     found = _replace(found, _casefolded(found.text))
     found = Normalized(found.text.translate(_LOWER), found.starts, found.ends)
-    found = _replace(found, _separators(found.text))
+    for pattern in _SPELLED:
+        found = _replace(found, _separators(pattern, found.text))
     return _replace(found, _spaces(found.text))
 
 
@@ -115,8 +120,8 @@ def _continues(character: str) -> bool:
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
 
-def _separators(text: str) -> Iterator[Edit]:
-    for match in _SPELLED.finditer(text):
+def _separators(pattern: re.Pattern[str], text: str) -> Iterator[Edit]:
+    for match in pattern.finditer(text):
         size = len(match[1])
         for start in range(match.start() + 1, match.end(), size + 1):
             yield start, start + size, ""
