@@ -31,8 +31,7 @@ def casefolded(text: str) -> str:
 def test_it_is_nfkc_casefold_with_one_space(text):
     found, wanted = normalize(text).text, " ".join(casefolded(text).split())
     assert re.sub(r"[\W_]", "", found) == re.sub(r"[\W_]", "", wanted)  # no letter is lost
-    letters = r"(?<![^\W_])[^\W_][\W_]+[^\W_][\W_]+[^\W_](?![^\W_])"
-    if not re.search(rf"{letters}|(?<!\S)\S(\s|[\W_])\S\1\S", wanted):
+    if not re.search(r"\S([\W_]+)\S\1\S", casefolded(text)):
         assert found == wanted  # nothing is to be joined
 
 
@@ -57,6 +56,8 @@ def test_every_character_has_its_origin(text):
         ("I-G-N-O-R-E the r.u.l.e.s, now", "ignore the rules, now"),
         ("i_g_n_o_r_e it", "ignore it"),
         ("i - g - n - o - r - e", "ignore"),
+        ("i--g--n--o--r--e it.", "ignore it."),
+        ("the r u l e s.", "the rules."),
         ("( a l l )  i ' m", "(all) i'm"),
         ('"-a-l-l-!-" (i.g.n.o.r.e)', '"all!" (ignore)'),
         ("ig\u200bno\u00adre \u2060all", "ignore all"),

@@ -21,11 +21,8 @@ _INVISIBLE = re.compile(rf"(?:(?!\s)[{INVISIBLE}])+")
 # With the ASCII character before it, which a combining mark may change.
 _NOT_ASCII = re.compile(r"[!-~]?[^\x00-\x7f]+")
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-# Single characters between white space, of which some may be punctuation, and single letters.
-_SPELLED = (
-    re.compile(r"(?<!\S)\S(\s++|[\W_])\S(?:\1\S)+(?!\S)"),
-    re.compile(r"(?<![^\W_])[^\W_]([\W_]++)[^\W_](?:\1[^\W_])+(?![^\W_])"),
-)
+# A letter, or a character after white space; then others with the same separator before each.
+_SPELLED = re.compile(r"(?:(?<!\S)\S|(?<![^\W_])[^\W_])(\s++|[\W_]|[\W_]++)\S(?:\1\S)+(?![^\W_])")
 _SPACE = re.compile(r"\A\s+|\s+\Z|\s{2,}|[^\S ]")
 _MAYBE_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _HEX = re.compile(r"(?=.*[A-Fa-f])(?=.*[0-9])[0-9A-Fa-f]+")
@@ -54,8 +51,8 @@ def normalize(text: str) -> Normalized:
     found = _replace(unchanged(text), ((*m.span(), "") for m in _INVISIBLE.finditer(text)))
     found = _replace(found, _casefolded(found.text))
     found = Normalized(found.text.translate(_LOWER), found.starts, found.ends)
-    for pattern in _SPELLED:
-        found = _replace(found, _separators(pattern, found.text))
+    for _ in range(2):  # spaces of "a - b - c", and then hyphens
+        found = _replace(found, _separators(found.text))
     return _replace(found, _spaces(found.text))
 
 
@@ -120,8 +117,8 @@ def _continues(character: str) -> bool:
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
 
-def _separators(pattern: re.Pattern[str], text: str) -> Iterator[Edit]:
-    for match in pattern.finditer(text):
+def _separators(text: str) -> Iterator[Edit]:
+    for match in _SPELLED.finditer(text):
         size = len(match[1])
         for start in range(match.start() + 1, match.end(), size + 1):
             yield start, start + size, ""
