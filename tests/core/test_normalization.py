@@ -58,6 +58,8 @@ def test_every_character_has_its_origin(text):
         ("i - g - n - o - r - e", "ignore"),
         ("i--g--n--o--r--e it.", "ignore it."),
         ("the r u l e s.", "the rules."),
+        ("i n   a   m o r e   o f", "in a more of"),
+        ("d-o n-o-t a-d-d a b", "do not add ab"),
         ("( a l l )  i ' m", "(all) i'm"),
         ('"-a-l-l-!-" (i.g.n.o.r.e)', '"all!" (ignore)'),
         ("ig\u200bno\u00adre \u2060all", "ignore all"),
@@ -83,9 +85,9 @@ def test_ranges_of_the_original_text():
 def test_it_takes_linear_time():
     """None of these takes a second; a quadratic rule would take minutes."""
     for part in ("a-", " ", "\u200b", "a ", "é", "x\u0301", "-", "a" * 63 + "-"):
-        found = normalize(part * 100_000)
-        assert len(found.text) <= 100_000 * len(part)
-        encoded(part * 100_000)
+        found = normalize(part * 30_000)
+        assert len(found.text) <= 30_000 * len(part)
+        encoded(part * 30_000)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 It is Unicode's NFKC_Casefold (compatibility characters, such as full-width letters, become plain
 ones, characters that are displayed as nothing are removed, and case is ignored), with two more
 rules: three or more single characters with the same separator between them ("i g n o r e",
-"i-g-n-o-r-e") are joined, and white space becomes one space.
+"i-g-n-o-r-e") are joined, as are two letters in a text with such words, and white space becomes one
+space.
 """
 
 import re
@@ -21,8 +22,14 @@ _INVISIBLE = re.compile(rf"(?:(?!\s)[{INVISIBLE}])+")
 # With the ASCII character before it, which a combining mark may change.
 _NOT_ASCII = re.compile(r"[!-~]?[^\x00-\x7f]+")
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-# A letter, or a character after white space; then others with the same separator before each.
-_SPELLED = re.compile(r"(?:(?<!\S)\S|(?<![^\W_])[^\W_])(\s++|[\W_]|[\W_]++)\S(?:\1\S)+(?![^\W_])")
+# A letter, or a character after white space; then others with the same separator before each. Short
+# separators come first: those between the words of a spelled text are longer.
+_START, _END = r"(?:(?<!\S)\S|(?<![^\W_])[^\W_])", r"(?![^\W_])"
+_SPELLED = [
+    re.compile(rf"{_START}({separator})\S(?:\1\S)+{_END}") for separator in (r"[\W_]", r"[\W_]++")
+]
+# Only in texts with spelled words; "I'm" stays.
+_PAIR = re.compile(rf"(?<!\S)[^\W\d_]((?!['’])[\W_])[^\W\d_]{_END}")
 _SPACE = re.compile(r"\A\s+|\s+\Z|\s{2,}|[^\S ]")
 _MAYBE_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _HEX = re.compile(r"(?=.*[A-Fa-f])(?=.*[0-9])[0-9A-Fa-f]+")
@@ -51,8 +58,11 @@ def normalize(text: str) -> Normalized:
     found = _replace(unchanged(text), ((*m.span(), "") for m in _INVISIBLE.finditer(text)))
     found = _replace(found, _casefolded(found.text))
     found = Normalized(found.text.translate(_LOWER), found.starts, found.ends)
-    for _ in range(2):  # spaces of "a - b - c", and then hyphens
-        found = _replace(found, _separators(found.text))
+    length = len(found.text)
+    for pattern in _SPELLED:
+        found = _replace(found, _separators(pattern, found.text))
+    if len(found.text) < length:
+        found = _replace(found, _separators(_PAIR, found.text))
     return _replace(found, _spaces(found.text))
 
 
@@ -117,8 +127,8 @@ def _continues(character: str) -> bool:
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
 
-def _separators(text: str) -> Iterator[Edit]:
-    for match in _SPELLED.finditer(text):
+def _separators(pattern: re.Pattern[str], text: str) -> Iterator[Edit]:
+    for match in pattern.finditer(text):
         size = len(match[1])
         for start in range(match.start() + 1, match.end(), size + 1):
             yield start, start + size, ""
