@@ -8,7 +8,7 @@ import sys
 import motherbird
 
 NAMES = {
-    "Classifier", "DamagedError", "Embedder", "EncoderConfig", "InputError", "MaskedLM",
+    "Classifier", "DamagedError", "Embedder", "EncoderConfig", "Guard", "InputError", "MaskedLM",
     "MotherbirdError", "Scorer", "Tagger", "Tokenizer", "accelerate", "nn", "presets", "restore",
     "tokenizer", "__version__",
 }  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .models.accelerate import restore as restore
     from .models.classifier import Classifier as Classifier
     from .models.embedder import Embedder as Embedder
+    from .models.guard import Guard as Guard
     from .models.masked_lm import MaskedLM as MaskedLM
     from .models.scorer import Scorer as Scorer
     from .models.tagger import Tagger as Tagger
@@ -30,6 +31,7 @@ _HOMES = {
     "DamagedError": "errors",
     "Embedder": "models.embedder",
     "EncoderConfig": "core.config",
+    "Guard": "models.guard",
     "InputError": "errors",
     "MaskedLM": "models.masked_lm",
     "MotherbirdError": "errors",

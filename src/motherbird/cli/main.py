@@ -31,6 +31,7 @@ COMMANDS = {
     "export": "Export a model to Hugging Face, ONNX or OpenVINO.",
     "fill-mask": "Predict the masked words of a text.",
     "finetune": "Fine-tune a model on labelled texts.",
+    "guard": "Check texts for a language model by the rules of a policy.",
     "info": "Describe a model, or this machine.",
     "prepare": "Clean, tokenize and pack text for training.",
     "pretrain": "Pretrain an encoder from a recipe.",

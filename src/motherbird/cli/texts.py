@@ -39,10 +39,10 @@ def inputs_of(file: str, model: str) -> list[str]:
     return [*options.directories(model), *([file] if file != "-" else [])]
 
 
-def read_texts(file: str, column: str | None) -> "Iterator[Document]":
+def read_texts(file: str, column: str | None, allow_empty: bool = False) -> "Iterator[Document]":
     """Yield the texts of a table, or the lines of any other file; "-" is standard input.
 
-    The first text is read at once.
+    The first text is read at once. With ``allow_empty``, texts may be empty or contain a NUL.
 
     Raises:
         InputError: there is no text, or one is empty.
@@ -57,7 +57,8 @@ def read_texts(file: str, column: str | None) -> "Iterator[Document]":
         raise InputError("--column is for tables, and this is not one", file, how)
     else:
         texts = _lines(file)
-    return _from_first(map(_checked, texts), file, "write one text per line")
+    texts = texts if allow_empty else map(_checked, texts)
+    return _from_first(texts, file, "write one text per line")
 
 
 def read_pairs(file: str, columns: str | None) -> "Iterator[Pair]":

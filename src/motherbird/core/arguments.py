@@ -23,13 +23,14 @@ from ..machine import MAX_THREADS
 T = TypeVar("T")
 Documents = Iterable[Sequence[int] | NDArray[np.integer[Any]]]  # lists or arrays of token ids
 
-# White space, control characters, and the characters that Unicode says to display as nothing
-# (Default_Ignorable_Code_Point), such as U+200B, the zero-width space.
-_NOTHING_VISIBLE = re.compile(
-    r"[\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+# For the brackets of a regular expression: control characters, and the characters that Unicode says
+# to display as nothing (Default_Ignorable_Code_Point), such as U+200B, the zero-width space.
+INVISIBLE = (
+    r"\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     r"\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*+"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+_NOTHING_VISIBLE = re.compile(rf"[\s{INVISIBLE}]*+")
 
 
 def check_text(
