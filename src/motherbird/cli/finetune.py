@@ -25,8 +25,8 @@ def command() -> None:
     """Fine-tune a model on labelled texts, tagged words, or pairs of texts."""
 
 
-def _data(function: F) -> F:
-    """Add the options of all tasks."""
+def training_options(function: F) -> F:
+    """Add the options of all commands that fine-tune."""
     for option in reversed([
         click.option("--train", required=True, metavar="FILE",
                      help="Labelled data: .jsonl, .csv, .tsv, .parquet, or a dataset directory of "
@@ -38,8 +38,6 @@ def _data(function: F) -> F:
                      help="The model to start from: the included motherbird-nano (default), a "
                      "directory, or owner/name on the Hub."),
         click.option("--out", required=True, metavar="DIR", help="Directory of the new model."),
-        click.option("--label", metavar="NAME", callback=options.not_empty,
-                     help="Column of the labels (default: found by its name)."),
         click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
         click.option("--epochs", type=click.IntRange(1), metavar="N",
                      help="Largest number of passes over the data (default: 3 to 15, by size)."),
@@ -62,10 +60,15 @@ def _data(function: F) -> F:
     return function
 
 
+_label = click.option("--label", metavar="NAME", callback=options.not_empty,
+                      help="Column of the labels (default: found by its name).")  # fmt: skip
+
+
 @command.command(name="classify")
 @click.option("--text", metavar="NAME", callback=options.not_empty,
               help="Column of the texts (default: found by its name).")  # fmt: skip
-@_data
+@_label
+@training_options
 def classify(**given: Any) -> None:
     """Fine-tune a model that labels texts, with one label or several.
 
@@ -78,7 +81,7 @@ def classify(**given: Any) -> None:
 
     The same command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"accuracy", "macro_f1", "mcc", "auc", "loss"}, "test", "seconds", "model", "epoch",
-    "labels", ...}; "auc" is that of the second label of two.
+    "labels", ...}; "auc" is that of the second label of two, or the mean of any number of labels.
     """  # noqa: D301
     _run("classify", **given)
 
@@ -86,7 +89,8 @@ def classify(**given: Any) -> None:
 @command.command(name="tag")
 @click.option("--text", metavar="NAME", callback=options.not_empty,
               help="Column of the words (default: found by its name).")  # fmt: skip
-@_data
+@_label
+@training_options
 def tag(**given: Any) -> None:
     """Fine-tune a model that tags words, such as names of people.
 
@@ -107,7 +111,8 @@ def tag(**given: Any) -> None:
               help="Column of the first text (default: found by its name).")  # fmt: skip
 @click.option("--pair", metavar="NAME", callback=options.not_empty,
               help="Column of the second text (default: found by its name).")  # fmt: skip
-@_data
+@_label
+@training_options
 def score(**given: Any) -> None:
     """Fine-tune a model that scores or labels pairs of texts.
 
@@ -130,15 +135,17 @@ def _run(
     text: str | None = None, pair: str | None = None, label: str | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     files = [path for path in (train, dev, test) if path is not None]
-    recipe = _recipe(task, **settings)
+    recipe = read_recipe(task, **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
     from ..train.finetune import check_output, finetune
 
     check_output(directory)
-    parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
+    parts = _parts(recipe, (train, dev, test), text, pair, label)
     quiet = json_ or not options.is_main_process()
+    if not quiet:
+        show_parts(parts)
     with progress("", total=1.0, quiet=quiet) as update:
-        display = _Display(quiet, update)
+        display = Display(quiet, update)
         found = finetune(
             recipe, parts, directory, device=device, on_plan=display.plan,
             on_start=display.start, on_step=display.step,
@@ -150,11 +157,14 @@ def _run(
         return
     for name in ("dev", "test"):
         if name in found:
-            click.echo(f"{name}: {_shown(found[name])}")
+            click.echo(f"{name}: {metrics_line(found[name])}")
     click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s")
 
 
-def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: Any) -> "FineTuning":
+def read_recipe(
+    task: str, recipe: str | None, changes: tuple[str, ...], **given: Any
+) -> "FineTuning":
+    """Return the settings of the options, over those of a recipe."""
     from .. import strict
     from ..errors import InputError
     from ..train.tuning import FineTuning
@@ -174,11 +184,10 @@ def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: An
 
 def _parts(
     recipe: "FineTuning", files: tuple[str, str | None, str | None], text: str | None,
-    pair: str | None, label: str | None, quiet: bool,
+    pair: str | None, label: str | None,
 ) -> "Parts":  # fmt: skip
-    """Read the data, check it, and say what is in it."""
+    """Read the data, and check it."""
     from ..data.columns import Columns
-    from ..data.description import describe
     from ..data.labelled import check_training, read_labelled, split_off
     from ..train.finetune import DEV
     from ..train.tuning_plan import Parts
@@ -193,21 +202,27 @@ def _parts(
     dev, test = others
     if dev is None:
         train, dev = split_off(train, DEV, recipe.seed)
-    about = describe(train, dev, test)
-    if not quiet and options.is_main_process():
-        for line in (*about.lines(), *about.warnings()):
-            click.echo(line, err=True)
     return Parts(train, dev, test)
 
 
-def _shown(metrics: dict[str, float | None]) -> str:
+def show_parts(parts: "Parts") -> None:
+    """Say what the labelled texts contain."""
+    from ..data.description import describe
+
+    about = describe(parts.train, parts.dev, parts.test)
+    for line in (*about.lines(), *about.warnings()):
+        click.echo(line, err=True)
+
+
+def metrics_line(metrics: dict[str, float | None]) -> str:
+    """Return metrics as text."""
     return ", ".join(
         f"{name} {'-' if value is None else format(value, '.4f')}"
         for name, value in metrics.items()
     )
 
 
-class _Display:
+class Display:
     """Shows the steps: a progress bar on a terminal, else a line every few seconds and epoch."""
 
     def __init__(self, quiet: bool, update: Any) -> None:
@@ -231,7 +246,7 @@ class _Display:
         now = time.perf_counter()
         self.recent = [r for r in self.recent if r.started > now - 30] + [report]
         if report.evaluation is not None:
-            click.echo(f"{report.phase}: {_shown(dict(report.evaluation))}", err=True)
+            click.echo(f"{report.phase}: {metrics_line(dict(report.evaluation))}", err=True)
         if is_terminal():
             self.update(completed=report.number / self.steps, text=self._text())
         elif now - self.shown >= SHOW_EVERY:
