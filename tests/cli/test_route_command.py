@@ -80,7 +80,7 @@ def router(base, tables, tmp_path_factory):
     """The directory of a router that Python has fitted."""
     out = tmp_path_factory.mktemp("router") / "router"
     dev = lists(queries(90, 2))
-    costs = {"small": 1.0, "large": 20.0}
+    costs = {"small": 1, "large": 20}
     Router.fit(*lists(queries(240, 1)), costs, out, dev=dev, model=str(base), **QUICK)
     return out
 

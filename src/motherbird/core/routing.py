@@ -20,6 +20,7 @@ from .measure import Metrics
 POINTS = 201  # of the curve of a router, at most
 Probabilities = Float[np.ndarray, "S T"]
 Outcomes = Bool[np.ndarray, "S T"]
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class RouterConfig:
             "abstained": 1 - len(sent) / len(chosen),
         }
 
-    def at(self, budget: float | None = None, quality: float | None = None) -> "RouterConfig":
+    def at(self, budget: Number | None = None, quality: Number | None = None) -> "RouterConfig":
         """Return the configuration at another point of the curve.
 
         Args:
@@ -124,10 +125,10 @@ class RouterConfig:
 
 def fit(
     targets: Sequence[str],
-    costs: Sequence[float],
+    costs: Sequence[Number],
     probabilities: Probabilities,
     outcomes: Outcomes,
-    abstain: float | None = None,
+    abstain: Number | None = None,
 ) -> RouterConfig:
     """Return the configuration of a router, of texts with known outcomes.
 
@@ -143,10 +144,13 @@ def fit(
     chosen = np.linspace(0, len(points) - 1, min(POINTS, len(points))).round().astype(int)
     qualities = outcomes[kept].mean(axis=0).tolist()
     thinned = tuple(points[index] for index in chosen)
-    return RouterConfig(tuple(targets), tuple(costs), 0.0, thinned, tuple(qualities), abstain).at()
+    limit = None if abstain is None else float(abstain)
+    return RouterConfig(
+        tuple(targets), tuple(map(float, costs)), 0.0, thinned, tuple(qualities), limit
+    ).at()
 
 
-def curve(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[float]) -> list[Point]:
+def curve(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[Number]) -> list[Point]:
     """Return the cost-quality curve, from the lowest cost to the highest.
 
     The first point is that of the cheapest target, the last one that of the most expensive. There
@@ -206,7 +210,7 @@ def apgr(points: Sequence[Point]) -> float | None:
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
-def auc(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[float]) -> float | None:
+def auc(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[Number]) -> float | None:
     """Return the AUC of the texts that need a more expensive target than the cheapest.
 
     These are the texts to which the cheapest target gives no good answer and another one does. The
@@ -218,7 +222,7 @@ def auc(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[float]
     return metrics.auc(others - probabilities[:, cheapest], needed)
 
 
-def check_targets(targets: Sequence[str], costs: Sequence[float]) -> None:
+def check_targets(targets: Sequence[str], costs: Sequence[Number]) -> None:
     """Raise InputError if these are not two or more targets with a cost for each."""
     names = list(targets)
     for name in names:
@@ -238,9 +242,9 @@ def check_targets(targets: Sequence[str], costs: Sequence[float]) -> None:
 
 def check_point(
     targets: Sequence[str],
-    costs: Sequence[float],
-    budget: float | None = None,
-    quality: float | None = None,
+    costs: Sequence[Number],
+    budget: Number | None = None,
+    quality: Number | None = None,
 ) -> None:
     """Raise InputError if no router of these targets can have a budget or a quality."""
     if budget is not None and quality is not None:
@@ -269,7 +273,7 @@ def _within(cost: float, budget: float) -> bool:
     return cost <= budget * (1 + 1e-9)  # a mean of equal costs is rounded
 
 
-def outcomes_of(outcomes: Any, targets: Sequence[str], good: float, count: int) -> Outcomes:
+def outcomes_of(outcomes: Any, targets: Sequence[str], good: Number, count: int) -> Outcomes:
     """Return whether each target answers each of S texts well, of a mapping of targets to lists.
 
     Raises:
@@ -292,7 +296,7 @@ def outcomes_of(outcomes: Any, targets: Sequence[str], good: float, count: int) 
     return np.array(rows, bool).T
 
 
-def is_good(value: Any, good: float, where: str) -> bool:
+def is_good(value: Any, good: Number, where: str) -> bool:
     """Return whether an outcome is a good answer.
 
     It is a boolean, or a number from 0 to 1 of at least ``good``, which may be strings.

@@ -9,7 +9,7 @@ from .. import strict
 from ..core import hub, routing
 from ..core.arguments import Documents, check_list
 from ..core.measure import Metrics
-from ..core.routing import Point, Probabilities, RouterConfig
+from ..core.routing import Number, Point, Probabilities, RouterConfig
 from ..errors import HeadError, InputError, require_extra
 from ..files import read_json
 from .classifier import Classifier
@@ -58,14 +58,14 @@ class Router:
         cls,
         texts: Iterable[str],
         outcomes: Mapping[str, Iterable[Any]],
-        costs: Mapping[str, float],
+        costs: Mapping[str, Number],
         out: str | Path,
         *,
         dev: tuple[Iterable[str], Mapping[str, Iterable[Any]]] | None = None,
-        good: float = 0.5,
-        budget: float | None = None,
-        quality: float | None = None,
-        abstain: float | None = None,
+        good: Number = 0.5,
+        budget: Number | None = None,
+        quality: Number | None = None,
+        abstain: Number | None = None,
         device: str | None = None,
         **settings: Any,
     ) -> "Router":
@@ -118,7 +118,7 @@ class Router:
         config = strict.build(RouterConfig, read_json(file), str(file))
         return cls(Classifier.load(directory, **options), config)
 
-    def at(self, budget: float | None = None, quality: float | None = None) -> "Router":
+    def at(self, budget: Number | None = None, quality: Number | None = None) -> "Router":
         """Return the router at another point of its curve.
 
         Args:
@@ -173,7 +173,7 @@ class Router:
         texts: Iterable[str],
         outcomes: Mapping[str, Iterable[Any]],
         *,
-        good: float = 0.5,
+        good: Number = 0.5,
         max_length: int | None = None,
         truncate: bool = False,
         batch_tokens: int | None = None,

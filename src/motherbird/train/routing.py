@@ -18,7 +18,7 @@ import numpy as np
 from .. import strict
 from ..core import routing
 from ..core.arguments import check_list
-from ..core.routing import Outcomes, Probabilities, RouterConfig
+from ..core.routing import Number, Outcomes, Probabilities, RouterConfig
 from ..data.labelled import Labelled, from_records, split_off
 from ..data.readers.document import Record
 from ..errors import InputError
@@ -39,10 +39,10 @@ class Targets:
     """The targets of a router, and what is wanted of it; see `Router.fit`."""
 
     names: tuple[str, ...]
-    costs: tuple[float, ...]
-    budget: float | None = None
-    quality: float | None = None
-    abstain: float | None = None
+    costs: tuple[Number, ...]
+    budget: Number | None = None
+    quality: Number | None = None
+    abstain: Number | None = None
 
     def __post_init__(self) -> None:
         routing.check_targets(self.names, self.costs)
@@ -151,13 +151,13 @@ def _write(config: RouterConfig, source: Path, out: Path) -> None:
 def fit_lists(
     train: tuple[Any, Any],
     dev: tuple[Any, Any] | None,
-    costs: Mapping[str, float],
+    costs: Mapping[str, Number],
     out: Path,
     *,
-    good: float,
+    good: Number,
     device: str | None,
     settings: dict[str, Any],
-    **wanted: float | None,
+    **wanted: Number | None,
 ) -> None:
     """Fit a router on lists of texts and outcomes; the implementation of `Router.fit`."""
     recipe = strict.build(FineTuning, {**settings, "task": "classify"}, "the settings")
@@ -172,7 +172,7 @@ def fit_lists(
     fit_router(recipe, Parts(own, held_out), targets, out, device=device)
 
 
-def _labelled(given: Any, targets: Sequence[str], good: float, name: str) -> Labelled:
+def _labelled(given: Any, targets: Sequence[str], good: Number, name: str) -> Labelled:
     """Return lists of texts and outcomes as labelled data."""
     if not isinstance(given, tuple) or len(given) != 2:
         what = f"{name} is not a pair of texts and outcomes"
