@@ -147,7 +147,7 @@ def test_the_command_fits_and_routes(fit, tables, tmp_path, motherbird, document
     assert done.json["labels"]["large"] == sum(row["target"] == "large" for row in rows)
     cheap = motherbird(*call, "--budget", "1")
     assert {json.loads(line)["target"] for line in cheap.out.splitlines()} == {"small"}
-    motherbird(*call, "--budget", "0.5").refused("the budget 0.5 is below .*: use 1 or more")
+    motherbird(*call, "--budget", "0.5").refused("the budget 0.5 does not reach .*: use 1 or more")
     motherbird(*call, "--quality", "0.99").refused("use at most 0")
 
 
@@ -189,7 +189,7 @@ def test_a_quality_that_is_not_reached(fit, tmp_path):
         ({"costs": "1,x"}, "--costs are not numbers: '1,x'"),
         ({"costs": "1,-2"}, "the cost -2.0 of large"),
         ({"costs": "nan,2"}, "the cost nan of small"),
-        ({"budget": "0.5"}, "the budget 0.5 is below the cost of the cheapest target, small"),
+        ({"budget": "0.5"}, "the budget 0.5 does not reach the cost of the cheapest target, small"),
         ({"budget": "2", "quality": "0.5"}, "exclude each other"),
         ({"quality": "2"}, "quality = 2.0 is not a number from 0 to 1"),
         ({"quality": "1"}, "no router reaches the quality 1: use less than 0."),

@@ -118,7 +118,9 @@ def test_a_point_is_chosen_by_budget_or_quality():
 
 def test_a_point_that_does_not_exist(no_type_checker):
     router, _, _ = config()
-    with pytest.raises(InputError, match=r"the budget 0.9 is below .* target, a: use 1 or more"):
+    with pytest.raises(
+        InputError, match=r"the budget 0.9 does not reach .* target, a: use 1 or more"
+    ):
         router.at(budget=0.9)
     with pytest.raises(InputError, match=r"does not reach the quality 1: use at most 0\.\d+"):
         router.at(quality=1.0)
@@ -127,7 +129,7 @@ def test_a_point_that_does_not_exist(no_type_checker):
     for quality in (-0.1, 1.1, float("nan"), "x"):
         with pytest.raises(InputError, match="not a number from 0 to 1"):
             router.at(quality=quality)
-    for budget in (float("nan"), float("inf"), "x"):
+    for budget in (float("nan"), "x"):
         with pytest.raises(InputError, match="the budget"):
             router.at(budget=budget)
 

@@ -160,7 +160,7 @@ def curve(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[Numb
     # At a very large weight, a text goes to the cheapest target, and of several to the most
     # probable one. As the weight falls, its next target is the one with the steepest gain.
     current = np.where(c == c.min(), p, -np.inf).argmax(axis=1)
-    cost, quality = c[current].mean(), outcomes[np.arange(count), current].mean()
+    start = np.array([c[current].sum(), outcomes[np.arange(count), current].sum()])
     texts, last = np.arange(count), np.full(count, np.inf)
     moves = []  # rows of weight, cost and quality: the changes of the sums over the texts
     while True:
@@ -179,19 +179,17 @@ def curve(probabilities: Probabilities, outcomes: Outcomes, costs: Sequence[Numb
         moves.append(np.stack([last, c[best] - c[own], better]))
         current[texts] = best
     if not moves:
-        return [Point(0.0, float(cost), float(quality))]
+        return [Point(0.0, *(start / count).tolist())]
     found = np.concatenate(moves, axis=1)
     found = found[:, np.argsort(-found[0], kind="stable")]
     weights, ends = found[0], np.append(np.flatnonzero(np.diff(found[0])), len(found[0]) - 1)
-    sums = np.cumsum(found[1:], axis=1)[:, ends] / count
+    sums = np.cumsum(found[1:], axis=1)[:, ends] + start[:, None]
     # Between two weights nothing changes: a point has their mean.
     steps, beyond = weights[ends], 1 / (c.max() - c.min())
     between = (steps[:-1] + steps[1:]) / 2
     weight = np.concatenate([[steps[0] + beyond], between, [steps[-1] - beyond]])
-    rows = np.stack([
-        weight, cost + np.append(0, sums[0]), quality + np.append(0, sums[1])
-    ], axis=1)  # fmt: skip
-    return [Point(*row) for row in rows.tolist()]
+    means = np.column_stack([start, sums]) / count
+    return [Point(*row) for row in np.vstack([weight, means]).T.tolist()]
 
 
 def apgr(points: Sequence[Point]) -> float | None:
@@ -253,9 +251,9 @@ def check_point(
     if budget is None:
         return
     lowest = min(costs)
-    if not _is_number(budget) or not _within(lowest, budget) or not budget < math.inf:
+    if not _is_number(budget) or not _within(lowest, budget):
         name = targets[costs.index(lowest)]
-        what = f"the budget {budget!r} is below the cost of the cheapest target, {name}"
+        what = f"the budget {budget!r} does not reach the cost of the cheapest target, {name}"
         raise InputError(what, how=f"use {lowest:g} or more")
 
 
