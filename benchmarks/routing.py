@@ -53,7 +53,10 @@ def label(recipe: FineTuning, parts: Parts, out: Path) -> dict[str, Any]:
     own = Parts(as_label(parts.train), as_label(parts.dev), as_label(parts.test))
     found = finetune(recipe, own, out)
     classifier = Classifier.load(out)
-    strong = classifier.probabilities(parts.test.texts)[:, classifier.labels.index("strong")]
+    probabilities = classifier.probabilities(
+        parts.test.texts, max_length=recipe.max_length, truncate=True
+    )
+    strong = probabilities[:, classifier.labels.index("strong")]
     both = np.stack([1 - strong, strong], axis=1)
     outcomes = TARGETS.outcomes(parts.test)
     return {

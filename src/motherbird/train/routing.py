@@ -36,7 +36,7 @@ CHART = "curve.svg"
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of a router, and what is wanted of it; see `Router.fit`."""
+    """The targets of a router with their costs, and its point on the curve; see `Router.fit`."""
 
     names: tuple[str, ...]
     costs: tuple[Number, ...]
@@ -65,7 +65,7 @@ class Targets:
             log.warning("%s, the cheapest target, answers all texts of the training data well: "
                         "no router is needed", self.names[cheapest])  # fmt: skip
         highest = self.outcomes(parts.dev).any(axis=1).mean()
-        if self.quality is not None and self.quality > highest:
+        if self.abstain is None and self.quality is not None and self.quality > highest:
             what = f"no router reaches the quality {self.quality:g}"
             how = f"use less than {highest:.4f}, the fraction of dev that some target answers well"
             raise InputError(what, how=how)
@@ -90,7 +90,7 @@ def fit_router(
     Args:
         recipe: settings of the classifier; the best epoch is that of the highest auc by default.
         parts: texts, whose labels are the targets that answer them well.
-        targets: all targets, and what is wanted of the router.
+        targets: the targets, and the point on the curve.
         out: directory of the router. If the classifier in it is that of the same recipe and texts,
             it is not trained again.
         device: a torch device; None is the CPU.
