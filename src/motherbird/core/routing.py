@@ -267,7 +267,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _within(cost: float, budget: float) -> bool:
+def _within(cost: Number, budget: Number) -> bool:
     return cost <= budget * (1 + 1e-9)  # a mean of equal costs is rounded
 
 
