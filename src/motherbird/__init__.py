@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .models.embedder import Embedder as Embedder
     from .models.guard import Guard as Guard
     from .models.masked_lm import MaskedLM as MaskedLM
+    from .models.router import Router as Router
     from .models.scorer import Scorer as Scorer
     from .models.tagger import Tagger as Tagger
 
@@ -35,6 +36,7 @@ _HOMES = {
     "InputError": "errors",
     "MaskedLM": "models.masked_lm",
     "MotherbirdError": "errors",
+    "Router": "models.router",
     "Scorer": "models.scorer",
     "Tagger": "models.tagger",
     "Tokenizer": "core.tokenizer",

@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from motherbird.core import metrics
+from motherbird.core.measure import measure
 from motherbird.core.spans import Span, bio_tags
 
 sklearn = pytest.importorskip("sklearn.metrics")
@@ -119,3 +120,19 @@ def test_shapes_that_differ():
         metrics.accuracy(["a"], ["a", "b"])
     with pytest.raises(ValueError):
         metrics.entity_f1([[]], [])
+
+
+@given(ROWS.flatmap(lambda rows: st.tuples(st.just(rows), st.integers(0, 2**32 - 1))))
+def test_auc_of_any_number_of_labels(case):
+    """The mean over labels that apply to some texts and not to others."""
+    rows, seed = case
+    truth = np.array([row for row, _ in rows])
+    names = "abcd"[: truth.shape[1]]
+    logits = np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)
+    labels = [[n for n, applies in zip(names, row, strict=True) if applies] for row in truth]
+    found = measure("multi", labels, list(logits), list(names))["auc"]
+    both = truth.any(0) & ~truth.all(0)
+    if both.any():
+        assert found == pytest.approx(sklearn.roc_auc_score(truth[:, both], logits[:, both]))
+    else:
+        assert found is None

@@ -38,8 +38,8 @@ def _gigabytes(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return None if value is None else gigabytes
 
 
-def _data(function: F) -> F:
-    """Add the options of all tasks."""
+def training_options(function: F) -> F:
+    """Add the options of all commands that fine-tune."""
     for option in reversed([
         click.option("--train", required=True, metavar="FILE",
                      help="Labelled data: .jsonl, .csv, .tsv, .parquet, or a dataset directory of "
@@ -51,8 +51,6 @@ def _data(function: F) -> F:
                      help="The model to start from: the included motherbird-nano (default), a "
                      "directory, or owner/name on the Hub."),
         click.option("--out", required=True, metavar="DIR", help="Directory of the new model."),
-        click.option("--label", metavar="NAME", callback=options.not_empty,
-                     help="Column of the labels (default: found by its name)."),
         click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
         click.option("--epochs", type=click.IntRange(1), metavar="N",
                      help="Largest number of passes over the data (default: 3 to 15, by size)."),
@@ -68,11 +66,6 @@ def _data(function: F) -> F:
                      "checkpointing, where needed (default: none)."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
                      help="Change another setting, such as patience=5; repeatable."),
-        click.option("--search", "searched", multiple=True, metavar="KEY=VALUES",
-                     help="Try several values of a setting: lr=1e-4,3e-4 or, with --trials, "
-                     "lr=1e-5..1e-3; repeatable. The best by dev is kept."),
-        click.option("--trials", type=click.IntRange(1), metavar="N",
-                     help="Number of random trials (default: all combinations)."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
                      help="Random seed (default: 0)."),
         options.device,
@@ -83,10 +76,26 @@ def _data(function: F) -> F:
     return function
 
 
+def _task_options(function: F) -> F:
+    """Add the options of all tasks."""
+    for option in (
+        click.option("--trials", type=click.IntRange(1), metavar="N",
+                     help="Number of random trials (default: all combinations)."),
+        click.option("--search", "searched", multiple=True, metavar="KEY=VALUES",
+                     help="Try several values of a setting: lr=1e-4,3e-4 or, with --trials, "
+                     "lr=1e-5..1e-3; repeatable. The best by dev is kept."),
+        training_options,
+        click.option("--label", metavar="NAME", callback=options.not_empty,
+                     help="Column of the labels (default: found by its name)."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
 @command.command(name="classify")
 @click.option("--text", metavar="NAME", callback=options.not_empty,
               help="Column of the texts (default: found by its name).")  # fmt: skip
-@_data
+@_task_options
 def classify(**given: Any) -> None:
     """Fine-tune a model that labels texts, with one label or several.
 
@@ -100,7 +109,7 @@ def classify(**given: Any) -> None:
     The model card (README.md) and report.html in --out show metrics, data and errors. The same
     command resumes a run that was stopped or killed, with the same result. With --json:
     {"dev": {"accuracy", "macro_f1", "mcc", "auc", "loss"}, "test", "seconds", "model", "epoch",
-    "labels", ...}; "auc" is that of the second label of two.
+    "labels", ...}; "auc" is that of the second label of two, or the mean of any number of labels.
     """  # noqa: D301
     _run("classify", **given)
 
@@ -108,7 +117,7 @@ def classify(**given: Any) -> None:
 @command.command(name="tag")
 @click.option("--text", metavar="NAME", callback=options.not_empty,
               help="Column of the words (default: found by its name).")  # fmt: skip
-@_data
+@_task_options
 def tag(**given: Any) -> None:
     """Fine-tune a model that tags words, such as names of people.
 
@@ -130,7 +139,7 @@ def tag(**given: Any) -> None:
               help="Column of the first text (default: found by its name).")  # fmt: skip
 @click.option("--pair", metavar="NAME", callback=options.not_empty,
               help="Column of the second text (default: found by its name).")  # fmt: skip
-@_data
+@_task_options
 def score(**given: Any) -> None:
     """Fine-tune a model that scores or labels pairs of texts.
 
@@ -157,17 +166,19 @@ def _run(
     if trials is not None and not searched:
         raise click.UsageError("--trials needs --search.")
     files = [path for path in (train, dev, test) if path is not None]
-    recipe = _recipe(task, **settings)
+    recipe = read_recipe(task, **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
     from ..train.finetune import check_output, finetune
     from ..train.search import parse, search
 
     space = parse(searched)
     check_output(directory)
-    parts = _parts(recipe, (train, dev, test), text, pair, label, json_)
+    parts = _parts(recipe, (train, dev, test), text, pair, label)
     quiet = json_ or not options.is_main_process()
+    if not quiet:
+        show_parts(parts)
     with progress("", total=1.0, quiet=quiet) as update:
-        display = _Display(quiet, update)
+        display = Display(quiet, update)
         if space:
             found = search(
                 recipe, space, trials, parts, directory, device=device,
@@ -184,14 +195,17 @@ def _run(
         print_json({"model": str(directory), **found})
         return
     for number, row in enumerate(found.get("trials", ()), 1):
-        click.echo(f"trial {number}: {_listed(row['settings'])}: {_shown(row['dev'])}")
+        click.echo(f"trial {number}: {_listed(row['settings'])}: {metrics_line(row['dev'])}")
     for name in ("dev", "test"):
         if name in found:
-            click.echo(f"{name}: {_shown(found[name])}")
+            click.echo(f"{name}: {metrics_line(found[name])}")
     click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s")
 
 
-def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: Any) -> "FineTuning":
+def read_recipe(
+    task: str, recipe: str | None, changes: tuple[str, ...], **given: Any
+) -> "FineTuning":
+    """Return the settings of the options, over those of a recipe."""
     from .. import strict
     from ..errors import InputError
     from ..train.tuning import FineTuning
@@ -211,11 +225,10 @@ def _recipe(task: str, recipe: str | None, changes: tuple[str, ...], **given: An
 
 def _parts(
     recipe: "FineTuning", files: tuple[str, str | None, str | None], text: str | None,
-    pair: str | None, label: str | None, quiet: bool,
+    pair: str | None, label: str | None,
 ) -> "Parts":  # fmt: skip
-    """Read the data, check it, and say what is in it."""
+    """Read the data, and check it."""
     from ..data.columns import Columns
-    from ..data.description import describe
     from ..data.labelled import check_training, read_labelled, split_off
     from ..train.finetune import DEV
     from ..train.tuning_plan import Parts
@@ -230,10 +243,6 @@ def _parts(
     dev, test = others
     if dev is None:
         train, dev = split_off(train, DEV, recipe.seed)
-    about = describe(train, dev, test)
-    if not quiet and options.is_main_process():
-        for line in (*about.lines(), *about.warnings()):
-            click.echo(line, err=True)
     names = {
         part: Path(file).name
         for part, file in zip(("train", "dev", "test"), files, strict=True)
@@ -247,14 +256,24 @@ def _listed(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _shown(metrics: dict[str, float | None]) -> str:
+def show_parts(parts: "Parts") -> None:
+    """Say what the labelled texts contain."""
+    from ..data.description import describe
+
+    about = describe(parts.train, parts.dev, parts.test)
+    for line in (*about.lines(), *about.warnings()):
+        click.echo(line, err=True)
+
+
+def metrics_line(metrics: dict[str, float | None]) -> str:
+    """Return metrics as text."""
     return ", ".join(
         f"{name} {'-' if value is None else format(value, '.4f')}"
         for name, value in metrics.items()
     )
 
 
-class _Display:
+class Display:
     """Shows the steps: a progress bar on a terminal, else a line every few seconds and epoch."""
 
     def __init__(self, quiet: bool, update: Any) -> None:
@@ -283,7 +302,7 @@ class _Display:
         now = time.perf_counter()
         self.recent = [r for r in self.recent if r.started > now - 30] + [report]
         if report.evaluation is not None:
-            click.echo(f"{report.phase}: {_shown(dict(report.evaluation))}", err=True)
+            click.echo(f"{report.phase}: {metrics_line(dict(report.evaluation))}", err=True)
         if is_terminal():
             self.update(completed=report.number / self.steps, text=self._text())
         elif now - self.shown >= SHOW_EVERY:

@@ -35,6 +35,7 @@ COMMANDS = {
     "info": "Describe a model, or this machine.",
     "prepare": "Clean, tokenize and pack text for training.",
     "pretrain": "Pretrain an encoder from a recipe.",
+    "route": "Choose the cheapest LLM that is good enough for each text.",
     "runs": "List, show, report, average or rewind pretraining runs.",
     "score": "Score the pairs of texts of a file.",
     "tag": "Find labelled spans, such as names, in the texts of a file.",

@@ -36,8 +36,8 @@ def measure(
 
     Returns:
         "single": accuracy, macro_f1, mcc, of two labels auc (of the second), loss in nats. "multi":
-        accuracy (all labels of a text are right), macro_f1, loss. "number": spearman, loss (mean
-        squared error). "tags": entity_f1, accuracy of words, loss.
+        accuracy (all labels of a text are right), macro_f1, auc (the mean over labels), loss.
+        "number": spearman, loss (mean squared error). "tags": entity_f1, accuracy of words, loss.
     """
     if kind == "tags":
         return _of_tags(truth, logits, labels, firsts)
@@ -54,7 +54,10 @@ def measure(
         predicted = np.hstack([reached, np.zeros_like(unknown)])
         wanted = np.hstack([targets > 0, unknown])
         accuracy, f1 = metrics.accuracy(predicted, wanted), metrics.macro_f1(predicted, wanted)
-        return {"accuracy": accuracy, "macro_f1": f1, "loss": loss}
+        areas = [metrics.auc(row, own) for row, own in zip(rows.T, targets.T > 0, strict=True)]
+        known = [area for area in areas if area is not None]
+        auc = float(np.mean(known)) if known else None
+        return {"accuracy": accuracy, "macro_f1": f1, "auc": auc, "loss": loss}
     wanted, predicted = np.array(truth), np.array(labels)[rows.argmax(axis=1)]
     found = {
         "accuracy": metrics.accuracy(predicted, wanted),

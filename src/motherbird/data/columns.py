@@ -58,8 +58,13 @@ def find_columns(
     if task == "tag":
         words = found.one("list of words", "--text", columns.text, WORDS)
         return (words,), found.one("list of tags", "--label", columns.label, TAGS)
-    text = found.one("text", "--text", columns.text, TEXTS)
+    text = find_text(names, columns.text, where)
     return (text,), found.one("label", "--label", columns.label, NAMES)
+
+
+def find_text(names: Sequence[str], given: str | None, where: str) -> str:
+    """Return the column of the text, given or found by its usual names; see `find_columns`."""
+    return _Finder(tuple(names), where).one("text", "--text", given, TEXTS)
 
 
 @dataclass(frozen=True)

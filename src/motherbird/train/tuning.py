@@ -12,9 +12,10 @@ from .schedule import LearningRateSchedule, check
 # of the paper's table 6, and 1e-3 was the best for motherbird-nano (docs/log.md).
 RATE, WIDTH, LARGEST_RATE = 8e-5, 768, 1e-3
 LORA_RATE = 5  # times the rate without LoRA
-# The metrics by which the best epoch can be chosen; the first is the default. auc needs two labels.
+# The metrics by which the best epoch can be chosen; the first is the default. auc of "single" needs
+# two labels.
 METRICS = {
-    "single": ("accuracy", "macro_f1", "mcc", "auc"), "multi": ("macro_f1", "accuracy"),
+    "single": ("accuracy", "macro_f1", "mcc", "auc"), "multi": ("macro_f1", "accuracy", "auc"),
     "number": ("spearman",), "tags": ("entity_f1", "accuracy"),
 }  # fmt: skip
 # Epochs for data of up to so many documents: the paper's 5 to 10 for small sets, 1 to 3 for large.

@@ -156,7 +156,8 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     limit = config.max_position_embeddings
     length = check_integer(recipe.max_length or limit, "max_length", 8, limit)
     labels = _stored_labels(directory, parts.train) or label_names(parts.train)
-    known = [name for name in METRICS[parts.train.kind] if name != "auc" or len(labels) == 2]
+    has_auc = parts.train.kind == "multi" or len(labels) == 2
+    known = [name for name in METRICS[parts.train.kind] if name != "auc" or has_auc]
     if recipe.metric not in (None, *known):
         what = f"the metric {recipe.metric} is not measured for this task"
         raise InputError(what, how=f"use {', '.join(known)}")
