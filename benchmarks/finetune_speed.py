@@ -28,11 +28,11 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from motherbird.core import hub
 from motherbird.core.batching import pad
 from motherbird.train.distributed import Distributed
-from motherbird.train.finetune import FineTuningProcess
 from motherbird.train.process import Session
 from motherbird.train.signals import Signals
 from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_plan import Plan, initial_model, plan
+from motherbird.train.tuning_process import FineTuningProcess
 
 BATCH, GROUP = 32, 50  # texts of a step; steps whose texts are sorted by length together
 Steps = Iterator[float]  # takes a step, and yields its loss

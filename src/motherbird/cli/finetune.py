@@ -92,9 +92,17 @@ def _task_options(function: F) -> F:
     return function
 
 
+_few_shot = click.option(
+    "--few-shot", is_flag=True, default=None,
+    help="For 8 to 64 texts of each label: train by contrasts of labels first, then fit a "
+    "classifier.",
+)  # fmt: skip
+
+
 @command.command(name="classify")
 @click.option("--text", metavar="NAME", callback=options.not_empty,
               help="Column of the texts (default: found by its name).")  # fmt: skip
+@_few_shot
 @_task_options
 def classify(**given: Any) -> None:
     """Fine-tune a model that labels texts, with one label or several.
@@ -139,6 +147,7 @@ def tag(**given: Any) -> None:
               help="Column of the first text (default: found by its name).")  # fmt: skip
 @click.option("--pair", metavar="NAME", callback=options.not_empty,
               help="Column of the second text (default: found by its name).")  # fmt: skip
+@_few_shot
 @_task_options
 def score(**given: Any) -> None:
     """Fine-tune a model that scores or labels pairs of texts.

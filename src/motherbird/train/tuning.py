@@ -20,6 +20,7 @@ METRICS = {
 }  # fmt: skip
 # Epochs for data of up to so many documents: the paper's 5 to 10 for small sets, 1 to 3 for large.
 EPOCHS = ((2_000, 15), (10_000, 8), (50_000, 4))
+FEW_SHOT_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class FineTuning:
     patience: int = 3
     # metric on dev by which the best epoch is chosen; None: by what is predicted
     metric: Literal["accuracy", "macro_f1", "mcc", "auc", "spearman", "entity_f1"] | None = None
+    # for few texts of each label: bring texts of one label together, and then fit a classifier
+    few_shot: bool = False
     max_length: int | None = None  # tokens of a document; None: the model's limit
     pooling: Pooling | None = None  # "mean" or "cls"; None: that of the model
     dropout: float = 0.0  # before the last layer
@@ -83,6 +86,8 @@ class FineTuning:
         """Return the number of epochs for a number of training documents."""
         if self.epochs is not None:
             return self.epochs
+        if self.few_shot:
+            return FEW_SHOT_EPOCHS
         return next((epochs for limit, epochs in EPOCHS if documents <= limit), 3)
 
     def peak(self, config: EncoderConfig) -> float:

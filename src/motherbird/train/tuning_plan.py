@@ -84,6 +84,12 @@ class Plan:
         """The largest number of epochs."""
         return self.recipe.epochs_for(len(self.train))
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps of an epoch; with few_shot, a step has pairs of texts."""
+        texts = self.recipe.batch_size * (2 if self.recipe.few_shot else 1)
+        return steps_per_epoch(len(self.train), texts)
+
     def measure(
         self,
         data: Labelled,
@@ -104,18 +110,23 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return what will be done as lines of text."""
-        lengths, recipe = self.train.lengths, self.recipe
-        steps = steps_per_epoch(len(lengths), recipe.batch_size)
+        lengths = self.train.lengths
         cut = f"; {self.train.truncated:,} truncated" if self.train.truncated else ""
         return [
             f"tokens of a text: {np.mean(lengths):.0f} on average, {max(lengths):,} at most{cut}",
             "the classifier is trained further"
             if _stored_labels(self.directory, self.parts.train)
             else "the classifier is new",
-            f"at most {counted(self.epochs, 'epoch')} of {counted(steps, 'step')}, learning rate "
-            f"{recipe.peak(self.config):.2g}; the best epoch by {self.metric} on dev is kept",
+            self._training(),
             *([] if self.memory is None else [f"memory: {self._memory()}"]),
         ]
+
+    def _training(self) -> str:
+        steps = f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+        rate = f"learning rate {self.recipe.peak(self.config):.2g}"
+        if self.recipe.few_shot:
+            return f"few-shot: {steps}, {rate}; then a logistic regression"
+        return f"at most {steps}, {rate}; the best epoch by {self.metric} on dev is kept"
 
     def _memory(self) -> str:
         again = ", gradient checkpointing" if self.recipe.gradient_checkpointing else ""
@@ -163,6 +174,8 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
         raise InputError(what, how=f"use {', '.join(known)}")
     train, dev = (encode(part, labels, tokenizer, length) for part in (parts.train, parts.dev))
     test = encode(parts.test, labels, tokenizer, length) if parts.test is not None else None
+    if recipe.few_shot and parts.train.kind != "single":
+        raise InputError("few_shot is for texts of which each has one label", how="leave it out")
     if recipe.class_weights and parts.train.kind not in ("single", "tags"):
         what = "class_weights is for labels of which one is right, and for tags"
         raise InputError(what, how="leave it out")

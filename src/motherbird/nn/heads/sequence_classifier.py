@@ -29,9 +29,12 @@ class SequenceClassifier(Classifier[Example]):
 
     def forward(self, packed: Packed) -> Float[Tensor, "S C"]:
         """Return the logits of each document."""
+        return self.classify(self.pooled(packed))
+
+    def pooled(self, packed: Packed) -> Float[Tensor, "S D"]:
+        """Return the vector of each document, which the head takes."""
         states = self.model(packed)
-        pooled = pool(states, packed, self.model.config.classifier_pooling)
-        return self.classify(pooled.to(states.dtype))
+        return pool(states, packed, self.model.config.classifier_pooling).to(states.dtype)
 
     def loss(  # type: ignore[override]
         self, packed: Packed, targets: Int[Tensor, " S"]
