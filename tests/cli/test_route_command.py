@@ -5,34 +5,17 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
-from motherbird import Classifier, InputError, Router, nn
+from motherbird import Classifier, InputError, Router
 from motherbird.errors import HeadError
-from motherbird.train.recipe import Geometry
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 QUICK = {"epochs": 5, "lr": 4e-3, "batch_size": 16, "dtype": "float32"}
 OPTIONS = [f"--set={key}={value}" for key, value in QUICK.items()]
-
-
-@pytest.fixture(scope="module")
-def base(small_tokenizer, tmp_path_factory):
-    """A tiny encoder with random weights."""
-    torch.manual_seed(0)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
-    config = replace(shape.config(small_tokenizer), max_position_embeddings=128)
-    folder = tmp_path_factory.mktemp("base") / "model"
-    nn.MaskedLM(nn.Encoder(config)).save(folder, tokenizer=small_tokenizer)
-    return folder
 
 
 def queries(count, seed):

@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motherbird import Classifier, Guard, InputError, Tagger, nn
+from motherbird import Classifier, Guard, InputError, Tagger
 from motherbird.core.normalization import normalize
 from motherbird.models.rules import _starts, merge
-from motherbird.train.recipe import Geometry
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 
@@ -33,26 +32,16 @@ def sentences(count: int, seed: int) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def models(small_tokenizer, tmp_path_factory):
+def models(base, tmp_path_factory):
     """A directory with a classifier and a tagger that find the word "attack"."""
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    shape = Geometry(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        local_attention=16, initializer_range=0.18, dropout=0.0,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("guard")
-    config = shape.config(small_tokenizer)
-    nn.MaskedLM(nn.Encoder(replace(config, max_position_embeddings=512))).save(
-        folder / "base", tokenizer=small_tokenizer
-    )
     words = sentences(96, 1)
     texts = [" ".join(each) for each in words]
     labels = ["jailbreak" if "attack" in each else "benign" for each in words]
     tags = [["B-ATT" if word == "attack" else "O" for word in each] for each in words]
-    base = {"model": str(folder / "base"), **TRAINING}
-    Classifier.fit(texts, labels, folder / "classifier", **base)
-    Tagger.fit(words, tags, folder / "tagger", **base)
+    Classifier.fit(texts, labels, folder / "classifier", model=str(base), **TRAINING)
+    Tagger.fit(words, tags, folder / "tagger", model=str(base), **TRAINING)
     return folder
 
 
