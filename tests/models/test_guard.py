@@ -1,6 +1,7 @@
 """Guard: the same decision for the same text in any disguise, and nothing skipped in silence."""
 
 import re
+import shutil
 import sys
 from dataclasses import replace
 
@@ -36,6 +37,7 @@ def models(base, tmp_path_factory):
     """A directory with a classifier and a tagger that find the word "attack"."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("guard")
+    shutil.copytree(base, folder / "base")  # a model without labels
     words = sentences(96, 1)
     texts = [" ".join(each) for each in words]
     labels = ["jailbreak" if "attack" in each else "benign" for each in words]
