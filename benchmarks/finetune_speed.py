@@ -28,6 +28,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from motherbird.core import hub
 from motherbird.core.batching import pad
 from motherbird.train.distributed import Distributed
+from motherbird.train.loop import run_steps
 from motherbird.train.process import Session
 from motherbird.train.signals import Signals
 from motherbird.train.tuning import FineTuning
@@ -44,10 +45,9 @@ def ours(made: Plan, folder: Path) -> Steps:
     process = FineTuningProcess(Session(folder, alone, Signals(), lambda: None), made)
     progress = process.initial_progress()
     process.build(progress, None)
-    while True:
-        batches, lr = process.begin_phase(progress)
-        for micro_batches, _ in batches:
-            yield process.stepper.step(micro_batches, progress, lr(progress)).loss
+    batches, lr = process.begin_phase(progress)  # an epoch, which has more steps than are taken
+    for report in run_steps(process.stepper, batches, progress, lr, lambda now: False):
+        yield report.loss
 
 
 def theirs(made: Plan, folder: Path, dtype: torch.dtype) -> Steps:
