@@ -175,7 +175,7 @@ def test_a_quality_that_is_not_reached(fit, tmp_path):
         ({"budget": "0.5"}, "the budget 0.5 does not reach the cost of the cheapest target, small"),
         ({"budget": "2", "quality": "0.5"}, "exclude each other"),
         ({"quality": "2"}, "quality = 2.0 is not a number from 0 to 1"),
-        ({"quality": "1"}, "no router reaches the quality 1: use less than 0."),
+        ({"quality": "1"}, "no router reaches the quality 1: use at most 0."),
         ({"abstain": "-1"}, "abstain = -1.0 is not"),
         ({"text": "question"}, '--text .*: "query", "small", "large"'),
         ({"good": "0"}, "--good"),

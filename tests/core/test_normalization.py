@@ -1,6 +1,7 @@
 """The normal form of text: Unicode's, with joined letters, and the origin of every character."""
 
 import re
+import time
 import unicodedata
 
 import pytest
@@ -105,3 +106,10 @@ def test_it_takes_linear_time():
 )
 def test_encoded_data(text, wanted):
     assert encoded(text) == wanted
+
+
+def test_many_combining_marks_take_linear_time():
+    text = "a" + "\u0301\u0316" * 50_000
+    start = time.process_time()
+    normalize(text)
+    assert time.process_time() - start < 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from motherbird import InputError
-from motherbird.errors import StoppedError
+from motherbird.errors import NoMemoryError, StoppedError
 from motherbird.files import sha256
 from motherbird.nn.packed import pack
 from motherbird.train.few_shot import PENALTY, in_pairs, logistic_regression
@@ -101,3 +101,17 @@ def test_it_needs_one_label_for_each_text(kind, few_shot, tmp_path):
     task = {"multi": "classify", "number": "score", "tags": "tag"}[kind]
     with pytest.raises(InputError, match="each has one label"):
         finetune(replace(few_shot, task=task), parts(kind), tmp_path / "out")
+
+
+def test_settings_that_few_shot_does_not_have(few_shot, tmp_path):
+    with pytest.raises(InputError, match="few_shot has no class_weights"):
+        finetune(replace(few_shot, class_weights=True), parts("single"), tmp_path / "out")
+
+
+def test_memory_that_does_not_suffice_names_the_batch_size(few_shot, tmp_path, monkeypatch):
+    def loss(self, batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+
+    monkeypatch.setattr(SupervisedContrastiveObjective, "loss", loss)
+    with pytest.raises(NoMemoryError, match="batch-size"):
+        finetune(few_shot, parts("single"), tmp_path / "out")

@@ -70,7 +70,7 @@ def test_the_grid_is_that_of_the_paper(data, base, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(glue, "search", lambda recipe, space, *a, **k: tried.append(space) or {
         "trials": [{"dev": {"mcc": 0.5, "accuracy": 0.5}, "settings": {}, "seconds": 0}],
-        "dev": {"mcc": 0.5, "accuracy": 0.5},
+        "dev": {"mcc": 0.5, "accuracy": 0.5}, "best": 1,
     })  # fmt: skip
     glue.evaluate(str(base), data, tmp_path / "out", tasks=("cola", "rte"))
     for space, epochs in zip(tried, [(2, 5, 10), (1, 2, 3)], strict=True):
@@ -109,6 +109,20 @@ def test_a_missing_file_is_named_before_the_first_step(data, base, tmp_path):
         glue._find(data / "wnli", ("train",))
     with pytest.raises(InputError, match="not tasks of GLUE: wnli"):
         glue.evaluate(str(base), data, tmp_path / "out", tasks=("cola", "wnli"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "other"}, "the protocol of GLUE sets model"),
+        ({"batchsize": 3}, "batch_size"),
+        ({"class_weights": True}, "class_weights"),  # stsb has numbers
+    ],
+)
+def test_settings_are_checked_before_the_first_task(settings, message, data, base, tmp_path):
+    with pytest.raises(InputError, match=message):
+        glue.evaluate(str(base), data, tmp_path / "out", tasks=("rte", "stsb"), settings=settings)
     assert not (tmp_path / "out").exists()
 
 

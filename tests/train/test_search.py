@@ -50,8 +50,10 @@ def test_a_range_is_drawn_by_its_logarithm():
     [
         (["lr"], "needs KEY="),
         (["lr="], "needs KEY="),
-        (["learning_rate=1,2"], "no setting learning_rate"),
-        (["task=tag"], "no setting task"),
+        (["learning_rate=1,2"], "learning_rate cannot be searched"),
+        (["epoch=1,2"], "did you mean epochs"),
+        (["task=tag"], "task cannot be searched"),
+        (["model=a,b"], "model cannot be searched"),
         (["lr=1e-4", "lr=1e-3"], "searched twice"),
         (["lr=1e-3..1e-4"], "lower one first"),
         (["lr=0..1"], "lower one first"),
@@ -67,6 +69,39 @@ def test_mistakes_are_named(texts, message):
 def test_a_range_needs_a_number_of_trials():
     with pytest.raises(InputError, match="set --trials"):
         trials(parse(["lr=1e-4..1e-3"]), None, 0)
+
+
+def test_there_are_fewer_trials_than_wanted_if_there_are_fewer_values():
+    assert len(trials(parse(["epochs=1..2"]), 5, 0)) == 2
+    assert len(trials(parse(["lr=1e-4,1e-4,3e-4"]), None, 0)) == 2
+
+
+def test_an_impossible_trial_is_refused_before_the_first_one(recipe, tmp_path, good_or_bad):
+    space = parse(["max_length=64,100000"])
+    with pytest.raises(InputError, match="max_length"):
+        search(recipe, space, None, good_or_bad, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_trials_of_an_unfinished_search_are_kept(recipe, tmp_path, good_or_bad, monkeypatch):
+    first = parse(["lr=1e-4,3e-4"])
+    real, limits = finetune, iter([None, 3])
+    monkeypatch.setattr(module, "finetune", lambda *a, **k: real(*a, max_steps=next(limits), **k))
+    with pytest.raises(StoppedError):  # in the second trial
+        search(replace(recipe, epochs=2), first, None, good_or_bad, tmp_path / "out")
+    monkeypatch.setattr(module, "finetune", real)
+    finished = tmp_path / ".out.unfinished/1/out/model.safetensors"
+    assert finished.is_file()
+    with pytest.raises(InputError, match="unfinished run of other settings"):
+        other = parse(["lr=1e-4,3e-4,1e-3"])
+        search(replace(recipe, epochs=2), other, None, good_or_bad, tmp_path / "out")
+    assert finished.is_file()
+
+
+def test_a_search_runs_in_one_process(recipe, tmp_path, good_or_bad, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="without torchrun"):
+        search(recipe, parse(["lr=1e-4,3e-4"]), None, good_or_bad, tmp_path / "out")
 
 
 def test_a_wrong_value_is_refused_before_the_first_trial(recipe, tmp_path, good_or_bad):

@@ -151,14 +151,14 @@ def glue(
 ) -> None:  # fmt: skip
     """Fine-tune and evaluate a model on the tasks of GLUE.
 
-    The protocol is that of the paper, and its results are printed beside.
+    The protocol is that of the paper, whose results are printed below for comparison.
 
     \b
     motherbird evaluate glue --model MODEL --out glue --device cuda
     motherbird evaluate glue --out glue --data GLUE --tasks rte,cola --trials 4
 
-    For each of cola, sst2, qqp, mnli, qnli, mrpc, stsb and rte, the best of 48 trials on the
-    development set counts: by Matthews correlation for cola, by Spearman correlation for stsb, by
+    For each of cola, sst2, qqp, mnli, qnli, mrpc, stsb and rte, the result is that of the best of
+    48 trials on the development set: Matthews correlation for cola, Spearman correlation for stsb,
     accuracy for the others. If mnli is evaluated, mrpc, stsb and rte start from its model. The same
     command resumes.
 

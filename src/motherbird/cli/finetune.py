@@ -94,8 +94,8 @@ def _task_options(function: F) -> F:
 
 _few_shot = click.option(
     "--few-shot", is_flag=True, default=None,
-    help="For 8 to 64 texts of each label: train by contrasts of labels first, then fit a "
-    "classifier.",
+    help="For 8 to 64 texts of each label: contrastive training, then a logistic regression, as "
+    "SetFit does.",
 )  # fmt: skip
 
 
@@ -191,7 +191,8 @@ def _run(
         if space:
             found = search(
                 recipe, space, trials, parts, directory, device=device,
-                on_trial=display.trial, on_start=display.start, on_step=display.step,
+                on_trial=display.trial, on_plan=display.plan, on_start=display.start,
+                on_step=display.step,
             )  # fmt: skip
         else:
             found = finetune(

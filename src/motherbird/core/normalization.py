@@ -32,6 +32,8 @@ _SPELLED = [
 _PAIR = re.compile(rf"(?<!\S)[^\W\d_]((?!['’])[\W_])[^\W\d_]{_END}")
 _SPACE = re.compile(r"\A\s+|\s+\Z|\s{2,}|[^\S ]")
 _MAYBE_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+# Characters that are combined with one: more take quadratic time (UAX #15, Stream-Safe Text).
+MOST_MARKS = 32
 _HEX = re.compile(r"(?=.*[A-Fa-f])(?=.*[0-9])[0-9A-Fa-f]+")
 
 
@@ -110,7 +112,8 @@ def _casefolded(text: str) -> Iterator[Edit]:
     for match in _NOT_ASCII.finditer(text):
         start = match.start()
         for end in range(start + 1, match.end() + 1):
-            if end < match.end() and _continues(text[end]):
+            is_inside = end < match.end() and end - start < MOST_MARKS
+            if is_inside and _continues(text[end]):
                 continue
             old = text[start:end]
             new = unicodedata.normalize("NFKC", old).casefold()

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
-from ..errors import InputError
+from ..errors import InputError, NoMemoryError
 from ..nn.heads import SequenceClassifier
 from .objectives import Objective
 from .objectives.labels import LabelledBatch
@@ -57,6 +57,11 @@ class FewShotProcess(FineTuningProcess):
             taken = order[cursor.consumed : cursor.consumed + size]
             cursor = replace(cursor, consumed=cursor.consumed + len(taken))
             yield [self.train.batch(taken)], cursor
+
+    def less_memory(self, progress: Progress, error: NoMemoryError) -> Progress:
+        """Raise the error: the loss of a step needs all of its texts at once."""
+        how = "use a lower --batch-size or a shorter --max-length"
+        raise NoMemoryError(error.what, str(self.run), how) from error
 
     def complete(self, report: StepReport) -> tuple[StepReport, Progress, bool]:
         """Fit the classifier after the last epoch, and evaluate it on dev."""

@@ -7,7 +7,7 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def finetune(
         work = out  # only rank 0 uses it
         if distributed.is_main:
             on_plan(made)
-            _check_unfinished(out, key)
+            check_unfinished(out, key, ["checkpoints"])
             work = stack.enter_context(resumable_directory(out, "model", key))
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
@@ -95,7 +95,7 @@ def finetune(
             raise DivergedError(str(error), str(out), "use a lower learning rate") from error
         if not progress.finished:
             what = f"stopped at step {progress.step}, the state is saved"
-            raise StoppedError(what, str(out), "the same command resumes", received.number or 0)
+            raise StoppedError(what, str(work), "the same command resumes", received.number or 0)
         assert progress.best is not None
         info = _write(process, progress.best, work, out, key) if distributed.is_main else {}
         return distributed.broadcast_object(info)
@@ -113,10 +113,19 @@ def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
 
 
-def _check_unfinished(out: Path, key: dict[str, Any]) -> None:
-    """Raise InputError if there is unfinished work of another run, which would be removed."""
+def check_unfinished(out: Path, key: dict[str, Any], signs: Sequence[str]) -> None:
+    """Raise InputError if there is unfinished work of another run, which would be removed.
+
+    Args:
+        out: directory of the model.
+        key: what the result of this run depends on.
+        signs: files or directories of work that is worth keeping.
+    """
     work = out.absolute().parent / f".{out.name}{UNFINISHED}"
-    if state.steps(work) and read_json_object(work / "plan.json") != key:
+    if (
+        any((work / name).exists() for name in signs)
+        and read_json_object(work / "plan.json") != key
+    ):
         how = "repeat its command, choose another --out, or delete the directory"
         raise InputError("there is an unfinished run of other settings or data", str(work), how)
 

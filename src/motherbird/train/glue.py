@@ -7,7 +7,7 @@ development set, as in the paper. RTE, MRPC and STS-B start from the model of MN
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from ..data.labelled import Labelled, check_training, from_records, read_labelle
 from ..data.readers.document import Record
 from ..errors import FetchError, InputError, require_extra
 from ..files import write_text
+from .finetune import check_output
 from .search import Values, search
 from .tuning import FineTuning
-from .tuning_plan import Parts
+from .tuning_plan import Parts, plan
 
 HUB = "nyu-mll/glue"
 RATES, DECAYS = (1e-5, 3e-5, 5e-5, 8e-5), (1e-6, 5e-6, 8e-6, 1e-5)
@@ -158,26 +159,39 @@ def evaluate(
     Raises:
         InputError: a name, a file or a setting cannot be used.
     """
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown or not tasks:
-        raise InputError(f"these are not tasks of GLUE: {', '.join(unknown)}", "--tasks",
-                         f"use {', '.join(TASKS)}")  # fmt: skip
-    chosen = [name for name in TASKS if name in tasks]
-    parts = {name: load(data, name) for name in chosen}  # mistakes before the first step
-    shared = {"seed": seed, "batch_size": BATCH, "max_length": LENGTH} | dict(settings or {})
+    recipes = _recipes(model, tasks, {"seed": seed} | dict(settings or {}))
+    parts = {name: load(data, name) for name in recipes}
+    for name, recipe in recipes.items():  # mistakes before the first step
+        check_output(out / name)
+        plan(recipe, parts[name])
     results: dict[str, Any] = {}
-    for name in chosen:
+    for name in recipes:
         on_task(name, parts[name])
         about = TASKS[name]
         start = str(out / "mnli") if about.from_mnli and "mnli" in results else model
-        fixed = {"task": about.task, "model": start, "metric": about.metric}
-        recipe = strict.build(FineTuning, fixed | shared, "--set")
+        recipe = replace(recipes[name], model=start)
         found = search(recipe, space or _grid(about), trials, parts[name], out / name,
                        device=device, on_trial=on_trial)  # fmt: skip
         results[name] = _result(about, found) | {"from": "model" if start == model else "mnli"}
         report = {"model": model, "seed": seed, "tasks": results, "mean": _mean(results)}
         write_text(out / "glue.json", json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _recipes(model: str, tasks: Sequence[str], settings: dict[str, Any]) -> dict[str, FineTuning]:
+    """Return the settings of each task."""
+    unknown = [name for name in tasks if name not in TASKS]
+    if unknown or not tasks:
+        raise InputError(f"these are not tasks of GLUE: {', '.join(unknown) or 'none'}", "--tasks",
+                         f"use {', '.join(TASKS)}")  # fmt: skip
+    if own := sorted(settings.keys() & {"task", "model", "metric"}):
+        raise InputError(f"the protocol of GLUE sets {' and '.join(own)}", "--set", "leave it out")
+    shared = {"model": model, "batch_size": BATCH, "max_length": LENGTH, **settings}
+    return {
+        name: strict.build(FineTuning, {"task": t.task, "metric": t.metric, **shared}, "--set")
+        for name, t in TASKS.items()
+        if name in tasks
+    }
 
 
 def _grid(about: GlueTask) -> dict[str, Values]:
@@ -188,7 +202,7 @@ def _grid(about: GlueTask) -> dict[str, Values]:
 
 
 def _result(about: GlueTask, found: Mapping[str, Any]) -> dict[str, Any]:
-    best = max(found["trials"], key=lambda row: row["dev"][about.metric] or float("-inf"))
+    best = found["trials"][found["best"] - 1]
     return {
         "metric": about.metric, "value": found["dev"][about.metric], "dev": found["dev"],
         "settings": best["settings"], "trials": len(found["trials"]),

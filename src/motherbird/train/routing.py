@@ -67,7 +67,8 @@ class Targets:
         highest = self.outcomes(parts.dev).any(axis=1).mean()
         if self.abstain is None and self.quality is not None and self.quality > highest:
             what = f"no router reaches the quality {self.quality:g}"
-            how = f"use less than {highest:.4f}, the fraction of dev that some target answers well"
+            highest = int(highest * 1e4) / 1e4
+            how = f"use at most {highest:g}, the fraction of dev that some target answers well"
             raise InputError(what, how=how)
 
     def fit(self, probabilities: Probabilities, outcomes: Outcomes) -> RouterConfig:

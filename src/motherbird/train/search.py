@@ -3,9 +3,11 @@
 Trials are exact and resumable because runs are. What draw number n is depends on (seed, n) alone.
 """
 
+import difflib
 import itertools
 import json
 import math
+import os
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +20,18 @@ from ..core.rng import random_bits
 from ..disk import remove
 from ..errors import InputError, OutputExistsError
 from ..files import new_directory, read_json_object, resumable_directory
-from .finetune import INFO, check_output, finetune
+from .finetune import INFO, check_output, check_unfinished, finetune
 from .objectives.labels import LabelledBatch
 from .step import Stepper, StepReport
 from .tuning import FineTuning
-from .tuning_plan import Parts, plan
+from .tuning_plan import Parts, Plan, plan
 
 TRIALS = "trials.json"
 STREAM = 11  # of random numbers
 RANGE = ".."
-FIXED = ("task", "metric", "timeout")  # settings that trials share
+SHARED = ("task", "model", "metric", "timeout")  # settings that cannot be searched
+# Settings with which a trial may be impossible, whatever the others are.
+CHECKED = ("max_length", "lora_rank", "few_shot", "class_weights", "thresholds")
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,20 @@ def parse(texts: Sequence[str]) -> dict[str, Values]:
         InputError: a setting is unknown or occurs twice, or its values cannot be read.
     """
     found: dict[str, Values] = {}
-    known = [field.name for field in fields(FineTuning) if field.name not in FIXED]
+    known = [field.name for field in fields(FineTuning) if field.name not in SHARED]
     for text in texts:
         name, equals, given = (part.strip() for part in text.partition("="))
         if not equals or not given:
             raise InputError("--search needs KEY=VALUE,VALUE or KEY=LOW..HIGH", text)
         if name not in known:
-            raise InputError(f"there is no setting {name} to search", text, f"use {known}")
+            near = difflib.get_close_matches(name, known, 1)
+            how = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise InputError(f"{name} cannot be searched", text, how)
         if name in found:
             raise InputError(f"{name} is searched twice", text, "list all values in one --search")
         if RANGE not in given:
-            found[name] = Values(tuple(_value(part) for part in given.split(",")))
+            values = dict.fromkeys(_value(part) for part in given.split(","))
+            found[name] = Values(tuple(values))
             continue
         low, high = (_value(part) for part in given.split(RANGE, 1))
         numbers = all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high))
@@ -88,14 +95,16 @@ def _value(text: str) -> Any:
 
 
 def trials(space: Mapping[str, Values], count: int | None, seed: int) -> list[dict[str, Any]]:
-    """Return the settings of each trial: all combinations, or ``count`` random ones, all different.
+    """Return the settings of each trial: all combinations, or ``count`` random ones.
+
+    They are all different; there are fewer if a range of integers has fewer.
 
     Raises:
         InputError: a range is searched without ``count``.
     """
     size = math.prod(len(values.listed) for values in space.values())  # 0 with a range
     if count is None and not size:
-        raise InputError("a range has no end of values", how="set --trials, or list values")
+        raise InputError("a range has infinitely many values", how="set --trials, or list values")
     if size and (count is None or count >= size):
         combinations = itertools.product(*(values.listed for values in space.values()))
         return [dict(zip(space, each, strict=True)) for each in combinations]
@@ -104,9 +113,9 @@ def trials(space: Mapping[str, Values], count: int | None, seed: int) -> list[di
         random = random_bits((STREAM, seed, number), range(len(space)))
         drawn = (v.draw(int(b) / 2**64) for v, b in zip(space.values(), random, strict=True))
         one = dict(zip(space, drawn, strict=True))
-        if one not in found or number > 100 * (count or 0):  # a short range of integers repeats
+        if one not in found:
             found.append(one)
-        if len(found) == count:
+        if len(found) == count or number == 100 * (count or 0):
             return found
     raise AssertionError
 
@@ -120,6 +129,7 @@ def search(
     *,
     device: str | None = None,
     on_trial: Callable[[int, int, dict[str, Any]], None] = lambda number, of, settings: None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
     on_start: Callable[[Stepper[LabelledBatch], int], None] = lambda stepper, steps: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
@@ -133,11 +143,13 @@ def search(
         out: directory of the model.
         device: see `finetune`.
         on_trial: called before each trial with its number from 1, their number and its settings.
+        on_plan: see `finetune`; called for the first trial.
         on_start: see `finetune`.
         on_step: see `finetune`.
 
     Returns:
-        finetune.json of the best trial, with "trials": settings and metrics of all.
+        finetune.json of the best trial, with "trials", settings and metrics of all, and "best", its
+        number from 1.
 
     Raises:
         InputError: settings, texts or directory cannot be used.
@@ -145,21 +157,20 @@ def search(
     """
     settings = trials(space, count, recipe.seed)
     recipes = [_changed(recipe, each) for each in settings]
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("a search runs in a single process", how="start it without torchrun")
     shared = plan(recipe, parts)
+    different = {tuple(getattr(each, name) for name in CHECKED): each for each in recipes}
+    for each in different.values():  # mistakes before the first trial
+        plan(each, parts)
     metric, key = shared.metric, {"run": shared.key(), "settings": settings}
-    check_output(out)
-    if (out / TRIALS).is_file():
-        found = read_json_object(out / TRIALS)
-        if {name: found.get(name) for name in key} == key:
-            return read_json_object(out / INFO) | {"trials": found["trials"]}
-    if (out / INFO).is_file():
-        what = "the output is the model of another run"
-        raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
-    on = _Callbacks(on_trial, on_start, on_step)
+    if (finished := _finished(out, key)) is not None:
+        return finished
+    check_unfinished(out, key, ["1"])
+    on = _Callbacks(on_trial, on_plan, on_start, on_step)
     with resumable_directory(out, "model", key) as work:
-        folders = [
-            work / str(number) / out.absolute().name for number in range(1, len(recipes) + 1)
-        ]
+        names = range(1, len(recipes) + 1)
+        folders = [work / str(number) / out.absolute().name for number in names]
         rows, best = _run(recipes, settings, metric, parts, folders, device, on)
         written = {"metric": metric, "best": best, "trials": rows, **key}
         with new_directory(out, "model") as fresh:
@@ -168,12 +179,26 @@ def search(
                     shutil.copyfile(file, fresh / file.name)
             text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
             (fresh / TRIALS).write_text(text, encoding="utf-8")
-    return read_json_object(out / INFO) | {"trials": rows}
+    return read_json_object(out / INFO) | {"trials": rows, "best": best}
+
+
+def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result of a finished search of the same settings and data, or None."""
+    check_output(out)
+    if not (out / INFO).is_file():
+        return None
+    found = read_json_object(out / TRIALS) if (out / TRIALS).is_file() else {}
+    if {name: found.get(name) for name in key} == key:
+        more = {name: found[name] for name in ("trials", "best")}
+        return read_json_object(out / INFO) | more
+    what = "the output is the model of another run"
+    raise OutputExistsError(what, str(out), "choose another directory, or delete this one")
 
 
 @dataclass(frozen=True)
 class _Callbacks:
     trial: Callable[[int, int, dict[str, Any]], None]
+    plan: Callable[[Plan], None]
     start: Callable[[Stepper[LabelledBatch], int], None]
     step: Callable[[StepReport], None]
 
@@ -189,7 +214,9 @@ def _run(
         on.trial(number, len(recipes), settings[number - 1])
         folder = folders[number - 1]  # has the name of the output, which is in the model card
         folder.parent.mkdir(exist_ok=True)
-        info = finetune(recipe, parts, folder, device=device, on_start=on.start, on_step=on.step)
+        on_plan = on.plan if number == 1 else lambda made: None
+        info = finetune(recipe, parts, folder, device=device, on_plan=on_plan,
+                        on_start=on.start, on_step=on.step)  # fmt: skip
         kept = ("dev", "epoch", "seconds")
         rows.append({"settings": settings[number - 1], **{name: info[name] for name in kept}})
         if number == 1:

@@ -45,7 +45,8 @@ def write(directory: Path, name: str, plan: Plan, info: Mapping[str, Any]) -> No
         "tuning_card.md.jinja", name=name, plan=plan, info=info, recipe=recipe, about=about,
         cls=CLASSES[recipe.task], kind=kind, method=METHODS[kind], pipeline=PIPELINES[kind],
         options=OPTIONS,
-        base=None if is_directory else recipe.model,  # the Hub takes names, not directories
+        # The Hub takes its own names, not directories.
+        base=None if is_directory or hub.is_included(recipe.model) else recipe.model,
         base_name=Path(recipe.model).absolute().name if is_directory else recipe.model,
         metric_names=dict.fromkeys(METRICS[n] for n in info["dev"] if n in METRICS),
         metrics=metric_table(info), data=_data_table(plan), labels=_label_table(about),

@@ -11,7 +11,7 @@ from .tuning import FineTuning
 from .tuning_plan import Plan
 
 LEAST = 512  # tokens of a micro-batch below which a step takes longer
-FIXED = {"cpu": 0.4e9, "cuda": 0.6e9}  # bytes of a process with torch; of a CUDA context
+PROCESS, CONTEXT = 0.4e9, 0.6e9  # bytes of a process with torch; of the context of a GPU
 
 
 def fit_memory(plan: Plan, device: torch.device, threads: int) -> Plan:
@@ -26,16 +26,17 @@ def fit_memory(plan: Plan, device: torch.device, threads: int) -> Plan:
     found = bytes_needed(plan, recipe, device, threads)
     if limit is None or found <= limit * 1e9:
         return replace(plan, memory=found)
-    for again in sorted({recipe.gradient_checkpointing, True}):
+    for checkpointing in sorted({recipe.gradient_checkpointing, True}):
         tokens = recipe.micro_tokens
         while tokens >= LEAST:
-            smaller = replace(recipe, micro_tokens=tokens, gradient_checkpointing=again)
+            smaller = replace(recipe, micro_tokens=tokens, gradient_checkpointing=checkpointing)
             found = bytes_needed(plan, smaller, device, threads)
             if found <= limit * 1e9:
                 return replace(plan, recipe=smaller, memory=found)
             tokens //= 2
     what = f"the run needs about {human(found, 'B')} of memory, and max_memory is {limit:g} GB"
-    less = [] if recipe.lora_rank else ["--set lora_rank=16"]
+    less = ["a lower --batch-size"] if recipe.few_shot else []
+    less += [] if recipe.lora_rank else ["--set lora_rank=16"]
     less += ["a shorter --max-length"] + (["fewer --threads"] if threads > 1 else [])
     raise InputError(what, how=f"use {' or '.join(less)}")
 
@@ -63,9 +64,12 @@ def bytes_needed(plan: Plan, recipe: FineTuning, device: torch.device, threads: 
     kept = sum(layers)
     if recipe.gradient_checkpointing:
         kept = len(layers) * config.hidden_size * FLOAT + max(layers)
-    step = sum(lengths[: recipe.batch_size]) // threads  # tokens, if its documents are the longest
-    tokens = max(lengths[0], min(recipe.micro_tokens, step))
-    return FIXED[device.type] + state + gradients + kept * tokens * threads
+    if recipe.few_shot:  # a step is one micro-batch
+        tokens, threads = sum(lengths[: 2 * recipe.batch_size]), 1
+    else:  # of a step with the longest documents
+        step = sum(lengths[: recipe.batch_size]) // threads
+        tokens = max(lengths[0], min(recipe.micro_tokens, step))
+    return (PROCESS if on_cpu else CONTEXT) + state + gradients + kept * tokens * threads
 
 
 def _trained(plan: Plan, recipe: FineTuning) -> float:

@@ -129,9 +129,13 @@ class Plan:
         return f"at most {steps}, {rate}; the best epoch by {self.metric} on dev is kept"
 
     def _memory(self) -> str:
-        again = ", gradient checkpointing" if self.recipe.gradient_checkpointing else ""
-        tokens = f"micro-batches of at most {self.recipe.micro_tokens:,} tokens{again}"
-        return f"about {human(self.memory or 0, 'B')}, {tokens}"
+        recipe = self.recipe
+        size = f"{recipe.micro_tokens:,} tokens"
+        if recipe.few_shot:
+            size = f"{2 * recipe.batch_size} texts"
+        checkpointing = ", gradient checkpointing" if recipe.gradient_checkpointing else ""
+        estimate = human(self.memory or 0, "B")
+        return f"about {estimate}, micro-batches of at most {size}{checkpointing}"
 
     @property
     def metric(self) -> str:
@@ -176,6 +180,10 @@ def plan(recipe: FineTuning, parts: Parts) -> Plan:
     test = encode(parts.test, labels, tokenizer, length) if parts.test is not None else None
     if recipe.few_shot and parts.train.kind != "single":
         raise InputError("few_shot is for texts of which each has one label", how="leave it out")
+    if recipe.few_shot and recipe.class_weights:
+        raise InputError("few_shot has no class_weights", how="leave one of them out")
+    if recipe.lora_rank:
+        require_extra("peft", "lora")
     if recipe.class_weights and parts.train.kind not in ("single", "tags"):
         what = "class_weights is for labels of which one is right, and for tags"
         raise InputError(what, how="leave it out")
