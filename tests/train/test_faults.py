@@ -230,6 +230,8 @@ def test_a_second_writer_is_refused(tiny, smoke_set, train, forked, tmp_path, wh
 
     child = forked(first)
     assert child.ours.recv(1) == b"!"
+    while not (out / "checkpoints/step-00000003").exists():  # written by a thread
+        time.sleep(0.01)
     before, began = tree(out), time.monotonic()
     who = rf"pid {child.pid} on {re.escape(os.uname().nodename)} since \d{{4}}-\d\d-\d\d \d\d:\d\d"
     with pytest.raises(InputError, match=who):
