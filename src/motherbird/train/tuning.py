@@ -48,7 +48,7 @@ class FineTuning:
     dropout: float = 0.0  # before the last layer
     # rank of LoRA's matrices, which are trained in place of the encoder's; 0: train everything
     lora_rank: int = 0
-    # compute each layer again in the backward pass: a fourth more time, a fraction of the memory
+    # compute each layer again in the backward pass: more time, less memory, the same bits
     gradient_checkpointing: bool = False
     class_weights: bool = False  # weight each label by the inverse of its frequency
     # for each of any number of labels, choose the probability with the best F1 on dev; else 0.5

@@ -73,8 +73,8 @@ class Plan:
     def tokens(self) -> NDArray[np.int32]:
         """The ids of all tokens that occur, ascending.
 
-        The embeddings of the others have no gradient, and are left out of the training: for
-        motherbird-nano their gradients and optimizer state take half of the time of a step.
+        The embeddings of the others have no gradient, and are left out of the training, with their
+        gradients and optimizer state.
         """
         parts = [part for part in (self.train, self.dev, self.test) if part is not None]
         return np.unique(np.concatenate([document for part in parts for document in part.ids]))
