@@ -56,6 +56,25 @@ class Layer(ctypes.Structure):
     ]
 
 
+class Rows(ctypes.Structure):
+    """``mb_rows``: what the functions for training are about."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("tokens", "padded", "width", "precision", "activation")),
+        ("epsilon", c_double),
+    ]
+
+
+class Attention(ctypes.Structure):
+    """``mb_attention``: the documents of a batch, and how their tokens attend."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("precision", "tokens", "padded", "documents")),
+        *((name, c_int64) for name in ("longest", "heads", "size", "window")),
+        *((name, c_void_p) for name in ("starts", "cosine", "sine")),
+    ]
+
+
 class Variant(ctypes.Structure):
     """``mb_variant``: the functions of one variant."""
 
@@ -71,6 +90,12 @@ class Variant(ctypes.Structure):
         ("linear", CFUNCTYPE(c_void_p, POINTER(Tensor), POINTER(Tensor), *[c_int64] * 3)),
         ("apply", CFUNCTYPE(c_int, c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
         ("free_linear", CFUNCTYPE(None, c_void_p)),
+        ("add_norm", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 7)),
+        ("norm_backward", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 9)),
+        ("gate", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 2)),
+        ("gate_backward", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 4)),
+        ("attention_forward", CFUNCTYPE(c_int, POINTER(Attention), *[c_void_p] * 3)),
+        ("attention_backward", CFUNCTYPE(c_int, POINTER(Attention), *[c_void_p] * 5)),
     ]
 
 

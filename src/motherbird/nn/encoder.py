@@ -21,7 +21,7 @@ from ..core.batching import check_batch
 from ..core.config import Activation, EncoderConfig
 from ..core.tokenizer import Tokenizer
 from . import attention as attention_kernels
-from . import init
+from . import fused, init
 from .attention import AttentionKernel, AttentionPlan
 from .autograd import first_order
 from .dropout import dropout, replayed
@@ -159,11 +159,15 @@ class Layer(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp_norm = Norm(config)
         self.mlp = GatedMLP(config)
+        self.config = config
+        self.rounded: list[Tensor] | None = None  # see `fused.Rounded`
 
     def forward(
-        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
+        self, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel | None
     ) -> Float[Tensor, "T D"]:
-        """Add the outputs of attention and MLP to the residual stream."""
+        """Add the outputs of attention and MLP to the residual stream; no kernel: see `fused`."""
+        if kernel is None:
+            return fused.layer(self, x, plan)
         x = x + self.attn(self.attn_norm(x), plan, kernel)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -226,12 +230,16 @@ class Encoder(Model):
             if isinstance(module, Attention) and module.window is None:
                 module.theta = config.global_rope_theta
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The dtype of products at present: autocast's, or that of the weights."""
+        if torch.is_autocast_enabled(self.device.type):
+            return torch.get_autocast_dtype(self.device.type)
+        return self.final_norm.weight.dtype
+
     def kernel(self) -> AttentionKernel:
         """Return the attention kernel for the present device and dtype."""
-        device, dtype = self.device, self.final_norm.weight.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        return attention_kernels.choose(self.attention, device, dtype)
+        return attention_kernels.choose(self.attention, self.device, self.product_dtype)
 
     def forward(self, packed: Packed) -> Float[Tensor, "T D"]:
         """Encode a batch, which may be on any device.
@@ -248,15 +256,17 @@ class Encoder(Model):
         packed, restore = packed.by_length() if kernel.BY_LENGTH else (packed, None)
         plan = AttentionPlan(packed.to(self.device))
         x = self.embeddings(plan.packed.ids)
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        gradient = torch.is_grad_enabled()
+        used = None if gradient and fused.applies(self, self.product_dtype) else kernel
+        recompute = self.gradient_checkpointing and self.training and gradient
         for layer in self.layers:
-            x = _recomputed(layer, x, plan, kernel) if recompute else layer(x, plan, kernel)
+            x = _recomputed(layer, x, plan, used) if recompute else layer(x, plan, used)
         x = self.final_norm(x)
         return x if restore is None else x[restore.to(x.device)]
 
 
 def _recomputed(
-    layer: nn.Module, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel
+    layer: nn.Module, x: Float[Tensor, "T D"], plan: AttentionPlan, kernel: AttentionKernel | None
 ) -> Float[Tensor, "T D"]:
     """Compute a layer, and keep only its input for the backward pass."""
     again = replayed()

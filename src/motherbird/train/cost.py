@@ -14,6 +14,7 @@ from ..data.loader import Cursor, Loader, chosen_rows, masking_of
 from ..data.micro_batch import MicroBatch
 from ..data.prepared import PreparedDataset
 from ..errors import InputError, human
+from ..nn import fused
 from ..nn.attention import tiled
 from ..nn.attention.plan import BLOCK
 from ..nn.cross_entropy import LOGITS, LOGITS_GPU
@@ -32,6 +33,8 @@ FLOAT = 4  # bytes; weights, optimizer state and gradients
 # Bytes per token that a layer keeps for the backward pass, in units of D + F, by the size of the
 # compute dtype in bytes; measured, docs/log.md.
 BYTES_KEPT = {2: 18, 4: 30}
+LORA = 1.5  # times that with LoRA; measured
+WORKING = 4  # layers' worth of memory that a fused layer needs while it is computed; measured
 
 
 def parameters(config: EncoderConfig) -> int:
@@ -58,11 +61,11 @@ def memory(
     on_cpu = device.type == "cpu"
     parallel = threads if on_cpu else 1
     tokens = _tokens(recipe, _heaviest(recipe))
-    element = torch.empty(0, dtype=recipe.dtype_on(device)).element_size()
+    dtype = recipe.dtype_on(device)
     longest = max(phase.seq_len for phase in recipe.phases)
-    kept = tokens * sum(bytes_kept(config, longest, element, on_cpu))
+    kept = int(tokens * bytes_kept(config, longest, dtype, on_cpu))
     head = 2 * config.vocab_size * config.hidden_size * FLOAT
-    head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * element * 2
+    head += min(LOGITS if on_cpu else LOGITS_GPU, tokens * config.vocab_size) * dtype.itemsize * 2
     extra = parallel + 2 if recipe.train.reduce == "sum" else parallel + 6
     found = {
         "state": 2 * state if on_cpu else state,
@@ -72,21 +75,37 @@ def memory(
     return found | {"total": sum(found.values())}
 
 
-def bytes_kept(config: EncoderConfig, longest: int, element: int, on_cpu: bool) -> list[int]:
-    """Return the bytes that each layer keeps for the backward pass, per token.
+def bytes_kept(
+    config: EncoderConfig, longest: int, dtype: torch.dtype, on_cpu: bool, *,
+    checkpointing: bool = False, changed: bool = False,
+) -> float:  # fmt: skip
+    """Return the bytes of activations that the layers need, per token.
 
-    ``longest`` is the number of tokens of the longest document, ``element`` the size of the compute
-    dtype in bytes.
+    Args:
+        config: geometry.
+        longest: tokens of the longest document.
+        dtype: of products.
+        on_cpu: whether a CPU computes them.
+        checkpointing: whether layers are computed again in the backward pass.
+        changed: whether linear layers are replaced, as by LoRA.
     """
-    width = config.hidden_size + config.intermediate_size
-    found = [BYTES_KEPT[element] * width] * config.num_hidden_layers
-    if on_cpu:  # attention probabilities are kept too
-        most = min(tiled.KEPT, longest)
-        band = min(most, BLOCK + 2 * config.half_window)
-        for layer, kind in enumerate(config.layers):
-            keys = most if kind == "full_attention" else band
-            found[layer] += keys * config.num_attention_heads * element
-    return found
+    width, inner, count = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    element = dtype.itemsize
+    if on_cpu and not changed and fused.suits(config, dtype):
+        layer: float = (2 * FLOAT + 6 * element) * width + 2 * element * inner
+        layers, working = [layer + FLOAT * config.num_attention_heads] * count, WORKING
+    else:
+        layer = BYTES_KEPT[element] * (width + inner) * (LORA if changed else 1)
+        layers, working = [layer] * count, 0
+        if on_cpu:  # attention probabilities are kept too
+            most = min(tiled.KEPT, longest)
+            band = min(most, BLOCK + 2 * config.half_window)
+            for number, kind in enumerate(config.layers):
+                keys = most if kind == "full_attention" else band
+                layers[number] += keys * config.num_attention_heads * element
+    if checkpointing:
+        return count * width * FLOAT + (1 + working) * max(layers)
+    return sum(layers) + working * max(layers)
 
 
 def _tokens(recipe: Recipe, phase: Phase) -> int:

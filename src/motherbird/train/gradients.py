@@ -59,6 +59,24 @@ def micro_batch_gradients(parameters: Sequence[Tensor], loss: Loss) -> tuple[flo
     ]
 
 
+class DenseRows:
+    """Converts sparse gradients of one embedding, in memory that the next one reuses."""
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+        self._rows: Tensor | None = None  # those that are not 0
+
+    def __call__(self, gradient: Tensor) -> Float[Tensor, "V D"]:
+        """Return a gradient as a matrix, until the next call."""
+        gradient = gradient.coalesce()
+        if self._memory is None or self._rows is None:
+            self._memory = torch.zeros(gradient.shape, dtype=gradient.dtype)
+        else:
+            self._memory.index_fill_(0, self._rows, 0)
+        self._rows = gradient.indices()[0]
+        return self._memory.index_copy_(0, self._rows, gradient.values())
+
+
 def step_gradients(
     parameters: Sequence[Tensor],
     losses: Sequence[Loss],
@@ -66,10 +84,12 @@ def step_gradients(
     distributed: Distributed,
     *,
     tree: bool = False,
+    dense: Callable[[Tensor], Tensor] = Tensor.to_dense,
 ) -> tuple[list[float], Gradients]:
     """Compute the losses of all micro-batches of a step, and the sum of their gradients.
 
-    Micro-batches are numbered rank by rank, and each rank has equally many.
+    Micro-batches are numbered rank by rank, and each rank has equally many. ``dense`` converts the
+    sparse gradient of an embedding; see `DenseRows`.
 
     Returns:
         The loss of each micro-batch of all ranks, in order, and a gradient for each parameter.
@@ -96,7 +116,7 @@ def step_gradients(
         total = next_gradients()
         for _ in losses[1:]:
             _add(total, next_gradients())
-    total = [grad.to_dense() if grad.is_sparse else grad for grad in total]
+    total = [dense(grad) if grad.is_sparse else grad for grad in total]
     distributed.all_reduce(total, tree)
     return [value for each in distributed.all_gather(values) for value in each], total
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import DivergedError, NoMemoryError
 from ..nn.dropout import keyed
+from ..nn.fused import Rounded
 from .distributed import Distributed
-from .gradients import Loss, step_gradients
+from .gradients import DenseRows, Loss, step_gradients
 from .health import Verdict
 from .objectives import Objective, PackedBatch
 from .optimizer import Optimizer
@@ -89,6 +90,8 @@ class Stepper(Generic[Batch]):
         self.dtype, self.seed, self.tree, self.limits = dtype, seed, tree, limits
         self.threads = executor_for(distributed.device)
         self.parameters = list(optimizer.named.values())
+        self.dense = DenseRows()
+        self.rounded = Rounded(getattr(objective.model, "encoder", None), dtype)
 
     def step(self, batches: Sequence[Batch], progress: Progress, lr: float) -> StepReport:
         """Take a step.
@@ -104,10 +107,10 @@ class Stepper(Generic[Batch]):
             [sum(len(b.packed.ids) for b in batches), sum(map(self.objective.weight, batches))]
         )
         tokens, weight = (int(sum(column)) for column in zip(*counts, strict=True))
-        with _memory_errors():
+        with _memory_errors(), self.rounded:
             losses, gradients = step_gradients(
                 self.parameters, self._losses(batches, progress, weight), self.threads,
-                self.distributed, tree=self.tree,
+                self.distributed, tree=self.tree, dense=self.dense,
             )  # fmt: skip
         loss = sum(losses) / progress.scale
         norm = _unscale(gradients, progress.scale)

@@ -58,12 +58,11 @@ def bytes_needed(plan: Plan, recipe: FineTuning, device: torch.device, threads: 
     state = (weights + 2 * trained) * (2 if on_cpu else 1)
     gradients = trained * (threads + 1)
     dtype = fastest_dtype(device) if recipe.dtype == "auto" else DTYPES[recipe.dtype]
-    element = torch.empty(0, dtype=dtype).element_size()
     lengths = sorted(plan.train.lengths, reverse=True)
-    layers = bytes_kept(config, lengths[0], element, on_cpu)
-    kept = sum(layers)
-    if recipe.gradient_checkpointing:
-        kept = len(layers) * config.hidden_size * FLOAT + max(layers)
+    kept = bytes_kept(
+        config, lengths[0], dtype, on_cpu,
+        checkpointing=recipe.gradient_checkpointing, changed=recipe.lora_rank > 0,
+    )  # fmt: skip
     if recipe.few_shot:  # a step is one micro-batch
         tokens, threads = sum(lengths[: 2 * recipe.batch_size]), 1
     else:  # of a step with the longest documents

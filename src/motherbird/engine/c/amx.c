@@ -11,5 +11,5 @@
 #define B_MAX 127
 #include "avx512.h"
 #define STEP_BF16
-#include "forward.h"
+#include "training.h"
 VARIANT(amx);

@@ -65,15 +65,15 @@ INLINE void floats_of(const qkv *in, size_t part, size_t head, size_t token, flo
         store(out + n, (vf)(__builtin_convertvector(*(const vh_any *)((const uint16_t *)from + n), vi) << 16));
 }
 
-// Pack the keys of a document: a panel has NR tokens.
-static void pack_keys(const qkv *in, size_t head, size_t start, size_t length, enum precision p, attention_memory *m) {
-    packed *out = &m->keys;
+// Pack the keys of a document, or another part: a panel has NR tokens.
+static void pack_keys(const qkv *in, size_t part, size_t head, size_t start, size_t length, enum precision p,
+                      attention_memory *m, packed *out) {
     out->groups = groups_of(p, in->size), out->precision = p;
     for (size_t t = 0; t < round_up(length, NR); t++) {
-        const int32_t *from = row_of(in, 1, head, start + t);
+        const int32_t *from = row_of(in, part, head, start + t);
         size_t count = t < length ? out->groups : 0;
         if (p == INT8) {
-            if (t < length) floats_of(in, 1, head, start + t, m->row);
+            if (t < length) floats_of(in, part, head, start + t, m->row);
             else memset(m->row, 0, 4 * in->size);
             int8_t *bytes = (int8_t *)m->queries.rows;
             out->scale[t] = to_bytes(m->row, in->size, KEY_MAX, 0, bytes);
@@ -181,10 +181,12 @@ static void softmax(float *scores, size_t count, int rows, enum precision p, con
 }
 
 // One head of a document of `length` tokens that starts at token `start`; `bytes`: scores in 8 bits.
-static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, int bytes, attention_memory *m) {
+// `logsum`, unless NULL, gets log2 of the sum of the powers of 2 of each query's scores.
+static void attend(const qkv *in, size_t start, size_t length, size_t head, size_t window, int bytes,
+                   attention_memory *m, float *logsum) {
     enum precision p = in->precision;
     size_t all = round_up(length, NR), step = QUERIES;
-    pack_keys(in, head, start, length, bytes ? INT8 : p, m);
+    pack_keys(in, 1, head, start, length, bytes ? INT8 : p, m, &m->keys);
     pack_values(row_of(in, 2, head, start), length, in->size, p, m->values);
     for (size_t first = 0; first < length; first += step) {
         span s = {first, smaller(first + step, length) - 1, length, window, 0, 0};
@@ -203,6 +205,7 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
         }
         scores_of(&s, bytes ? &m->queries : &queries, &m->keys, m->scores, most);
         softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
+        for (int i = 0; logsum && i < count; i++) logsum[s.first + i] = max_of(most[i]) - log2f(inverse[i]);
         size_t keys = groups_of(p, s.to - s.from);
         for (size_t n = 0; n < in->size; n += NR) {
             tile_f tile;

@@ -15,5 +15,5 @@
 INLINE vi pairs(vi a, vi b) { return (vi)_mm256_maddubs_epi16((__m256i)a, (__m256i)b); }
 INLINE vi add_16(vi a, vi b) { return (vi)_mm256_add_epi16((__m256i)a, (__m256i)b); }
 INLINE vi widen(vi pairs) { return (vi)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi16(1)); }
-#include "forward.h"
+#include "training.h"
 VARIANT(avx2);

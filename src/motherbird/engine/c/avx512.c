@@ -9,5 +9,5 @@
 #include "avx512.h"
 #define STEP_BF16(sum, a, b) ((vf)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(a), (__m512bh)(b)))
 #define STEP_I8(sum, a, b) ((vi)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(a), (__m512i)(b)))
-#include "forward.h"
+#include "training.h"
 VARIANT(avx512);

@@ -12,5 +12,5 @@
 #else
 #define STEP_I8(sum, a, b) ((vi)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(a), (__m256i)(b)))
 #endif
-#include "forward.h"
+#include "training.h"
 VARIANT(avxvnni);

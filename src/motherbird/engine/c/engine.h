@@ -32,6 +32,21 @@ typedef struct {
 
 enum { MB_TOKENS, MB_MEAN, MB_FIRST };  // outputs: (T, D), or (S, D) by mean or first token
 
+// What the functions for training are about: rows (T, width) in a precision, 0 float32 or 1 bfloat16.
+// Outputs in that precision are (padded, width), with zeros after the tokens.
+typedef struct {
+    int64_t tokens, padded, width, precision, activation;
+    double epsilon;
+} mb_rows;
+
+// Attention over documents that start at `starts`, which ends with T; `longest` is their greatest
+// length. Cosines and sines are (T, size / 2); the window is as in mb_layer.
+typedef struct {
+    int64_t precision, tokens, padded, documents, longest, heads, size, window;
+    const int32_t *starts;
+    const float *cosine, *sine;
+} mb_attention;
+
 typedef struct mb_model mb_model;
 typedef struct mb_batch mb_batch;
 typedef struct mb_linear mb_linear;
@@ -57,6 +72,17 @@ typedef struct {
     mb_linear *(*linear)(const mb_tensor *weight, const mb_tensor *bias, int64_t n, int64_t k, int64_t precision);
     int (*apply)(const mb_linear *, const float *x, int64_t rows, int64_t activation, float *y);
     void (*free_linear)(mb_linear *);
+
+    // For training; see training.h. Widths are multiples of 16, head dimensions of 32.
+    void (*add_norm)(const mb_rows *, const float *x, const void *y, float *sum, const float *weight,
+                     const float *bias, float *stats, void *out);
+    void (*norm_backward)(const mb_rows *, const void *dout, const float *x, const float *stats, const float *weight,
+                          const float *d, float *dx, void *low, float *dweight, float *dbias);
+    void (*gate)(const mb_rows *, const void *in, void *out);
+    void (*gate_backward)(const mb_rows *, const void *in, const void *dout, void *din, void *out);
+    int (*attention_forward)(const mb_attention *, const void *in, void *out, float *logsum);  // -1 without memory
+    int (*attention_backward)(const mb_attention *, const void *in, const void *out, const void *dout,
+                              const float *logsum, void *din);
 } mb_variant;
 
 #endif

@@ -149,7 +149,7 @@ static void task(const mb_batch *b, size_t of_all, size_t number, scratch *s) {
     if (b->splits > 1) s->has = of_all + 1;
     if (phase == ATTEND) {
         size_t document = number / m->heads, start = b->starts[document];
-        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, l->qkv.precision == INT8, &s->attention);
+        attend(&b->qkv, start, b->starts[document + 1] - start, number % m->heads, l->window, l->qkv.precision == INT8, &s->attention, NULL);
         return;
     }
     size_t block = b->splits > 1 ? 0 : number, part = b->splits > 1 ? number : 0;
@@ -333,13 +333,5 @@ static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activ
     release(a.rows), release(a.scale), release(row);
     return failed ? -1 : 0;
 }
-
-#ifdef STEP_BF16
-#define HAS_BF16 1
-#else
-#define HAS_BF16 0
-#endif
-#define VARIANT(NAME) \
-    const mb_variant mb_##NAME = {#NAME, HAS_BF16, create, add_layer, destroy, begin, work, finish, linear, apply, free_linear}
 
 #endif

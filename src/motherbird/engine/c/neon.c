@@ -10,7 +10,7 @@
 #ifdef __ARM_FEATURE_BF16
 #define STEP_BF16(sum, a, b) ((vf)vbfdotq_f32((float32x4_t)(sum), (bfloat16x8_t)(a), (bfloat16x8_t)(b)))
 #endif
-#include "forward.h"
+#include "training.h"
 #ifdef __ARM_FEATURE_BF16
 VARIANT(neon_bf16);
 #else

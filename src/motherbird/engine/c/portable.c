@@ -6,5 +6,5 @@
 #define A_MAX 127
 #define B_MAX 127
 #define STEP_I8 dot_bytes
-#include "forward.h"
+#include "training.h"
 VARIANT(portable);

@@ -78,8 +78,8 @@ INLINE vf exp2_rough(vf x) {
     return scale_by(p * r + 9.999280740e-1f, whole);
 }
 
-// x times the normal distribution's P(X <= x). The error of erf, a rational function, is 3e-7.
-INLINE vf gelu(vf x) {
+// The normal distribution's P(X <= x). The error of erf, a rational function, is 3e-7.
+INLINE vf below(vf x) {
     vf z = min_v(max_v(x * 0.70710678f, splat(-4.0f)), splat(4.0f)), u = z * z;
     vf p = 1.921701181e-8f * u - 1.990246335e-6f;
     p = p * u + 1.555241152e-4f;
@@ -91,8 +91,10 @@ INLINE vf gelu(vf x) {
     q = q * u + 1.207952717e-1f;
     q = q * u + 5.229219361e-1f;
     q = q * u + 1.0f;
-    return 0.5f * x * (1.0f + z * p / q);
+    return 0.5f * (1.0f + z * p / q);
 }
+
+INLINE vf gelu(vf x) { return x * below(x); }
 
 // 1 / (1 + e^-x)
 INLINE vf sigmoid(vf x) {

@@ -45,6 +45,7 @@ class AttentionPlan:
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
         self._rotary: dict[tuple[float, int], Tensor] = {}
+        self._angles: dict[tuple[float, int], tuple[Tensor, Tensor]] = {}
         self._bands: dict[tuple[int, torch.dtype], Tensor] = {}
         self._tiles: dict[tuple[int | None, int, torch.dtype], list[Tile]] = {}
 
@@ -74,6 +75,16 @@ class AttentionPlan:
         if key not in self._rotary:
             self._rotary[key] = tables(self.packed.positions, theta, head_dim)
         return self._rotary[key]
+
+    def angles(
+        self, theta: float, head_dim: int
+    ) -> tuple[Float[Tensor, "T half_H"], Float[Tensor, "T half_H"]]:
+        """Return the cosines and sines of `rotary`."""
+        key = (theta, head_dim)
+        if key not in self._angles:
+            table = self.rotary(theta, head_dim)[:, 0]
+            self._angles[key] = (table.real.contiguous(), table.imag.contiguous())
+        return self._angles[key]
 
     def band(self, window: int, dtype: torch.dtype) -> Float[Tensor, "blocks 1 BLOCK keys"]:
         """Return what is added to the scores of each block: 0 if visible, else -inf.
