@@ -52,11 +52,6 @@ def test_refused(motherbird, data, model, options, says):
     motherbird("evaluate", "lm", *given).refused(says)
 
 
-def test_the_command_of_version_0_1_gets_a_hint(motherbird, data, model):
-    says = "--model.*use motherbird evaluate lm"
-    motherbird("evaluate", "--model", model, "--data", data).refused(says)
-
-
 def test_nothing_masked_is_null_and_a_dash(motherbird, data, model):
     call = ("evaluate", "lm", "--model", model, "--data", data, "--seq-len", 64)
     call += ("--masking", 1e-9)

@@ -70,8 +70,8 @@ def test_decisions_are_those_of_python(call, folder, tmp_path, documented, has_s
         assert [u["start"] for u in row["unscanned"]] == [u.start for u in wanted.unscanned]
     decisions = [row["decision"] for row in found]
     assert decisions[1] == decisions[2] == decisions[4] == decisions[5] == "block"
-    assert has_shape(summary | {"labels": None}, documented("guard")[-1])
-    assert summary["labels"] == {name: decisions.count(name) for name in decisions}
+    assert has_shape(summary | {"decisions": None}, documented("guard")[-1])
+    assert summary["decisions"] == {name: decisions.count(name) for name in decisions}
     assert (summary["texts"], summary["truncated"], summary["side"]) == (6, 1, "input")
 
 

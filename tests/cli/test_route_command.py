@@ -119,7 +119,7 @@ def test_the_command_fits_and_routes(fit, tables, tmp_path, motherbird, document
     assert found["targets"]["small"]["cost"] == 1.0 and found["model"] == str(out)
     call = ("route", tables / "test.csv", "--column", "query", "--model", out, "--dtype", "float32")
     done = motherbird(*call, "--out", tmp_path / "out.jsonl", "--json").done()
-    assert has_shape(done.json | {"labels": None}, documented("route")[0])
+    assert has_shape(done.json | {"targets": None}, documented("route")[0])
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     texts = [text for text, _, _ in queries(90, 3)]
     loaded = Router.load(out, dtype="float32")
@@ -127,7 +127,7 @@ def test_the_command_fits_and_routes(fit, tables, tmp_path, motherbird, document
         assert list(row) == ["target", "probabilities", "cost"]
         assert (row["target"], row["cost"]) == (route.target, route.cost)
         assert row["probabilities"] == pytest.approx(route.probabilities, abs=1e-5)
-    assert done.json["labels"]["large"] == sum(row["target"] == "large" for row in rows)
+    assert done.json["targets"]["large"] == sum(row["target"] == "large" for row in rows)
     cheap = motherbird(*call, "--budget", "1")
     assert {json.loads(line)["target"] for line in cheap.out.splitlines()} == {"small"}
     motherbird(*call, "--budget", "0.5").refused("the budget 0.5 does not reach .*: use 1 or more")

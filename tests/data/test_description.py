@@ -39,6 +39,7 @@ def test_texts_and_labels():
     assert found.warnings() == [
         "train: 3 examples with the text of an earlier one; 1 text with different labels: "
         "yes (train.csv:2) and no (train.csv:3)",
+        "dev: 3 examples, too few to measure small differences",
         "dev: 2 examples whose text is in train, such as dev.csv:2 (train.csv:7)",
         "dev: labels that train lacks, which count as wrong: maybe 1",
         'labels that differ only in case or white space: "Yes ", "yes"',

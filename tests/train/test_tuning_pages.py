@@ -149,7 +149,7 @@ def test_the_report(kind, finetuned):
         ("Calibration", {"single", "pairs", "multi"}),
         ("Numbers of test", {"number"}),
         ("Spans of test that are missed or wrong", {"tags"}),
-        ("Texts of test with the highest loss", {"single", "pairs", "multi", "number"}),
+        ("Wrong predictions of test with the highest loss", {"single", "pairs", "multi", "number"}),
     ):
         assert (words in page.text) == (kind in kinds), words
 
@@ -173,12 +173,28 @@ def test_figures_of_the_report(finetuned):
     scores = sklearn.precision_recall_fscore_support(test.labels, predicted, labels=["bad"])
     row = next(row for row in page.rows if row[0] == "bad" and len(row) == 7)
     assert row[4:] == [f"{float(scores[n][0]):.3f}" for n in range(3)]
+
+
+def test_wrong_predictions_of_the_report(recipe, tmp_path):
+    """25 labels of test are wrong, and the model is right about almost all."""
+    own = parts("single")
+    other = {"good": "bad", "bad": "good"}
+    labels = [other[x] if n < 25 else x for n, x in enumerate(own.test.labels)]
+    test = replace(own.test, labels=labels)
+    finetune(recipe, replace(own, test=test), tmp_path / "out")
+    classifier = Classifier.load(tmp_path / "out", dtype="float32")
+    rows = check_alone(read(tmp_path / "out", "report.html")).rows
+    shown = [row for row in rows if len(row) == 5 and row[0].startswith("row ")]
+    order = [int(row[0].split()[1]) for row in shown]
+    predicted = [each.label for each in classifier.predict(test.texts)]
     losses = -np.log(classifier.probabilities(test.texts))
-    losses = [own[classifier.labels.index(t)] for own, t in zip(losses, test.labels, strict=True)]
-    worst = [row for row in page.rows if len(row) == 5 and row[0].startswith("row ")]
-    order = [int(row[0].split()[1]) for row in worst]
-    assert len(order) == 20 and [losses[n] for n in order] == sorted(losses, reverse=True)[:20]
-    assert worst[0][1:3] == [test.texts[order[0]], test.labels[order[0]]]
+    losses = {
+        n: losses[n, classifier.labels.index(labels[n])]
+        for n in range(len(labels)) if predicted[n] != labels[n]
+    }  # fmt: skip
+    assert len(losses) > 20 == len(order) and min(losses[n] for n in order) > 0
+    assert [losses[n] for n in order] == sorted(losses.values(), reverse=True)[:20]
+    assert shown[0][1:4] == [test.texts[order[0]], labels[order[0]], predicted[order[0]]]
 
 
 def test_a_run_without_known_labels_in_dev(recipe, tmp_path):

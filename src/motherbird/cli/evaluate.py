@@ -10,18 +10,7 @@ from . import options
 from .output import print_json, progress
 
 
-class _Group(click.Group):
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Explain that `motherbird evaluate` is now `motherbird evaluate lm`."""
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            name = error.option_name
-            what = f"There is no option {name} here; use motherbird evaluate lm {name} ..."
-            raise click.UsageError(what, ctx) from error
-
-
-@click.group(name="evaluate", cls=_Group)
+@click.group(name="evaluate")
 def command() -> None:
     """Evaluate a model: its masked-LM loss on held-out text (lm), or fine-tuned on GLUE (glue)."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..train.tuning import FineTuning
     from ..train.tuning_plan import Parts, Plan
 
+    Read = Callable[[str, Labelled | None], Labelled]  # of a file; see `read_parts`
 F = TypeVar("F", bound=Callable[..., Any])
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -182,7 +183,7 @@ def _run(
 
     space = parse(searched)
     check_output(directory)
-    parts = _parts(recipe, (train, dev, test), text, pair, label)
+    parts = read_parts((train, dev, test), _read(recipe, text, pair, label), recipe.seed)
     quiet = json_ or not options.is_main_process()
     if not quiet:
         show_parts(parts)
@@ -233,26 +234,37 @@ def read_recipe(
     return replace(found, **own)
 
 
-def _parts(
-    recipe: "FineTuning", files: tuple[str, str | None, str | None], text: str | None,
-    pair: str | None, label: str | None,
-) -> "Parts":  # fmt: skip
-    """Read the data, and check it."""
+def _read(recipe: "FineTuning", text: str | None, pair: str | None, label: str | None) -> "Read":
+    """Return what reads a file of labelled texts, and checks that of train."""
     from ..data.columns import Columns
-    from ..data.labelled import check_training, read_labelled, split_off
+    from ..data.labelled import check_training, read_labelled
+
+    def read(file: str, train: "Labelled | None") -> "Labelled":
+        kind = None if train is None else train.kind
+        found = read_labelled(file, recipe.task, Columns(text, pair, label), kind)
+        if train is None:
+            check_training(found, file)
+        return found
+
+    return read
+
+
+def read_parts(files: tuple[str, str | None, str | None], read: "Read", seed: int) -> "Parts":
+    """Return the parts of labelled data.
+
+    Args:
+        files: of train, dev and test. Without one of dev, a tenth of train is set aside.
+        read: reads a file; it is given the data of train, and None for train itself.
+        seed: decides what is set aside.
+    """
+    from ..data.labelled import split_off
     from ..train.finetune import DEV
     from ..train.tuning_plan import Parts
 
-    columns = Columns(text, pair, label)
-    train = read_labelled(files[0], recipe.task, columns)
-    check_training(train, files[0])
-    others: list[Labelled | None] = [
-        None if file is None else read_labelled(file, recipe.task, columns, train.kind)
-        for file in files[1:]
-    ]
-    dev, test = others
+    train = read(files[0], None)
+    dev, test = (None if file is None else read(file, train) for file in files[1:])
     if dev is None:
-        train, dev = split_off(train, DEV, recipe.seed)
+        train, dev = split_off(train, DEV, seed)
     names = {
         part: Path(file).name
         for part, file in zip(("train", "dev", "test"), files, strict=True)

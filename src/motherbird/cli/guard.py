@@ -59,8 +59,8 @@ def command(
 
     The exit code is 0 whatever is decided; with --fail, it is 1 if a text is blocked.
 
-    The summary with --json: {"out", "texts", "truncated", "labels", "policy", "side", "seconds"},
-    where "labels" are the counts of decisions, and "truncated" is the number of texts with more
+    The summary with --json: {"out", "texts", "truncated", "decisions", "policy", "side",
+    "seconds"}, where "decisions" are their counts, and "truncated" is the number of texts with more
     than max_chars characters.
     """  # noqa: D301
     inputs = texts.inputs_of(file, policy)
@@ -81,7 +81,7 @@ def command(
         return Results(list(map(_row, found)), longer, decisions)
 
     about = {"policy": policy, "side": side}
-    texts.stream(items, lambda text: len(text.text), compute, path, about, json_)
+    texts.stream(items, lambda text: len(text.text), compute, path, about, json_, "decisions")
     return int(fail and blocked > 0)
 
 

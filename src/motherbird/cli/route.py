@@ -1,11 +1,12 @@
 """``motherbird route``, and ``motherbird route fit``."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options, texts
-from .finetune import Display, metrics_line, read_recipe, show_parts, training_options
+from .finetune import Display, metrics_line, read_parts, read_recipe, show_parts, training_options
 from .output import print_json, progress
 from .texts import Results, rounded
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from ..data.readers import Document
     from ..models.router import Route
-    from ..train.tuning_plan import Parts
 
 _budget = click.option("--budget", type=float, metavar="COST",
                        help="Largest mean cost of a text, on dev; the point of the curve with the "
@@ -78,8 +78,8 @@ def command(
     point of its cost-quality curve that fit has chosen, or at that of --budget or --quality. At the
     end there is a summary, on standard error without --out.
 
-    The summary with --json: {"out", "texts", "truncated", "labels", "model", "revision", "dtype",
-    "seconds"}, where "labels" are the counts of the targets.
+    The summary with --json: {"out", "texts", "truncated", "targets", "model", "revision", "dtype",
+    "seconds"}, where "targets" are their counts.
     """  # noqa: D301
     path = texts.check_out(file, model, out)
     items = texts.read_texts(file, column)
@@ -100,7 +100,7 @@ def command(
 
     dtype = router.classifier.model.dtype
     about = {"model": model, "revision": load["revision"], "dtype": dtype}
-    texts.stream(items, lambda text: len(text.text), compute, path, about, json_)
+    texts.stream(items, lambda text: len(text.text), compute, path, about, json_, "targets")
 
 
 def _row(route: "Route") -> dict[str, Any]:
@@ -175,13 +175,15 @@ def fit(
     files = [path for path in (train, dev, test) if path is not None]
     recipe = read_recipe("classify", **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
+    from ..data.outcomes import read_outcomes
     from ..train.finetune import check_output
     from ..train.routing import Targets, fit_router
 
     check_output(directory)
     names = tuple(name.strip() for name in targets.split(","))
     wanted = Targets(names, _numbers(costs), budget, quality, abstain)
-    parts = _parts((train, dev, test), names, text, good, recipe.seed)
+    read = partial(read_outcomes, targets=names, text=text, good=good)
+    parts = read_parts((train, dev, test), lambda file, _: read(file), recipe.seed)
     if not json_:
         show_parts(parts)
     with progress("", total=1.0, quiet=json_) as update:
@@ -213,22 +215,3 @@ def _numbers(costs: str) -> tuple[float, ...]:
     except ValueError as error:
         how = "give a number for each target, separated by commas"
         raise InputError("--costs are not numbers", repr(costs), how) from error
-
-
-def _parts(
-    files: tuple[str, str | None, str | None], targets: tuple[str, ...], text: str | None,
-    good: float, seed: int,
-) -> "Parts":  # fmt: skip
-    """Read the data."""
-    from ..data.labelled import split_off
-    from ..data.outcomes import read_outcomes
-    from ..train.finetune import DEV
-    from ..train.tuning_plan import Parts
-
-    train, dev, test = (
-        None if file is None else read_outcomes(file, targets, text, good) for file in files
-    )
-    assert train is not None
-    if dev is None:
-        train, dev = split_off(train, DEV, seed)
-    return Parts(train, dev, test)

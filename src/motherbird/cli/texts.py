@@ -215,7 +215,7 @@ class Results:
 
     rows: list[dict[str, Any]]  # the JSON object of each text
     truncated: int
-    labels: list[str] = field(default_factory=list)  # those that were predicted
+    found: list[str] = field(default_factory=list)  # what the summary counts, such as labels
 
 
 def check_out(file: str, model: str, out: str | None) -> Path | None:
@@ -254,6 +254,7 @@ def stream(
     out: Path | None,
     about: dict[str, Any],
     json_: bool,
+    counts_of: str = "labels",
 ) -> None:
     """Write the results of all items as JSON lines, and then a summary.
 
@@ -268,12 +269,13 @@ def stream(
         out: the file, or None.
         about: further keys of the summary.
         json_: whether the summary is JSON.
+        counts_of: the key of the counts in the summary.
     """
     from ..files import write_file
 
     counts: Counter[str] = Counter()
     summary: dict[str, Any] = {"out": None if out is None else str(out), "texts": 0, "truncated": 0,
-                               "labels": {}, **about}  # fmt: skip
+                               counts_of: {}, **about}  # fmt: skip
     start = time.perf_counter()
 
     def run(file: IO[str] | None) -> None:
@@ -283,7 +285,7 @@ def stream(
                 _write(results.rows, file)
                 summary["texts"] += len(group)
                 summary["truncated"] += results.truncated
-                counts.update(results.labels)
+                counts.update(results.found)
                 update(text=f"{summary['texts']:,} texts")
 
     def write(temporary: Path) -> None:
@@ -294,9 +296,9 @@ def stream(
         run(None)
     else:
         write_file(out, write)
-    summary["labels"] = dict(counts.most_common())
+    summary[counts_of] = dict(counts.most_common())
     summary["seconds"] = round(time.perf_counter() - start, 3)
-    _show(summary, json_)
+    _show(summary, counts_of, json_)
 
 
 def _groups(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -318,14 +320,14 @@ def _write(rows: list[dict[str, Any]], file: IO[str] | None) -> None:
     click.echo(text, file=file)
 
 
-def _show(summary: dict[str, Any], json_: bool) -> None:
+def _show(summary: dict[str, Any], counts_of: str, json_: bool) -> None:
     to_error = summary["out"] is None
     if json_:
         print_json(summary, err=to_error)
         return
-    labels = list(summary["labels"].items())
-    shown = ", ".join(f"{label} {count:,}" for label, count in labels[:10])
-    shown += f", and {len(labels) - 10} more" if labels[10:] else ""
+    counts = list(summary[counts_of].items())
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts[:10])
+    shown += f", and {len(counts) - 10} more" if counts[10:] else ""
     where = "" if to_error else f"{summary['out']}: "
     text = f"{where}{counted(summary['texts'], 'text')}, {summary['seconds']:.1f} s"
     click.echo(text + (f": {shown}" if shown else ""), err=to_error)

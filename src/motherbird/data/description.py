@@ -13,6 +13,7 @@ from .labelled import Labelled, sort_names
 
 EXAMPLES = 3  # of each problem
 SHOWN = 20  # labels in a line of text
+FEW = 50  # examples with which a metric is uncertain by several points
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Description:
                 both = " and ".join(f"{n:.60} ({w})" for n, w in zip(labels, where, strict=True))
                 what += f"; {counted(self.conflicts, 'text')} with different labels: {both}"
             found.append(what)
+        for part, rows in self.rows.items():
+            if part != "train" and rows < FEW:
+                found.append(
+                    f"{part}: {counted(rows, 'example')}, too few to measure small differences"
+                )
         for part, count in self.in_train.items():
             if count:
                 first = self.in_train_examples[part][0]

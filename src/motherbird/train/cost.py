@@ -104,8 +104,8 @@ def bytes_kept(
                 keys = most if kind == "full_attention" else band
                 layers[number] += keys * config.num_attention_heads * element
     if checkpointing:
-        return count * width * FLOAT + (1 + working) * max(layers)
-    return sum(layers) + working * max(layers)
+        return float(count * width * FLOAT + (1 + working) * max(layers))
+    return float(sum(layers) + working * max(layers))
 
 
 def _tokens(recipe: Recipe, phase: Phase) -> int:

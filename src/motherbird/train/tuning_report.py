@@ -58,11 +58,22 @@ class _Evaluated:
             return np.square(rows - targets)[:, 0].astype(np.float64)
         return losses(rows / self.temperature, targets)
 
-    def worst(self) -> list[int]:
-        """Return the texts with the highest loss."""
+    def worst(self, predicted: Sequence[Any]) -> list[int]:
+        """Return the texts with the highest loss among those with a wrong prediction."""
         found = self.losses()
-        order = np.argsort(-found, kind="stable")  # NaN is last
-        return [int(number) for number in order[:WORST] if not np.isnan(found[number])]
+        wrong = [
+            number for number, (own, other) in enumerate(zip(self.true(), predicted, strict=True))
+            if own != other and not np.isnan(found[number])
+        ]  # fmt: skip
+        return sorted(wrong, key=lambda number: -found[number])[:WORST]
+
+    def true(self) -> list[Any]:
+        """Return the labels in the form of `predicted`."""
+        if self.data.kind == "tags":
+            return [self.spans(tags) for tags in self.data.labels]
+        return (
+            [{*own} for own in self.data.labels] if self.data.kind == "multi" else self.data.labels
+        )
 
     def probabilities(self, temperature: float) -> Float[np.ndarray, "S C"]:
         rows = np.stack(self.logits) / np.float32(temperature)
@@ -238,16 +249,16 @@ def _worst(found: _Evaluated, predicted: Sequence[Any]) -> _Section:
     rows = [
         (found.data.where[n], _shown(found.data.texts[n]), _label(found.data.labels[n]),
          _label(predicted[n]), f"{each[n]:.3g}")
-        for n in found.worst()
+        for n in found.worst(predicted)
     ]  # fmt: skip
-    title = f"Texts of {found.name} with the highest loss"
+    title = f"Wrong predictions of {found.name} with the highest loss"
     return _Section(title, table=(("where", "text", "true", "predicted", "loss"), rows))
 
 
 def _wrong_spans(found: _Evaluated, predicted: Sequence[list[spans.Span]]) -> _Section:
     """Return the spans that are missed or wrong, in the texts with the highest loss."""
     rows = []
-    for number in found.worst():
+    for number in found.worst(predicted):
         true, words = found.spans(found.data.labels[number]), found.data.texts[number]
         wrong = [("missed", span) for span in true if span not in predicted[number]]
         wrong += [("wrong", span) for span in predicted[number] if span not in true]
@@ -258,7 +269,7 @@ def _wrong_spans(found: _Evaluated, predicted: Sequence[list[spans.Span]]) -> _S
             text = f"{before} [{own}] {after}".strip()
             rows.append((found.data.where[number], what, span.type, text))
     title = f"Spans of {found.name} that are missed or wrong"
-    text = f"In the {WORST} texts with the highest loss."
+    text = f"In the {WORST} texts with the highest loss among those with such spans."
     return _Section(title, text, (("where", "", "type", "span"), rows))
 
 
