@@ -5,7 +5,8 @@
 
 The baselines are those of the README there: TF-IDF with logistic regression, a CRF for tags, the
 cosine of TF-IDF for scores. With --random, the same architecture starts from random weights. The
-dev rows of a set are the test; the best epoch is chosen on a tenth of its training rows. Finished
+dev rows of a set are the test; the best epoch is chosen on a tenth of its training rows, by the
+metric of the set. Finished
 runs in --out are not computed again, so that the command can be stopped and repeated.
 """
 
@@ -86,7 +87,9 @@ def main() -> None:
         if given.random:
             model = random_model(model, Path(folder) / "random")
         for name in given.tasks.split(","):
-            recipe = strict.build(FineTuning, {**settings, "task": SETS[name][0]}, "--set")
+            task, metric, _ = SETS[name]
+            chosen = {"task": task, "metric": metric, **settings}
+            recipe = strict.build(FineTuning, chosen, "--set")
             for seed in range(given.seeds):
                 if (name, seed) in done:
                     continue

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .models.masked_lm import MaskedLM as MaskedLM
     from .models.router import Router as Router
     from .models.scorer import Scorer as Scorer
+    from .models.static_embedder import StaticEmbedder as StaticEmbedder
     from .models.tagger import Tagger as Tagger
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "MotherbirdError": "errors",
     "Router": "models.router",
     "Scorer": "models.scorer",
+    "StaticEmbedder": "models.static_embedder",
     "Tagger": "models.tagger",
     "Tokenizer": "core.tokenizer",
     "accelerate": "models.accelerate",

@@ -26,6 +26,7 @@ COMMANDS = {
     "classify": "Predict the label of each text of a file.",
     "data": "Build a corpus; show a prepared dataset.",
     "demo": "Train a tiny encoder, fill masks and search (3 minutes).",
+    "distill": "Make a small model from a larger one.",
     "embed": "Compute a vector for each text of a file.",
     "evaluate": "Evaluate a model on held-out text.",
     "export": "Export a model to Hugging Face, ONNX or OpenVINO.",

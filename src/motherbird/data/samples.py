@@ -1,0 +1,100 @@
+"""A sample of short texts from files, on which a student learns the vectors of a teacher."""
+
+import heapq
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..core.rng import random_bits
+from ..errors import DamagedError, InputError
+from .readers.document import Record
+from .readers.records import records
+
+# Columns whose texts are taken where no column is named.
+COLUMNS = ("text", "title", "anchor", "positive", "query", "document", "question", "answer",
+           "passage", "sentence")  # fmt: skip
+WORDS = (8, 100)  # of a passage that is cut from a longer text
+SHORT = (3, 12)  # of one that stands for a query
+SHORT_SHARE = 0.15  # of the passages
+
+
+def sample_texts(
+    paths: Sequence[str | Path], count: int, seed: int, columns: Sequence[str] = ()
+) -> list[str]:
+    """Return different texts in random order, equally many of each file as far as it has them.
+
+    A text of more than 100 words is divided into passages of 8 to 100 words, some of which are
+    shortened to 3 to 12 words.
+
+    Args:
+        paths: files of `readers.records.records`.
+        count: number of texts, at most.
+        seed: decides which.
+        columns: columns or fields of the texts; by default those of `COLUMNS` that a file has.
+
+    Raises:
+        InputError: a file cannot be read, has none of the columns, or there is no text.
+    """
+    pools = [
+        _pool(Path(path), max(1, 3 * count // len(paths)), (seed, number), columns)
+        for number, path in enumerate(paths)
+    ]
+    chosen: list[tuple[int, str]] = []
+    # The smallest pool first, so that what it lacks is divided among the others.
+    for left, pool in zip(range(len(pools), 0, -1), sorted(pools, key=len), strict=True):
+        chosen += pool[: (count - len(chosen)) // left]
+    texts = list(dict.fromkeys(text for _, text in sorted(chosen)))
+    if not texts:
+        raise InputError("there is no text", ", ".join(map(str, paths)))
+    return texts
+
+
+def _pool(
+    path: Path, most: int, key: tuple[int, int], columns: Sequence[str]
+) -> list[tuple[int, str]]:
+    """Return at most so many texts of a file, chosen and ordered by a random number each."""
+    heap: list[tuple[int, str]] = []  # the smallest numbers, negated
+    found = False
+    for number, row in enumerate(records(path)):
+        if isinstance(row, DamagedError):
+            raise row
+        names = [name for name in columns or COLUMNS if name in row.values]
+        found = found or bool(names)
+        for place, name in enumerate(names):
+            for rank, text in _passages(_text(row, name), (*key, number, place)):
+                heapq.heappush(heap, (-rank, text))
+                if len(heap) > most:
+                    heapq.heappop(heap)
+    if not found:
+        how = f"name one with --column; by default {', '.join(COLUMNS)}"
+        raise InputError("no row has a column of texts", str(path), how)
+    return sorted((-rank, text) for rank, text in heap)
+
+
+def _text(row: Record, name: str) -> str:
+    value = row.values[name]
+    if not isinstance(value, str | None):
+        raise InputError(f'"{name}" is not a text', row.where)
+    return (value or "").strip()
+
+
+def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
+    """Yield the passages of a text, each with a random number."""
+    words = list(re.finditer(r"\S+", text))
+    if not words:
+        return
+    if len(words) <= WORDS[1]:
+        yield int(random_bits(key, 0)), text
+        return
+    # Numbers for as many passages as there can be: its rank, its length, whether it is short.
+    drawn = random_bits(key, range(3 * (len(words) // WORDS[0] + 1))).tolist()
+    first, shortened = 0, int(SHORT_SHARE * 2**64)
+    while len(words) - first >= WORDS[0]:
+        rank, length, short = drawn.pop(), drawn.pop(), drawn.pop()
+        size = WORDS[0] + length % (WORDS[1] - WORDS[0] + 1)
+        last = min(len(words), first + size) - 1
+        end = last
+        if short < shortened:
+            end = min(last, first + SHORT[0] + length % (SHORT[1] - SHORT[0] + 1) - 1)
+        yield rank, text[words[first].start() : words[end].end()]
+        first = last + 1

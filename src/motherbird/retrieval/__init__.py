@@ -1,0 +1,1 @@
+"""Search over sets of documents: what is searched, how, and how well."""

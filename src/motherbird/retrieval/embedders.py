@@ -1,0 +1,72 @@
+"""Vectors of queries and documents, by any model that gives one vector for a text."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from ..core import hub
+from ..errors import InputError, require_extra
+from ..files import read_json_object
+from ..models.embedder import Embedder
+from ..models.static_embedder import StaticEmbedder, is_static
+
+Kind = Literal["query", "document"]
+Embed = Callable[[Sequence[str], Kind], Float32[np.ndarray, "n D"]]
+
+
+def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: Any) -> Embed:
+    """Return what computes vectors of length 1 with a model.
+
+    Longer texts are truncated to the model's limit. A prompt called "query" or "document" is put
+    before texts of this kind.
+
+    Args:
+        name_or_dir: a directory or name of motherbird, of static vectors, or of any model of
+            sentence-transformers, which is needed for it.
+        revision: branch, tag or commit on the Hub.
+        options: of `Embedder.load`.
+
+    Raises:
+        InputError: there is no such model, or it is not one that gives a vector for each text.
+    """
+    directory = hub.find(name_or_dir, revision)
+    if is_static(directory):
+        static = StaticEmbedder.load(directory)
+        return lambda texts, kind: static.embed(texts, normalize=True)
+    if _is_ours(directory):
+        embedder = Embedder.load(directory, **options)
+        return lambda texts, kind: embedder.embed(
+            texts, normalize=True, truncate=True,
+            prompt_name=kind if kind in embedder.prompts else None,
+        )  # fmt: skip
+    return _foreign(directory, options)
+
+
+def _is_ours(directory: Path) -> bool:
+    config = directory / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") == "modernbert"
+
+
+def _foreign(directory: Path, options: dict[str, Any]) -> Embed:
+    library = require_extra("sentence_transformers", "bench")
+    from ..nn.devices import resolve_device, resolve_dtype
+
+    device = resolve_device(options.get("device"))
+    dtype = resolve_dtype(options.get("dtype", "auto"), device)
+    try:
+        model = library.SentenceTransformer(
+            str(directory), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
+        )
+    except (OSError, ValueError, KeyError) as error:
+        what = f"sentence-transformers cannot load the model: {error}".splitlines()[0]
+        raise InputError(what, str(directory)) from error
+
+    def embed(texts: Sequence[str], kind: Kind) -> Float32[np.ndarray, "n D"]:
+        encode = model.encode_query if kind == "query" else model.encode_document
+        found = encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, np.float32)
+
+    return embed

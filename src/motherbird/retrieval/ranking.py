@@ -1,0 +1,105 @@
+"""Rankings: the best documents of each query, by vectors, by words, or by several rankings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from ..errors import require_extra
+
+DEPTH = 1000  # documents of a ranking, at most
+ROWS = 256  # queries whose scores are computed at once
+RRF = 60  # of reciprocal rank fusion (Cormack et al. 2009)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best documents of each query, best first; -1 where there are fewer.
+
+    Attributes:
+        documents: positions of documents.
+        scores: their scores.
+    """
+
+    documents: Int64[np.ndarray, "queries depth"]
+    scores: Float32[np.ndarray, "queries depth"]
+
+
+def top(scores: Float32[np.ndarray, "queries documents"], depth: int = DEPTH) -> Ranking:
+    """Return the documents with the highest scores; of equal ones, the first."""
+    depth = min(depth, scores.shape[1])
+    best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth] if depth < scores.shape[1] else (
+        np.broadcast_to(np.arange(depth), scores.shape))  # fmt: skip
+    best = np.sort(best, axis=1)
+    own = np.take_along_axis(scores, best, axis=1)
+    order = np.argsort(-own, axis=1, kind="stable")
+    return Ranking(
+        np.take_along_axis(best, order, axis=1).astype(np.int64),
+        np.take_along_axis(own, order, axis=1).astype(np.float32),
+    )
+
+
+def by_vectors(
+    queries: Float32[np.ndarray, "queries D"], documents: Float32[np.ndarray, "documents D"]
+) -> Ranking:
+    """Rank documents by the dot product of vectors, which is the cosine if they have length 1."""
+    return _joined(
+        [top(queries[first : first + ROWS] @ documents.T) for first in range(0, len(queries), ROWS)]
+    )
+
+
+def _joined(parts: Sequence[Ranking]) -> Ranking:
+    """Return the rankings of blocks of queries as one."""
+    return Ranking(
+        np.concatenate([part.documents for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
+
+
+def spread(ranking: Ranking, positions: Int64[np.ndarray, " ranked"]) -> Ranking:
+    """Return a ranking of some documents as one of all, at the positions of these."""
+    return Ranking(positions[ranking.documents], ranking.scores)
+
+
+def by_words(queries: Sequence[str], documents: Sequence[str]) -> Ranking:
+    """Rank documents by BM25: Lucene's, English stop words, Porter's second stemmer for English.
+
+    Documents without a word of the query are not ranked.
+    """
+    bm25s = require_extra("bm25s", "retrieval")
+    stemmer = require_extra("Stemmer", "retrieval").Stemmer("english")
+
+    def words(texts: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+        )
+        return found
+
+    index = bm25s.BM25()
+    index.index(words(documents), show_progress=False)
+    depth = min(DEPTH, len(documents))
+    found, scores = index.retrieve(words(queries), k=depth, show_progress=False)
+    scores = np.asarray(scores, np.float32)
+    return Ranking(np.where(scores > 0, np.asarray(found, np.int64), -1), scores)
+
+
+def fuse(rankings: Sequence[Ranking], count: int) -> Ranking:
+    """Fuse rankings by the sum of 1 / (60 + rank).
+
+    Args:
+        rankings: of the same queries.
+        count: number of documents.
+    """
+    rows = len(rankings[0].documents)
+    parts = []
+    for first in range(0, rows, ROWS):
+        last = min(rows, first + ROWS)
+        scores = np.zeros((last - first, count + 1), np.float32)  # the last is that of -1
+        for ranking in rankings:
+            own = ranking.documents[first:last]
+            gains = (1 / (RRF + 1 + np.arange(own.shape[1]))).astype(np.float32)
+            np.put_along_axis(scores, own, np.take_along_axis(scores, own, axis=1) + gains, axis=1)
+        part = top(scores[:, :count])
+        parts.append(Ranking(np.where(part.scores > 0, part.documents, -1), part.scores))
+    return _joined(parts)

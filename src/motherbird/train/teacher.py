@@ -1,0 +1,81 @@
+"""The vectors of a teacher, which are computed once and kept."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from .. import files
+from ..core import hub
+from ..errors import InputError, require_extra
+from ..nn.devices import fastest_dtype, resolve_device
+
+SHARD = 4096  # texts whose vectors are in a file
+
+
+class Teacher:
+    """A model of sentence-transformers, of which only the vectors of texts are used.
+
+    Args:
+        name_or_dir: its directory, or its name on the Hub.
+        device: a torch device; None is the CPU.
+
+    Attributes:
+        size: dimensions of its vectors.
+
+    Raises:
+        InputError: there is no such model, or sentence-transformers cannot load it.
+    """
+
+    def __init__(self, name_or_dir: str, device: str | None = None) -> None:
+        library = require_extra("sentence_transformers", "distill")
+        require_extra("transformers", "distill").utils.logging.disable_progress_bar()
+        self.directory = hub.find(name_or_dir)
+        where = resolve_device(device)
+        try:
+            self.model: Any = library.SentenceTransformer(
+                str(self.directory), device=str(where), local_files_only=True,
+                model_kwargs={"dtype": fastest_dtype(where)},
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError) as error:
+            what = f"sentence-transformers cannot load the model: {error}".splitlines()[0]
+            raise InputError(what, str(self.directory)) from error
+        self.size = self.embed(["size"]).shape[1]
+
+    def digest(self) -> dict[str, str]:
+        """Return the SHA-256 of the weights and of every file of settings, by name."""
+        found = sorted(
+            path
+            for pattern in ("*.json", "*.safetensors", "*.bin")
+            for path in self.directory.rglob(pattern)
+        )
+        return {path.relative_to(self.directory).as_posix(): files.sha256(path) for path in found}
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """Return a vector of length 1 for each text."""
+        found = self.model.encode(
+            list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=64
+        )
+        return np.asarray(found, np.float32)
+
+    def vectors(
+        self, texts: Sequence[str], folder: Path, on_texts: Callable[[int], None]
+    ) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of many texts, rounded to float16; those that are in files are read.
+
+        Args:
+            texts: texts.
+            folder: directory of the files, which belongs to these texts and this teacher.
+            on_texts: called with the number of texts of each file that is there.
+        """
+        parts = []
+        for first in range(0, len(texts), SHARD):
+            path = folder / f"vectors-{first // SHARD:05}.npy"
+            own = texts[first : first + SHARD]
+            if not path.is_file():
+                files.write_array(path, self.embed(own).astype(np.float16))
+            parts.append(np.load(path))
+            on_texts(len(own))
+        return np.concatenate(parts).astype(np.float32)

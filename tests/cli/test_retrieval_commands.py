@@ -1,0 +1,144 @@
+"""``motherbird evaluate retrieval`` and ``motherbird distill static``."""
+
+import json
+
+import numpy as np
+import pytest
+from retrieval_set import write_set
+
+from motherbird import StaticEmbedder
+
+pytest.importorskip("ir_measures")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_set(tmp_path / "sets/animals")
+
+
+def test_modes_of_a_set(motherbird, folder, model, tmp_path):
+    call = ("evaluate", "retrieval", "--data", folder, "--model", model)
+    found = motherbird(*call, "--json", "--out", tmp_path / "each.jsonl").done().json
+    assert found["model"] == str(model) and found["seconds"] > 0
+    [row] = found["sets"]
+    assert (row["dataset"], row["split"], row["documents"]) == ("animals", "test", 5)
+    assert (row["queries"], row["without"], row["empty"]) == (2, 1, 1)
+    assert list(row["modes"]) == ["bm25", "dense", "hybrid"]
+    assert row["modes"]["bm25"]["recall@100"] == 0.75  # "hive" has no word of the query
+    assert found["mean"] == row["modes"]
+    lines = [json.loads(line) for line in (tmp_path / "each.jsonl").read_text().splitlines()]
+    assert [line["query"] for line in lines] == ["q1", "q2"]
+    for mode, metrics in row["modes"].items():
+        each = [line["modes"][mode]["nDCG@10"] for line in lines]
+        assert np.mean(each) == pytest.approx(metrics["nDCG@10"])
+    difference = row["differences"]["dense"]
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert difference["mean"] == pytest.approx(
+        row["modes"]["dense"]["nDCG@10"] - row["modes"]["bm25"]["nDCG@10"]
+    )
+
+
+def test_a_table_of_several_sets(motherbird, folder):
+    write_set(folder.parent / "more")
+    out = motherbird("evaluate", "retrieval", "--data", folder.parent, "--mode", "bm25").done().out
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == [
+        "nDCG@10", "animals", "more", "mean"
+    ]  # fmt: skip
+    assert lines[-1].split()[1] == lines[1].split()[-1]
+    assert "1 query without a relevant document" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--mode", "sparse"], "there is no mode 'sparse': use bm25, dense, hybrid"),
+        (["--split", "dev"], "there is no split dev: .*use --split test"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--data", "nowhere"], "the directory does not exist"),
+        (["--out", "each.csv"], "--out is not a .jsonl file"),
+        (["--max-queries", 0], "--max-queries"),
+    ],
+)
+def test_refused(motherbird, folder, options, says):
+    motherbird("evaluate", "retrieval", "--data", folder, *options).refused(says)
+
+
+@pytest.fixture
+def texts(tmp_path, prose):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in prose[:200]))
+    return path
+
+
+def test_static_vectors_learn_the_teacher(motherbird, model, texts, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    call = ("distill", "static", "--teacher", model, "--tokenizer", model, "--data", texts)
+    call += ("--texts", 400, "--epochs", 3, "--lr", 2e-3)
+    found = motherbird(*call, "--out", tmp_path / "static", "--json").done().json
+    assert found["cosine"]["after"] > found["cosine"]["before"] + 0.02
+    assert found["documents"] <= 400 and found["model"] == str(tmp_path / "static")
+    embedder = StaticEmbedder.load(tmp_path / "static")
+    assert embedder.size == found["dimensions"]
+    vectors = embedder.embed(["open a file", "read a line"], normalize=False)
+    # The first dimensions are those that vary most.
+    rows = embedder.table.std(axis=0)
+    assert rows[: len(rows) // 4].mean() > rows[-len(rows) // 4 :].mean()
+    assert np.isfinite(vectors).all()
+    line = motherbird(*call, "--out", tmp_path / "fewer", "--dimensions", 8).done().out
+    assert "cosine with the teacher" in line and StaticEmbedder.load(tmp_path / "fewer").size == 8
+    evaluated = motherbird("evaluate", "retrieval", "--data", write_set(tmp_path / "set"),
+                           "--model", tmp_path / "static", "--mode", "dense", "--json")  # fmt: skip
+    assert 0 <= evaluated.done().json["mean"]["dense"]["nDCG@10"] <= 1
+
+
+def test_the_vectors_of_the_teacher_are_kept(motherbird, model, texts, tmp_path, monkeypatch):
+    """A run that fails after some texts computes the others only."""
+    pytest.importorskip("sentence_transformers")
+    from motherbird.train import static, teacher
+
+    monkeypatch.setattr(teacher, "SHARD", 64)
+    computed: list[int] = []
+    embed = teacher.Teacher.embed
+
+    def counted(self, some):
+        if len(computed) == 5 and fails:
+            raise MemoryError
+        computed.append(len(some))
+        return embed(self, some)
+
+    monkeypatch.setattr(teacher.Teacher, "embed", counted)
+    arguments = (str(model), str(model), [texts], tmp_path / "out")
+    options = {"texts": 300, "epochs": 1}
+    fails = True
+    with pytest.raises(MemoryError):
+        static.distill_static(*arguments, **options)
+    assert not (tmp_path / "out").exists()
+    fails, before = False, sum(computed)
+    static.distill_static(*arguments, **options)
+    resumed = sum(computed)
+    computed.clear()
+    static.distill_static(*arguments[:3], tmp_path / "other", **options)
+    assert before > 64 and sum(computed) == resumed - 1  # one text when the teacher is loaded
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "other")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--teacher", "nowhere"], "nowhere"),
+        (["--tokenizer", "{tmp}/sets"], "no such directory|tokenizer"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--column", "missing"], "no row has a column of texts"),
+        (["--dimensions", 4000], "dimensions = 4000 is not within"),
+        (["--texts", 3], "--texts"),
+    ],
+)
+def test_distilling_is_refused(motherbird, model, texts, tmp_path, options, says):
+    pytest.importorskip("sentence_transformers")
+    call = ["distill", "static", "--teacher", model, "--tokenizer", model, "--data", texts]
+    call += ["--out", tmp_path / "static"]
+    options = [str(option).format(tmp=tmp_path) for option in options]
+    motherbird(*call, *options).refused(says)
+    assert not (tmp_path / "static").exists()

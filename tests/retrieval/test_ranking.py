@@ -1,0 +1,121 @@
+"""Rankings against plain loops, and metrics against their definitions."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from motherbird.retrieval.measure import interval, means, measure
+from motherbird.retrieval.ranking import Ranking, by_vectors, by_words, fuse, top
+from motherbird.retrieval.sets import RetrievalSet
+
+SCORES = st.lists(st.lists(st.integers(-3, 3), min_size=7, max_size=7), min_size=1, max_size=4)
+
+
+@given(rows=SCORES, depth=st.integers(1, 9))
+def test_the_best_documents_and_of_equal_ones_the_first(rows, depth):
+    scores = np.array(rows, np.float32)
+    found = top(scores, depth)
+    for own, expected, values in zip(found.documents, rows, found.scores, strict=True):
+        order = sorted(range(7), key=lambda n: (-expected[n], n))[:depth]
+        # Which of equal scores are in the ranking is not said, only their order.
+        assert [expected[n] for n in own] == [expected[n] for n in order] == values.tolist()
+        pairs = list(zip(own.tolist(), own.tolist()[1:], strict=False))
+        assert all(expected[a] > expected[b] or a < b for a, b in pairs)
+
+
+def test_vectors_in_several_blocks():
+    draw = np.random.default_rng(0)
+    queries = draw.normal(size=(600, 8)).astype(np.float32)
+    documents = draw.normal(size=(30, 8)).astype(np.float32)
+    found = by_vectors(queries, documents)
+    np.testing.assert_array_equal(found.documents, np.argsort(-(queries @ documents.T), axis=1))
+
+
+def bm25(query: list[str], documents: list[list[str]], k1: float = 1.5, b: float = 0.75):
+    """The scores of Lucene's BM25, which bm25s computes by default."""
+    mean = sum(map(len, documents)) / len(documents)
+    scores = []
+    for words in documents:
+        score = 0.0
+        for word in query:
+            holding = sum(word in other for other in documents)
+            weight = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
+            count = words.count(word)
+            score += weight * count / (count + k1 * (1 - b + b * len(words) / mean))
+        scores.append(score)
+    return scores
+
+
+def test_words():
+    documents = ["honey bees honey", "hive bees", "milk cows goats", "cheese milk"]
+    found = by_words(["honey bees", "milk", "zebra"], documents)
+    for row, query in enumerate((["honey", "bees"], ["milk"])):
+        expected = bm25(query, [d.split() for d in documents])
+        order = [n for n in np.argsort([-s for s in expected], kind="stable") if expected[n] > 0]
+        own = found.documents[row]
+        assert own[own >= 0].tolist() == order
+        np.testing.assert_allclose(found.scores[row][: len(order)], [expected[n] for n in order],
+                                   rtol=1e-5)  # fmt: skip
+    assert (found.documents[2] == -1).all()
+
+
+@given(
+    one=st.permutations(range(6)), other=st.permutations(range(6)), missing=st.integers(0, 5)
+)  # fmt: skip
+def test_fusion(one, other, missing):
+    second = [*other[: 6 - missing], *[-1] * missing]
+    made = [Ranking(np.array([o], np.int64), np.zeros((1, 6), np.float32)) for o in (one, second)]
+    expected = dict.fromkeys(range(6), 0.0)
+    for ranking in (one, second):
+        for rank, document in enumerate(ranking):
+            if document >= 0:
+                expected[document] += 1 / (61 + rank)
+    found = fuse(made, 6)
+    np.testing.assert_allclose(found.scores[0], sorted(expected.values(), reverse=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        found.scores[0], [expected[n] for n in found.documents[0].tolist()], rtol=1e-5
+    )
+
+
+def a_set(relevant, documents=200):
+    ids = [str(n) for n in range(documents)]
+    names = [f"q{n}" for n in range(len(relevant))]
+    return RetrievalSet("a", "test", ids, ids, names, names, relevant, 0, 0)
+
+
+@given(
+    order=st.permutations(range(12)),
+    relevant=st.dictionaries(st.integers(0, 11), st.integers(1, 3), min_size=1),
+)
+def test_metrics_by_their_definitions(order, relevant):
+    pytest.importorskip("ir_measures")
+    ranking = Ranking(np.array([order], np.int64), np.zeros((1, 12), np.float32))
+    found = measure(a_set([relevant]), ranking)
+    gain = sum(relevant.get(d, 0) / math.log2(2 + rank) for rank, d in enumerate(order[:10]))
+    best = sorted(relevant.values(), reverse=True)[:10]
+    ideal = sum(grade / math.log2(2 + rank) for rank, grade in enumerate(best))
+    first = next((rank for rank, d in enumerate(order[:10], 1) if d in relevant), None)
+    assert found["nDCG@10"][0] == pytest.approx(gain / ideal, abs=1e-9)
+    assert found["MRR@10"][0] == pytest.approx(0 if first is None else 1 / first)
+    assert found["recall@100"][0] == 1
+
+
+def test_a_query_that_finds_nothing_counts_as_zero():
+    pytest.importorskip("ir_measures")
+    documents = np.array([[0, 1], [-1, -1]], np.int64)
+    found = measure(a_set([{0: 1}, {1: 1}]), Ranking(documents, np.zeros((2, 2), np.float32)))
+    assert means(found) == {"nDCG@10": 0.5, "recall@100": 0.5, "MRR@10": 0.5}
+
+
+def test_the_interval_of_a_difference():
+    draw = np.random.default_rng(1)
+    one, other = draw.uniform(size=400), draw.uniform(size=400)
+    mean, low, high = interval(one, other)
+    error = (one - other).std() / np.sqrt(400)
+    assert mean == pytest.approx((one - other).mean())
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
+    assert interval(one, one) == (0, 0, 0)
