@@ -3,7 +3,7 @@
 The table begins as the teacher's vectors of the tokens, each weighted by 1e-4 / (1e-4 + its
 frequency) (Arora et al. 2017, "A simple but tough-to-beat baseline"), and a linear layer begins as
 the identity. Both are trained so that the vectors of texts have the direction of the teacher's, and
-the layer is multiplied into the table. A rotation puts the dimensions in the order of how much they
+the pairs of texts of a batch the teacher's cosines. The layer is multiplied into the table. A rotation puts the dimensions in the order of how much they
 vary, so that the first ones can be used alone.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, embedding_bag
+from torch.nn.functional import embedding_bag, mse_loss, normalize
 
 from .. import machine
 from ..core import hub
@@ -30,6 +30,7 @@ INFO = "distill.json"
 FREQUENCY = 1e-4  # at which a token has half of its weight
 HELD_OUT = 50  # every so many texts are not trained on
 BATCH = 256  # texts of a step
+COSINES = 100  # weight of the squared error of the cosines of pairs
 
 
 def distill_static(
@@ -125,21 +126,21 @@ def _train(
     start = (of_tokens - of_tokens.mean(axis=0)) * weights[:, None]
     table = nn.Parameter(torch.from_numpy(start.astype(np.float32)))
     layer = nn.Parameter(torch.eye(wanted.shape[1]))
-    targets = torch.from_numpy(wanted)
+    targets = normalize(torch.from_numpy(wanted))
     numbers = np.arange(len(ids))
     held_out = numbers[numbers % HELD_OUT == 0]
     trained = np.setdiff1d(numbers, held_out)
 
-    def cosines(chosen: np.ndarray) -> Float[Tensor, " some"]:
+    def vectors(chosen: np.ndarray) -> Float[Tensor, "some D"]:
         own = [ids[number] for number in chosen]
         offsets = np.cumsum([0, *(len(document) for document in own[:-1])])
         flat = torch.from_numpy(np.concatenate(own))
         means = embedding_bag(flat, table, torch.from_numpy(offsets), mode="mean")
-        return cosine_similarity(means @ layer, targets[chosen])
+        return normalize(means @ layer)
 
     def on_held_out() -> float:
         with torch.no_grad():
-            return float(cosines(held_out).mean())
+            return float((vectors(held_out) * targets[held_out]).sum(dim=1).mean())
 
     cosine = {"before": on_held_out()}
     optimizer = torch.optim.Adam([table, layer], lr, fused=True)
@@ -149,7 +150,10 @@ def _train(
         order = draw.permutation(trained)
         for first in range(0, len(order), BATCH):
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
-            loss = (1 - cosines(order[first : first + BATCH])).mean()
+            chosen = order[first : first + BATCH]
+            own, other = vectors(chosen), targets[chosen]
+            loss = 1 - (own * other).sum(dim=1).mean()
+            loss = loss + COSINES * mse_loss(own @ own.T, other @ other.T)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
