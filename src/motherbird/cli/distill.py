@@ -51,8 +51,9 @@ def static(
 
     A text is the mean of the vectors of its tokens. The table begins as the teacher's vectors of
     the tokens, weighted by their frequency, and is trained so that the vectors of texts have the
-    direction of the teacher's, and pairs of texts the same cosines. Questions, short queries and code among the texts matter more than
-    many texts. Longer texts are divided into passages of up to 100 words.
+    direction of the teacher's, and pairs of texts the same cosines. Questions, short queries and
+    code among the texts matter more than many texts. Longer texts are divided into passages of up
+    to 100 words.
 
     The directory loads in motherbird.StaticEmbedder, sentence-transformers and model2vec. Its
     first dimensions vary most, and can be used alone. A command that was stopped or killed resumes

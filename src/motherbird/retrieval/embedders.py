@@ -50,19 +50,35 @@ def _is_ours(directory: Path) -> bool:
     return config.is_file() and read_json_object(config).get("model_type") == "modernbert"
 
 
-def _foreign(directory: Path, options: dict[str, Any]) -> Embed:
-    library = require_extra("sentence_transformers", "bench")
-    from ..nn.devices import resolve_device, resolve_dtype
+def load_foreign(directory: Path, device: Any = None, dtype: Any = "auto") -> Any:
+    """Load a SentenceTransformer from a local directory; "auto" is the fastest dtype.
 
-    device = resolve_device(options.get("device"))
-    dtype = resolve_dtype(options.get("dtype", "auto"), device)
+    Raises:
+        InputError: sentence-transformers is not installed, or cannot load it.
+    """
+    library = require_extra("sentence_transformers", "distill")
+    logs = require_extra("transformers", "distill").utils.logging
+    from ..nn.devices import fastest_dtype, resolve_device, resolve_dtype
+
+    where = resolve_device(device)
+    wanted = fastest_dtype(where) if dtype == "auto" else resolve_dtype(dtype, where)
+    verbosity = logs.get_verbosity()
+    logs.set_verbosity_error()  # a report of weights that are not used
+    logs.disable_progress_bar()
     try:
-        model = library.SentenceTransformer(
-            str(directory), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
+        return library.SentenceTransformer(
+            str(directory), device=str(where), local_files_only=True, model_kwargs={"dtype": wanted}
         )
     except (OSError, ValueError, KeyError) as error:
         what = f"sentence-transformers cannot load the model: {error}".splitlines()[0]
         raise InputError(what, str(directory)) from error
+    finally:
+        logs.set_verbosity(verbosity)
+        logs.enable_progress_bar()
+
+
+def _foreign(directory: Path, options: dict[str, Any]) -> Embed:
+    model = load_foreign(directory, options.get("device"), options.get("dtype", "auto"))
 
     def embed(texts: Sequence[str], kind: Kind) -> Float32[np.ndarray, "n D"]:
         encode = model.encode_query if kind == "query" else model.encode_document

@@ -3,8 +3,9 @@
 The table begins as the teacher's vectors of the tokens, each weighted by 1e-4 / (1e-4 + its
 frequency) (Arora et al. 2017, "A simple but tough-to-beat baseline"), and a linear layer begins as
 the identity. Both are trained so that the vectors of texts have the direction of the teacher's, and
-the pairs of texts of a batch the teacher's cosines. The layer is multiplied into the table. A rotation puts the dimensions in the order of how much they
-vary, so that the first ones can be used alone.
+the pairs of texts of a batch the teacher's cosines. The layer is multiplied into the table. A
+rotation puts the dimensions in the order of how much they vary, so that the first ones can be used
+alone.
 """
 
 import json

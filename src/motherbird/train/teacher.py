@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from .. import files
 from ..core import hub
-from ..errors import InputError, require_extra
-from ..nn.devices import fastest_dtype, resolve_device
+from ..retrieval.embedders import load_foreign
 
 SHARD = 4096  # texts whose vectors are in a file
 
@@ -30,18 +28,8 @@ class Teacher:
     """
 
     def __init__(self, name_or_dir: str, device: str | None = None) -> None:
-        library = require_extra("sentence_transformers", "distill")
-        require_extra("transformers", "distill").utils.logging.disable_progress_bar()
         self.directory = hub.find(name_or_dir)
-        where = resolve_device(device)
-        try:
-            self.model: Any = library.SentenceTransformer(
-                str(self.directory), device=str(where), local_files_only=True,
-                model_kwargs={"dtype": fastest_dtype(where)},
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError) as error:
-            what = f"sentence-transformers cannot load the model: {error}".splitlines()[0]
-            raise InputError(what, str(self.directory)) from error
+        self.model = load_foreign(self.directory, device)
         self.size = self.embed(["size"]).shape[1]
 
     def digest(self) -> dict[str, str]:
