@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,7 @@ def demo_folder(tmp_path_factory):
 
     from motherbird.cli.demo import command
     from motherbird.data.prepare import prepare
+    from motherbird.models.static_embedder import StaticEmbedder, read_tokenizer
 
     folder = tmp_path_factory.mktemp("docs")
     sources = folder / "sources"
@@ -33,6 +35,9 @@ def demo_folder(tmp_path_factory):
     arguments = ["--text", str(sources), "--minutes", "0.1", "--out", out]
     command.main(arguments, standalone_mode=False)
     prepare(sources, out, folder / "dataset", [1024])
+    tokenizer = read_tokenizer(Path(out))
+    table = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 384))
+    StaticEmbedder(tokenizer, table.astype(np.float32)).save(folder / "static")
     return folder
 
 

@@ -9,8 +9,8 @@ import motherbird
 
 NAMES = {
     "Classifier", "DamagedError", "Embedder", "EncoderConfig", "Guard", "InputError", "MaskedLM",
-    "MotherbirdError", "Router", "Scorer", "Tagger", "Tokenizer", "accelerate", "nn", "presets",
-    "restore", "tokenizer", "__version__",
+    "MotherbirdError", "Router", "Scorer", "StaticEmbedder", "Tagger", "Tokenizer", "accelerate",
+    "nn", "presets", "restore", "tokenizer", "__version__",
 }  # fmt: skip
 
 

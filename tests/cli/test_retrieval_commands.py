@@ -109,16 +109,16 @@ def test_the_vectors_of_the_teacher_are_kept(motherbird, model, texts, tmp_path,
 
     monkeypatch.setattr(teacher.Teacher, "embed", counted)
     arguments = (str(model), str(model), [texts], tmp_path / "out")
-    options = {"texts": 300, "epochs": 1}
+    settings = static.StaticTraining(texts=300, epochs=1)
     fails = True
     with pytest.raises(MemoryError):
-        static.distill_static(*arguments, **options)
+        static.distill_static(*arguments, settings)
     assert not (tmp_path / "out").exists()
     fails, before = False, sum(computed)
-    static.distill_static(*arguments, **options)
+    static.distill_static(*arguments, settings)
     resumed = sum(computed)
     computed.clear()
-    static.distill_static(*arguments[:3], tmp_path / "other", **options)
+    static.distill_static(*arguments[:3], tmp_path / "other", settings)
     assert before > 64 and sum(computed) == resumed - 1  # one text when the teacher is loaded
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "other")]
     assert weights[0] == weights[1]

@@ -28,11 +28,11 @@ def command() -> None:
 @click.option("--column", "columns", multiple=True, metavar="NAME",
               help="A column or field of texts; repeatable (default: usual names, such as text, "
               "query, answer).")  # fmt: skip
-@click.option("--texts", type=click.IntRange(100), default=120_000, show_default=True, metavar="N",
+@click.option("--texts", type=click.IntRange(100), default=80_000, show_default=True, metavar="N",
               help="Number of texts, at most; equally many of each file.")  # fmt: skip
 @click.option("--dimensions", type=click.IntRange(1), metavar="N",
               help="Dimensions of the vectors (default: those of the teacher).")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(1), default=6, show_default=True, metavar="N",
+@click.option("--epochs", type=click.IntRange(1), default=4, show_default=True, metavar="N",
               help="Passes over the texts.")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=5e-4, show_default=True,
               metavar="RATE", help="Learning rate at the beginning.")  # fmt: skip
@@ -41,9 +41,10 @@ def command() -> None:
 @options.threads
 @options.as_json
 def static(
-    teacher: str, data: tuple[str, ...], out: str, tokenizer: str, json_: bool, **settings: Any
-) -> None:
-    """Make a table of vectors, one for each token: a model without a network.
+    teacher: str, data: tuple[str, ...], out: str, tokenizer: str, device: str, json_: bool,
+    **settings: Any,  # those of StaticTraining
+) -> None:  # fmt: skip
+    """Make static vectors: one for each token, and no network.
 
     \b
     motherbird distill static --teacher all-MiniLM-L6-v2 --data texts.jsonl --out static
@@ -64,13 +65,14 @@ def static(
     """  # noqa: D301
     import time
 
-    from ..train.static import distill_static
+    from ..train.static import StaticTraining, distill_static
 
     inputs = [*data, *options.directories(teacher, tokenizer)]
     directory = options.output_directory(out, inputs)
     start = time.perf_counter()
     with progress("distilling", total=1.0, quiet=json_) as advance:
-        found = distill_static(teacher, tokenizer, data, directory, on_part=advance, **settings)
+        found = distill_static(teacher, tokenizer, data, directory, StaticTraining(**settings),
+                               device=device, on_part=advance)  # fmt: skip
     result = {
         "model": str(directory), "cosine": found["cosine"], "documents": found["documents"],
         "dimensions": found["dimensions"], "seconds": round(time.perf_counter() - start, 1),

@@ -1,16 +1,14 @@
 """``motherbird evaluate``: evaluate a model on a task."""
 
-import json
-import time
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from ..core.hub import NANO
-from ..errors import counted
 from . import options
 from .output import print_json, progress
+from .retrieval import retrieval
 
 
 @click.group(name="evaluate")
@@ -38,7 +36,7 @@ def lm(
     json_: bool,
     **load: Any,  # options of `MaskedLM.load`
 ) -> None:
-    """Measure masked-LM loss and accuracy on held-out text, by source.
+    """Measure masked-LM loss and accuracy by source.
 
     \b
     motherbird evaluate lm --model model --data dataset
@@ -196,105 +194,4 @@ def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-@command.command(name="retrieval")
-@click.option("--data", required=True, metavar="DIR", callback=options.not_empty,
-              help="A retrieval set in the layout of BEIR, or a directory of several.")  # fmt: skip
-@click.option("--split", default="test", show_default=True, metavar="SPLIT",
-              callback=options.not_empty,
-              help="The judgements, qrels/SPLIT.tsv; of dev,train the first that is there.",
-              )  # fmt: skip
-@click.option("--mode", "modes", default="bm25,dense,hybrid", show_default=True, metavar="A,B,...",
-              help="Ways of searching: bm25, dense (vectors of --model), hybrid (both).",
-              )  # fmt: skip
-@click.option("--model", default=NANO, show_default=True, metavar="MODEL",
-              help="A model of motherbird, static vectors, or a model of sentence-transformers: a "
-              "directory, or owner/name on the Hub.")  # fmt: skip
-@click.option("--max-queries", type=click.IntRange(1), metavar="N",
-              help="Queries of a set, the first ones (default: all).")  # fmt: skip
-@click.option("--out", metavar="FILE", callback=options.not_empty,
-              help="A .jsonl file with the metrics of each query.")  # fmt: skip
-@options.loading
-@options.as_json
-def retrieval(
-    data: str, split: str, modes: str, model: str, max_queries: int | None, out: str | None,
-    json_: bool, **load: Any,  # options of `Embedder.load`
-) -> None:  # fmt: skip
-    """Measure how well a model finds documents, beside BM25 and both together.
-
-    \b
-    motherbird evaluate retrieval --data scifact --split test --model DIR
-    motherbird evaluate retrieval --data sets --split dev,train --mode dense --model DIR --json
-
-    A set has corpus.jsonl (_id, title, text), queries.jsonl (_id, text), also as .jsonl.gz, and
-    qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
-    BM25, or by the sum of 1 / (60 + rank) over both. Texts longer than the model's limit are
-    truncated. The metrics are nDCG@10, recall@100 and MRR@10, see docs/evaluation.md.
-
-    With several modes, differences from the first one have 95% intervals (paired bootstrap).
-
-    With --json: {"model", "sets": [{"dataset", "split", "documents", "queries", "without",
-    "empty", "modes": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "differences": {mode: {"mean",
-    "low", "high"}}}], "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}. "without"
-    are queries without a relevant document, which are left out, and "empty" documents without
-    text. "differences" are those of nDCG@10.
-    """  # noqa: D301
-    from ..files import write_file
-    from ..retrieval.embedders import open_embedder
-    from ..retrieval.evaluate import check_modes, evaluate
-    from ..retrieval.measure import METRICS, interval, means
-    from ..retrieval.sets import find_sets, read_set
-
-    chosen = check_modes(modes)
-    path = None if out is None else options.output_file(out, [data, model], "--out", ".jsonl")
-    start = time.perf_counter()
-    found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
-    embed = None if chosen == ["bm25"] else open_embedder(model, **load)
-    rows: list[dict[str, Any]] = []
-    lines: list[str] = []
-    if not json_:
-        click.echo(f"{'nDCG@10':<22}{'documents':>10}{'queries':>9}"
-                   + "".join(f"{mode:>9}" for mode in chosen))  # fmt: skip
-    with progress("evaluating", total=len(found), quiet=json_) as advance:
-        for own in found:
-            values = evaluate(own, chosen, embed)
-            first, *others = chosen
-            differences = {
-                mode: dict(zip(("mean", "low", "high"),
-                               interval(values[mode][METRICS[0]], values[first][METRICS[0]]),
-                               strict=True))
-                for mode in others
-            }  # fmt: skip
-            rows.append({
-                "dataset": own.name, "split": own.split, "documents": len(own.documents),
-                "queries": len(own.queries), "without": own.without, "empty": own.empty,
-                "modes": {mode: means(values[mode]) for mode in chosen},
-                "differences": differences,
-            })  # fmt: skip
-            for number, query in enumerate(own.query_ids):
-                each = {mode: {n: v[number] for n, v in values[mode].items()} for mode in chosen}
-                lines.append(json.dumps({"dataset": own.name, "query": query, "modes": each}))
-            advance(1, own.name)
-            if not json_:
-                _show_set(rows[-1], chosen)
-    mean = {
-        mode: means({name: [row["modes"][mode][name] for row in rows] for name in METRICS})
-        for mode in chosen
-    }
-    if path is not None:
-        write_file(path, lambda file: file.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    if json_:
-        print_json({"model": None if embed is None else model, "sets": rows, "mean": mean,
-                    "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
-    elif len(rows) > 1:
-        click.echo(f"{'mean':<41}" + "".join(f"{mean[m][METRICS[0]]:>9.4f}" for m in chosen))
-
-
-def _show_set(row: dict[str, Any], modes: list[str]) -> None:
-    values = "".join(f"{row['modes'][mode]['nDCG@10']:>9.4f}" for mode in modes)
-    click.echo(f"{row['dataset']:<22}{row['documents']:>10,}{row['queries']:>9,}{values}")
-    for mode, own in row["differences"].items():
-        click.echo(f"  {mode} - {modes[0]}: {own['mean']:+.4f} ({own['low']:+.4f} to "
-                   f"{own['high']:+.4f})")  # fmt: skip
-    if row["without"]:
-        what = counted(row["without"], "query", "queries")
-        click.echo(f"  {what} without a relevant document left out")
+command.add_command(retrieval)

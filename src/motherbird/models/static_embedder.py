@@ -101,10 +101,22 @@ class StaticEmbedder:
                 path = fresh / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (fresh / "README.md").write_text(self.card(), encoding="utf-8")
             self.tokenizer.save(str(fresh / TOKENIZER))
             save_file({KEYS[0]: np.ascontiguousarray(self.table)}, fresh / WEIGHTS)
             (fresh / WEIGHTS).chmod((fresh / TOKENIZER).stat().st_mode)
             write_more(fresh)
+
+    def card(self, more: str = "") -> str:
+        """Return a model card, with more text at its end."""
+        count, size = self.table.shape
+        return (
+            "---\nlibrary_name: sentence-transformers\npipeline_tag: feature-extraction\n"
+            "tags: [sentence-transformers, model2vec, static, motherbird]\n---\n\n"
+            f"# Static vectors\n\nA vector of {size} dimensions for each of {count:,} tokens; a "
+            "text is the mean of the vectors of its tokens. Loads in motherbird "
+            f"(`StaticEmbedder`), sentence-transformers and model2vec.\n{more}"
+        )
 
     @property
     def size(self) -> int:

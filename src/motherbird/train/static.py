@@ -10,12 +10,14 @@ alone.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, mse_loss, normalize
 
@@ -23,7 +25,7 @@ from .. import machine
 from ..core import hub
 from ..data.samples import sample_texts
 from ..errors import InputError
-from ..files import check_replaceable, read_json_object, resumable_directory, sha256
+from ..files import check_replaceable, resumable_directory, sha256
 from ..models.static_embedder import TOKENIZER, StaticEmbedder, read_tokenizer
 from .teacher import Teacher
 
@@ -31,7 +33,20 @@ INFO = "distill.json"
 FREQUENCY = 1e-4  # at which a token has half of its weight
 HELD_OUT = 50  # every so many texts are not trained on
 BATCH = 256  # texts of a step
+TEACHER = 0.8  # fraction of the time that the teacher takes, for the progress bar
 COSINES = 100  # weight of the squared error of the cosines of pairs
+
+
+@dataclass(frozen=True)
+class StaticTraining:
+    """Settings of `distill_static`."""
+
+    columns: tuple[str, ...] = ()  # of the texts; see `data.samples.sample_texts`
+    texts: int = 80_000  # at most
+    epochs: int = 4  # passes over the texts
+    lr: float = 5e-4  # learning rate of Adam at the beginning; it decays linearly to 0
+    dimensions: int | None = None  # of the vectors; None: those of the teacher, which is the most
+    seed: int = 0  # decides which texts, and their order
 
 
 def distill_static(
@@ -39,13 +54,8 @@ def distill_static(
     tokenizer: str,
     data: Sequence[str | Path],
     out: Path,
+    settings: StaticTraining = StaticTraining(),
     *,
-    columns: Sequence[str] = (),
-    texts: int = 120_000,
-    epochs: int = 6,
-    lr: float = 5e-4,
-    dimensions: int | None = None,
-    seed: int = 0,
     device: str | None = None,
     on_part: Callable[[float, str], None] = lambda part, text: None,
 ) -> dict[str, Any]:
@@ -56,16 +66,11 @@ def distill_static(
     Args:
         teacher: a model of sentence-transformers.
         tokenizer: a directory with tokenizer.json.
-        data: files of texts, see `data.samples.sample_texts`.
+        data: files of texts.
         out: directory of the result.
-        columns: columns of the texts.
-        texts: number of texts, at most.
-        epochs: passes over them.
-        lr: learning rate of Adam, which decays linearly to 0.
-        dimensions: of the vectors; None for those of the teacher, which is the most.
-        seed: decides which texts, and their order.
+        settings: settings.
         device: of the teacher; a torch device, None is the CPU.
-        on_part: called with the fraction of the work that is new since the last call.
+        on_part: called with the fraction of the work that is new since the last call, and its name.
 
     Returns:
         The content of distill.json: "cosine", the mean cosine with the teacher on held-out texts,
@@ -77,49 +82,72 @@ def distill_static(
     """
     check_replaceable(out, "model")
     source = hub.find(tokenizer)
-    tokens = read_tokenizer(source)
-    model = Teacher(teacher, device)
-    if dimensions is not None and not 1 <= dimensions <= model.size:
-        what = f"dimensions = {dimensions} is not within 1..{model.size}"
+    tokens, model = read_tokenizer(source), Teacher(teacher, device)
+    if settings.dimensions is not None and not 1 <= settings.dimensions <= model.size:
+        what = f"dimensions = {settings.dimensions} is not within 1..{model.size}"
         raise InputError(what, how="the teacher's vectors have no more")
-    chosen = sample_texts(data, texts, seed, columns)
+    chosen = sample_texts(data, settings.texts, settings.seed, settings.columns)
     key = {
         "teacher": model.digest(), "tokenizer": sha256(source / TOKENIZER),
-        "data": [sha256(Path(path)) for path in data], "columns": [*columns], "texts": texts,
-        "seed": seed,
+        "data": [sha256(Path(path)) for path in data], "columns": [*settings.columns],
+        "texts": settings.texts, "seed": settings.seed,
     }  # fmt: skip
     with resumable_directory(out, "model", key) as work:
-        words = [tokens.decode([number], skip_special_tokens=False) or " " for number in
-                 range(tokens.get_vocab_size())]  # fmt: skip
-        total = len(words) / 8 + len(chosen)  # a token takes an eighth of the time of a text
-        of_words = model.vectors(words, work / "tokens",
-                                 lambda n: on_part(0.8 * n / 8 / total, "tokens"))  # fmt: skip
-        wanted = model.vectors(chosen, work / "texts",
-                               lambda n: on_part(0.8 * n / total, "texts"))  # fmt: skip
+        of_tokens, of_texts = _vectors(model, tokens, chosen, work, on_part)
         ids = [e.ids for e in tokens.encode_batch_fast(chosen, add_special_tokens=False)]
         known = [n for n, own in enumerate(ids) if own]
-        table, cosine = _train(
-            [np.array(ids[n]) for n in known], wanted[known], of_words, epochs, lr, seed,
-            lambda part: on_part(0.2 * part, "training"),
-        )  # fmt: skip
-        info = {
-            "cosine": cosine, "documents": len(known), "epochs": epochs, "lr": lr,
-            "dimensions": dimensions or table.shape[1], **key, "machine": machine.describe(),
-        }  # fmt: skip
-        embedder = StaticEmbedder(tokens, np.ascontiguousarray(table[:, :dimensions]))
-        text = json.dumps(info, indent=1) + "\n"
-        embedder.save(out, lambda fresh: (fresh / INFO).write_text(text, encoding="utf-8"))
-    return read_json_object(out / INFO)
+        table, cosine = _train([np.array(ids[n]) for n in known], of_texts[known], of_tokens,
+                               settings, on_part)  # fmt: skip
+        table = np.ascontiguousarray(table[:, : settings.dimensions])
+        info = {"cosine": cosine, "documents": len(known), **asdict(settings),
+                "dimensions": table.shape[1], **key, "machine": machine.describe()}  # fmt: skip
+        _write(StaticEmbedder(tokens, table), teacher, info, out)
+    return info
+
+
+def _write(embedder: StaticEmbedder, teacher: str, info: dict[str, Any], out: Path) -> None:
+    """Write static vectors with distill.json and a model card."""
+    card = embedder.card(
+        f"\nLearned from the vectors of {Path(teacher).name} for {info['documents']:,} texts, by "
+        "`motherbird distill static`. The mean cosine with them on held-out texts is "
+        f"{info['cosine']['after']:.3f}. {INFO} has the settings, and SHA-256 of teacher, "
+        "tokenizer and data.\n"
+    )
+
+    def write_more(fresh: Path) -> None:
+        (fresh / INFO).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+
+    embedder.save(out, write_more)
+
+
+def _vectors(
+    model: Teacher,
+    tokens: Tokenizer,
+    texts: Sequence[str],
+    work: Path,
+    on_part: Callable[[float, str], None],
+) -> tuple[Float32[np.ndarray, "V D"], Float32[np.ndarray, "n D"]]:
+    """Return the teacher's vectors of all tokens and of texts."""
+    words = [
+        tokens.decode([number], skip_special_tokens=False) or " "
+        for number in range(tokens.get_vocab_size())
+    ]
+    total = len(words) / 8 + len(texts)  # a token takes an eighth of the time of a text
+    return (
+        model.vectors(words, work / "tokens",
+                      lambda count: on_part(TEACHER * count / 8 / total, "tokens")),
+        model.vectors(texts, work / "texts",
+                      lambda count: on_part(TEACHER * count / total, "texts")),
+    )  # fmt: skip
 
 
 def _train(
     ids: Sequence[np.ndarray],
     wanted: Float32[np.ndarray, "n D"],
     of_tokens: Float32[np.ndarray, "V D"],
-    epochs: int,
-    lr: float,
-    seed: int,
-    on_part: Callable[[float], None],
+    settings: StaticTraining,
+    on_part: Callable[[float, str], None],
 ) -> tuple[Float32[np.ndarray, "V D"], dict[str, float]]:
     """Return the table, and the mean cosine of held-out texts before and after training."""
     counts = np.bincount(np.concatenate(ids), minlength=len(of_tokens))
@@ -144,13 +172,13 @@ def _train(
             return float((vectors(held_out) * targets[held_out]).sum(dim=1).mean())
 
     cosine = {"before": on_held_out()}
-    optimizer = torch.optim.Adam([table, layer], lr, fused=True)
-    draw = np.random.default_rng(seed)
-    steps, step = epochs * -(-len(trained) // BATCH), 0
-    for _ in range(epochs):
+    optimizer = torch.optim.Adam([table, layer], settings.lr, fused=True)
+    draw = np.random.default_rng(settings.seed)
+    steps, step = settings.epochs * -(-len(trained) // BATCH), 0
+    for _ in range(settings.epochs):
         order = draw.permutation(trained)
         for first in range(0, len(order), BATCH):
-            optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+            optimizer.param_groups[0]["lr"] = settings.lr * (1 - step / steps)
             chosen = order[first : first + BATCH]
             own, other = vectors(chosen), targets[chosen]
             loss = 1 - (own * other).sum(dim=1).mean()
@@ -159,7 +187,7 @@ def _train(
             loss.backward()
             optimizer.step()
             step += 1
-            on_part(1 / steps)
+            on_part((1 - TEACHER) / steps, "training")
     cosine["after"] = on_held_out()
     found = (table @ layer).detach().numpy()
     return _rotated(found, counts), cosine
