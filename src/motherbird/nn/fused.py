@@ -158,7 +158,7 @@ class _Calls:
         self.rows = library.Rows(tokens, padded, width, precision, activation, config.norm_eps)
         self.inner = library.Rows(tokens, padded, inner, precision, activation, 0.0)
         self.cosine, self.sine = plan.angles(attn.theta, attn.head_dim)
-        self.starts = plan.packed.cu_seqlens.contiguous()
+        self.starts = plan.packed.cu_seqlens.to(torch.int32).contiguous()
         self.attention = library.Attention(
             precision, tokens, padded, len(self.starts) - 1, plan.packed.max_seqlen, attn.heads,
             attn.head_dim, -1 if attn.window is None else attn.window,
