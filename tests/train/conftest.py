@@ -22,7 +22,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/reliability_state.js
 
 @pytest.fixture(scope="session")
 def smoke_set(small_tokenizer, tmp_path_factory) -> Path:
-    """About 20 modules of the standard library, for rows of 64 and 256 tokens, a tenth held out."""
+    """About 20 modules of the standard library, for rows of 64 and 256 tokens, 30% held out."""
     from motherbird.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("smoke")
@@ -31,7 +31,7 @@ def smoke_set(small_tokenizer, tmp_path_factory) -> Path:
     for path in sorted(home.glob("[a-d]*.py"))[:20]:
         (folder / "library" / path.name).write_bytes(path.read_bytes())
     small_tokenizer.save(folder / "tokenizer")
-    prepare(folder / "library", folder / "tokenizer", folder / "set", [64, 256], held_out=0.1)
+    prepare(folder / "library", folder / "tokenizer", folder / "set", [64, 256], held_out=0.3)
     return folder / "set"
 
 

@@ -43,6 +43,9 @@ def fetch(package: str, folder: Path) -> str:
             with zipfile.ZipFile(archive) as wheel:
                 wheel.extractall(inside)
         else:
+            if not hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3
+                how = "use Python 3.11.4 or later"
+                raise FetchError("Python cannot safely extract the archive", package, how)
             with tarfile.open(archive) as tar:
                 tar.extractall(inside, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError) as error:

@@ -59,7 +59,8 @@ def applies(encoder: "Encoder", dtype: torch.dtype) -> bool:
     return all(isinstance(module, nn.Linear) for module in linears)
 
 
-def _linears(module: "Layer") -> Sequence[nn.Linear]:
+def _linears(module: "Layer") -> tuple[Any, Any, Any, Any]:
+    """Return the linear layers, or what has replaced them."""
     return module.attn.Wqkv, module.attn.Wo, module.mlp.Wi, module.mlp.Wo
 
 
