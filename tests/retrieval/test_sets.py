@@ -78,7 +78,7 @@ def test_what_is_missing(folder):
         read_set(folder, "test")
     (folder / "qrels/test.tsv").write_text(text)
     (folder / "corpus.jsonl").write_text("")
-    with pytest.raises(InputError, match="there are no documents"):
+    with pytest.raises(InputError, match="there are no documents with text"):
         read_set(folder, "test")
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(InputError, match=r"corpus.jsonl is missing: .*also as .jsonl.gz"):

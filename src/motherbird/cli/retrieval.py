@@ -119,9 +119,11 @@ def _lines(own: "RetrievalSet", values: "dict[str, Values]") -> list[str]:
 
 def _mean(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the means over sets."""
+    from ..retrieval.measure import METRICS, means
+
     return {
-        mode: {n: sum(row["modes"][mode][n] for row in rows) / len(rows) for n in metrics}
-        for mode, metrics in rows[0]["modes"].items()
+        mode: means({name: [row["modes"][mode][name] for row in rows] for name in METRICS})
+        for mode in rows[0]["modes"]
     }
 
 

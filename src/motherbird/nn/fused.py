@@ -1,7 +1,7 @@
 """A layer of the encoder for training on a CPU: everything between its products is computed in C.
 
 A layer of torch operations is some 120 calls, forward and backward, most of which take longer to
-call than to compute in short batches, or read and write memory once more. Here it is 8 products of
+call than to compute in short batches, or read and write memory once more. Here it is 12 products of
 torch and 6 functions of the engine (engine/c/training.h), which hold no lock of Python's, so that
 micro-batches on several threads do not wait for each other. Results differ from those of the torch
 operations by rounding; the backward pass computes probabilities and gated values again.

@@ -75,8 +75,8 @@ def read_set(directory: str | Path, splits: str = "dev", limit: int | None = Non
     path = Path(directory)
     judgements, split = _judgements(path, splits)
     documents = dict(_texts(path, "corpus", "title"))
-    if not documents:
-        raise InputError("there are no documents", str(_file(path, "corpus")))
+    if not any(text.strip() for text in documents.values()):
+        raise InputError("there are no documents with text", str(_file(path, "corpus")))
     position = {name: number for number, name in enumerate(documents)}
     queries = dict(_texts(path, "queries"))
     found: dict[str, dict[int, int]] = {}
