@@ -124,6 +124,16 @@ def test_the_vectors_of_the_teacher_are_kept(motherbird, model, texts, tmp_path,
     assert weights[0] == weights[1]
 
 
+def test_texts_of_a_datasets_directory(motherbird, model, prose, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    library = pytest.importorskip("datasets")
+    library.Dataset.from_dict({"text": prose[:4]}).save_to_disk(tmp_path / "data")
+    found = motherbird("distill", "static", "--teacher", model, "--tokenizer", model, "--data",
+                       tmp_path / "data", "--texts", 100, "--epochs", 1, "--out",
+                       tmp_path / "static", "--json")  # fmt: skip
+    assert 0 < found.done().json["documents"] <= 100
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -64,7 +64,11 @@ def retrieval(
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
-    path = None if out is None else options.output_file(out, [data, model], "--out", ".jsonl")
+    path = (
+        None
+        if out is None
+        else options.output_file(out, [data, *options.directories(model)], "--out", ".jsonl")
+    )
     start = time.perf_counter()
     found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
     embed = None if chosen == ["bm25"] else open_embedder(model, **load)

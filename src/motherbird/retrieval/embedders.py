@@ -62,7 +62,7 @@ def load_foreign(directory: Path, device: Any = None, dtype: Any = "auto") -> An
 
     where = resolve_device(device)
     wanted = fastest_dtype(where) if dtype == "auto" else resolve_dtype(dtype, where)
-    verbosity = logs.get_verbosity()
+    verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()  # a report of weights that are not used
     logs.disable_progress_bar()
     try:
@@ -74,7 +74,8 @@ def load_foreign(directory: Path, device: Any = None, dtype: Any = "auto") -> An
         raise InputError(what, str(directory)) from error
     finally:
         logs.set_verbosity(verbosity)
-        logs.enable_progress_bar()
+        if bars:
+            logs.enable_progress_bar()
 
 
 def _foreign(directory: Path, options: dict[str, Any]) -> Embed:

@@ -27,7 +27,7 @@ class Ranking:
 
 
 def top(scores: Float32[np.ndarray, "queries documents"], depth: int = DEPTH) -> Ranking:
-    """Return the documents with the highest scores; of equal ones, the first."""
+    """Return the documents with the highest scores, best first; equal ones in their order."""
     depth = min(depth, scores.shape[1])
     best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth] if depth < scores.shape[1] else (
         np.broadcast_to(np.arange(depth), scores.shape))  # fmt: skip

@@ -8,6 +8,7 @@ rotation puts the dimensions in the order of how much they vary, so that the fir
 alone.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ def distill_static(
 
     Returns:
         The content of distill.json: "cosine", the mean cosine with the teacher on held-out texts,
-        before and after training; settings, and SHA-256 of teacher, tokenizer and data.
+        before and after training; settings, and SHA-256 of teacher, tokenizer and texts.
 
     Raises:
         InputError: teacher, tokenizer, data or directory cannot be used.
@@ -87,11 +88,8 @@ def distill_static(
         what = f"dimensions = {settings.dimensions} is not within 1..{model.size}"
         raise InputError(what, how="the teacher's vectors have no more")
     chosen = sample_texts(data, settings.texts, settings.seed, settings.columns)
-    key = {
-        "teacher": model.digest(), "tokenizer": sha256(source / TOKENIZER),
-        "data": [sha256(Path(path)) for path in data], "columns": [*settings.columns],
-        "texts": settings.texts, "seed": settings.seed,
-    }  # fmt: skip
+    digest = hashlib.sha256("\0".join(chosen).encode()).hexdigest()
+    key = {"teacher": model.digest(), "tokenizer": sha256(source / TOKENIZER), "sample": digest}
     with resumable_directory(out, "model", key) as work:
         of_tokens, of_texts = _vectors(model, tokens, chosen, work, on_part)
         ids = [e.ids for e in tokens.encode_batch_fast(chosen, add_special_tokens=False)]
@@ -111,7 +109,7 @@ def _write(embedder: StaticEmbedder, teacher: str, info: dict[str, Any], out: Pa
         f"\nLearned from the vectors of {Path(teacher).name} for {info['documents']:,} texts, by "
         "`motherbird distill static`. The mean cosine with them on held-out texts is "
         f"{info['cosine']['after']:.3f}. {INFO} has the settings, and SHA-256 of teacher, "
-        "tokenizer and data.\n"
+        "tokenizer and texts.\n"
     )
 
     def write_more(fresh: Path) -> None:
