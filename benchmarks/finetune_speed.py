@@ -28,12 +28,12 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from motherbird.core import hub
 from motherbird.core.batching import pad
 from motherbird.train.distributed import Distributed
+from motherbird.train.labels_process import LabelsProcess
 from motherbird.train.loop import run_steps
 from motherbird.train.process import Session
 from motherbird.train.signals import Signals
 from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_plan import Plan, initial_model, plan
-from motherbird.train.tuning_process import FineTuningProcess
 
 BATCH, GROUP = 32, 50  # texts of a step; steps whose texts are sorted by length together
 Steps = Iterator[float]  # takes a step, and yields its loss
@@ -42,7 +42,7 @@ Steps = Iterator[float]  # takes a step, and yields its loss
 def ours(made: Plan, folder: Path) -> Steps:
     """Take the steps of `motherbird finetune`."""
     alone = Distributed(0, 1, torch.device("cpu"))
-    process = FineTuningProcess(Session(folder, alone, Signals(), lambda: None), made)
+    process = LabelsProcess(Session(folder, alone, Signals(), lambda: None), made)
     progress = process.initial_progress()
     process.build(progress, None)
     batches, lr = process.begin_phase(progress)  # an epoch, which has more steps than are taken

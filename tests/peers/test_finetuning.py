@@ -17,8 +17,8 @@ from motherbird.data.labelled import Labelled, read_labelled
 from motherbird.data.loader import Cursor
 from motherbird.train import run_log
 from motherbird.train.distributed import Distributed
-from motherbird.train.examples import training_batches
 from motherbird.train.finetune import finetune
+from motherbird.train.rows import training_batches
 from motherbird.train.tuning import FineTuning
 from motherbird.train.tuning_plan import Parts, initial_model, plan
 

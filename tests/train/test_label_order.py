@@ -35,7 +35,7 @@ def test_the_order_of_labels_changes_nothing(kind, finetuned, tmp_path):
     assert after == pytest.approx(before, abs=1e-5)
     further = []
     for number, model in enumerate((first, tmp_path / "turned")):
-        recipe = FineTuning(TASKS[kind], str(model), epochs=1, lr=1e-4, dtype="float32")
+        recipe = FineTuning(task=TASKS[kind], model=str(model), epochs=1, lr=1e-4, dtype="float32")
         further.append(
             finetune(recipe, replace(parts(kind), test=data), tmp_path / f"further-{number}")
         )

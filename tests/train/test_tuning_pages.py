@@ -22,7 +22,9 @@ KINDS = ["single", "multi", "number", "tags", "pairs"]
 
 @pytest.fixture
 def recipe(base):
-    return FineTuning("classify", str(base), epochs=3, batch_size=16, lr=4e-3, dtype="float32")
+    return FineTuning(
+        "classify", model=str(base), epochs=3, batch_size=16, lr=4e-3, dtype="float32"
+    )
 
 
 def read(model, name):

@@ -178,8 +178,9 @@ def _run(
     files = [path for path in (train, dev, test) if path is not None]
     recipe = read_recipe(task, **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
-    from ..train.finetune import check_output, finetune
+    from ..train.finetune import finetune
     from ..train.search import parse, search
+    from ..train.tuning_run import check_output
 
     space = parse(searched)
     check_output(directory)

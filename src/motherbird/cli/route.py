@@ -176,8 +176,8 @@ def fit(
     recipe = read_recipe("classify", **settings)
     directory = options.output(out, [*options.directories(recipe.model), *files])
     from ..data.outcomes import read_outcomes
-    from ..train.finetune import check_output
     from ..train.routing import Targets, fit_router
+    from ..train.tuning_run import check_output
 
     check_output(directory)
     names = tuple(name.strip() for name in targets.split(","))

@@ -1,7 +1,7 @@
 """The base class of models that take texts: tokenize, batch, compute, restore the order."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -148,10 +148,18 @@ class TextModel:
             raise InputError(f"this {name} does not run on torch", how=how)
         return self.model.model
 
-    def save(self, directory: str | Path) -> None:
+    def save(
+        self,
+        directory: str | Path,
+        write_more: Callable[[Path], object] = lambda directory: None,
+    ) -> None:
         """Write a directory that motherbird and the libraries of Hugging Face read.
 
         On the engine, the files are those that the model was loaded from.
+
+        Args:
+            directory: new, empty, or written by motherbird before; then it is replaced.
+            write_more: writes further files into the directory before it gets its name.
 
         Raises:
             InputError: these files were changed since then.
@@ -161,11 +169,16 @@ class TextModel:
         if not isinstance(model, NativeModel) or model.directory is None:
             from ..nn import checkpoint
 
-            checkpoint.save(self.module, directory, write_more=self._write_more)
+            def write_all(fresh: Path) -> None:
+                self._write_more(fresh)
+                write_more(fresh)
+
+            checkpoint.save(self.module, directory, write_more=write_all)
             return
         with new_directory(check_path(directory, "the directory"), "model") as fresh:
             weights.copy_files(model.directory, model.files, fresh)
             self._write_more(fresh)
+            write_more(fresh)
 
     def _write_more(self, directory: Path) -> None:
         """Write what belongs to this class into a directory with the model's files."""

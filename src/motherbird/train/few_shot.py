@@ -16,6 +16,7 @@ from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
 from ..errors import InputError, NoMemoryError
 from ..nn.heads import SequenceClassifier
+from .labels_process import LabelsProcess
 from .objectives import Objective
 from .objectives.labels import LabelledBatch
 from .objectives.supervised_contrastive import SupervisedContrastiveObjective
@@ -23,14 +24,13 @@ from .process import Session
 from .state import Progress
 from .step import StepReport
 from .tuning_plan import Plan
-from .tuning_process import FineTuningProcess
 
 PENALTY = 0.1  # of the squares of the weights, for vectors of length 1
 ITERATIONS = 200  # of L-BFGS, at most
 TEXTS = 64  # whose vectors are computed at once
 
 
-class FewShotProcess(FineTuningProcess):
+class FewShotProcess(LabelsProcess):
     """A process of a few-shot run. A step has pairs of texts of one label."""
 
     model: SequenceClassifier

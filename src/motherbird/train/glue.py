@@ -18,10 +18,10 @@ from ..data.labelled import Labelled, check_training, from_records, read_labelle
 from ..data.readers.document import Record
 from ..errors import FetchError, InputError, require_extra
 from ..files import write_text
-from .finetune import check_output
 from .search import Values, search
 from .tuning import FineTuning
 from .tuning_plan import Parts, plan
+from .tuning_run import check_output
 
 HUB = "nyu-mll/glue"
 RATES, DECAYS = (1e-5, 3e-5, 5e-5, 8e-5), (1e-6, 5e-6, 8e-6, 1e-5)

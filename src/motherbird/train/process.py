@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
+from torch import nn
+
 from .. import machine
 from ..data.loader import Cursor
 from ..errors import NoMemoryError
-from ..nn.model import Model
 from . import preflight, signals, state
 from .distributed import Distributed
 from .health import Verdict
@@ -80,7 +81,7 @@ class Process(ABC, Generic[Batch]):
     saving: Save
     # whether a checkpoint that cannot be written ends the run, and not only the first and the last
     needs_checkpoints: ClassVar[bool] = False
-    model: Model
+    model: nn.Module
     stepper: Stepper[Batch]
 
     def __init__(self, session: Session) -> None:

@@ -25,9 +25,10 @@ from ..errors import InputError
 from ..files import MANIFEST, UNFINISHED, check_names, new_directory
 from ..models.classifier import Classifier
 from ..models.router import FILE, target_probabilities
-from .finetune import DEV, INFO, check_output, finetune
+from .finetune import DEV, finetune
 from .tuning import FineTuning
 from .tuning_plan import Parts
+from .tuning_run import INFO, check_output
 
 log = logging.getLogger(__name__)
 

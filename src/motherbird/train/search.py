@@ -20,11 +20,12 @@ from ..core.rng import random_bits
 from ..disk import remove
 from ..errors import InputError, OutputExistsError
 from ..files import new_directory, read_json_object, resumable_directory
-from .finetune import INFO, check_output, check_unfinished, finetune
+from .finetune import finetune
 from .objectives.labels import LabelledBatch
 from .step import Stepper, StepReport
 from .tuning import FineTuning
 from .tuning_plan import Parts, Plan, plan
+from .tuning_run import INFO, check_output, check_unfinished
 
 TRIALS = "trials.json"
 STREAM = 11  # of random numbers

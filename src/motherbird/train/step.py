@@ -1,7 +1,7 @@
 """One training step: gradients of all micro-batches, a verdict, an update."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from ..nn.fused import Rounded
 from .distributed import Distributed
 from .gradients import DenseRows, Loss, step_gradients
 from .health import Verdict
-from .objectives import Objective, PackedBatch
+from .objectives import JointObjective, Objective, PackedBatch
 from .optimizer import Optimizer
 from .recipe import Limits
 from .state import Progress
@@ -77,7 +77,7 @@ class Stepper(Generic[Batch]):
 
     def __init__(
         self,
-        objective: Objective[Batch],
+        objective: Objective[Batch] | JointObjective[Batch],
         optimizer: Optimizer,
         distributed: Distributed,
         dtype: torch.dtype,
@@ -108,8 +108,9 @@ class Stepper(Generic[Batch]):
         )
         tokens, weight = (int(sum(column)) for column in zip(*counts, strict=True))
         with _memory_errors(), self.rounded:
+            closures = self._losses(batches, progress, weight)
             losses, gradients = step_gradients(
-                self.parameters, self._losses(batches, progress, weight), self.threads,
+                self.parameters, closures, self.threads,
                 self.distributed, tree=self.tree, dense=self.dense,
             )  # fmt: skip
         loss = sum(losses) / progress.scale
@@ -130,19 +131,58 @@ class Stepper(Generic[Batch]):
         factor = progress.scale / max(1, weight)
         first = self.distributed.rank * len(batches)
         key = (DROPOUT, self.seed, progress.step)
+        keys = [(*key, first + number) for number in range(len(batches))]
+        if isinstance(self.objective, JointObjective):
+            return self._joint_losses(self.objective, batches, factor, keys)
+        loss = self.objective.loss
         return [
-            partial(self._loss, batch, factor, (*key, first + number))
-            for number, batch in enumerate(batches)
+            partial(self._compute, lambda own=own: loss(own) * factor, key)  # type: ignore[misc]
+            for own, key in zip(batches, keys, strict=True)
         ]
 
-    def _loss(self, batch: Batch, factor: float, key: tuple[int, ...]) -> Tensor:
+    def _joint_losses(
+        self,
+        objective: JointObjective[Batch],
+        batches: Sequence[Batch],
+        factor: float,
+        keys: Sequence[tuple[int, ...]],
+    ) -> list[Loss]:
+        """Return functions whose gradients are those of the joint loss, and sum up to it.
+
+        Graphs are kept for as many micro-batches as are computed at the same time; if there are
+        more, vectors are computed twice.
+        """
+        kept = len(batches) <= self.threads.count
+
+        def vectors(number: int) -> Tensor:
+            batch = batches[number]
+            return self._compute(lambda: objective.model(batch.packed), keys[number])
+
+        def first(number: int) -> Tensor:
+            with torch.set_grad_enabled(kept):
+                return vectors(number)
+
+        found = list(self.threads.in_order(first, range(len(batches))))
+        leaves = [each.detach().requires_grad_() for each in found]
+        loss = objective.joint_loss(batches, leaves) * factor
+        gradients = torch.autograd.grad(loss, leaves)
+        share = loss.detach() / len(batches)
+
+        def pull(number: int) -> Tensor:
+            own = found[number] if kept else vectors(number)
+            product = (own * gradients[number]).sum()
+            return product + (share - product.detach())
+
+        return [partial(pull, number) for number in range(len(batches))]
+
+    def _compute(self, work: Callable[[], Tensor], key: tuple[int, ...]) -> Tensor:
         device, lower = self.distributed.device, self.dtype != torch.float32
         with (
             keyed(device, key),
             # autocast's cache is shared by threads, and every weight is cast only once anyway.
             torch.autocast(device.type, self.dtype, enabled=lower, cache_enabled=False),
         ):
-            return self.objective.loss(batch) * factor
+            return work()
 
     def _judge(self, loss: float, norm: float, progress: Progress) -> tuple[Verdict, Progress]:
         """Decide about the update, and adapt the scale of float16."""

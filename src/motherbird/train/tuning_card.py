@@ -38,7 +38,7 @@ def write(directory: Path, name: str, plan: Plan, info: Mapping[str, Any]) -> No
     """
     recipe, parts, thresholds = plan.recipe, plan.parts, info["thresholds"]
     kind, about = plan.train.kind, describe(parts.train, parts.dev, parts.test)
-    default = strict.plain(FineTuning(recipe.task))
+    default = strict.plain(FineTuning(task=recipe.task))
     settings = {k: v for k, v in strict.plain(recipe).items() if v != default.get(k)}
     is_directory = not hub.is_included(recipe.model) and Path(recipe.model).is_dir()
     text = card.render(

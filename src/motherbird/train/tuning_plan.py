@@ -23,7 +23,8 @@ from ..files import sha256
 from ..nn.encoder import Encoder
 from ..nn.heads import SequenceClassifier, TokenClassifier
 from .encode import encode, in_bio, label_names
-from .examples import Examples, steps_per_epoch
+from .examples import Examples
+from .rows import steps_per_epoch
 from .tuning import METRICS, FineTuning
 
 HeadModel = SequenceClassifier | TokenClassifier
@@ -77,7 +78,7 @@ class Plan:
         gradients and optimizer state.
         """
         parts = [part for part in (self.train, self.dev, self.test) if part is not None]
-        return np.unique(np.concatenate([document for part in parts for document in part.ids]))
+        return np.unique(np.concatenate([part.tokens() for part in parts]))
 
     @property
     def epochs(self) -> int:

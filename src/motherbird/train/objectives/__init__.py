@@ -5,7 +5,8 @@ loss is a sum over terms (masked tokens, pairs, ...). A step divides it by the n
 all micro-batches and ranks, which `Objective.weight` returns before anything is computed.
 """
 
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,3 +39,26 @@ class Objective(Protocol[Batch_contra]):
 
     def loss(self, batch: Batch_contra) -> Float[Tensor, ""]:
         """Return the sum of the micro-batch's loss terms, with its graph."""
+
+
+@runtime_checkable
+class JointObjective(Protocol[Batch_contra]):
+    """A model, and a loss of the vectors of all micro-batches of a step of a process.
+
+    The loss of a text depends on other texts, such as the answers to other questions. So the
+    vectors of all micro-batches are computed first, then the loss and its gradient for each vector,
+    and then the backward pass of each micro-batch (Gao et al. 2021, "Scaling deep contrastive
+    learning batch size under memory limited setup").
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained: from the documents of a batch to rows of vectors."""
+
+    def weight(self, batch: Batch_contra) -> int:
+        """Return the number of loss terms of a micro-batch."""
+
+    def joint_loss(
+        self, batches: Sequence[Any], vectors: Sequence[Float[Tensor, "rows size"]]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the loss terms of all micro-batches, given the vectors of each."""

@@ -1,4 +1,4 @@
-"""Contrastive training: bring the vectors of a question and of its answer together."""
+"""Contrastive training: bring the vectors of a query and of its answer together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,50 +8,48 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ...core.tokenizer import Tokenizer
-from ...errors import InputError
-from ...nn.encoder import Encoder
-from ...nn.heads import pool
-from ...nn.packed import Packed, pack
+from ...nn.vectors import VectorModel
+from .texts import TextsBatch, arrange, counted, nothing
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of texts."""
-
-    packed: Packed  # all questions, then all answers, in the same order
-    pairs: int  # number of pairs
-
-
-def pair_batch(
-    tokenizer: Tokenizer, questions: Sequence[str], answers: Sequence[str], max_length: int
-) -> PairBatch:
-    """Tokenize and pack pairs; texts longer than ``max_length`` tokens are truncated."""
-    if len(questions) != len(answers) or not questions:
-        raise InputError(f"questions ({len(questions)}) and answers ({len(answers)}) are not pairs")
-    ids = tokenizer.encode_batch([*questions, *answers])
-    return PairBatch(pack([tokenizer.truncate(each, max_length) for each in ids]), len(questions))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContrastiveObjective:
-    """InfoNCE with in-batch negatives, in both directions (van den Oord et al. 2018).
+    """InfoNCE with in-batch negatives (van den Oord et al. 2018).
 
-    Question i belongs to answer i and to no other answer of the micro-batch.
+    The first document of a row answers its query. All other documents of the step count as wrong
+    answers, except those of the same text. It is the multiple-negatives ranking loss of
+    sentence-transformers; with ``dimensions``, the mean over them, as in Matryoshka representation
+    learning (Kusupati et al. 2022).
     """
 
-    model: Encoder  # the encoder; the vector of a text is the mean of its token vectors
+    model: VectorModel
     temperature: float = 0.05  # divides the cosine similarities
+    dimensions: tuple[int, ...] = ()  # numbers of first dimensions; empty: only all of them
+    symmetric: bool = False  # the mean with the cross entropy of the right query of each answer
 
-    def weight(self, batch: PairBatch) -> int:
-        """Return the number of pairs."""
-        return batch.pairs
+    def weight(self, batch: TextsBatch) -> int:
+        """Return the number of queries."""
+        return len(batch.sizes) * batch.counts
 
-    def loss(self, batch: PairBatch) -> Float[Tensor, ""]:
-        """Return the sum over pairs of the cross entropy of the right answer, in nats."""
-        vectors = normalize(pool(self.model(batch.packed), batch.packed, "mean").float(), dim=-1)
-        with torch.autocast(vectors.device.type, enabled=False):
-            scores = vectors[: batch.pairs] @ vectors[batch.pairs :].T / self.temperature
-        right = torch.arange(batch.pairs, device=scores.device)
-        both = [cross_entropy(s, right, reduction="sum") for s in (scores, scores.T)]
-        return (both[0] + both[1]) / 2
+    def joint_loss(
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "rows size"]]
+    ) -> Float[Tensor, ""]:
+        """Return the sum over queries of the cross entropy of the right answer, in nats."""
+        found = counted(batches, vectors)
+        if not found:
+            return nothing(vectors)
+        own = torch.cat(found)
+        texts = arrange(batches, own.device)
+        allowed = texts.others.clone()
+        allowed[torch.arange(len(texts.right)), texts.right] = True
+        losses = []
+        for size in self.dimensions or (own.shape[1],):
+            part = normalize(own[:, :size], dim=1)
+            scores = part[texts.queries] @ part[texts.documents].T / self.temperature
+            scores = scores.masked_fill(~allowed, float("-inf"))
+            losses.append(cross_entropy(scores, texts.right, reduction="sum"))
+            if self.symmetric:
+                number = torch.arange(len(texts.right), device=own.device)
+                back = scores[:, texts.right].T
+                losses[-1] = (losses[-1] + cross_entropy(back, number, reduction="sum")) / 2
+        return torch.stack(losses).mean() + nothing(vectors)

@@ -1,0 +1,86 @@
+"""Late interaction (ColBERT): the score of a document is the sum over the tokens of the query.
+
+The score of a token of the query is its largest cosine with a token of the document (MaxSim).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from ...nn.vectors import VectorModel
+from .texts import TextsBatch, arrange, counted, nothing
+
+
+@dataclass(frozen=True, eq=False)
+class LateObjective:
+    """Contrastive loss of MaxSim, or the divergence from the scores of a teacher.
+
+    Without scores, it is the cross entropy of the first document of a row among all documents of
+    the step (ColBERTv2). With scores, it is the KL divergence between the softmax of the teacher's
+    and of the model's scores over the documents of a row, each scaled to 0..1 before, as in
+    JaColBERTv2.5 (Clavie 2024).
+    """
+
+    model: VectorModel
+    temperature: float = 1.0  # divides the scores of the contrastive loss
+
+    def weight(self, batch: TextsBatch) -> int:
+        """Return the number of queries."""
+        return len(batch.sizes) * batch.counts
+
+    def joint_loss(
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "T size"]]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the loss over queries."""
+        found = counted(batches, vectors)
+        if not found:
+            return nothing(vectors)
+        lengths = [n for batch in batches if batch.counts for n in batch.packed.lengths]
+        tokens = torch.cat(found).split(lengths)
+        scores = [scores for batch in batches if batch.counts for scores in batch.scores]
+        texts = arrange(batches, found[0].device)
+        queries, documents = texts.queries.tolist(), texts.documents.tolist()
+        if not scores:
+            own = maxsim([tokens[n] for n in queries], [tokens[n] for n in documents])
+            allowed = texts.others.clone()
+            allowed[torch.arange(len(queries)), texts.right] = True
+            own = (own / self.temperature).masked_fill(~allowed, float("-inf"))
+            loss = cross_entropy(own, texts.right, reduction="sum")
+        else:
+            ends = [*queries[1:], len(tokens)]
+            losses = [
+                _divergence(
+                    maxsim([tokens[first]], list(tokens[first + 1 : end]))[0],
+                    torch.from_numpy(wanted).to(found[0].device),
+                )
+                for first, end, wanted in zip(queries, ends, scores, strict=True)
+            ]
+            loss = torch.stack(losses).sum()
+        return loss + nothing(vectors)
+
+
+def maxsim(
+    queries: Sequence[Float[Tensor, "tokens size"]],
+    documents: Sequence[Float[Tensor, "tokens size"]],
+) -> Float[Tensor, "n m"]:
+    """Return the score of each document for each query."""
+    cosines = torch.cat(list(queries)) @ torch.cat(list(documents)).T
+    largest = [part.max(dim=1).values for part in cosines.split([*map(len, documents)], dim=1)]
+    of_tokens = torch.stack(largest, dim=1)
+    return torch.stack([part.sum(dim=0) for part in of_tokens.split([*map(len, queries)])])
+
+
+def _divergence(own: Float[Tensor, " m"], wanted: Float[Tensor, " m"]) -> Float[Tensor, ""]:
+    """Return the KL divergence of the softmax of scores from that of a teacher's."""
+    first, second = (log_softmax(_scaled(scores), dim=0) for scores in (own, wanted))
+    return kl_div(first, second, log_target=True, reduction="sum")
+
+
+def _scaled(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Scale scores to 0..1."""
+    low = scores.min()
+    return (scores - low) / (scores.max() - low).clamp(min=1e-6)

@@ -1,0 +1,72 @@
+"""A batch of rows of texts, and what objectives of their vectors share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...nn.packed import Packed
+
+
+@dataclass(frozen=True, eq=False)
+class TextsBatch:
+    """Rows of texts, packed row by row; in a row, a query comes before its documents."""
+
+    packed: Packed
+    sizes: tuple[int, ...]  # number of texts of each row
+    keys: tuple[bytes, ...]  # of each text; those of equal texts are equal
+    targets: Float[Tensor, "rows size"] | None = None  # the vector of a teacher for each row
+    scores: tuple[NDArray[np.float32], ...] = ()  # a teacher's score of each document of each row
+    counts: bool = True  # False for one without a loss, so that every rank has as many as others
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """The queries and documents of all micro-batches of a step.
+
+    Attributes:
+        queries: the index of the text of each of n queries.
+        documents: the index of the text of each of m documents.
+        right: (n,), the index among the documents of the first one of each query.
+        others: (n, m), whether a document counts as a wrong one for a query: it is not its first
+            one, and has another text.
+    """
+
+    queries: Int[Tensor, " n"]
+    documents: Int[Tensor, " m"]
+    right: Int[Tensor, " n"]
+    others: Bool[Tensor, "n m"]
+
+
+def arrange(batches: Sequence[TextsBatch], device: torch.device) -> Texts:
+    """Tell queries from documents, with indices into the texts of all batches with a loss."""
+    counted = [batch for batch in batches if batch.counts]
+    sizes = [size for batch in counted for size in batch.sizes]
+    keys = [key for batch in counted for key in batch.keys]
+    starts = np.cumsum([0, *sizes])[:-1]
+    is_query = np.zeros(len(keys), bool)
+    is_query[starts] = True
+    documents = np.flatnonzero(~is_query)
+    right = np.searchsorted(documents, starts + 1)
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    own = np.array([numbers[key] for key in keys])[documents]
+    others = own[right][:, None] != own
+    return Texts(*(
+        torch.from_numpy(array).to(device) for array in (starts, documents, right, others)
+    ))  # fmt: skip
+
+
+def counted(
+    batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "rows size"]]
+) -> list[Float[Tensor, "rows size"]]:
+    """Return the vectors of the batches with a loss."""
+    return [own for batch, own in zip(batches, vectors, strict=True) if batch.counts]
+
+
+def nothing(vectors: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Return a zero that depends on all vectors: those without a loss have a gradient of 0."""
+    return torch.stack([0 * own.sum() for own in vectors]).sum()

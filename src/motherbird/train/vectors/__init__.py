@@ -1,0 +1,1 @@
+"""Runs that train models of vectors: distillation from a teacher, retrieval, late interaction."""
