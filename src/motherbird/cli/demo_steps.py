@@ -26,12 +26,15 @@ from ..models.masked_lm import MaskedLM as FillMask
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
 from ..nn.heads import MaskedLM
+from ..nn.vectors import VectorModel
 from ..train import loop
 from ..train.evaluation import evaluate, unigram_entropy
 from ..train.in_memory import evaluation_batches, training_batches
-from ..train.objectives.contrastive import ContrastiveObjective, PairBatch, pair_batch
+from ..train.objectives.contrastive import ContrastiveObjective
 from ..train.objectives.masked_lm import MaskedLMObjective
+from ..train.objectives.texts import TextsBatch
 from ..train.step import StepReport
+from ..train.vectors.rows import TextRows
 from .output import is_terminal, progress
 
 Say = Callable[[str], None]
@@ -216,13 +219,14 @@ def _train_search(model: MaskedLM, passages: list[Passage], seed: int, seconds: 
     encoder.tokenizer = model.model.tokenizer
     embedder = Embedder(encoder)
     batches = _pairs(embedder.tokenizer, passages, seed)
-    loop.train(ContrastiveObjective(encoder), batches, lr=3e-3, seconds=seconds, seed=seed)
+    objective = ContrastiveObjective(VectorModel(encoder, "mean"), symmetric=True)
+    loop.train(objective, batches, lr=3e-3, seconds=seconds, seed=seed)
     return embedder
 
 
 def _pairs(
     tokenizer: Tokenizer, passages: list[Passage], seed: int
-) -> Iterator[tuple[list[PairBatch], Cursor]]:
+) -> Iterator[tuple[list[TextsBatch], Cursor]]:
     """Yield the micro-batches of every step: a few words of a question, and its answer."""
     order = np.random.default_rng([seed, 4]).permutation(len(passages))
     micro_batches = min(MICRO_BATCHES, torch.get_num_threads())
@@ -238,7 +242,11 @@ def _pairs(
                 length = int(generator.integers(3, 10))
                 start = int(generator.integers(0, max(1, len(words) - length + 1)))
                 questions.append(" ".join(words[start : start + length]))
-            step.append(pair_batch(tokenizer, questions, [p.answer for p in chosen], PAIR_TOKENS))
+            texts = [text for pair in zip(questions, chosen, strict=True)
+                     for text in (pair[0], pair[1].answer)]  # fmt: skip
+            ids = [tokenizer.truncate(each, PAIR_TOKENS) for each in tokenizer.encode_batch(texts)]
+            rows = TextRows([np.array(each, np.int32) for each in ids], [2] * PAIRS)
+            step.append(rows.batch(range(PAIRS)))
             number += 1
         yield step, Cursor(seed, consumed=number * PAIRS)
 

@@ -14,20 +14,26 @@ def command() -> None:
     """Make a small model that learns the vectors of a larger one."""
 
 
+_teacher = click.option("--teacher", required=True, metavar="MODEL", callback=options.not_empty,
+                        help="A model of sentence-transformers: a directory, or owner/name on the "
+                        "Hub.")  # fmt: skip
+_data = click.option("--data", multiple=True, required=True, metavar="FILE",
+                     help="Texts to learn from: .jsonl, .csv, .tsv or .parquet, also compressed, "
+                     "or a directory of datasets; repeatable.")  # fmt: skip
+_out = click.option("--out", required=True, metavar="DIR", callback=options.not_empty,
+                    help="Directory of the result.")  # fmt: skip
+_columns = click.option("--column", "columns", multiple=True, metavar="NAME",
+                        help="A column or field of texts; repeatable (default: usual names, such "
+                        "as text, query, answer).")  # fmt: skip
+
+
 @command.command(name="static")
-@click.option("--teacher", required=True, metavar="MODEL", callback=options.not_empty,
-              help="A model of sentence-transformers: a directory, or owner/name on the Hub.",
-              )  # fmt: skip
-@click.option("--data", multiple=True, required=True, metavar="FILE",
-              help="Texts to learn from: .jsonl, .csv, .tsv or .parquet, also compressed, or a "
-              "directory of datasets; repeatable.")  # fmt: skip
-@click.option("--out", required=True, metavar="DIR", callback=options.not_empty,
-              help="Directory of the result.")  # fmt: skip
+@_teacher
+@_data
+@_out
 @click.option("--tokenizer", default=NANO, show_default=True, metavar="MODEL",
               callback=options.not_empty, help="A directory with tokenizer.json.")  # fmt: skip
-@click.option("--column", "columns", multiple=True, metavar="NAME",
-              help="A column or field of texts; repeatable (default: usual names, such as text, "
-              "query, answer).")  # fmt: skip
+@_columns
 @click.option("--texts", type=click.IntRange(100), default=80_000, show_default=True, metavar="N",
               help="Number of texts, at most; equally many of each file.")  # fmt: skip
 @click.option("--dimensions", type=click.IntRange(1), metavar="N",
@@ -84,3 +90,84 @@ def static(
         click.echo(f"{directory}: {found['documents']:,} texts, cosine with the teacher "
                    f"{cosine['before']:.3f} before and {cosine['after']:.3f} after training, "
                    f"{result['seconds']:.0f} s")  # fmt: skip
+
+
+@command.command(name="dense")
+@_teacher
+@_data
+@_out
+@click.option("--model", required=True, metavar="MODEL", callback=options.not_empty,
+              help="The model to start from. Static vectors (see distill static): a new encoder "
+              "begins as them, which learns faster than any other start that we tried.",
+              )  # fmt: skip
+@click.option("--preset", type=click.Choice(["nano", "mini", "base", "large"]),
+              help="Configuration of an encoder that begins as static vectors (default: nano).",
+              )  # fmt: skip
+@_columns
+@click.option("--texts", type=click.IntRange(100), metavar="N",
+              help="Number of texts, at most; equally many of each file (default: 120000).",
+              )  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), metavar="N",
+              help="Passes over the texts (default: 5).")  # fmt: skip
+@click.option("--lr", type=click.FloatRange(0, min_open=True), metavar="RATE",
+              help="Peak learning rate (default: 1e-3, less for a width above 320).",
+              )  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(2), metavar="N",
+              help="Texts of a step (default: 64).")  # fmt: skip
+@click.option("--vectors", metavar="DIR", callback=options.not_empty,
+              help="Directory in which the teacher's vectors are kept for other runs (default: "
+              "they are removed at the end).")  # fmt: skip
+@click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+              help="Change another setting, such as cosines=0; repeatable.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
+              help="Random seed (default: 0).")  # fmt: skip
+@options.device
+@options.threads
+@options.as_json
+def dense(
+    data: tuple[str, ...], out: str, vectors: str | None, recipe: str | None,
+    changes: tuple[str, ...], device: str, json_: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Train an encoder to compute the vectors of a larger model.
+
+    \b
+    motherbird distill static --teacher all-MiniLM-L6-v2 --data texts.jsonl --out static
+    motherbird distill dense --teacher all-MiniLM-L6-v2 --model static --data texts.jsonl --out DIR
+
+    The student learns the teacher's vectors of texts, and the cosines of all pairs of a step.
+    Nothing else of the teacher is used. Texts are chosen and divided as by distill static: up to
+    100 words.
+
+    The directory loads in motherbird.Embedder and in sentence-transformers. A command that was
+    stopped or killed resumes when it is repeated, with the same result. finetune.json has the
+    settings, and the mean cosine with the teacher on held-out texts after each epoch.
+
+    With --json: {"model", "dev": {"cosine"}, "curve", "documents": {"train", "dev"}, "epoch",
+    "seconds", ...}.
+    """  # noqa: D301
+    from ..train.tuning_run import check_output
+    from ..train.vectors.distill import distill_dense
+    from ..train.vectors.recipe import Distillation
+    from .finetune import Display, metrics_line, read_settings
+
+    given = {key: value for key, value in given.items() if value not in (None, ())}
+    settings = read_settings(Distillation, recipe, changes, given)
+    inputs = [*data, *options.directories(settings.teacher, settings.model)]
+    directory = options.output(out, inputs)
+    check_output(directory)
+    kept = None if vectors is None else options.output(vectors, inputs)
+    quiet = json_ or not options.is_main_process()
+    with progress("", total=1.0, quiet=quiet) as update:
+        display = Display(quiet, update)
+        found = distill_dense(
+            settings, list(data), directory, vectors=kept, device=device, on_plan=display.plan,
+            on_texts=display.texts, on_start=display.start, on_step=display.step,
+        )  # fmt: skip
+    if not options.is_main_process():
+        return
+    if json_:
+        print_json({"model": str(directory), **found})
+        return
+    click.echo(f"dev: {metrics_line(found['dev'])}")
+    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s of training")

@@ -17,11 +17,12 @@ from .output import is_terminal, print_json, progress
 if TYPE_CHECKING:
     from ..data.labelled import Labelled
     from ..train.step import StepReport
-    from ..train.tuning import FineTuning
-    from ..train.tuning_plan import Parts, Plan
+    from ..train.tuning import FineTuning, Tuning
+    from ..train.tuning_plan import Parts
 
     Read = Callable[[str, Labelled | None], Labelled]  # of a file; see `read_parts`
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound="Tuning")
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -218,21 +219,31 @@ def read_recipe(
     task: str, recipe: str | None, changes: tuple[str, ...], **given: Any
 ) -> "FineTuning":
     """Return the settings of the options, over those of a recipe."""
-    from .. import strict
     from ..errors import InputError
     from ..train.tuning import FineTuning
 
     own = {key: value for key, value in given.items() if value is not None}
     if recipe is None:
-        settings: dict[str, Any] = {}
-        for change in changes:
-            strict.change(settings, change)
-        return strict.build(FineTuning, {**settings, **own, "task": task}, "the options")
-    found = strict.load(FineTuning, recipe, changes)
+        own["task"] = task
+    found = read_settings(FineTuning, recipe, changes, own)
     if found.task != task:
         what = f'the recipe is of the task "{found.task}"'
-        raise InputError(what, recipe, f"use motherbird finetune {found.task}")
-    return replace(found, **own)
+        raise InputError(what, recipe or "", f"use motherbird finetune {found.task}")
+    return found
+
+
+def read_settings(
+    kind: type[S], recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]
+) -> S:
+    """Return settings: those of a recipe, changed by --set, and by the options that are given."""
+    from .. import strict
+
+    if recipe is not None:
+        return replace(strict.load(kind, recipe, changes), **given)
+    settings: dict[str, Any] = {}
+    for change in changes:
+        strict.change(settings, change)
+    return strict.build(kind, {**settings, **given}, "the options")
 
 
 def _read(recipe: "FineTuning", text: str | None, pair: str | None, label: str | None) -> "Read":
@@ -304,10 +315,22 @@ class Display:
         self.shown, self.steps = time.perf_counter(), 1
         self.recent: list[StepReport] = []
 
-    def plan(self, plan: "Plan") -> None:
+    def plan(self, plan: Any) -> None:
         """Say what will be done."""
         for line in plan.lines() if not self.quiet else ():
             click.echo(line, err=True)
+
+    def texts(self, done: int, total: int) -> None:
+        """Show of how many texts the teacher's vectors exist."""
+        now = time.perf_counter()
+        if self.quiet:
+            return
+        text = f"vectors of the teacher: {done:,} of {total:,} texts"
+        if is_terminal():
+            self.update(completed=done / total, text=text)
+        elif now - self.shown >= SHOW_EVERY or done == total:
+            self.shown = now
+            click.echo(text, err=True)
 
     def trial(self, number: int, of: int, settings: dict[str, Any]) -> None:
         """Say which settings are tried."""

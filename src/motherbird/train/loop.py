@@ -9,7 +9,7 @@ from ..data.loader import Cursor
 from ..errors import InputError
 from ..nn.devices import fastest_dtype
 from .distributed import Distributed
-from .objectives import Objective
+from .objectives import JointObjective, Objective
 from .optimizer import Optimizer
 from .schedule import LearningRateSchedule
 from .state import Progress
@@ -48,7 +48,7 @@ def run_steps(
 
 
 def train(
-    objective: Objective[Batch],
+    objective: Objective[Batch] | JointObjective[Batch],
     batches: Iterator[tuple[Sequence[Batch], Cursor]],
     *,
     lr: float,

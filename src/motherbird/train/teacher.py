@@ -1,5 +1,7 @@
 """The vectors of a teacher, which are computed once and kept."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,13 +57,15 @@ class Teacher:
 
         Args:
             texts: texts.
-            folder: directory of the files, which belongs to these texts and this teacher.
+            folder: directory of the files; a file is named by its texts and the teacher.
             on_texts: called with the number of texts of each file that is there.
         """
         parts = []
+        settings = json.dumps(self.digest(), sort_keys=True)
         for first in range(0, len(texts), SHARD):
-            path = folder / f"vectors-{first // SHARD:05}.npy"
             own = texts[first : first + SHARD]
+            key = hashlib.sha256("\0".join([settings, *own]).encode()).hexdigest()
+            path = folder / f"vectors-{key[:32]}.npy"
             if not path.is_file():
                 files.write_array(path, self.embed(own).astype(np.float16))
             parts.append(np.load(path))

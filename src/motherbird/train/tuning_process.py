@@ -18,7 +18,7 @@ from ..errors import NoMemoryError
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import HeadModel
 from ..nn.vectors import VectorModel
-from .objectives import Objective
+from .objectives import JointObjective, Objective
 from .optimizer import Optimizer
 from .process import Process, Session
 from .recipe import Save
@@ -85,7 +85,7 @@ class TuningProcess(Process[Batch]):
         """Return the model before the first step."""
 
     @abstractmethod
-    def objective(self) -> Objective[Batch]:
+    def objective(self) -> Objective[Batch] | JointObjective[Batch]:
         """Return what the model is trained for."""
 
     @abstractmethod

@@ -23,6 +23,7 @@ from ... import __version__, machine, strict
 from ...core.config import EncoderConfig, Pooling
 from ...core.measure import Metrics
 from ...data.samples import sample_texts
+from ...errors import counted
 from ...models.dense import Dense
 from ...models.embedder import Embedder
 from ...nn.heads import pool
@@ -46,9 +47,10 @@ from .rows import TextRows
 from .start import Start, find_start
 
 HELD_OUT = 50  # every so many texts are not trained on
-SAMPLE = 8192  # texts on which the linear map begins
+SAMPLE = 4096  # texts on which the linear map begins
 RIDGE = 1e-3  # of the mean squared length of a student's vector
 EPOCHS = 5
+SCALE = 0.5  # root mean square of the linear map at the beginning
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,20 @@ class DistillationPlan:
             None if targets is None else targets[chosen],
         )
 
+    def lines(self) -> list[str]:
+        """Return what will be done as lines of text."""
+        rows, start = self.rows, self.start
+        begins = "the model" if start.static is None else "static vectors"
+        layers, width = self.config.num_hidden_layers, self.config.hidden_size
+        cut = f"; {rows.truncated:,} truncated" if rows.truncated else ""
+        return [
+            f"{len(rows):,} texts of {np.mean(rows.lengths):.0f} tokens on average{cut}; every "
+            f"{HELD_OUT}th is held out",
+            f"an encoder of {layers} layers of {width} starts from {begins}",
+            f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, learning "
+            f"rate {self.recipe.peak(self.config):.2g}",
+        ]
+
     def key(self) -> dict[str, Any]:
         """Return what the result depends on, besides the machine."""
         settings = strict.plain(self.recipe)
@@ -112,6 +128,7 @@ class DistillationProcess(TuningProcess[TextsBatch]):
     """A process of a distillation run."""
 
     model: VectorModel
+    train: TextRows
 
     def __init__(self, session: Session, plan: DistillationPlan) -> None:
         super().__init__(session, plan)
@@ -132,7 +149,9 @@ class DistillationProcess(TuningProcess[TextsBatch]):
             return pool(encoder(packed), packed, plan.pooling)
 
         own = vectors_of(model, pooled, self.train.ids[:SAMPLE], torch.float32)
-        projection.weight = nn.Parameter(least_squares(own, targets[:SAMPLE]))
+        # Vectors have length 1, so that the scale only decides how fast the map changes.
+        weight = least_squares(own, targets[:SAMPLE])
+        projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
         return model
 
     def objective(self) -> JointObjective[TextsBatch]:
@@ -165,7 +184,7 @@ def distill_dense(
     device: str | None = None,
     max_steps: int | None = None,
     on_plan: Callable[[DistillationPlan], None] = lambda plan: None,
-    on_texts: Callable[[int], None] = lambda texts: None,
+    on_texts: Callable[[int, int], None] = lambda done, total: None,
     on_start: Callable[[Stepper[Any], int], None] = lambda stepper, steps: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
 ) -> dict[str, Any]:
@@ -180,7 +199,8 @@ def distill_dense(
         device: see `distributed.join`; the teacher's too.
         max_steps: stop after this many steps of this process.
         on_plan: called on rank 0 with what will be done.
-        on_texts: called on rank 0 with the number of further texts whose teacher's vectors exist.
+        on_texts: called on rank 0 with the number of texts whose teacher's vectors exist, and the
+            number of all.
         on_start: called on rank 0 at the start of training, with the number of steps.
         on_step: called on rank 0 after every step.
 
@@ -201,7 +221,14 @@ def distill_dense(
         found = None
         if distributed.is_main:
             folder = vectors or work / "teacher"
-            found = made.teacher.vectors(made.texts, folder, on_texts)
+            done = 0
+
+            def count(texts: int) -> None:
+                nonlocal done
+                done += texts
+                on_texts(done, len(made.texts))
+
+            found = made.teacher.vectors(made.texts, folder, count)
         targets = distributed.broadcast_object(found)
         loaded.append(replace(made, rows=replace(made.rows, targets=targets)))
 

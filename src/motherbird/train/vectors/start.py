@@ -10,7 +10,6 @@ from jaxtyping import Float32, Float64
 from ...core import hub, weights
 from ...core import tokenizer as tokenizers
 from ...core.config import EncoderConfig
-from ...core.presets import PRESETS
 from ...core.tokenizer import Tokenizer
 from ...errors import InputError
 from ...files import sha256
@@ -67,8 +66,7 @@ def find_start(name_or_dir: str, preset: str | None) -> Start:
     if is_static(directory):
         static = StaticEmbedder.load(directory)
         tokenizer = tokenizers.load(directory, True)
-        deviation = PRESETS[preset or "nano"]().hidden_size ** -0.5  # see docs/log.md
-        shape = Geometry(preset or "nano", initializer_range=deviation, dropout=0.0)  # type: ignore[arg-type]
+        shape = Geometry(preset=preset or "nano", dropout=0.0)  # type: ignore[arg-type]
         return Start(directory, shape.config(tokenizer), tokenizer, static)
     if preset is not None:
         how = "leave it out, or start from static vectors"
