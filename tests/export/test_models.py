@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from motherbird import Embedder, InputError
 from motherbird.export import models
+from motherbird.models.dense import Dense
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, checkpoint
 
 KINDS = {
@@ -15,6 +17,7 @@ KINDS = {
     "sequence": lambda toy: SequenceClassifier(toy, ("no", "yes")),
     "token": lambda toy: TokenClassifier(toy, ("O", "B", "I")),
     "embedder": lambda toy: Embedder(Encoder(toy), pooling="cls", prompts={"query": "q: "}),
+    "dense": lambda toy: Embedder(Encoder(toy), dense=[Dense(np.ones((3, 32), np.float32))]),
 }
 
 
@@ -117,6 +120,8 @@ def test_checkpoint_reads_back(kind, folder, tmp_path):
     if kind == "embedder":
         found = again.embedder
         assert (found.pooling, found.prompts, found.normalize) == ("cls", {"query": "q: "}, True)
+    if kind == "dense":
+        assert again.outputs["sentence_embedding"] == ("documents", 3)
 
 
 def test_a_model_that_does_not_normalise_stays_one(toy, tmp_path):

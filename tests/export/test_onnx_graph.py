@@ -13,10 +13,15 @@ from exportables import exportable
 from motherbird import Embedder, InputError
 from motherbird.export.certificate import padded, reference
 from motherbird.export.onnx_graph import OPSET, build
+from motherbird.models.dense import Dense
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier
 
 # One block up to 80 tokens, blocks of 64 beyond; chunks of up to 512; half a window is 8 tokens.
 LENGTHS = [(1,), (2, 1), (64, 65), (80, 81, 3), (129, 129), (300, 150, 60), (511,), (512, 9)]
+DENSE = (
+    Dense(np.linspace(-1, 1, 24 * 32).reshape(24, 32) / 9, np.ones(24) / 2, "tanh"),
+    Dense(np.linspace(1, -1, 8 * 24).reshape(8, 24)),
+)
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 ODD = {
     "plain": {},
@@ -81,6 +86,7 @@ MODELS = {
     "embed-mean": lambda make: Embedder(make(Encoder)),
     "embed-cls": lambda make: Embedder(make(Encoder), pooling="cls"),
     "embed-long": lambda make: Embedder(make(Encoder), normalize=False),
+    "embed-dense": lambda make: Embedder(make(Encoder), dense=DENSE),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 
 from motherbird import Embedder, accelerate, restore
 from motherbird.engine.model import NativeModel
+from motherbird.models.dense import Dense
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
 
 st = pytest.importorskip("sentence_transformers")
@@ -77,6 +78,28 @@ def test_sentence_transformer(folder, texts, order, runs):
     assert len(runs) == 5 and abs(after - before).max() <= 1e-5
     assert before.std(0).mean() > 1e-2  # the texts differ
     assert np.array_equal(restore(model).encode(texts, batch_size=8), before)
+
+
+def layer(outputs, inputs, bias, activation):
+    weight = np.random.default_rng(0).normal(size=(outputs, inputs)).astype(np.float32) / 4
+    return Dense(weight, np.ones(outputs, np.float32) if bias else None, activation)
+
+
+def test_dense_layers_after_the_pooling(folder, texts, tmp_path):
+    """What we write they read, and what they write we read."""
+    dense = [layer(48, 64, True, "tanh"), layer(16, 48, False, "identity")]
+    ours = Embedder(Encoder.load(folder, dtype="stored"), dense=dense)
+    ours.save(tmp_path / "ours")
+    theirs = load(st.SentenceTransformer, str(tmp_path / "ours"))
+    assert [type(module).__name__ for module in theirs] == [
+        "Transformer", "Pooling", "Dense", "Dense", "Normalize"
+    ]  # fmt: skip
+    vectors = theirs.encode(texts)
+    assert vectors.shape == (36, 16) and abs(ours.embed(texts) - vectors).max() <= 1e-5
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    for name in ("ours", "theirs"):
+        again = Embedder.load(tmp_path / name, dtype="float32")
+        assert abs(again.embed(texts) - vectors).max() <= 1e-4
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

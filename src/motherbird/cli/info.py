@@ -146,7 +146,7 @@ def _labels(raw: dict[str, Any], directory: Path, is_classifier: bool) -> dict[s
 
 def _embedding(directory: Path) -> dict[str, Any]:
     """Describe how `Embedder` reads the directory."""
-    from ..models.embedder import read_modules
+    from ..models.modules import read_modules
 
     place, arguments = read_modules(directory)
     return {

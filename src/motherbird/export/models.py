@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from ..core import hf_config, weights
 from ..errors import InputError
 from ..files import read_json_object
-from ..models.embedder import Embedder, read_modules
+from ..models.embedder import Embedder
+from ..models.modules import read_modules
 from ..models.scorer import SETTINGS
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
@@ -62,22 +64,30 @@ class ExportableEmbedder(Exportable):
     def __init__(self, embedder: Embedder) -> None:
         super().__init__(embedder.encoder)
         self.embedder = embedder
-        size = self.model.size
         self.outputs = {
-            "token_embeddings": ("tokens", size),
-            "sentence_embedding": ("documents", size),
+            "token_embeddings": ("tokens", self.model.size),
+            "sentence_embedding": ("documents", embedder.size),
         }
 
     def compute(self, packed: Packed) -> dict[str, Tensor]:
         """Compute the outputs of a batch."""
         states = self.model(packed)
         vectors = pool(states, packed, self.embedder.pooling)
+        for dense in self.embedder.dense:
+            bias = None if dense.bias is None else torch.from_numpy(dense.bias)
+            vectors = linear(vectors.float(), torch.from_numpy(dense.weight), bias)
+            vectors = vectors.tanh() if dense.activation == "tanh" else vectors
         vectors = normalize(vectors) if self.embedder.normalize else vectors
         return {"token_embeddings": states, "sentence_embedding": vectors}
 
     def build(self, graph: GraphBuilder, states: str) -> dict[str, str]:
         """Build the outputs in a graph, from the encoder's token vectors."""
         vectors = graph.pool(states, self.embedder.pooling)
+        for number, dense in enumerate(self.embedder.dense):
+            name = f"dense.{number}"
+            vectors = graph.dense(
+                vectors, name, dense.weight, dense.bias, dense.activation == "tanh"
+            )
         vectors = graph.normalize(vectors) if self.embedder.normalize else vectors
         return {"token_embeddings": states, "sentence_embedding": vectors}
 

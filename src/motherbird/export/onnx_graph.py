@@ -10,6 +10,7 @@ H ** -0.5, which saves a multiplication in the graph.
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from torch import nn
@@ -204,6 +205,21 @@ class _Builder:
         count = graph.node("ReduceSum", weights, graph.ints([1]), name="pool.count", keepdims=1)
         count = graph.node("Max", count, graph.number(1.0), name="pool.count.positive")
         return graph.node("Div", total, count, name="pooled")
+
+    def dense(
+        self,
+        x: str,
+        name: str,
+        weight: Float32[np.ndarray, "O I"],
+        bias: Float32[np.ndarray, " O"] | None,
+        tanh: bool,
+    ) -> str:
+        """A linear layer with these weights, and tanh if asked, on the vector of each document."""
+        graph = self.graph
+        x = graph.matmul(x, graph.tensor(f"{name}.weight", weight.T), f"{name}.product")
+        if bias is not None:
+            x = graph.add(x, graph.tensor(f"{name}.bias", bias), f"{name}.sum")
+        return graph.node("Tanh", x, name=f"{name}.tanh") if tanh else x
 
     def normalize(self, x: str) -> str:
         """Scale vectors to length 1; a zero vector stays zero."""

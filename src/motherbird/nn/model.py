@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import nn
 
 from ..core import hub
@@ -35,6 +37,16 @@ class GraphBuilder(Protocol):
 
     def pool(self, x: str, how: Pooling) -> str:
         """Pool the token vectors of each document."""
+
+    def dense(
+        self,
+        x: str,
+        name: str,
+        weight: Float32[np.ndarray, "O I"],
+        bias: Float32[np.ndarray, " O"] | None,
+        tanh: bool,
+    ) -> str:
+        """Apply a linear layer with these weights, and tanh if asked, to each document's vector."""
 
     def normalize(self, x: str) -> str:
         """Scale the vector of each document to length 1."""
