@@ -54,7 +54,7 @@ def retrieval(
     qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
     BM25, by MaxSim of the vectors of tokens (late), or by the sum of 1 / (60 + rank) over BM25 and
     vectors. Texts longer than the model's limit are truncated, but documents of late have windows.
-    The metrics are nDCG@10, recall@100 and MRR@10, see docs/evaluation.md.
+    The metrics are nDCG@10, recall@100 and MRR@10, see docs/retrieval.md.
 
     With several modes, differences from the first one have 95% intervals (paired bootstrap).
 
