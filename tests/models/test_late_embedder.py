@@ -142,6 +142,13 @@ def test_truncation_on_request(make, encoder, tokenizer, caplog):
     assert len(model.embed_tokens([LONG], "query", max_length=16)[0]) == 16
 
 
+def test_a_prompt_without_room_for_text(make):
+    model = make(prompts={"document": "a prompt of several words: "})
+    assert len(model.embed_tokens(["x"])[0]) > 8
+    with pytest.raises(InputError, match="the prompt leaves no room for text within 8 tokens"):
+        model.embed_tokens(["x"], max_length=8)
+
+
 def test_the_skiplist_is_for_documents(make, tokenizer, caplog):
     text = "a, b. c!"
     plain, model = make(), make(skiplist=[*string.punctuation, "no token"])

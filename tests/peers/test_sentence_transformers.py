@@ -147,6 +147,17 @@ def test_late_interaction(expansion, folder, texts, tmp_path):
         assert abs(maxsim_many(query, documents) - row.numpy()).max() <= 1e-5
 
 
+def test_late_interaction_with_a_new_projection(folder, texts, tmp_path):
+    """A model that they begin has no prefix and no skiplist; prompts may be texts."""
+    theirs = load(st.MultiVectorEncoder, folder)
+    for name, prompts in (("none", {}), ("texts", {"query": "search: ", "document": "text: "})):
+        theirs.prompts = prompts
+        theirs.save_pretrained(str(tmp_path / name))
+        ours = LateEmbedder.load(tmp_path / name, dtype="float32")
+        assert ours.size == 128 and ours.prefixes == {"query": "", "document": ""}
+        same_vectors(ours, load(st.MultiVectorEncoder, str(tmp_path / name)), texts)
+
+
 @pytest.mark.parametrize("attend", [False, True])
 def test_late_interaction_of_stanford(attend, folder, texts, tmp_path):
     from safetensors.torch import load_file, save_file

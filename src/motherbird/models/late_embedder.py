@@ -256,6 +256,9 @@ class LateEmbedder(TextModel):
             raise InputError(f"no text fits into {limit} tokens", how=f"use {special + 1} or more")
         overlap = room // 4 if overlap is None else check_integer(overlap, "overlap", 0, room - 1)
         if max_length is not None:
+            if prompt.strip() and len(self.tokenizer.encode(prompt.rstrip())) + 1 >= limit:
+                what = f"the prompt leaves no room for text within {limit} tokens"
+                raise InputError(what, how="use a larger max_length")
             warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit, kind)
             bodies = [body[:room] for body in bodies]
         pieces = []

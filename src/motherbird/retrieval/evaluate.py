@@ -13,7 +13,7 @@ from .sets import RetrievalSet
 # hybrid: bm25 and dense or late, fused; rerank: another mode's first documents, sorted again
 MODES = ("bm25", "dense", "late", "hybrid", "rerank")
 RERANKED = 100  # documents of a query
-BLOCK = 1024  # documents whose vectors of tokens are in memory at once
+BLOCK = 512  # documents whose vectors of tokens are in memory at once
 
 
 def check_modes(names: str) -> list[str]:
