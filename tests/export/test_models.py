@@ -68,6 +68,12 @@ def test_late_interaction_is_only_an_encoder(toy, small_tokenizer, tmp_path):
     assert kind_of(models.load(tmp_path / "late", "none", "stored")[0]) is Encoder
 
 
+def test_prompts_that_are_not_pooled(toy, tmp_path):
+    Embedder(Encoder(toy), include_prompt=False).save(tmp_path / "model")
+    with pytest.raises(InputError, match="include_prompt = false.*--head none"):
+        models.load(tmp_path / "model", "auto", "stored")
+
+
 def rename(place, architectures):
     raw = json.loads((place / "config.json").read_text())
     raw["architectures"] = architectures

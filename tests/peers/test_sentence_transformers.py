@@ -106,6 +106,19 @@ def test_dense_layers_after_the_pooling(folder, texts, tmp_path):
         assert abs(again.embed(texts) - vectors).max() <= 1e-4
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_prompts_that_are_not_pooled(pooling, folder, texts, tmp_path):
+    prompts = {"query": "search for this: ", "document": "text:"}
+    encoder = Encoder.load(folder, dtype="stored")
+    ours = Embedder(encoder, pooling, prompts=prompts, include_prompt=False)
+    ours.save(tmp_path / "ours")
+    theirs = load(st.SentenceTransformer, str(tmp_path / "ours"))
+    for name in prompts:
+        vectors = theirs.encode(texts, prompt_name=name)
+        assert abs(ours.embed(texts, prompt_name=name, truncate=True) - vectors).max() <= 1e-5
+    assert abs(vectors - theirs.encode(texts)).max() > 1e-3
+
+
 EXPANSIONS = {
     "none": {},
     "attended": dict(query_length=24, expand_to=24, attend_to_expansion=True),

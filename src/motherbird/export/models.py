@@ -104,6 +104,9 @@ class ExportableEmbedder(Exportable):
 def _embedder(directory: Path, dtype: str) -> Embedder:
     """Load an embedder that runs on torch."""
     place, arguments = read_modules(directory)
+    if not arguments.get("include_prompt", True):
+        what = "the pooling leaves out prompts (include_prompt = false)"
+        raise InputError(what, str(directory), "export the encoder with --head none")
     return Embedder(Encoder.load(place, dtype=dtype), **arguments)
 
 
