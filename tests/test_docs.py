@@ -23,7 +23,10 @@ def demo_folder(tmp_path_factory):
 
     from motherbird.cli.demo import command
     from motherbird.data.prepare import prepare
+    from motherbird.models.dense import Dense
+    from motherbird.models.late_embedder import LateEmbedder
     from motherbird.models.static_embedder import StaticEmbedder, read_tokenizer
+    from motherbird.nn import Encoder, SequenceClassifier
 
     folder = tmp_path_factory.mktemp("docs")
     sources = folder / "sources"
@@ -38,6 +41,11 @@ def demo_folder(tmp_path_factory):
     tokenizer = read_tokenizer(Path(out))
     table = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 384))
     StaticEmbedder(tokenizer, table.astype(np.float32)).save(folder / "static")
+    encoder = Encoder.load(out, dtype="stored")
+    projection = [Dense(np.ones((4, encoder.config.hidden_size)))]
+    LateEmbedder(encoder, projection, add_prefixes=True).save(folder / "late")
+    ranker = SequenceClassifier(encoder.config, ("relevant",))
+    ranker.save(folder / "reranker", tokenizer=encoder.tokenizer)
     return folder
 
 

@@ -8,9 +8,10 @@ import sys
 import motherbird
 
 NAMES = {
-    "Classifier", "DamagedError", "Embedder", "EncoderConfig", "Guard", "InputError", "MaskedLM",
-    "MotherbirdError", "Router", "Scorer", "StaticEmbedder", "Tagger", "Tokenizer", "accelerate",
-    "nn", "presets", "restore", "tokenizer", "__version__",
+    "Classifier", "DamagedError", "Dense", "Embedder", "EncoderConfig", "Guard", "InputError",
+    "LateEmbedder", "MaskedLM", "MotherbirdError", "Reranker", "Router", "Scorer",
+    "StaticEmbedder", "Tagger", "Tokenizer", "accelerate", "maxsim", "maxsim_many", "nn",
+    "presets", "restore", "tokenizer", "__version__",
 }  # fmt: skip
 
 
@@ -45,6 +46,8 @@ def test_signatures():
         motherbird.Classifier,
         motherbird.Tagger,
         motherbird.Scorer,
+        motherbird.LateEmbedder,
+        motherbird.Reranker,
     ):
         assert parameters(model.load) == load
     assert parameters(motherbird.nn.Encoder.save) == ["self", "directory", "tokenizer"]
@@ -57,6 +60,11 @@ def test_signatures():
                    motherbird.Scorer.probabilities):  # fmt: skip
         assert parameters(method) == ["self", "pairs", *options]
     assert parameters(motherbird.Scorer.rank) == ["self", "query", "documents", "top_k", *options]
+    assert parameters(motherbird.Reranker.score) == ["self", "query", "documents", *options]
+    assert parameters(motherbird.Reranker.rank) == ["self", "query", "documents", "top_k", *options]
+    assert parameters(motherbird.LateEmbedder.embed_tokens) == [
+        "self", "texts", "kind", "max_length", "overlap", "batch_tokens", "on_batch",
+    ]  # fmt: skip
     assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [
         "self", "texts", "prompt_name", "prompt", "normalize", "truncate_dim", "max_length",

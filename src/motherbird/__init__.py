@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from . import nn as nn
     from .core import presets as presets
     from .core.config import EncoderConfig as EncoderConfig
+    from .core.maxsim import maxsim as maxsim
+    from .core.maxsim import maxsim_many as maxsim_many
     from .core.tokenizer import Tokenizer as Tokenizer
     from .core.tokenizer import tokenizer as tokenizer
     from .errors import DamagedError as DamagedError
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     from .models.accelerate import accelerate as accelerate
     from .models.accelerate import restore as restore
     from .models.classifier import Classifier as Classifier
+    from .models.dense import Dense as Dense
     from .models.embedder import Embedder as Embedder
     from .models.guard import Guard as Guard
+    from .models.late_embedder import LateEmbedder as LateEmbedder
     from .models.masked_lm import MaskedLM as MaskedLM
+    from .models.reranker import Reranker as Reranker
     from .models.router import Router as Router
     from .models.scorer import Scorer as Scorer
     from .models.static_embedder import StaticEmbedder as StaticEmbedder
@@ -31,18 +36,23 @@ if TYPE_CHECKING:
 _HOMES = {
     "Classifier": "models.classifier",
     "DamagedError": "errors",
+    "Dense": "models.dense",
     "Embedder": "models.embedder",
     "EncoderConfig": "core.config",
     "Guard": "models.guard",
     "InputError": "errors",
+    "LateEmbedder": "models.late_embedder",
     "MaskedLM": "models.masked_lm",
     "MotherbirdError": "errors",
+    "Reranker": "models.reranker",
     "Router": "models.router",
     "Scorer": "models.scorer",
     "StaticEmbedder": "models.static_embedder",
     "Tagger": "models.tagger",
     "Tokenizer": "core.tokenizer",
     "accelerate": "models.accelerate",
+    "maxsim": "core.maxsim",
+    "maxsim_many": "core.maxsim",
     "nn": "",
     "presets": "core",
     "restore": "models.accelerate",

@@ -146,3 +146,19 @@ def test_an_empty_name(motherbird):
 def test_a_link_to_itself(motherbird, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     motherbird("info", tmp_path / "loop").refused("the link leads nowhere")
+
+
+def test_a_late_interaction_model(motherbird, model, tmp_path):
+    import numpy as np
+
+    from motherbird import Dense, LateEmbedder
+    from motherbird.nn import Encoder
+
+    encoder = Encoder.load(model, dtype="stored")
+    late = LateEmbedder(encoder, [Dense(np.ones((4, 32)))], add_prefixes=True)
+    late.save(tmp_path / "late")
+    assert (
+        motherbird("info", tmp_path / "late", "--json").done().json["embedding"]["pooling"] == "no"
+    )
+    out = motherbird("info", tmp_path / "late").done().out
+    assert "no pooling (a vector for each token, see LateEmbedder)" in out

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from retrieval_set import write_set
 
-from motherbird import StaticEmbedder
+from motherbird import Dense, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
+from motherbird.nn import Encoder, SequenceClassifier
+from motherbird.retrieval.sets import read_set
 
 pytest.importorskip("ir_measures")
 
@@ -38,6 +40,61 @@ def test_modes_of_a_set(motherbird, folder, model, tmp_path):
     )
 
 
+@pytest.fixture
+def late(model, tmp_path):
+    """A late-interaction model with the encoder of the other one."""
+    encoder = Encoder.load(model, dtype="stored")
+    projection = [Dense(np.random.default_rng(0).normal(size=(8, 32)))]
+    made = LateEmbedder(encoder, projection, document_length=16, add_prefixes=True)
+    made.save(tmp_path / "late")
+    return tmp_path / "late"
+
+
+@pytest.fixture
+def ranker(model, tmp_path):
+    encoder = Encoder.load(model, dtype="stored")
+    ranker = SequenceClassifier(encoder.config, ("relevant",))
+    ranker.model.load_state_dict(encoder.state_dict())
+    ranker.save(tmp_path / "ranker", tokenizer=encoder.tokenizer)
+    return tmp_path / "ranker"
+
+
+def test_late_interaction_and_a_reranker(motherbird, folder, late, ranker):
+    call = ("evaluate", "retrieval", "--data", folder, "--model", late, "--reranker", ranker)
+    found = motherbird(*call, "--mode", "late,bm25,hybrid,rerank", "--json").done().json
+    assert (found["model"], found["reranker"]) == (str(late), str(ranker))
+    [row] = found["sets"]
+    assert list(row["modes"]) == ["late", "bm25", "hybrid", "rerank"]
+    assert row["modes"]["late"]["recall@100"] == 1 == row["modes"]["rerank"]["recall@100"]
+    data = read_set(folder, "test")
+    model, scores = LateEmbedder.load(late), Reranker.load(ranker)
+    texts = [text for text in data.documents if text]
+    documents = model.embed_tokens(texts)
+    for mode, order in (
+        ("late", [maxsim_many(q, documents) for q in model.embed_tokens(data.queries, "query")]),
+        ("rerank", [scores.score(query, texts) for query in data.queries]),
+    ):
+        first = [
+            next(rank for rank, n in enumerate(np.argsort(-own, kind="stable"), 1) if n in relevant)
+            for own, relevant in zip(order, data.relevant, strict=True)
+        ]
+        assert row["modes"][mode]["MRR@10"] == pytest.approx(np.mean([1 / n for n in first]))
+    motherbird(*call[:-2], "--mode", "dense").refused("a vector for each token.*use the mode late")
+    shown = motherbird(*call, "--mode", "bm25,rerank").done().out
+    assert "rerank - bm25" in shown
+
+
+def test_models_of_other_architectures(motherbird, folder, late, ranker, monkeypatch):
+    """sentence-transformers computes them."""
+    pytest.importorskip("sentence_transformers")
+    call = ("evaluate", "retrieval", "--data", folder, "--model", late, "--reranker", ranker)
+    call += ("--mode", "late,rerank", "--dtype", "float32", "--json")
+    ours = motherbird(*call).done().json["mean"]
+    monkeypatch.setattr("motherbird.retrieval.embedders._is_ours", lambda directory: False)
+    theirs = json.loads(motherbird(*call).out)["mean"]
+    assert theirs["rerank"] == ours["rerank"] and theirs.keys() == ours.keys()
+
+
 def test_a_table_of_several_sets(motherbird, folder):
     write_set(folder.parent / "more")
     out = motherbird("evaluate", "retrieval", "--data", folder.parent, "--mode", "bm25").done().out
@@ -52,7 +109,13 @@ def test_a_table_of_several_sets(motherbird, folder):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--mode", "sparse"], "there is no mode 'sparse': use bm25, dense, hybrid"),
+        (["--mode", "sparse"], "no mode 'sparse': use bm25, dense, late, hybrid, rerank"),
+        (["--mode", "late"], "not a late-interaction model: .*use the mode dense"),
+        (["--mode", "dense,late"], "dense and late are modes of different models"),
+        (["--mode", "rerank", "--reranker", "x"], "rerank sorts the documents of another mode"),
+        (["--mode", "bm25,rerank"], "Missing option '--reranker'"),
+        (["--reranker", "x"], "Missing option '--mode with rerank'"),
+        (["--mode", "bm25,rerank", "--reranker", "motherbird-nano"], "cannot score pairs of texts"),
         (["--split", "dev"], "there is no split dev: .*use --split test"),
         (["--model", "nowhere"], "nowhere"),
         (["--data", "nowhere"], "the directory does not exist"),

@@ -552,3 +552,23 @@ def test_offsets_of_words(small_tokenizer):
     pieces = [text[start:end] for start, end in offsets[1:-1]]
     assert "".join(pieces) == text
     assert [small_tokenizer.backend.decode([i]) for i in ids[1:-1]] == pieces
+
+
+def test_texts_that_become_tokens(small_tokenizer):
+    """On the ids of unused entries, then on ids above the last one; other texts stay the same."""
+    plain = small_tokenizer
+    unused = [plain.backend.token_to_id(f"[unused{n}]") for n in range(83)]
+    new = plain.with_tokens(["[Q] ", "[D] ", "[MASK]"], plain.vocab_size)
+    assert [new.backend.token_to_id(t) for t in ("[Q] ", "[D] ")] == unused[:2]
+    assert new.vocab_size == plain.vocab_size and new.mask_id == plain.mask_id
+    assert new.special_ids == plain.special_ids
+    for text in ("def f(x):\n    return x", "[unused5] é [Q]x"):
+        assert new.encode(text) == plain.encode(text)
+    assert new.encode("[Q] a")[1:-1] == [unused[0], *plain.encode("a")[1:-1]]
+    assert plain.backend.token_to_id("[Q] ") is None
+    many = [f"<{n}>" for n in range(85)]
+    more = plain.with_tokens(many, plain.vocab_size + 2)
+    ids = [more.backend.token_to_id(text) for text in many]
+    assert ids == [*unused, plain.vocab_size, plain.vocab_size + 1]
+    with pytest.raises(InputError, match=r"the vocabulary of 1,025 has no free id for '<84>'"):
+        plain.with_tokens(many, plain.vocab_size + 1)

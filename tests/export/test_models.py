@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird import Embedder, InputError
+from motherbird import Embedder, InputError, LateEmbedder
 from motherbird.export import models
 from motherbird.models.dense import Dense
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier, TokenClassifier, checkpoint
@@ -56,6 +56,22 @@ def test_class(kind, head, wanted, name, folder):
     exported, found = models.load(folder(kind), head, "stored")
     assert (kind_of(exported), found) == (wanted, name)
     assert isinstance(exported.model.encoder, Encoder)
+
+
+def test_late_interaction_is_only_an_encoder(toy, small_tokenizer, tmp_path):
+    encoder, projection = Encoder(toy), [Dense(np.ones((3, 32), np.float32))]
+    encoder.tokenizer = small_tokenizer
+    LateEmbedder(encoder, projection, add_prefixes=True).save(tmp_path / "late")
+    for head in ("auto", "pooling"):
+        with pytest.raises(InputError, match="cannot be exported with its projection.*head none"):
+            models.load(tmp_path / "late", head, "stored")
+    assert kind_of(models.load(tmp_path / "late", "none", "stored")[0]) is Encoder
+
+
+def test_prompts_that_are_not_pooled(toy, tmp_path):
+    Embedder(Encoder(toy), include_prompt=False).save(tmp_path / "model")
+    with pytest.raises(InputError, match="include_prompt = false.*--head none"):
+        models.load(tmp_path / "model", "auto", "stored")
 
 
 def rename(place, architectures):

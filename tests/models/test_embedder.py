@@ -98,6 +98,26 @@ def test_the_default_prompt(encoder, embedder):
     assert (other.embed(TEXTS, prompt_name="document") == embedder.embed(TEXTS)).all()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_prompts_that_are_not_pooled(pooling, encoder, tmp_path):
+    prompts = {"query": "question:", "document": ""}
+    embedder = Embedder(encoder, pooling, prompts=prompts, normalize=False, include_prompt=False)
+    used = len(encoder.tokenizer.encode("question:")) - 1  # without [SEP]
+    found = embedder.embed(TEXTS, prompt_name="query")
+    for vector, text in zip(found, TEXTS, strict=True):
+        x = encoder(pack([encoder.tokenizer.encode("question:" + text)]))[used:]
+        x = x[0] if pooling == "cls" else x.mean(0)
+        np.testing.assert_allclose(vector, x.numpy(), atol=1e-5)
+    plain = Embedder(encoder, pooling, normalize=False)
+    for options in ({}, {"prompt_name": "document"}, {"prompt": ""}):
+        assert (embedder.embed(TEXTS, **options) == plain.embed(TEXTS)).all()
+    embedder.save(tmp_path / "model")
+    again = Embedder.load(tmp_path / "model", dtype="float32")
+    assert not again.include_prompt
+    np.testing.assert_allclose(again.embed(TEXTS, prompt_name="query"), found, atol=1e-4)
+
+
 def test_special_tokens_in_a_text(encoder, small_tokenizer):
     ids = Embedder(encoder).tokenize(["a [SEP] b [MASK]"])[0][0]
     assert small_tokenizer.split_special_tokens and not {938, 940} & set(ids[1:-1])
@@ -339,7 +359,11 @@ def test_the_dialect_of_version_6_is_read(saved, embedder):
             "not supported",
         ),
         ("1_Pooling/config.json", {"pooling_mode": ["mean"]}, "1_Pooling"),
-        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "prompt"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode": "mean", "include_prompt": "no"},
+            "'no' is not t",
+        ),
         ("sentence_bert_config.json", {"max_seq_length": "long"}, "sentence_bert_config"),
         ("sentence_bert_config.json", {"max_seq_length": -1}, "sentence_bert_config"),
         ("sentence_bert_config.json", "[]", "sentence_bert_config"),

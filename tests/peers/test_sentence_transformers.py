@@ -1,12 +1,16 @@
 """Accelerated models inside sentence-transformers and both trainers: the same numbers and files."""
 
+import json
+import shutil
+import string
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from motherbird import Embedder, accelerate, restore
+from motherbird import Embedder, LateEmbedder, Reranker, accelerate, maxsim_many, restore
 from motherbird.engine.model import NativeModel
 from motherbird.models.dense import Dense
 from motherbird.nn import Encoder, MaskedLM, SequenceClassifier
@@ -103,6 +107,92 @@ def test_dense_layers_after_the_pooling(folder, texts, tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_prompts_that_are_not_pooled(pooling, folder, texts, tmp_path):
+    prompts = {"query": "search for this: ", "document": "text:"}
+    encoder = Encoder.load(folder, dtype="stored")
+    ours = Embedder(encoder, pooling, prompts=prompts, include_prompt=False)
+    ours.save(tmp_path / "ours")
+    theirs = load(st.SentenceTransformer, str(tmp_path / "ours"))
+    for name in prompts:
+        vectors = theirs.encode(texts, prompt_name=name)
+        assert abs(ours.embed(texts, prompt_name=name, truncate=True) - vectors).max() <= 1e-5
+    assert abs(vectors - theirs.encode(texts)).max() > 1e-3
+
+
+EXPANSIONS = {
+    "none": {},
+    "attended": dict(query_length=24, expand_to=24, attend_to_expansion=True),
+    "unattended": dict(query_length=24, expand_to=24),
+    "far": dict(query_length=60, expand_to=60),  # masks at the end see no token in local layers
+}
+QUERIES = ["parse arguments", "help", "a namespace of options, and their values"]
+
+
+def same_vectors(ours, theirs, texts):
+    """Of queries and documents, which are truncated as the model's files say."""
+    limit = ours.lengths["document"]
+    for found, wanted in (
+        (ours.embed_tokens(QUERIES, "query"), theirs.encode_query(QUERIES)),
+        (ours.embed_tokens(texts, max_length=limit), theirs.encode_document(texts)),
+    ):
+        for one, other in zip(found, wanted, strict=True):
+            assert one.shape == other.shape and abs(one - other.numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize("expansion", EXPANSIONS)
+def test_late_interaction(expansion, folder, texts, tmp_path):
+    """PyLate's layout, which we write, and that of version 6, which they write."""
+    ours = LateEmbedder(
+        Encoder.load(folder, dtype="stored"), [layer(16, 64, False, "identity")],
+        document_length=100, skiplist=list(string.punctuation), add_prefixes=True,
+        **EXPANSIONS[expansion],
+    )  # fmt: skip
+    ours.save(tmp_path / "ours")
+    theirs = load(st.MultiVectorEncoder, str(tmp_path / "ours"))
+    same_vectors(ours, theirs, texts)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    for name in ("ours", "theirs"):
+        again = LateEmbedder.load(tmp_path / name, dtype="float32")
+        same_vectors(again, theirs, texts)
+    queries, documents = ours.embed_tokens(QUERIES, "query"), ours.embed_tokens(texts[:5])
+    scores = theirs.similarity(*([torch.tensor(v) for v in x] for x in (queries, documents)))
+    for query, row in zip(queries, scores, strict=True):
+        assert abs(maxsim_many(query, documents) - row.numpy()).max() <= 1e-5
+
+
+def test_late_interaction_with_a_new_projection(folder, texts, tmp_path):
+    """A model that they begin has no prefix and no skiplist; prompts may be texts."""
+    theirs = load(st.MultiVectorEncoder, folder)
+    for name, prompts in (("none", {}), ("texts", {"query": "search: ", "document": "text: "})):
+        theirs.prompts = prompts
+        theirs.save_pretrained(str(tmp_path / name))
+        ours = LateEmbedder.load(tmp_path / name, dtype="float32")
+        assert ours.size == 128 and ours.prefixes == {"query": "", "document": ""}
+        same_vectors(ours, load(st.MultiVectorEncoder, str(tmp_path / name)), texts)
+
+
+@pytest.mark.parametrize("attend", [False, True])
+def test_late_interaction_of_stanford(attend, folder, texts, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    place = Path(shutil.copytree(folder, tmp_path / "stanford"))
+    for name in ("modules.json", "config_sentence_transformers.json", "motherbird.json"):
+        (place / name).unlink()
+    tensors = {f"model.{name}": x for name, x in load_file(place / "model.safetensors").items()}
+    tensors["linear.weight"] = torch.randn(16, 64)
+    save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((place / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]}
+    (place / "config.json").write_text(json.dumps(config))
+    metadata = {"query_maxlen": 24, "doc_maxlen": 100, "attend_to_mask_tokens": attend}
+    (place / "artifact.metadata").write_text(json.dumps(metadata))
+    theirs = load(st.MultiVectorEncoder, str(place))
+    ours = LateEmbedder.load(place, dtype="float32")
+    same_vectors(ours, theirs, texts)
+    ours.save(tmp_path / "ours")
+    same_vectors(ours, load(st.MultiVectorEncoder, str(tmp_path / "ours")), texts)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_cross_encoder(pooling, config, small_tokenizer, texts, tmp_path, runs):
     classifier = stronger(SequenceClassifier(replace(config, classifier_pooling=pooling), ("yes",)))
     classifier.save(tmp_path / "ranker", tokenizer=small_tokenizer)
@@ -112,6 +202,9 @@ def test_cross_encoder(pooling, config, small_tokenizer, texts, tmp_path, runs):
     after = accelerate(model).predict(pairs, batch_size=4)
     assert len(runs) == 3 and abs(after - before).max() <= 1e-5
     assert model.rank(texts[0], texts[:12])[0]["corpus_id"] == int(before.argmax())
+    ours = Reranker.load(tmp_path / "ranker", dtype="float32")
+    scores = ours.score(texts[0], texts[:12], max_length=512, truncate=True)
+    assert abs(scores - before).max() <= 1e-4
 
 
 @pytest.mark.parametrize("expansion", [None, "attended", "read only"])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motherbird.core.maxsim import maxsim
 from motherbird.retrieval.measure import interval, means, measure
-from motherbird.retrieval.ranking import Ranking, by_vectors, by_words, fuse, top
+from motherbird.retrieval.ranking import Ranking, by_tokens, by_vectors, by_words, fuse, rerank, top
 from motherbird.retrieval.sets import RetrievalSet
 
 SCORES = st.lists(st.lists(st.integers(-3, 3), min_size=7, max_size=7), min_size=1, max_size=4)
@@ -32,6 +33,42 @@ def test_vectors_in_several_blocks():
     documents = draw.normal(size=(30, 8)).astype(np.float32)
     found = by_vectors(queries, documents)
     np.testing.assert_array_equal(found.documents, np.argsort(-(queries @ documents.T), axis=1))
+
+
+def test_vectors_of_tokens_in_several_blocks(monkeypatch):
+    draw = np.random.default_rng(0)
+
+    def texts(count):
+        lengths = draw.integers(1, 6, count)
+        return [draw.integers(-2, 3, (n, 4)).astype(np.float32) for n in lengths]
+
+    queries, documents = texts(5), texts(30)
+    expected = np.array([[maxsim(q, d) for d in documents] for q in queries])
+    order = np.argsort(-expected, axis=1, kind="stable")
+    for sizes in ((30,), (7, 1, 22)):
+        ends = np.cumsum(sizes)
+        blocks = [documents[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        found = by_tokens(queries, iter(blocks))
+        np.testing.assert_array_equal(found.documents, order)
+        np.testing.assert_array_equal(found.scores, np.take_along_axis(expected, order, axis=1))
+    monkeypatch.setattr("motherbird.retrieval.ranking.top", lambda scores: top(scores, 6))
+    some = by_tokens(queries, iter(blocks))
+    best = np.take_along_axis(expected, order, axis=1)[:, :6]
+    np.testing.assert_array_equal(some.scores, best)  # which of equal ones is not said
+
+
+def test_reranking():
+    ranking = Ranking(np.array([[4, 2, 0, 3], [1, 5, -1, -1]], np.int64), np.zeros((2, 4), "f4"))
+    asked = []
+
+    def score(query, documents):
+        asked.append((query, documents))
+        return np.array([{4: 1, 2: 3, 0: 3, 1: 0, 5: 2}[n] for n in documents], np.float32)
+
+    found = rerank(ranking, score, 3)
+    assert asked == [(0, [4, 2, 0]), (1, [1, 5])]
+    assert found.documents.tolist() == [[2, 0, 4], [5, 1, -1]]
+    assert found.scores.tolist() == [[3, 3, 1], [2, 0, 0]]
 
 
 def bm25(query: list[str], documents: list[list[str]], k1: float = 1.5, b: float = 0.75):

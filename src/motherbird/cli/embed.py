@@ -84,7 +84,7 @@ def command(
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
-            on_batch=advance,
+            on_batch=advance, left_out=embedder.left_out(prompt_name, prompt),
         )  # fmt: skip
     seconds = round(time.perf_counter() - start, 3)
     about = {

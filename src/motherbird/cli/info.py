@@ -145,13 +145,15 @@ def _labels(raw: dict[str, Any], directory: Path, is_classifier: bool) -> dict[s
 
 
 def _embedding(directory: Path) -> dict[str, Any]:
-    """Describe how `Embedder` reads the directory."""
-    from ..models.modules import read_modules
+    """Describe how `Embedder` or `LateEmbedder` reads the directory."""
+    from ..models import late_files
+    from ..models.modules import is_late, read_modules
 
-    place, arguments = read_modules(directory)
+    late = is_late(directory)
+    place, arguments = (late_files.read if late else read_modules)(directory)
     return {
         "encoder": "" if place == directory else place.name,
-        "pooling": arguments.get("pooling", "mean"),
+        "pooling": "no" if late else arguments.get("pooling", "mean"),
         "prompts": arguments.get("prompts", {}),
     }
 
@@ -213,7 +215,10 @@ def _show_model(report: dict[str, Any]) -> None:
         else "the encoder of this directory"
     )
     prompts = ", ".join(embedding["prompts"]) or "none"
-    rows.append(("embed", f"{place}, {embedding['pooling']} pooling, prompts: {prompts}"))
+    pooling = f"{embedding['pooling']} pooling"
+    if embedding["pooling"] == "no":
+        pooling += " (a vector for each token, see LateEmbedder)"
+    rows.append(("embed", f"{place}, {pooling}, prompts: {prompts}"))
     if report["labels"]:
         rows.append(("labels", ", ".join(report["labels"])))
         rows.append(("predicts", _predicts(report)))

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
               help="The judgements, qrels/SPLIT.tsv; of dev,train the first that is there.",
               )  # fmt: skip
 @click.option("--mode", "modes", default="bm25,dense,hybrid", show_default=True, metavar="A,B,...",
-              help="Ways of searching: bm25, dense (vectors of --model), hybrid (both).",
-              )  # fmt: skip
+              help="Ways of searching: bm25, dense (vectors of --model), late (--model is a "
+              "late-interaction model), hybrid (bm25 and --model), rerank (the first 100 documents "
+              "of the first other mode, by --reranker).")  # fmt: skip
 @click.option("--model", default=NANO, show_default=True, metavar="MODEL",
               help="A model of motherbird, static vectors, or a model of sentence-transformers: a "
               "directory, or owner/name on the Hub.")  # fmt: skip
+@click.option("--reranker", metavar="MODEL", callback=options.not_empty,
+              help="A cross-encoder with one label, of motherbird or sentence-transformers.",
+              )  # fmt: skip
 @click.option("--max-queries", type=click.IntRange(1), metavar="N",
               help="Queries of a set, the first ones (default: all).")  # fmt: skip
 @click.option("--out", metavar="FILE", callback=options.not_empty,
@@ -36,42 +40,56 @@ if TYPE_CHECKING:
 @options.loading
 @options.as_json
 def retrieval(
-    data: str, split: str, modes: str, model: str, max_queries: int | None, out: str | None,
-    json_: bool, **load: Any,  # options of `Embedder.load`
+    data: str, split: str, modes: str, model: str, reranker: str | None, max_queries: int | None,
+    out: str | None, json_: bool, **load: Any,  # options of `Embedder.load`
 ) -> None:  # fmt: skip
     """Measure how well a model finds documents.
 
     \b
     motherbird evaluate retrieval --data scifact --split test --model DIR
     motherbird evaluate retrieval --data sets --split dev,train --mode dense --model DIR --json
+    motherbird evaluate retrieval --data scifact --mode late,rerank --model DIR --reranker DIR
 
     A set has corpus.jsonl (_id, title, text), queries.jsonl (_id, text), also as .jsonl.gz, and
     qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
-    BM25, or by the sum of 1 / (60 + rank) over both. Texts longer than the model's limit are
-    truncated. The metrics are nDCG@10, recall@100 and MRR@10, see docs/evaluation.md.
+    BM25, by MaxSim of the vectors of tokens (late), or by the sum of 1 / (60 + rank) over BM25 and
+    vectors. Texts longer than the model's limit are truncated, but documents of late have windows.
+    The metrics are nDCG@10, recall@100 and MRR@10, see docs/retrieval.md.
 
     With several modes, differences from the first one have 95% intervals (paired bootstrap).
 
-    With --json: {"model", "sets": [{"dataset", "split", "documents", "queries", "without",
-    "empty", "modes": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "differences": {mode: {"mean",
-    "low", "high"}}}], "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}. "without"
-    are queries without a relevant document, which are left out, and "empty" documents without
-    text. "differences" are those of nDCG@10.
+    With --json: {"model", "reranker", "sets": [{"dataset", "split", "documents", "queries",
+    "without", "empty", "modes": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "differences": {mode:
+    {"mean", "low", "high"}}}], "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}.
+    "without" are queries without a relevant document, which are left out, and "empty" documents
+    without text. "differences" are those of nDCG@10.
     """  # noqa: D301
+    from ..core import hub
     from ..files import write_text
-    from ..retrieval.embedders import open_embedder
+    from ..models.modules import is_late
+    from ..retrieval.embedders import open_embedder, open_late, open_reranker
     from ..retrieval.evaluate import check_modes, evaluate
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
+    if ("rerank" in chosen) != (reranker is not None):
+        missing = "--reranker" if reranker is None else "--mode with rerank"
+        raise click.UsageError(f"Missing option '{missing}'; rerank needs both.")
+    models = [model] if reranker is None else [model, reranker]
     path = (
         None
         if out is None
-        else options.output_file(out, [data, *options.directories(model)], "--out", ".jsonl")
+        else options.output_file(out, [data, *options.directories(*models)], "--out", ".jsonl")
     )
     start = time.perf_counter()
     found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
-    embed = None if chosen == ["bm25"] else open_embedder(model, **load)
+    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(chosen)
+    late = "late" in chosen or (
+        uses_model and "dense" not in chosen and is_late(hub.find(model, load["revision"]))
+    )
+    embed = open_embedder(model, **load) if uses_model and not late else None
+    tokens = open_late(model, **load) if late else None
+    score = None if reranker is None else open_reranker(reranker, **load | {"revision": None})
     rows: list[dict[str, Any]] = []
     lines: list[str] = []
     if not json_:
@@ -79,7 +97,7 @@ def retrieval(
                    + "".join(f"{mode:>9}" for mode in chosen))  # fmt: skip
     with progress("evaluating", total=len(found), quiet=json_) as advance:
         for own in found:
-            values = evaluate(own, chosen, embed)
+            values = evaluate(own, chosen, embed, embed_tokens=tokens, score=score)
             rows.append(_row(own, values))
             lines += _lines(own, values)
             advance(1, own.name)
@@ -89,8 +107,8 @@ def retrieval(
     if path is not None:
         write_text(path, "".join(lines))
     if json_:
-        print_json({"model": None if embed is None else model, "sets": rows, "mean": mean,
-                    "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
+        print_json({"model": model if uses_model else None, "reranker": reranker, "sets": rows,
+                    "mean": mean, "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
     elif len(rows) > 1:
         click.echo(f"{'mean':<41}" + "".join(f"{mean[mode]['nDCG@10']:>9.4f}" for mode in chosen))
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 NANO = "motherbird-nano"  # included in the package
 PLACES = "pass a model directory, or owner/name on the Hub"
-PATTERNS = ["*.json", "*.safetensors"]  # as in fnmatch, * matches / too
+PATTERNS = ["*.json", "*.safetensors", "artifact.metadata"]  # as in fnmatch, * matches / too
 NANO_FOLDER = Path(__file__).parents[1] / "weights" / "nano"
 
 

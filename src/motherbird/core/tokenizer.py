@@ -35,6 +35,7 @@ UNUSED = 83  # unused entries, as in ModernBERT
 LONGEST_WORD = 768  # bytes (256 Chinese characters); longer words are cut for training
 SMALLEST = -(-(256 + 1 + len(SPECIAL) + UNUSED) // 64) * 64  # vocabulary that can be trained
 PLACES = "pass a tokenizer.json, its directory, or owner/name on the Hub"
+_UNUSED = re.compile(r"\[unused\d+\]")
 CHUNK = 64  # texts that are encoded at once: an encoding is many times larger than its ids
 # The names of the special tokens in other model families.
 _ALIASES = {
@@ -110,6 +111,38 @@ class Tokenizer:
     def mask_id(self) -> int:
         """The id of the mask token."""
         return self.id_of("mask")
+
+    def with_tokens(self, texts: Sequence[str], size: int) -> "Tokenizer":
+        """Return a tokenizer that has texts as tokens of their own.
+
+        They get the ids of entries that are not used ([unused0] ...), which they replace, and then
+        ids above the last one. A text that is a token already keeps its id.
+
+        Args:
+            texts: such as "[Q] ".
+            size: the number of ids that the model has.
+
+        Raises:
+            InputError: there are not enough free ids.
+        """
+        named = [check_text(text, "a token", allow_empty=True) for text in texts]
+        missing = [t for t in dict.fromkeys(named) if self.backend.token_to_id(t) is None]
+        raw = json.loads(self.backend.to_str())
+        vocabulary = raw["model"].get("vocab", {})
+        free = [
+            entry
+            for entry in raw["added_tokens"]
+            if _UNUSED.fullmatch(entry["content"]) and entry["content"] not in vocabulary
+        ]
+        for text, entry in zip(missing, free, strict=False):
+            entry |= {"content": text, "normalized": False}
+        backend = tokenizers.Tokenizer.from_str(json.dumps(raw))
+        backend.add_tokens([AddedToken(text, normalized=False) for text in missing[len(free) :]])
+        found = Tokenizer(backend, self.special, self.clean_up, self.split_special_tokens)
+        if found.vocab_size > max(size, self.vocab_size):
+            what = f"the vocabulary of {size:,} has no free id for {missing[-1]!r}"
+            raise InputError(what, how="use a model with more entries, or a token that it has")
+        return found
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, with the special tokens of the tokenizer's template."""

@@ -30,7 +30,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 SHARD = r"(\w[\w-]*/)?\w[\w.-]*\.safetensors"  # in the directory or one below it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz", ".h5")
 LARGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
-HEADS = ("head.", "decoder.", "classifier.")
+HEADS = ("head.", "decoder.", "classifier.", "linear.")  # linear is that of ColBERT
 EMBEDDING = "model.embeddings.tok_embeddings.weight"
 ENCODER = ("embeddings.", "layers.", "final_norm.")
 # Names of dtypes in files: ours, and how the values are read.

@@ -12,7 +12,7 @@ from ..core import hf_config, weights
 from ..errors import InputError
 from ..files import read_json_object
 from ..models.embedder import Embedder
-from ..models.modules import read_modules
+from ..models.modules import is_late, read_modules
 from ..models.scorer import SETTINGS
 from ..nn import checkpoint
 from ..nn.encoder import Encoder
@@ -104,6 +104,9 @@ class ExportableEmbedder(Exportable):
 def _embedder(directory: Path, dtype: str) -> Embedder:
     """Load an embedder that runs on torch."""
     place, arguments = read_modules(directory)
+    if not arguments.get("include_prompt", True):
+        what = "the pooling leaves out prompts (include_prompt = false)"
+        raise InputError(what, str(directory), "export the encoder with --head none")
     return Embedder(Encoder.load(place, dtype=dtype), **arguments)
 
 
@@ -119,8 +122,12 @@ def load(directory: Path, head: str, dtype: str) -> tuple[Exportable, str]:
         The model, and the name of its head.
 
     Raises:
-        InputError: the directory has no such head, or motherbird does not have its class.
+        InputError: the directory has no such head, motherbird does not have its class, or it is a
+            late-interaction model.
     """
+    if head != "none" and is_late(directory):
+        what = "a late-interaction model cannot be exported with its projection"
+        raise InputError(what, str(directory), "export the encoder with --head none")
     has_config = (directory / "config.json").is_file()
     place = directory if has_config else read_modules(directory)[0]
     raw = weights.read_config(place)

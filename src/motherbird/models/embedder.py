@@ -34,6 +34,7 @@ class Embedder(TextModel):
         prompts, default_prompt, max_length: see `TextModel`.
         normalize: whether vectors are scaled to length 1, unless `embed` is told otherwise.
         dense: linear layers that follow the pooling, one after another.
+        include_prompt: whether the tokens of a prompt are pooled with those of the text.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Embedder(TextModel):
         max_length: int | None = None,
         normalize: bool = True,
         dense: Sequence[Dense] = (),
+        include_prompt: bool = True,
     ) -> None:
         super().__init__(encoder, max_length, prompts, default_prompt)
         if pooling not in get_args(Pooling):
             raise InputError(f"pooling {pooling!r} is unknown", how="use mean or cls")
         self.pooling: Pooling = pooling
         self.normalize = check_flag(normalize, "normalize")
+        self.include_prompt = check_flag(include_prompt, "include_prompt")
         self.dense = check_chain(dense, self.model.config.hidden_size)
 
     @classmethod
@@ -102,8 +105,8 @@ class Embedder(TextModel):
             at: the subdirectory of the encoder, if it is in one.
         """
         write_all(directory, embedder_files(
-            self.pooling, self.model.config.hidden_size, self.dense, self.normalize, self.prompts,
-            self.default_prompt, self.max_length, at,
+            self.pooling, self.include_prompt, self.model.config.hidden_size, self.dense,
+            self.normalize, self.prompts, self.default_prompt, self.max_length, at,
         ))  # fmt: skip
 
     def embed(
@@ -142,8 +145,19 @@ class Embedder(TextModel):
             texts, prompt_name=prompt_name, prompt=prompt, max_length=max_length, truncate=truncate
         )
         return self.embed_ids(
-            ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens
-        )
+            ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
+            left_out=self.left_out(prompt_name, prompt),
+        )  # fmt: skip
+
+    def left_out(self, prompt_name: str | None = None, prompt: str | None = None) -> int:
+        """Return how many tokens of a text with a prompt are not pooled, for `embed_ids`.
+
+        As in sentence-transformers, these are the tokens of the prompt alone, with those before it.
+        """
+        text = self.find_prompt(prompt_name, prompt)
+        if self.include_prompt or not text:
+            return 0
+        return len(self.tokenizer.encode(text)) - len(self.tokenizer.template_ids()[1])
 
     def embed_ids(
         self,
@@ -153,22 +167,35 @@ class Embedder(TextModel):
         truncate_dim: int | None = None,
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda documents: None,
+        left_out: int = 0,
     ) -> Float32[np.ndarray, "n dimensions"]:
         """Compute a vector for each list of token ids, as `embed` does for texts.
 
         Documents are not padded: one that begins or ends with the pad token of the tokenizer is an
         InputError. ``on_batch`` is called with the number of documents of each batch that is done.
+        ``left_out`` is the number of tokens of each document that are not pooled, the first ones.
         """
         dimensions = self.size if truncate_dim is None else truncate_dim
         dimensions = check_integer(dimensions, "truncate_dim", 1, self.size)
         normalize = self.normalize if normalize is None else check_flag(normalize, "normalize")
         arrays = check_ids(ids)
+        left_out = check_integer(left_out, "left_out", 0)
         vectors = np.empty((len(arrays), dimensions), dtype=np.float32)
-        for documents, rows in self.batches(arrays, self.pooling, batch_tokens=batch_tokens):
+        output = "tokens" if left_out else self.pooling
+        for documents, rows in self.batches(arrays, output, batch_tokens=batch_tokens):
+            if left_out:
+                rows = [self._pool(own, left_out) for own in rows]
             part = project(self.dense, np.stack(rows))[:, :dimensions]
             vectors[documents] = unit(part) if normalize else part
             on_batch(len(documents))
         return vectors
+
+    def _pool(
+        self, rows: Float32[np.ndarray, "tokens D"], left_out: int
+    ) -> Float32[np.ndarray, " D"]:
+        """Pool the vectors of a document's tokens without the first ones."""
+        rows = rows[left_out:] if left_out < len(rows) else rows
+        return rows[0] if self.pooling == "cls" else rows.mean(axis=0)
 
 
 @cache

@@ -113,7 +113,7 @@ def read_modules(directory: Path) -> tuple[Path, dict[str, Any]]:
     arguments["max_length"] = read_length(place)
     arguments["normalize"] = "Normalize" in paths
     if "Pooling" in paths:
-        arguments["pooling"] = _read_pooling(paths["Pooling"] / "config.json")
+        arguments |= _read_pooling(paths["Pooling"] / "config.json")
     dense = [read_dense(own, "sentence_embedding") for kind, own in modules if kind == "Dense"]
     return place, arguments | ({"dense": dense} if dense else {})
 
@@ -163,19 +163,17 @@ def _read_required(path: Path) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def _read_pooling(path: Path) -> Pooling:
+def _read_pooling(path: Path) -> dict[str, Any]:
     settings = _read_required(path)
     modes = [k for k, v in settings.items() if k.startswith("pooling_mode_") and v is True]
     mode = settings.get("pooling_mode") or "+".join(m.removeprefix("pooling_mode_") for m in modes)
-    known = isinstance(mode, str) and mode in _POOLINGS
-    if not known or settings.get("include_prompt") is False:
-        raise InputError(
-            f"pooling {mode!r} with include_prompt {settings.get('include_prompt', True)} "
-            "is not supported",
-            str(path),
-            "use mean or cls pooling over all tokens",
-        )
-    return _POOLINGS[mode]
+    if not isinstance(mode, str) or mode not in _POOLINGS:
+        how = "use mean or cls pooling"
+        raise InputError(f"pooling {mode!r} is not supported", str(path), how)
+    include = settings.get("include_prompt", True)
+    if not isinstance(include, bool):
+        raise InputError(f"include_prompt = {include!r} is not true or false", str(path))
+    return {"pooling": _POOLINGS[mode]} | ({} if include else {"include_prompt": False})
 
 
 def read_dense(place: Path, level: Level) -> Dense:
@@ -252,6 +250,7 @@ def modules_list(types: Iterable[str], at: str = "") -> list[dict[str, Any]]:
 
 def embedder_files(
     pooling: Pooling,
+    include_prompt: bool,
     size: int,
     dense: Sequence[Dense],
     normalize: bool,
@@ -278,7 +277,7 @@ def embedder_files(
         "1_Pooling/config.json": {
             "word_embedding_dimension": size,
             **{f"pooling_mode_{mode}": mode.startswith(pooling + "_tok") for mode in _MODES},
-            "include_prompt": True,
+            "include_prompt": include_prompt,
         },
     }
     for number, each in enumerate(dense, 2):

@@ -1,9 +1,9 @@
 """Scorer: pairs of texts to numbers or labels."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,11 +28,10 @@ SETTINGS = "config_sentence_transformers.json"
 Pair = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A document in the order of its score for a query."""
 
-    index: int  # in the list of documents
+    index: int  # type: ignore[assignment]  # in the list of documents; a tuple has such a method
     score: float
 
 

@@ -1,4 +1,4 @@
-"""Vectors of queries and documents, by any model that gives one vector for a text."""
+"""Vectors of queries and documents by any model, for each text or each token, and rerankers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +11,15 @@ from ..core import hub
 from ..errors import InputError, require_extra
 from ..files import read_json_object
 from ..models.embedder import Embedder
+from ..models.late_embedder import LateEmbedder
+from ..models.modules import is_late
+from ..models.reranker import Reranker
 from ..models.static_embedder import StaticEmbedder, is_static
 
 Kind = Literal["query", "document"]
 Embed = Callable[[Sequence[str], Kind], Float32[np.ndarray, "n D"]]
+EmbedTokens = Callable[[Sequence[str], Kind], list[Float32[np.ndarray, "tokens d"]]]
+Score = Callable[[str, Sequence[str]], Float32[np.ndarray, " n"]]  # of documents, for a query
 
 
 def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: Any) -> Embed:
@@ -36,6 +41,9 @@ def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: A
     if is_static(directory):
         static = StaticEmbedder.load(directory)
         return lambda texts, kind: static.embed(texts, normalize=True)
+    if is_late(directory):
+        what = "the model has a vector for each token, not for each text"
+        raise InputError(what, str(directory), "use the mode late")
     if _is_ours(directory):
         embedder = Embedder.load(directory, **options)
         return lambda texts, kind: embedder.embed(
@@ -45,28 +53,101 @@ def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: A
     return _foreign(directory, options)
 
 
+def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) -> EmbedTokens:
+    """Return what computes the vectors of tokens with a late-interaction model.
+
+    Queries are truncated to the model's limit; longer documents have windows.
+
+    Args:
+        name_or_dir: a directory or name of a model of `LateEmbedder`, or of any MultiVectorEncoder
+            of sentence-transformers 6, which is needed for it and truncates documents.
+        revision: branch, tag or commit on the Hub.
+        options: of `LateEmbedder.load`.
+
+    Raises:
+        InputError: there is no such model, or it is of another kind.
+    """
+    directory = hub.find(name_or_dir, revision)
+    if not is_late(directory):
+        what = "this is not a late-interaction model"
+        raise InputError(what, str(directory), "use the mode dense")
+    if _is_ours(directory):
+        late = LateEmbedder.load(directory, **options)
+        limits = {"query": late.lengths["query"], "document": None}
+        return lambda texts, kind: late.embed_tokens(texts, kind, max_length=limits[kind])
+    model = _load(directory, options, "MultiVectorEncoder")
+
+    def embed(texts: Sequence[str], kind: Kind) -> list[Float32[np.ndarray, "tokens d"]]:
+        encode = model.encode_query if kind == "query" else model.encode_document
+        found = encode(list(texts), show_progress_bar=False)
+        return [vectors.float().cpu().numpy() for vectors in found]
+
+    return embed
+
+
+def open_reranker(name_or_dir: str, *, revision: str | None = None, **options: Any) -> Score:
+    """Return what scores documents for a query with a cross-encoder.
+
+    Longer pairs are truncated to the model's limit.
+
+    Args:
+        name_or_dir: a directory or name of a model of `Reranker`, or of any CrossEncoder of
+            sentence-transformers with one label, which is needed for it.
+        revision: branch, tag or commit on the Hub.
+        options: of `Reranker.load`.
+
+    Raises:
+        InputError: there is no such model, or it does not compute one number.
+    """
+    directory = hub.find(name_or_dir, revision)
+    if _is_ours(directory):
+        reranker = Reranker.load(directory, **options)
+        return lambda query, documents: reranker.score(query, documents, truncate=True)
+    model = _load(directory, options, "CrossEncoder")
+    if model.num_labels != 1:
+        what = f"this model cannot rerank: it predicts {model.num_labels} labels, no number"
+        raise InputError(what, str(directory), "use a cross-encoder with one label")
+
+    def score(query: str, documents: Sequence[str]) -> Float32[np.ndarray, " n"]:
+        pairs = [(query, document) for document in documents]
+        return np.asarray(model.predict(pairs, show_progress_bar=False), np.float32)
+
+    return score
+
+
 def _is_ours(directory: Path) -> bool:
     config = directory / "config.json"
     return config.is_file() and read_json_object(config).get("model_type") == "modernbert"
 
 
-def load_foreign(directory: Path, device: Any = None, dtype: Any = "auto") -> Any:
-    """Load a SentenceTransformer from a local directory; "auto" is the fastest dtype.
+def load_foreign(
+    directory: Path, device: Any = None, dtype: Any = "auto", kind: str = "SentenceTransformer"
+) -> Any:
+    """Load a model of sentence-transformers from a local directory; "auto" is the fastest dtype.
+
+    Args:
+        directory: of the model.
+        device: a torch device or its name; None is the CPU.
+        dtype: "auto", a torch dtype or its name.
+        kind: the class in sentence-transformers.
 
     Raises:
-        InputError: sentence-transformers is not installed, or cannot load it.
+        InputError: sentence-transformers is not installed, too old, or cannot load it.
     """
     library = require_extra("sentence_transformers", "distill")
     logs = require_extra("transformers", "distill").utils.logging
     from ..nn.devices import fastest_dtype, resolve_device, resolve_dtype
 
+    if not hasattr(library, kind):
+        what = f"sentence-transformers {library.__version__} has no {kind}"
+        raise InputError(what, str(directory), "install version 6 or later")
     where = resolve_device(device)
     wanted = fastest_dtype(where) if dtype == "auto" else resolve_dtype(dtype, where)
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()  # a report of weights that are not used
     logs.disable_progress_bar()
     try:
-        return library.SentenceTransformer(
+        return getattr(library, kind)(
             str(directory), device=str(where), local_files_only=True, model_kwargs={"dtype": wanted}
         )
     except (OSError, ValueError, KeyError) as error:
@@ -78,8 +159,12 @@ def load_foreign(directory: Path, device: Any = None, dtype: Any = "auto") -> An
             logs.enable_progress_bar()
 
 
+def _load(directory: Path, options: dict[str, Any], kind: str) -> Any:
+    return load_foreign(directory, options.get("device"), options.get("dtype", "auto"), kind)
+
+
 def _foreign(directory: Path, options: dict[str, Any]) -> Embed:
-    model = load_foreign(directory, options.get("device"), options.get("dtype", "auto"))
+    model = _load(directory, options, "SentenceTransformer")
 
     def embed(texts: Sequence[str], kind: Kind) -> Float32[np.ndarray, "n D"]:
         encode = model.encode_query if kind == "query" else model.encode_document

@@ -1,11 +1,12 @@
-"""Rankings: the best documents of each query, by vectors, by words, or by several rankings."""
+"""Rankings: the best documents of each query, by vectors, words, rerankers or several rankings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from ..core.maxsim import pack, scores
 from ..errors import require_extra
 
 DEPTH = 1000  # documents of a ranking, at most
@@ -47,6 +48,50 @@ def by_vectors(
     return _joined(
         [top(queries[first : first + ROWS] @ documents.T) for first in range(0, len(queries), ROWS)]
     )
+
+
+def by_tokens(
+    queries: Sequence[Float32[np.ndarray, "_ d"]],
+    blocks: Iterable[Sequence[Float32[np.ndarray, "_ d"]]],
+) -> Ranking:
+    """Rank documents by MaxSim of the vectors of their tokens.
+
+    Args:
+        queries: the vectors of each query.
+        blocks: the vectors of each document, in blocks, of which one at a time is in memory.
+    """
+    size, count = queries[0].shape[1], 0
+    best = Ranking(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+    for block in blocks:
+        packed, starts = pack(block, size)
+        own = np.stack([scores(query, packed, starts) for query in queries])
+        numbers = np.broadcast_to(np.arange(count, count + len(block)), own.shape)
+        part = top(np.concatenate([best.scores, own], axis=1))
+        numbers = np.concatenate([best.documents, numbers], axis=1)
+        best = Ranking(np.take_along_axis(numbers, part.documents, axis=1), part.scores)
+        count += len(block)
+    return best
+
+
+def rerank(
+    ranking: Ranking, score: Callable[[int, list[int]], Float32[np.ndarray, " n"]], depth: int
+) -> Ranking:
+    """Sort the first documents of each query by another score; equal ones keep their order.
+
+    Args:
+        ranking: the documents.
+        score: from a query's position and those of documents to a score for each.
+        depth: how many are sorted; others are left out.
+    """
+    documents = ranking.documents[:, :depth].copy()
+    found = np.zeros(documents.shape, np.float32)
+    for query, own in enumerate(documents):
+        known = own[own >= 0]
+        values = score(query, known.tolist())
+        order = np.argsort(-values, kind="stable")
+        own[: len(known)], found[query, : len(known)] = known[order], values[order]
+        own[len(known) :] = -1
+    return Ranking(documents, found)
 
 
 def _joined(parts: Sequence[Ranking]) -> Ranking:

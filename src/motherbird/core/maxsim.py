@@ -1,0 +1,81 @@
+"""MaxSim, the score of late interaction: of each vector of a query the best of a document."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from ..errors import InputError, with_article
+from .arguments import check_list
+
+ROWS = 1 << 16  # vectors of documents whose products are computed at once
+
+
+def maxsim(query: Float32[np.ndarray, "n d"], document: Float32[np.ndarray, "m d"]) -> float:
+    """Return the sum over vectors of a query of the largest dot product with a document's vectors.
+
+    Args:
+        query: n vectors of size d.
+        document: m vectors of the same size.
+
+    Raises:
+        InputError: one is not a float32 matrix with at least a row, the sizes differ, or a value
+            is not finite.
+    """
+    return float(maxsim_many(query, [document])[0])
+
+
+def maxsim_many(
+    query: Float32[np.ndarray, "n d"], documents: Sequence[Float32[np.ndarray, "_ d"]]
+) -> Float32[np.ndarray, " documents"]:
+    """Return `maxsim` of a query with each of many documents."""
+    query = check_vectors(query, "the query")
+    listed = check_list(documents, "documents", "matrices of vectors")
+    if not listed:
+        return np.zeros(0, np.float32)
+    return scores(query, *pack(listed, query.shape[1]))
+
+
+def check_vectors(vectors: Any, name: str, size: int | None = None) -> Float32[np.ndarray, "n d"]:
+    """Return the vectors of a text, or raise InputError; ``size`` is what d has to be."""
+    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2:
+        what = with_article(type(vectors).__name__)
+        if isinstance(vectors, np.ndarray):
+            what = f"an array of shape {vectors.shape} and dtype {vectors.dtype}"
+        raise InputError(f"the vectors are not a float32 matrix but {what}", name)
+    if not vectors.size:
+        raise InputError("there are no vectors", name, "leave it out")
+    if size is not None and vectors.shape[1] != size:
+        what = f"the vectors have size {vectors.shape[1]}, those of the query {size}"
+        raise InputError(what, name, "use vectors of one model")
+    if not np.isfinite(vectors).all():
+        raise InputError("a vector contains NaN or infinity", name)
+    return vectors
+
+
+def pack(
+    documents: Sequence[Any], size: int
+) -> tuple[Float32[np.ndarray, "M d"], Int64[np.ndarray, " documents"]]:
+    """Return the vectors of documents one after another, and where each document starts."""
+    checked = [check_vectors(each, f"document {n}", size) for n, each in enumerate(documents)]
+    lengths = [len(each) for each in checked]
+    return np.concatenate(checked), np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+
+
+def scores(
+    query: Float32[np.ndarray, "n d"],
+    vectors: Float32[np.ndarray, "M d"],
+    starts: Int64[np.ndarray, " documents"],
+) -> Float32[np.ndarray, " documents"]:
+    """Return `maxsim` of a query with documents that are packed (`pack`); nothing is checked."""
+    found = np.empty(len(starts), np.float32)
+    ends = np.append(starts[1:], len(vectors))
+    first = 0
+    while first < len(starts):  # whole documents, as many as have ROWS vectors, or one
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + ROWS, "right")))
+        begin, own = starts[first], slice(first, last)
+        products = vectors[begin : ends[last - 1]] @ query.T
+        found[own] = np.maximum.reduceat(products, starts[own] - begin, axis=0).sum(axis=1)
+        first = last
+    return found
