@@ -125,7 +125,7 @@ def finetuned(base, tmp_path_factory):
         out = folder / "-".join([kind, *settings])
         if not out.exists():
             recipe = FineTuning(
-                {**TASKS, "pairs": "score"}[kind], str(base), epochs=4, batch_size=16,
+                task={**TASKS, "pairs": "score"}[kind], model=str(base), epochs=4, batch_size=16,
                 lr=4e-3, dtype="float32", **settings,
             )  # fmt: skip
             finetune(recipe, parts(kind, dev=60), out)

@@ -149,7 +149,7 @@ def dense(
     from ..train.tuning_run import check_output
     from ..train.vectors.distill import distill_dense
     from ..train.vectors.recipe import Distillation
-    from .finetune import Display, metrics_line, read_settings
+    from .training import Display, metrics_line, read_settings
 
     given = {key: value for key, value in given.items() if value not in (None, ())}
     settings = read_settings(Distillation, recipe, changes, given)

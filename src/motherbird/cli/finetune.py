@@ -3,32 +3,29 @@
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import options
-from .output import is_terminal, print_json, progress
+from .finetune_vectors import dense, late
+from .output import print_json, progress
+from .training import Display, listed, metrics_line, read_settings
 
 if TYPE_CHECKING:
     from ..data.labelled import Labelled
-    from ..train.step import StepReport
-    from ..train.tuning import FineTuning, Tuning
+    from ..train.tuning import FineTuning
     from ..train.tuning_plan import Parts
 
     Read = Callable[[str, Labelled | None], Labelled]  # of a file; see `read_parts`
 F = TypeVar("F", bound=Callable[..., Any])
-S = TypeVar("S", bound="Tuning")
-SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 @click.group(name="finetune")
 def command() -> None:
-    """Fine-tune a model on labelled texts, tagged words, or pairs of texts."""
+    """Fine-tune a model on labelled texts, tagged words, pairs of texts, or for search."""
 
 
 def _gigabytes(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -208,7 +205,7 @@ def _run(
         print_json({"model": str(directory), **found})
         return
     for number, row in enumerate(found.get("trials", ()), 1):
-        click.echo(f"trial {number}: {_listed(row['settings'])}: {metrics_line(row['dev'])}")
+        click.echo(f"trial {number}: {listed(row['settings'])}: {metrics_line(row['dev'])}")
     for name in ("dev", "test"):
         if name in found:
             click.echo(f"{name}: {metrics_line(found[name])}")
@@ -230,20 +227,6 @@ def read_recipe(
         what = f'the recipe is of the task "{found.task}"'
         raise InputError(what, recipe or "", f"use motherbird finetune {found.task}")
     return found
-
-
-def read_settings(
-    kind: type[S], recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]
-) -> S:
-    """Return settings: those of a recipe, changed by --set, and by the options that are given."""
-    from .. import strict
-
-    if recipe is not None:
-        return replace(strict.load(kind, recipe, changes), **given)
-    settings: dict[str, Any] = {}
-    for change in changes:
-        strict.change(settings, change)
-    return strict.build(kind, {**settings, **given}, "the options")
 
 
 def _read(recipe: "FineTuning", text: str | None, pair: str | None, label: str | None) -> "Read":
@@ -286,10 +269,6 @@ def read_parts(files: tuple[str, str | None, str | None], read: "Read", seed: in
     return Parts(train, dev, test, sources, shlex.join(["motherbird", *sys.argv[1:]]))
 
 
-def _listed(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
-
-
 def show_parts(parts: "Parts") -> None:
     """Say what the labelled texts contain."""
     from ..data.description import describe
@@ -299,68 +278,5 @@ def show_parts(parts: "Parts") -> None:
         click.echo(line, err=True)
 
 
-def metrics_line(metrics: dict[str, float | None]) -> str:
-    """Return metrics as text."""
-    return ", ".join(
-        f"{name} {'-' if value is None else format(value, '.4f')}"
-        for name, value in metrics.items()
-    )
-
-
-class Display:
-    """Shows the steps: a progress bar on a terminal, else a line every few seconds and epoch."""
-
-    def __init__(self, quiet: bool, update: Any) -> None:
-        self.quiet, self.update = quiet, update
-        self.shown, self.steps = time.perf_counter(), 1
-        self.recent: list[StepReport] = []
-
-    def plan(self, plan: Any) -> None:
-        """Say what will be done."""
-        for line in plan.lines() if not self.quiet else ():
-            click.echo(line, err=True)
-
-    def texts(self, done: int, total: int) -> None:
-        """Show of how many texts the teacher's vectors exist."""
-        now = time.perf_counter()
-        if self.quiet:
-            return
-        text = f"vectors of the teacher: {done:,} of {total:,} texts"
-        if is_terminal():
-            self.update(completed=done / total, text=text)
-        elif now - self.shown >= SHOW_EVERY or done == total:
-            self.shown = now
-            click.echo(text, err=True)
-
-    def trial(self, number: int, of: int, settings: dict[str, Any]) -> None:
-        """Say which settings are tried."""
-        if not self.quiet:
-            click.echo(f"trial {number} of {of}: {_listed(settings)}", err=True)
-
-    def start(self, stepper: Any, steps: int) -> None:
-        """Remember the number of steps."""
-        self.steps = steps
-
-    def step(self, report: "StepReport") -> None:
-        """Show a step."""
-        if self.quiet:
-            return
-        now = time.perf_counter()
-        self.recent = [r for r in self.recent if r.started > now - 30] + [report]
-        if report.evaluation is not None:
-            click.echo(f"{report.phase}: {metrics_line(dict(report.evaluation))}", err=True)
-        if is_terminal():
-            self.update(completed=report.number / self.steps, text=self._text())
-        elif now - self.shown >= SHOW_EVERY:
-            self.shown = now
-            click.echo(self._text(), err=True)
-
-    def _text(self) -> str:
-        last, seconds = self.recent[-1], sum(r.seconds for r in self.recent)
-        mean = seconds / len(self.recent)
-        return (
-            f"step {last.number:,}/{self.steps:,}  "
-            f"loss {sum(r.loss for r in self.recent) / len(self.recent):.3f}  "
-            f"{sum(r.tokens for r in self.recent) / max(seconds, 1e-9):,.0f} tokens/s  "
-            f"at most {(self.steps - last.number) * mean:.0f} s left"
-        )
+command.add_command(dense)
+command.add_command(late)

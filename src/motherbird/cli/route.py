@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options, texts
-from .finetune import Display, metrics_line, read_parts, read_recipe, show_parts, training_options
+from .finetune import read_parts, read_recipe, show_parts, training_options
 from .output import print_json, progress
 from .texts import Results, rounded
+from .training import Display, metrics_line
 
 if TYPE_CHECKING:
     from pathlib import Path

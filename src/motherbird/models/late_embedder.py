@@ -166,10 +166,18 @@ class LateEmbedder(TextModel):
         """The encoder of the torch model, which `save` writes."""
         return super().module.encoder
 
-    def save(self, directory: str | Path) -> None:
+    def save(
+        self,
+        directory: str | Path,
+        write_more: Callable[[Path], object] = lambda directory: None,
+    ) -> None:
         """Write a directory that motherbird, PyLate and sentence-transformers 6 read.
 
         On the engine, the weights are those that the model was loaded from.
+
+        Args:
+            directory: new, empty, or written by motherbird before; then it is replaced.
+            write_more: writes further files into the directory before it gets its name.
 
         Raises:
             InputError: these files were changed since then, or queries are filled up to another
@@ -179,7 +187,7 @@ class LateEmbedder(TextModel):
         if self.expand_to not in (None, self.lengths["query"]):
             what = f"expand_to {self.expand_to} is not query_length {self.lengths['query']}"
             raise InputError(what, how="PyLate's files have one number for both: make them equal")
-        super().save(directory)
+        super().save(directory, write_more)
 
     def _write_more(self, directory: Path) -> None:
         if self._tokenizer is not self.model.tokenizer:
@@ -238,6 +246,17 @@ class LateEmbedder(TextModel):
             else:
                 parts[piece.text].append(vectors[kept])
         return [np.concatenate(own) if own[1:] else own[0] for own in parts]
+
+    def token_ids(
+        self, texts: Iterable[str], kind: Kind, *, max_length: int | None = None
+    ) -> list[list[int]]:
+        """Return the token ids of each text, truncated, as `embed_tokens` computes them.
+
+        Arguments and errors are those of `embed_tokens`; without ``max_length``, texts are
+        truncated to the length of their kind.
+        """
+        limit = self.lengths[kind] if max_length is None else max_length
+        return [piece.ids for piece in self._pieces(check_texts(texts), kind, limit, None)]
 
     def _pieces(
         self, texts: list[str], kind: Kind, max_length: int | None, overlap: int | None

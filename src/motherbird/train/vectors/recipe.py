@@ -30,3 +30,45 @@ class Distillation(Tuning):
     def peak(self, config: EncoderConfig) -> float:
         """Return the peak learning rate: by default 1e-3 for a width of 320, less for others."""
         return self.lr or 1e-3 * min(1.0, 320 / config.hidden_size)
+
+
+LATE_SIZE = 128  # dimensions of the vector of a token, by default
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorTuning(Tuning):
+    """A run that trains a model for retrieval. None stands for what suits the run."""
+
+    task: Literal["dense", "late"]  # a vector for each text, or for each token
+    # configuration of the encoder where ``model`` is static vectors; None: nano
+    preset: Literal["nano", "mini", "base", "large"] | None = None
+    epochs: int | None = None  # passes over the rows; None: 1 for 50,000 rows and more, or else 3
+    batch_size: int = 64  # rows of a step; all of their documents are compared with all queries
+    size: int | None = None  # dimensions of a vector; None: of "late" 128, else those of the model
+    # numbers of first dimensions that can be used alone (Matryoshka), for "dense"
+    dimensions: tuple[int, ...] = ()
+    temperature: float | None = None  # divides the scores; None: 0.05 for "dense", 1 for "late"
+    negatives: int | None = None  # wrong documents of a row, at most; None: all
+    query_prompt: str = ""  # a text before every query
+    document_prompt: str = ""  # a text before every document
+    query_length: int | None = None  # tokens of a query; None: as max_length
+    document_length: int | None = None  # tokens of a document; None: as max_length
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.size is None or self.size >= 1, f"size = {self.size} has to be at least 1")
+        check(all(d >= 1 for d in self.dimensions), "dimensions have to be at least 1")
+        check(not self.dimensions or self.task == "dense", "dimensions are for the task dense")
+        good = self.temperature is None or self.temperature > 0
+        check(good, f"temperature = {self.temperature} has to be more than 0")
+        good = self.negatives is None or self.negatives >= 0
+        check(good, f"negatives = {self.negatives} has to be 0 or more")
+        for name in ("query_length", "document_length"):
+            value = getattr(self, name)
+            check(value is None or value >= 8, f"{name} = {value} has to be at least 8")
+        late_pooling = self.task == "late" and self.pooling is not None
+        check(not late_pooling, "pooling is for the task dense")
+
+    def epochs_for(self, rows: int) -> int:
+        """Return the number of epochs for a number of rows."""
+        return self.epochs or (1 if rows >= 50_000 else 3)

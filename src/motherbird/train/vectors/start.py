@@ -1,7 +1,9 @@
 """What a run of vectors starts from: an encoder with its tokenizer, or static vectors."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from ...core.config import EncoderConfig
 from ...core.tokenizer import Tokenizer
 from ...errors import InputError
 from ...files import sha256
+from ...models import late_files
+from ...models.modules import is_late, read_modules
 from ...models.static_embedder import StaticEmbedder, is_static
 from ...nn.encoder import Encoder
 from ..recipe import Geometry
@@ -30,7 +34,9 @@ class Start:
     directory: Path
     config: EncoderConfig
     tokenizer: Tokenizer
-    static: StaticEmbedder | None  # a new encoder begins as these static vectors
+    static: StaticEmbedder | None = None  # a new encoder begins as these static vectors
+    modules: Mapping[str, Any] = field(default_factory=dict)  # arguments of its class
+    late: bool = False  # whether the class is `LateEmbedder`, and not `Embedder`
 
     def digest(self) -> list[str]:
         """Return the SHA-256 of the files that have the weights."""
@@ -71,12 +77,13 @@ def find_start(name_or_dir: str, preset: str | None) -> Start:
     if preset is not None:
         how = "leave it out, or start from static vectors"
         raise InputError("a preset is for an encoder that begins as static vectors", preset, how)
-    config = weights.encoder_config(directory)
-    found = weights.load_tokenizer(directory, config, True)
+    late = is_late(directory)
+    place, modules = (late_files.read if late else read_modules)(directory)
+    config = weights.encoder_config(place)
+    found = weights.load_tokenizer(place, config, True)
     if found is None:
-        how = "put tokenizer.json into its directory"
-        raise InputError("the model has no tokenizer", str(directory), how)
-    return Start(directory, config, found, None)
+        raise InputError("the model has no tokenizer", str(place), "add its tokenizer.json")
+    return Start(place, config, found, None, modules, late)
 
 
 @torch.no_grad()

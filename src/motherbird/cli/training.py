@@ -1,0 +1,102 @@
+"""What commands that train share: settings, and what they show."""
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .output import is_terminal
+
+if TYPE_CHECKING:
+    from ..train.step import StepReport
+    from ..train.tuning import Tuning
+
+S = TypeVar("S", bound="Tuning")
+SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+def read_settings(
+    kind: type[S], recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]
+) -> S:
+    """Return settings: those of a recipe, changed by --set, and by the options that are given."""
+    from .. import strict
+
+    if recipe is not None:
+        return replace(strict.load(kind, recipe, changes), **given)
+    settings: dict[str, Any] = {}
+    for change in changes:
+        strict.change(settings, change)
+    return strict.build(kind, {**settings, **given}, "the options")
+
+
+def listed(settings: dict[str, Any]) -> str:
+    """Return settings as text."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def metrics_line(metrics: dict[str, float | None]) -> str:
+    """Return metrics as text."""
+    return ", ".join(
+        f"{name} {'-' if value is None else format(value, '.4f')}"
+        for name, value in metrics.items()
+    )
+
+
+class Display:
+    """Shows the steps: a progress bar on a terminal, else a line every few seconds and epoch."""
+
+    def __init__(self, quiet: bool, update: Any) -> None:
+        self.quiet, self.update = quiet, update
+        self.shown, self.steps = time.perf_counter(), 1
+        self.recent: list[StepReport] = []
+
+    def plan(self, plan: Any) -> None:
+        """Say what will be done."""
+        for line in plan.lines() if not self.quiet else ():
+            click.echo(line, err=True)
+
+    def texts(self, done: int, total: int) -> None:
+        """Show of how many texts the teacher's vectors exist."""
+        now = time.perf_counter()
+        if self.quiet:
+            return
+        text = f"vectors of the teacher: {done:,} of {total:,} texts"
+        if is_terminal():
+            self.update(completed=done / total, text=text)
+        elif now - self.shown >= SHOW_EVERY or done == total:
+            self.shown = now
+            click.echo(text, err=True)
+
+    def trial(self, number: int, of: int, settings: dict[str, Any]) -> None:
+        """Say which settings are tried."""
+        if not self.quiet:
+            click.echo(f"trial {number} of {of}: {listed(settings)}", err=True)
+
+    def start(self, stepper: Any, steps: int) -> None:
+        """Remember the number of steps."""
+        self.steps = steps
+
+    def step(self, report: "StepReport") -> None:
+        """Show a step."""
+        if self.quiet:
+            return
+        now = time.perf_counter()
+        self.recent = [r for r in self.recent if r.started > now - 30] + [report]
+        if report.evaluation is not None:
+            click.echo(f"{report.phase}: {metrics_line(dict(report.evaluation))}", err=True)
+        if is_terminal():
+            self.update(completed=report.number / self.steps, text=self._text())
+        elif now - self.shown >= SHOW_EVERY:
+            self.shown = now
+            click.echo(self._text(), err=True)
+
+    def _text(self) -> str:
+        last, seconds = self.recent[-1], sum(r.seconds for r in self.recent)
+        mean = seconds / len(self.recent)
+        return (
+            f"step {last.number:,}/{self.steps:,}  "
+            f"loss {sum(r.loss for r in self.recent) / len(self.recent):.3f}  "
+            f"{sum(r.tokens for r in self.recent) / max(seconds, 1e-9):,.0f} tokens/s  "
+            f"at most {(self.steps - last.number) * mean:.0f} s left"
+        )

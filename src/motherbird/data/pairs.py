@@ -1,0 +1,162 @@
+"""Queries with the documents that answer them, and documents that do not, for retrieval."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.rng import shuffled
+from ..errors import DamagedError, InputError
+from .readers.document import Record, describe_type
+from .readers.records import records
+
+QUERIES = ("query", "anchor", "question", "premise")
+DOCUMENTS = ("positive", "document", "documents", "answer", "passage", "hypothesis")
+NEGATIVES = ("negative", "negatives")
+SCORES = ("scores", "score", "labels")
+SPLIT = 0x7061697273  # first part of the key of the order of `split_off`
+
+
+@dataclass(frozen=True)
+class PairColumns:
+    """Names of columns; those that are None are found by their usual names.
+
+    Attributes:
+        query: column of the queries.
+        document: column of a document that answers, or of a list of documents.
+        negative: column of a document that does not, or of a list of them.
+        scores: column of a list of scores of a teacher, one for each document.
+    """
+
+    query: str | None = None
+    document: str | None = None
+    negative: str | None = None
+    scores: str | None = None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries and their documents.
+
+    Attributes:
+        queries: a query for each row.
+        documents: for each row its documents: the first one answers the query, others do not, or
+            have scores.
+        scores: for each row the scores of its documents, or nothing.
+        where: where each row is, such as "pairs.jsonl:7".
+    """
+
+    queries: list[str]
+    documents: list[list[str]]
+    scores: list[list[float]]
+    where: list[str]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def select(self, numbers: Sequence[int]) -> "Pairs":
+        """Return some of the rows."""
+        return Pairs(
+            [self.queries[n] for n in numbers],
+            [self.documents[n] for n in numbers],
+            [self.scores[n] for n in numbers] if self.scores else [],
+            [self.where[n] for n in numbers],
+        )
+
+
+def read_pairs(
+    paths: Sequence[str | Path], columns: PairColumns | None = None, negatives: int | None = None
+) -> Pairs:
+    """Read rows of .jsonl, .csv, .tsv or .parquet files, or directories of datasets.
+
+    Args:
+        paths: the files, see `readers.records.records`.
+        columns: names of columns.
+        negatives: the largest number of documents of a row that do not answer, from its first.
+
+    Raises:
+        InputError: a column is missing, a text is empty or no text, there are no rows, or only some
+            rows have scores.
+    """
+    found = Pairs([], [], [], [])
+    for path in paths:
+        for row in records(path):
+            if isinstance(row, DamagedError):
+                raise row
+            query, documents, scores = _row(row, columns or PairColumns())
+            last = None if negatives is None else 1 + negatives
+            found.queries.append(query)
+            found.documents.append(documents[:last])
+            found.scores.extend([] if scores is None else [scores[:last]])
+            found.where.append(row.where)
+    if not found.queries:
+        raise InputError("there are no rows", ", ".join(map(str, paths)))
+    if found.scores and len(found.scores) != len(found):
+        what = f"{len(found.scores):,} of {len(found):,} rows have scores"
+        raise InputError(what, ", ".join(map(str, paths)), "score all rows, or none")
+    return found
+
+
+def split_off(pairs: Pairs, fraction: float, seed: int, most: int) -> tuple[Pairs, Pairs]:
+    """Set some rows aside, at least one; return the others, and these.
+
+    Rows of the same query stay together, so that none is on both sides.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, query in enumerate(pairs.queries):
+        groups.setdefault(query, []).append(number)
+    own = list(groups.values())
+    order = shuffled(range(len(own)), len(own), (SPLIT, seed)).tolist()
+    count = max(1, min(most, int(fraction * len(own))))
+    if count >= len(own):
+        raise InputError("one query is too few to set some aside", how="pass --dev")
+    dev = sorted(number for place in order[:count] for number in own[place])
+    train = sorted(number for place in order[count:] for number in own[place])
+    return pairs.select(train), pairs.select(dev)
+
+
+def _row(row: Record, columns: PairColumns) -> tuple[str, list[str], list[float] | None]:
+    values = row.values
+    query = _find(row, "query", "--query", columns.query, QUERIES)
+    document = _find(row, "document", "--document", columns.document, DOCUMENTS)
+    assert query is not None and document is not None
+    negative = _find(row, "negative", "--negative", columns.negative, NEGATIVES, needed=False)
+    scored = _find(row, "scores", "--scores", columns.scores, SCORES, needed=False)
+    [text] = _texts(row, query, single=True)
+    documents = list(_texts(row, document))
+    if negative is not None and values[negative] not in (None, "", []):
+        documents += _texts(row, negative)
+    if not documents:
+        raise InputError(f'"{document}" has no document', row.where)
+    if scored is None or not isinstance(values[scored], list):
+        return text, documents, None
+    scores = values[scored]
+    if len(scores) != len(documents):
+        what = f'"{scored}" has {len(scores)} scores for {len(documents)} documents'
+        raise InputError(what, row.where)
+    if not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scores):
+        raise InputError(f'"{scored}" has something other than finite numbers', row.where)
+    return text, documents, [float(score) for score in scores]
+
+
+def _find(
+    row: Record, what: str, option: str, given: str | None, usual: Sequence[str], *,
+    needed: bool = True,
+) -> str | None:  # fmt: skip
+    names = [given] if given is not None else usual
+    found = next((name for name in names if name in row.values), None)
+    if found is None and (needed or given is not None):
+        listed = ", ".join(f'"{name}"' for name in row.values)[:300]
+        what = f'no column is called "{given}"' if given else f"no column is a {what} by its name"
+        raise InputError(what, row.where, f"set {option} to one of the columns: {listed}")
+    return found
+
+
+def _texts(row: Record, name: str, *, single: bool = False) -> Iterator[str]:
+    value: Any = row.values[name]
+    for text in value if isinstance(value, list) and not single else [value]:
+        if not isinstance(text, str):
+            raise InputError(f'"{name}" is {describe_type(text)}, not a text', row.where)
+        if not text.strip():
+            raise InputError(f'"{name}" is empty', row.where, "remove the row, or fill it in")
+        yield text
