@@ -4,6 +4,7 @@ A process of Ray keeps the model from one task to the next. Ray repeats the task
 machine that is lost.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,10 +86,11 @@ def _session(ray: Any, cpus: int | None, address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     try:
         if address is None:
-            ray.init("local", num_cpus=cpus, include_dashboard=False, logging_level="warning",
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+            ray.init("local", num_cpus=cpus, include_dashboard=False, logging_level="error",
                      log_to_driver=False)  # fmt: skip
         else:
-            ray.init(address, logging_level="warning", log_to_driver=False)
+            ray.init(address, logging_level="error", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         how = "check the address and the versions of Ray and Python"
         raise InputError(f"Ray cannot be used ({one_line(error)})", address or "", how) from error

@@ -50,8 +50,9 @@ def survey(
     inputs: list[Input] = []
     types: set[type] = set()
     for source in sources:
+        found = source.read()
         rows, state = 0, _state(source.name)
-        for rows, row in enumerate(source.read(), 1):
+        for rows, row in enumerate(found, 1):
             types.add(type(row.id))
             if rows % REPORT == 0:
                 on_rows(REPORT)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .. import disk
 from ..errors import InputError, StoreError, require_extra
@@ -21,6 +21,7 @@ LOCK = ".lock"
 ATOMIC = ("abfs", "abfss", "adl", "az", "gcs", "gs", "hf", "memory", "oci", "oss", "s3", "s3a")
 
 
+@runtime_checkable
 class Store(Protocol):
     """A place with files; it can be pickled."""
 

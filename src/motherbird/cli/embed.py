@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--batch-tokens", type=int, metavar="N",
               help="Tokens per batch (default: depends on the device).")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["npy", "parquet"]),
-              help="What is written (default: parquet, and npy if --out ends in .npy).")  # fmt: skip
+              help="What is written (default: parquet; npy if --out ends in .npy).")  # fmt: skip
 @click.option("--id-column", metavar="NAME", callback=options.not_empty,
               help="Shards: the column with an id of each row (default: the file and the number "
               "of the row).")  # fmt: skip
@@ -113,7 +113,7 @@ def command(
     layout.check_unused(kind)
     if files[1:]:
         raise click.UsageError(
-            f"got unexpected extra argument ({files[1]}): a .npy file is written for one FILE",
+            f"a .npy file is written for one FILE, got unexpected extra argument ({files[1]})",
             click.get_current_context(),
         )
     file = files[0]
