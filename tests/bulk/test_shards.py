@@ -302,8 +302,10 @@ def test_late_interaction_plugs_in(base, monkeypatch):
         def load(cls, name, **options):
             return cls()
 
-        def embed_tokens(self, texts, *, kind):
-            assert kind == "query"
+        def embed_tokens(self, texts, *, kind, max_length=7, batch_tokens=5):
+            assert kind == "query" and max_length in (7, 9)
+            if "bad" in texts:
+                raise InputError("too long", f"text {texts.index('bad')} and 2 more")
             return [np.ones((2, 4), np.float32) for _ in texts]
 
     monkeypatch.setitem(vars(motherbird), "LateEmbedder", Late)
@@ -311,5 +313,8 @@ def test_late_interaction_plugs_in(base, monkeypatch):
     assert (settings.dimensions, settings.dtype) == (4, "float32")
     found = encode(["a", "b"], ["a", "b"], lambda texts: None)
     assert len(found.vectors) == 2 and found.tokens == 4
-    with pytest.raises(InputError, match="--max-length is not for late interaction"):
-        vectors.load(Settings(str(base), kind="query", max_length=9))
+    with pytest.raises(InputError, match=r"too long: x:4 and 2 more"):
+        encode(["a", "bad"], ["x:3", "x:4"], lambda texts: None)
+    vectors.load(Settings(str(base), kind="query", max_length=9))
+    with pytest.raises(InputError, match="--normalize is not for late interaction"):
+        vectors.load(Settings(str(base), kind="query", normalize=True))

@@ -278,6 +278,6 @@ def test_a_signal(number, code, options, work, place):
     assert process.returncode == code
     assert json.loads(out)["error"]["code"] == "stopped"
     assert err.startswith("error: stopped by ") and err.count("\n") == 1
-    assert f" of {SHARDS} shards are written; repeat the command" in err
+    assert f": {len(kept)} of {SHARDS} shards are written; repeat the command" in err
     assert not [name for name in contents(place / "out") if name.startswith(".")]
     assert json.loads(finished(work("out", "--json")))["computed"] == SHARDS - len(kept)

@@ -20,11 +20,6 @@ from .shards import Done, Job, Shard, ShardTask
 AHEAD = 2  # tasks that Ray has for each CPU, so that none waits for rows
 
 
-def check() -> None:
-    """Raise MissingExtraError if Ray is not installed."""
-    require_extra("ray", "ray")
-
-
 def in_ray(
     job: Job, shards: Iterator[Shard], count: int | None, each: int, address: str | None
 ) -> Iterator[Done]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from jaxtyping import Float32
 import motherbird
 
 from ..core import hub
+from ..engine.model import MAX_TOKENS, NativeModel
 from ..errors import DamagedError, InputError
 from ..files import sha256
 from ..models import text_model
@@ -118,7 +120,8 @@ def _dense(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encod
     embedder = Embedder.load(settings.model, **_loading(settings))
     normalize, length = settings.normalize, settings.max_length
     settings = replace(
-        settings, dtype=embedder.model.dtype, pooling=embedder.pooling,
+        settings, dtype=embedder.model.dtype, batch_tokens=_batch_tokens(embedder.model, settings),
+        pooling=embedder.pooling,
         prompt=embedder.find_prompt(prompt_name, settings.prompt),
         normalize=embedder.normalize if normalize is None else normalize,
         max_length=embedder.max_length if length is None else length,
@@ -141,28 +144,50 @@ def _dense(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encod
 
 
 def _late(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encode]:
-    """Load a model with `embed_tokens(texts, kind=...)`, which truncates by its own limits."""
+    """Load a model with `embed_tokens`, whose prompts and lengths depend on the kind of text."""
     cls = getattr(motherbird, "LateEmbedder", None)
     if cls is None:
         raise InputError("late interaction is not available", how="leave out --kind")
-    dense = ("prompt", "max_length", "normalize", "truncate_dim", "batch_tokens")
-    given = [name for name in dense if getattr(settings, name) is not None]
+    given = [name for name in ("prompt", "normalize", "truncate_dim")
+             if getattr(settings, name) is not None]  # fmt: skip
     given += ["prompt_name"] * (prompt_name is not None) + ["truncate"] * settings.truncate
     if given:
         option = f"--{given[0].replace('_', '-')}"
         raise InputError(f"{option} is not for late interaction", how=f"leave out {option}")
     embedder = cls.load(settings.model, **_loading(settings))
-    settings = replace(settings, dtype=embedder.model.dtype)
+    settings = replace(
+        settings, dtype=embedder.model.dtype, batch_tokens=_batch_tokens(embedder.model, settings)
+    )
+    options = {name: getattr(settings, name) for name in ("max_length", "batch_tokens")
+               if getattr(settings, name) is not None}  # fmt: skip
 
     def encode(
         texts: Sequence[str], names: Sequence[str], on_batch: Callable[[int], None]
     ) -> Encoded:
-        vectors = [np.asarray(each, np.float32) for each in
-                   embedder.embed_tokens(list(texts), kind=settings.kind)]  # fmt: skip
-        on_batch(len(vectors))
+        try:
+            found = embedder.embed_tokens(list(texts), kind=settings.kind, **options)
+        except InputError as error:  # it calls texts by their numbers
+            raise InputError(error.what, _named(error.where, names), error.how) from error
+        on_batch(len(found))
+        vectors = [np.asarray(each, np.float32) for each in found]
         return Encoded(vectors, sum(map(len, vectors)), 0)
 
     return settings, encode
+
+
+def _batch_tokens(model: object, settings: Settings) -> int | None:
+    """Return the tokens of a batch, which may not depend on the number of threads.
+
+    The engine computes a text alike in any batch, but products of NumPy after it do not.
+    """
+    if settings.batch_tokens is None and isinstance(model, NativeModel):
+        return MAX_TOKENS
+    return settings.batch_tokens
+
+
+def _named(where: str, names: Sequence[str]) -> str:
+    """Return "text 3" with the name of the text."""
+    return re.sub(r"\btext (\d+)", lambda found: names[int(found[1])], where, count=1)
 
 
 @contextmanager

@@ -97,7 +97,9 @@ def embed_shards(
         "format": "parquet", "shard_rows": size, "column": layout.column,
         "id_column": layout.id_column, "id_type": id_type,
     })  # fmt: skip
-    _Work(store, out, layout, settings, encode, sources, inputs, id_type, plan, size).do(json_)
+    work = _Work(store, out, layout, settings, encode, sources, inputs, id_type, plan, size)
+    del encode  # so that the model can be freed
+    work.do(json_)
 
 
 def _check_out(files: tuple[str, ...], model: str, out: str, layout: Layout) -> "Store":
@@ -162,7 +164,7 @@ class _Work:
             done = run.written(self.store, total, self.plan, self.out)
             wanted = run.missing(done, rows, self.size)
             if wanted:
-                with _stopping(self.out, done, total):
+                with _stopping(self.store, self.out, total):
                     self._compute(done, wanted, rows, json_)
             if wanted or run.MANIFEST not in self.store.names():
                 run.finish(self.store, self.plan, self.inputs, done)
@@ -230,8 +232,9 @@ class _Work:
 
 
 @contextmanager
-def _stopping(out: str, done: "dict[int, Done]", total: int) -> Iterator[None]:
+def _stopping(store: "Store", out: str, total: int) -> Iterator[None]:
     """Raise StoppedError for SIGINT and SIGTERM, which says how many shards there are."""
+    from ..bulk.shards import name_of
     from ..errors import StoppedError
 
     try:
@@ -241,8 +244,9 @@ def _stopping(out: str, done: "dict[int, Done]", total: int) -> Iterator[None]:
             raise
         is_interrupt = isinstance(error, KeyboardInterrupt)
         what = "stopped by Ctrl-C" if is_interrupt else "stopped by a signal"
+        written = len(store.names() & set(map(name_of, range(total))))
         how = (
-            f"{len(done):,} of {counted(total, 'shard')} are written; repeat the command to "
+            f"{written:,} of {counted(total, 'shard')} are written; repeat the command to "
             "compute the others"
         )
         raise StoppedError(what, out, how, signal=2 if is_interrupt else 15) from error
