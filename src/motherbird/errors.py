@@ -74,6 +74,10 @@ class FetchError(MotherbirdError, code="fetch"):
     """A package or a dataset cannot be downloaded."""
 
 
+class StoreError(MotherbirdError, code="store"):
+    """Files at a URL cannot be read or written."""
+
+
 class NoRoomError(MotherbirdError, code="no-room"):
     """The disk has too little free space."""
 

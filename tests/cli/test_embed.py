@@ -49,7 +49,7 @@ EXACT = ("--dtype", "float32")
 
 def test_json(embed, place, model, documented, has_shape):
     result = embed("in.txt", "--json").done().json
-    assert has_shape(result, *documented("embed"))
+    assert has_shape(result, documented("embed")[0])
     ids = Embedder.load(model, dtype="stored").tokenizer.encode_batch(TEXTS)
     assert (result["out"], result["texts"], result["dimensions"], result["truncated"]) == (
         str(place / "out.npy"), 5, 32, 0
@@ -361,7 +361,6 @@ def test_standard_input_that_cannot_be_embedded(stdin, code, says, embed, place,
     ("out", "says"),
     [
         ("out.npz", r"--out.*\.npy.*out\.npz|out\.npz.*\.npy"),
-        ("out", r"\.npy"),
         ("in.txt", r"--out is not a \.npy file: .*in\.txt: use a name that ends in \.npy"),
         ("nowhere/out.npy", "directory of the output.*nowhere"),
         ("in.txt/out.npy", r"this is a file, not a directory: .*in\.txt: use another path"),
@@ -401,7 +400,7 @@ def test_the_empty_option_is_named(motherbird, model, place):
     motherbird("embed", place / "in.txt", "--out", "").refused(
         "^error: '--out' is empty: use . for"
     )
-    motherbird("embed", "", "--out", place / "v.npy").refused("^error: '?FILE'? is empty")
+    motherbird("embed", "", "--out", place / "v.npy").refused("^error: 'FILE...' is empty")
 
 
 def test_the_output_may_not_be_the_input(motherbird, model, place, tree):
@@ -484,7 +483,7 @@ def test_a_device_that_is_absent(embed):
 
 def test_what_is_missing_on_the_line(motherbird, model, place):
     motherbird("embed", place / "in.txt", "--model", model).refused("'--out'.*embed --help")
-    motherbird("embed", "--model", model, "--out", place / "x.npy").refused("'FILE'")
+    motherbird("embed", "--model", model, "--out", place / "x.npy").refused("'FILE...'")
 
 
 def test_a_model_that_is_none_or_damaged(motherbird, model, place, tree):

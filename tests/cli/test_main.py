@@ -132,7 +132,7 @@ def test_as_a_module():
         (["demo", "--seed", "1e3"], "'1e3' is not a valid integer: see"),
         (["demo", "--minutes", "x"], "'x' is not a valid float: see"),
         (["demo", "--seed", str(2**63)], "--seed"),
-        (["embed"], "Missing argument 'FILE'.*embed --help"),
+        (["embed"], "Missing argument 'FILE...'.*embed --help"),
         ([""], "''"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .embed_shards import Layout, embed_shards, is_directory
 from .output import print_result, progress
 from .texts import inputs_of, read_texts
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command(name="embed")
-@click.argument("file", metavar="FILE")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @options.model
-@click.option("--out", required=True, metavar="OUT.npy", help="The file to write.")
+@click.option("--out", required=True, metavar="OUT.npy|DIR",
+              help="The file to write, or a directory or a URL for Parquet shards.")  # fmt: skip
 @click.option("--column", metavar="NAME", callback=options.not_empty,
               help="The column or field of a table with the texts (default: text).")  # fmt: skip
 @click.option("--prompt-name", metavar="NAME", callback=options.not_empty,
@@ -42,10 +44,28 @@ if TYPE_CHECKING:
               "[SEP] in a text is the token that ends a text.")  # fmt: skip
 @click.option("--batch-tokens", type=int, metavar="N",
               help="Tokens per batch (default: depends on the device).")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(["npy", "parquet"]),
+              help="What is written (default: parquet; npy if --out ends in .npy).")  # fmt: skip
+@click.option("--id-column", metavar="NAME", callback=options.not_empty,
+              help="Shards: the column with an id of each row (default: the file and the number "
+              "of the row).")  # fmt: skip
+@click.option("--shard-rows", type=click.IntRange(1), metavar="N",
+              help="Shards: rows of each (default: 10,000).")  # fmt: skip
+@click.option("--kind", type=click.Choice(["query", "document"]),
+              help="Shards: what the texts are, for a model with late interaction, which gives a "
+              "vector for each token.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N",
+              help="Shards: processes of one thread each, or of --threads (default: this process "
+              "alone; with ray, the CPUs of Ray).")  # fmt: skip
+@click.option("--engine", type=click.Choice(["local", "ray"]),
+              help="Shards: where they are computed (default: local).")  # fmt: skip
+@click.option("--ray-address", metavar="ADDRESS", callback=options.not_empty,
+              help="Shards: a Ray cluster, such as auto or ray://host:10001 (default: Ray is "
+              "started on this machine).")  # fmt: skip
 @options.loading
 @options.as_json
 def command(
-    file: str,
+    files: tuple[str, ...],
     model: str,
     out: str,
     column: str | None,
@@ -56,6 +76,13 @@ def command(
     truncate_dim: int | None,
     normalize: bool | None,
     batch_tokens: int | None,
+    format_: str | None,
+    id_column: str | None,
+    shard_rows: int | None,
+    kind: str | None,
+    workers: int | None,
+    engine: str | None,
+    ray_address: str | None,
     json_: bool,
     **load: Any,  # options of `Embedder.load`
 ) -> None:
@@ -65,10 +92,31 @@ def command(
     every line is a text. - is standard input. Row i of the array belongs to text i. The model and
     the settings are written to OUT.npy.json. Existing files are replaced.
 
+    If --out is a directory, or a URL such as s3://bucket/vectors, Parquet files with --shard-rows
+    rows each are written into it, and last _manifest.json, with their SHA-256. A command that was
+    stopped or killed computes what is missing when it is repeated. The bytes do not depend on
+    --workers, --threads and --engine.
+
     With --json: {"out", "texts", "dimensions", "tokens", "truncated", "model", "revision", "dtype",
     "pooling", "prompt", "normalize", "max_length", "split_special_tokens", "motherbird",
-    "seconds"}.
+    "seconds"}, for shards: {"out", "texts", "dimensions", "tokens", "truncated", "shards",
+    "computed", "model", "revision", "dtype", "pooling", "prompt", "normalize", "max_length",
+    "split_special_tokens", "kind", "motherbird", "seconds"}.
     """
+    layout = Layout(column, id_column, shard_rows, workers, engine, ray_address)
+    if is_directory(out, format_):
+        given = {"prompt": prompt, "max_length": max_length, "truncate": truncate,
+                 "truncate_dim": truncate_dim, "normalize": normalize,
+                 "batch_tokens": batch_tokens, "kind": kind, **load}  # fmt: skip
+        embed_shards(files, out, layout, {"model": model, **given}, prompt_name, json_)
+        return
+    layout.check_unused(kind)
+    if files[1:]:
+        raise click.UsageError(
+            f"a .npy file is written for one FILE, got unexpected extra argument ({files[1]})",
+            click.get_current_context(),
+        )
+    file = files[0]
     path = _check_out(file, model, out)
     from .. import __version__
     from ..models.embedder import Embedder

@@ -17,6 +17,7 @@ from . import options
 from .output import print_json, progress
 
 if TYPE_CHECKING:
+    from ..bulk.shards import Row
     from ..data.readers import Document
     from ..models.label_model import DocumentModel
 
@@ -59,6 +60,22 @@ def read_texts(file: str, column: str | None, allow_empty: bool = False) -> "Ite
         texts = _lines(file)
     texts = texts if allow_empty else map(_checked, texts)
     return _from_first(texts, file, "write one text per line")
+
+
+def read_rows(file: str, column: str | None, id_column: str | None) -> "Iterator[Row]":
+    """Yield the texts of `read_texts`, each with the id in a column if one is named.
+
+    The first row is read at once. Errors are those of `read_texts`.
+    """
+    from ..bulk.shards import Row
+    from ..errors import InputError
+
+    if id_column is None:
+        return (Row(text.text, text.source) for text in read_texts(file, column))
+    if not is_table(file):
+        how = f"use a file that ends in {', '.join(_table_suffixes())}"
+        raise InputError("--id-column is for tables, and this is not one", file, how)
+    return _from_first(_rows_with_ids(file, column or "text", id_column), file, "write rows")
 
 
 def read_pairs(file: str, columns: str | None) -> "Iterator[Pair]":
@@ -149,6 +166,37 @@ def _column(file: str, column: str, option: str) -> "Iterator[Document]":
             raise
         how = f"set {option} to the name of the texts; {error.how}"
         raise InputError(error.what, error.where, how) from error
+
+
+def _rows_with_ids(file: str, column: str, id_column: str) -> "Iterator[Row]":
+    from ..bulk.shards import Row
+    from ..data.readers import missing
+    from ..data.readers.document import describe_type, text_of
+    from ..data.readers.records import records
+    from ..errors import DamagedError, FieldError, InputError, RowError, RowFieldError
+
+    if not Path(file).exists():
+        raise missing(file)
+    is_first = True
+    try:
+        for record in records(file, [column, id_column]):
+            if isinstance(record, DamagedError):
+                raise record
+            text = text_of(record.values, column, record.where)
+            if isinstance(text, DamagedError):
+                raise text
+            if id_column not in record.values:
+                raise RowFieldError(f'no field is called "{id_column}"', record.where)
+            if type(own := record.values[id_column]) not in (str, int):
+                what = f'"{id_column}" is {describe_type(own)}, not an integer or a text'
+                raise RowError(what, record.where, "use another --id-column")
+            yield Row(_checked(text).text, record.where, own)
+            is_first = False
+    except FieldError as error:
+        if not is_first:  # only some rows lack it
+            raise
+        how = f"set --column and --id-column to names of the table; {error.how}"
+        raise InputError(error.what, error.where, how.removesuffix("; ")) from error
 
 
 def _lines(file: str) -> "Iterator[Document]":

@@ -16,6 +16,11 @@ def count() -> int:
     return len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
 
 
+def chosen() -> int | None:
+    """Return the number of threads that `limit` set, or None."""
+    return _count
+
+
 def limit(number: int) -> None:
     """Set the number of threads, also for torch if it is imported, now or later.
 

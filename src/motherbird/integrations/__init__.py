@@ -1,0 +1,1 @@
+"""Embedders and retrievers for other libraries; each module needs its library."""
