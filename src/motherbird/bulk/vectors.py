@@ -162,7 +162,7 @@ def _late(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encode
         texts: Sequence[str], names: Sequence[str], on_batch: Callable[[int], None]
     ) -> Encoded:
         try:
-            found = embedder.embed_tokens(list(texts), kind=settings.kind, **options)
+            found = embedder.embed_tokens(list(texts), settings.kind or "document", **options)
         except InputError as error:  # it calls texts by their numbers
             raise InputError(error.what, _named(error.where, names), error.how) from error
         on_batch(len(found))
