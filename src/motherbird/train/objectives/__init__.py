@@ -59,6 +59,6 @@ class JointObjective(Protocol[Batch_contra]):
         """Return the number of loss terms of a micro-batch."""
 
     def joint_loss(
-        self, batches: Sequence[Any], vectors: Sequence[Float[Tensor, "rows size"]]
+        self, batches: Sequence[Any], vectors: Sequence[Float[Tensor, "_rows size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the loss terms of all micro-batches, given the vectors of each."""

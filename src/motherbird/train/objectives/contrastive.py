@@ -32,7 +32,7 @@ class ContrastiveObjective:
         return len(batch.sizes) * batch.counts
 
     def joint_loss(
-        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "rows size"]]
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum over queries of the cross entropy of the right answer, in nats."""
         found = counted(batches, vectors)

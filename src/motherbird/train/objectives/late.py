@@ -33,7 +33,7 @@ class LateObjective:
         return len(batch.sizes) * batch.counts
 
     def joint_loss(
-        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "T size"]]
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_tokens size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the loss over queries."""
         found = counted(batches, vectors)
@@ -64,8 +64,8 @@ class LateObjective:
 
 
 def maxsim(
-    queries: Sequence[Float[Tensor, "tokens size"]],
-    documents: Sequence[Float[Tensor, "tokens size"]],
+    queries: Sequence[Float[Tensor, "_tokens size"]],
+    documents: Sequence[Float[Tensor, "_tokens size"]],
 ) -> Float[Tensor, "n m"]:
     """Return the score of each document for each query."""
     cosines = torch.cat(list(queries)) @ torch.cat(list(documents)).T

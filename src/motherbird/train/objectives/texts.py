@@ -61,8 +61,8 @@ def arrange(batches: Sequence[TextsBatch], device: torch.device) -> Texts:
 
 
 def counted(
-    batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "rows size"]]
-) -> list[Float[Tensor, "rows size"]]:
+    batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
+) -> list[Float[Tensor, "_rows size"]]:
     """Return the vectors of the batches with a loss."""
     return [own for batch, own in zip(batches, vectors, strict=True) if batch.counts]
 

@@ -27,7 +27,7 @@ class VectorsObjective:
         return len(batch.sizes) * batch.counts
 
     def joint_loss(
-        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "rows size"]]
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the loss over all texts."""
         found = counted(batches, vectors)

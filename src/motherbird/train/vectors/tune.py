@@ -124,7 +124,7 @@ def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]
         given |= {
             "projection": dense, "query_length": recipe.query_length,
             "document_length": recipe.document_length, "add_prefixes": True,
-            "max_length": recipe.max_length,
+            "max_length": recipe.max_length or given.get("max_length"),
             "prompts": {"query": recipe.query_prompt, "document": recipe.document_prompt},
         }  # fmt: skip
         untrained = LateEmbedder(encoder, **given)
@@ -133,7 +133,8 @@ def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]
         if not any(prompts.values()):
             prompts = start.modules.get("prompts", {})
         pooling = recipe.pooling or start.modules.get("pooling", "mean")
-        untrained = Embedder(encoder, pooling, prompts, None, recipe.max_length, dense=dense)
+        length = recipe.max_length or start.modules.get("max_length")
+        untrained = Embedder(encoder, pooling, prompts, None, length, dense=dense)
         if wrong := [d for d in recipe.dimensions if d > untrained.size]:
             what = f"dimensions = {wrong[0]} is more than the {untrained.size} of a vector"
             raise InputError(what, how="leave it out")

@@ -1,0 +1,128 @@
+"""Distillation of vectors: the start from static vectors, what is learned, exact resume."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Embedder, StaticEmbedder
+from motherbird.core import presets
+from motherbird.errors import InputError, StoppedError
+from motherbird.files import sha256
+from motherbird.nn import Encoder
+from motherbird.nn.heads import pool
+from motherbird.nn.packed import pack
+from motherbird.train.vectors.distill import distill_dense, least_squares
+from motherbird.train.vectors.recipe import Distillation
+from motherbird.train.vectors.start import begin_as
+
+
+@pytest.fixture
+def table(small_tokenizer):
+    """A vector of 24 dimensions for each token, of different lengths."""
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(small_tokenizer.vocab_size, 24))
+    return (rows * draw.uniform(0.1, 1, size=(len(rows), 1))).astype(np.float32)
+
+
+@torch.no_grad()
+def test_a_new_encoder_computes_static_vectors(small_tokenizer, table):
+    """Without its layers, its mean vector is a linear map of the mean of the static vectors."""
+    config = replace(
+        presets.nano(), vocab_size=small_tokenizer.vocab_size, num_hidden_layers=1,
+        pad_token_id=None, cls_token_id=None, sep_token_id=None, bos_token_id=None,
+        eos_token_id=None,
+    )  # fmt: skip
+    encoder = Encoder(config).eval()
+    begin_as(encoder, table, seed=0)
+    encoder.layers = torch.nn.ModuleList()
+    draw = np.random.default_rng(1)
+    ids = [draw.integers(5, small_tokenizer.vocab_size, n).tolist() for n in range(2, 60)]
+    packed = pack(ids)
+    found = pool(encoder(packed), packed, "mean").numpy()
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    shorter = table * np.minimum(1, np.quantile(lengths, 0.9) / lengths)
+    static = np.stack([shorter[own].mean(axis=0) for own in ids])
+    weight = np.linalg.lstsq(found, static, rcond=None)[0]
+    assert np.abs(found @ weight - static).max() < 1e-4
+    cosines = (static @ static.T) / np.outer(*[np.linalg.norm(static, axis=1)] * 2)
+    mapped = found @ weight
+    own = (mapped @ mapped.T) / np.outer(*[np.linalg.norm(mapped, axis=1)] * 2)
+    assert np.abs(own - cosines).max() < 1e-3
+
+
+def test_least_squares():
+    draw = np.random.default_rng(0)
+    x, weight = draw.normal(size=(500, 20)), draw.normal(size=(7, 20))
+    found = least_squares(x.astype(np.float32), (x @ weight.T).astype(np.float32)).numpy()
+    np.testing.assert_allclose(found, weight, atol=0.02)
+
+
+@pytest.fixture
+def teacher(base, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    Embedder(Encoder.load(base, dtype="float32")).save(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+@pytest.fixture
+def data(tmp_path, prose):
+    words = prose[0].split()
+    path = tmp_path / "texts.jsonl"
+    rows = [{"text": " ".join(words[n : n + 3 + n % 20])} for n in range(0, 3000, 10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(path)]
+
+
+@pytest.fixture
+def recipe(base, teacher):
+    return Distillation(
+        model=str(base), teacher=str(teacher), texts=300, epochs=2, batch_size=32, lr=1e-3,
+        dtype="float32", save_every=2,
+    )  # fmt: skip
+
+
+def test_a_student_learns_its_teacher(recipe, data, small_tokenizer, table, tmp_path):
+    """The teacher has the same encoder, so that the first linear map is nearly right."""
+    found = distill_dense(recipe, data, tmp_path / "same")
+    assert found["dev"]["cosine"] > 0.95 and found["documents"]["dev"] == 6
+    static = tmp_path / "static"
+    StaticEmbedder(small_tokenizer.backend, table).save(static)
+    other = replace(recipe, model=str(static), preset="nano", epochs=3)
+    found = distill_dense(other, data, tmp_path / "out")
+    assert found["curve"][-1] > found["curve"][0] and len(found["curve"]) == 3
+    student = Embedder.load(tmp_path / "out", dtype="float32")
+    assert student.size == 32 and student.model.config.hidden_size == 320
+    vectors = student.embed(["a text", "another one"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_it_resumes_with_the_same_result_and_keeps_vectors(recipe, data, tmp_path, monkeypatch):
+    kept = tmp_path / "vectors"
+    whole = distill_dense(recipe, data, tmp_path / "whole", vectors=kept)
+    from motherbird.train import teacher
+
+    def fail(self, texts):
+        assert len(texts) == 1, "the vectors are computed again"
+        return np.ones((1, 32), np.float32)
+
+    monkeypatch.setattr(teacher.Teacher, "embed", fail)
+    stops = 0
+    while not (tmp_path / "out").exists():
+        try:
+            found = distill_dense(recipe, data, tmp_path / "out", vectors=kept, max_steps=7)
+        except StoppedError:
+            stops += 1
+    assert stops == 2 and found["curve"] == whole["curve"]
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert sha256(tmp_path / "whole" / name) == sha256(tmp_path / "out" / name)
+
+
+def test_mistakes(recipe, data, tmp_path):
+    with pytest.raises(InputError, match="preset is for an encoder that begins as static"):
+        distill_dense(replace(recipe, preset="nano"), data, tmp_path / "out")
+    with pytest.raises(InputError, match="no such directory"):
+        distill_dense(replace(recipe, teacher="nowhere-1"), data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

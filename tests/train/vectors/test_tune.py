@@ -1,0 +1,158 @@
+"""Training for retrieval: it learns, resumes exactly, and what it saves loads."""
+
+import json
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from motherbird import Embedder, LateEmbedder, StaticEmbedder, maxsim
+from motherbird.data.pairs import Pairs
+from motherbird.errors import InputError, OutputExistsError, StoppedError
+from motherbird.files import sha256
+from motherbird.train.vectors.recipe import VectorTuning
+from motherbird.train.vectors.tune import finetune_vectors
+
+# In queries, and in documents.
+THINGS = {
+    "list": "row",
+    "folder": "place",
+    "time": "hour",
+    "file": "page",
+    "string": "text",
+    "number": "count",
+    "image": "view",
+    "socket": "plug",
+    "thread": "line",
+    "lock": "key",
+}
+VERBS = {"open": "begin", "close": "end", "sort": "order", "print": "show", "find": "look up",
+         "copy": "double"}  # fmt: skip
+
+
+def pairs(scores: bool = False) -> tuple[Pairs, Pairs]:
+    """Sixty queries, the last ten of which are dev, with an answer and a wrong one each."""
+    queries = [f"How to {verb} a {thing}?" for verb in VERBS for thing in THINGS]
+    texts = [[f"Call it to {verb} the {thing}.", f"There is no {thing} here."]
+             for verb in VERBS.values() for thing in THINGS.values()]  # fmt: skip
+    wanted = [[2.0, -1.0]] * len(queries) if scores else []
+    whole = Pairs(queries, texts, wanted, [f"row {n}" for n in range(len(queries))])
+    order = np.random.default_rng(0).permutation(len(queries)).tolist()
+    return whole.select(order[:50]), whole.select(order[50:])
+
+
+def recipe(base, task, **more) -> VectorTuning:
+    settings = {"epochs": 4, "batch_size": 10, "lr": 3e-3, "dtype": "float32", "save_every": 3}
+    return VectorTuning(task=task, model=str(base), **(settings | more))
+
+
+@pytest.mark.parametrize("task", ["dense", "late"])
+def test_it_learns_and_what_it_saves_loads(task, base, tmp_path):
+    train, dev = pairs()
+    still = recipe(base, task, lr=1e-12, epochs=1)
+    untrained = finetune_vectors(still, train, dev, tmp_path / "a")
+    found = finetune_vectors(recipe(base, task), train, dev, tmp_path / "b")
+    assert found["dev"]["MRR@10"] > untrained["dev"]["MRR@10"]
+    assert found["dev"]["MRR@10"] == max(found["curve"]) and len(found["curve"]) == 4
+    assert json.loads((tmp_path / "b/finetune.json").read_text()) == found
+    if task == "dense":
+        model = Embedder.load(tmp_path / "b", dtype="float32")
+        queries = model.embed(dev.queries)
+        documents = model.embed([text for own in dev.documents for text in own])
+        scores = queries @ documents.T
+    else:
+        late = LateEmbedder.load(tmp_path / "b", dtype="float32")
+        assert late.size == 128 and late.prefixes == {"query": "[Q] ", "document": "[D] "}
+        queries = late.embed_tokens(dev.queries, "query")
+        documents = late.embed_tokens([text for own in dev.documents for text in own])
+        scores = np.array([[maxsim(q, d) for d in documents] for q in queries])
+    right = scores[np.arange(len(dev)), 2 * np.arange(len(dev))]
+    ranks = 1 + (scores > right[:, None]).sum(axis=1)
+    assert np.where(ranks <= 10, 1 / ranks, 0).mean() == pytest.approx(found["dev"]["MRR@10"])
+
+
+def test_scores_of_a_teacher(base, tmp_path):
+    train, dev = pairs(scores=True)
+    found = finetune_vectors(recipe(base, "late", size=16), train, dev, tmp_path / "out")
+    assert found["dev"]["accuracy"] >= 0.8 and LateEmbedder.load(tmp_path / "out").size == 16
+
+
+def test_prompts_and_sizes_are_saved(base, tmp_path):
+    train, dev = pairs()
+    settings = recipe(
+        base, "dense", epochs=1, size=16, dimensions=(4, 8), query_prompt="query: ",
+        pooling="cls", max_length=12,
+    )  # fmt: skip
+    found = finetune_vectors(settings, train, dev, tmp_path / "out")
+    model = Embedder.load(tmp_path / "out")
+    assert (model.size, model.pooling, model.max_length) == (16, "cls", 12)
+    assert model.prompts == {"query": "query: ", "document": ""}
+    assert found["truncated"] > 0
+    # training goes on from there, with what the model has
+    again = finetune_vectors(
+        recipe(tmp_path / "out", "dense", epochs=1, lr=1e-12), train, dev, tmp_path / "again"
+    )
+    assert again["dev"] == pytest.approx(found["dev"])
+    assert Embedder.load(tmp_path / "again").prompts == model.prompts
+
+
+def test_a_late_model_is_trained_further(base, tmp_path):
+    train, dev = pairs()
+    first = finetune_vectors(recipe(base, "late", size=16), train, dev, tmp_path / "first")
+    again = finetune_vectors(
+        recipe(tmp_path / "first", "late", epochs=1, lr=1e-12), train, dev, tmp_path / "again"
+    )
+    assert again["dev"] == pytest.approx(first["dev"])
+
+
+def test_stops_and_kills_change_nothing(base, forked, tmp_path):
+    train, dev = pairs()
+    settings = recipe(base, "dense", seed=2)
+    torch.set_num_threads(1)  # as forked processes have
+    whole = finetune_vectors(settings, train, dev, tmp_path / "whole")
+    stops = 0
+    while not (tmp_path / "out").exists():
+        try:
+            found = finetune_vectors(settings, train, dev, tmp_path / "out", max_steps=7)
+        except StoppedError:
+            stops += 1
+    assert stops == 2 and found["curve"] == whole["curve"]
+    chance, kills = np.random.default_rng(0), 0
+    while not (tmp_path / "killed").exists():
+        child = forked(
+            lambda talk: finetune_vectors(settings, train, dev, tmp_path / "killed")["epoch"]
+        )
+        if kills < 3:
+            time.sleep(chance.uniform(0.1, 1.0))
+            child.kill()
+        kills += child.wait() == -signal.SIGKILL
+    first, second, third = (
+        sha256(tmp_path / name / "model.safetensors") for name in ("whole", "out", "killed")
+    )
+    assert first == second == third
+
+
+def test_an_encoder_may_begin_as_static_vectors(small_tokenizer, tmp_path):
+    table = np.random.default_rng(0).normal(size=(small_tokenizer.vocab_size, 24))
+    StaticEmbedder(small_tokenizer.backend, table.astype(np.float32)).save(tmp_path / "static")
+    train, dev = pairs()
+    settings = recipe(tmp_path / "static", "dense", epochs=1, lr=1e-12, preset="nano")
+    finetune_vectors(settings, train, dev, tmp_path / "out")
+    assert Embedder.load(tmp_path / "out").size == 320
+
+
+def test_mistakes(base, tmp_path):
+    train, dev = pairs()
+    with pytest.raises(InputError, match="dimensions = 99 is more than the 32"):
+        finetune_vectors(recipe(base, "dense", dimensions=(99,)), train, dev, tmp_path / "out")
+    with pytest.raises(InputError, match="dimensions are for the task dense"):
+        recipe(base, "late", dimensions=(4,))
+    with pytest.raises(InputError, match="a preset is for an encoder that begins as static"):
+        finetune_vectors(recipe(base, "dense", preset="nano"), train, dev, tmp_path / "out")
+    finetune_vectors(recipe(base, "dense", epochs=1), train, dev, tmp_path / "out")
+    other = replace(recipe(base, "dense", epochs=1), seed=5)
+    with pytest.raises(OutputExistsError, match="another run"):
+        finetune_vectors(other, train, dev, tmp_path / "out")
