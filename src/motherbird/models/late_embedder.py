@@ -256,10 +256,17 @@ class LateEmbedder(TextModel):
         truncated to the length of their kind.
         """
         limit = self.lengths[kind] if max_length is None else max_length
-        return [piece.ids for piece in self._pieces(check_texts(texts), kind, limit, None)]
+        pieces = self._pieces(check_texts(texts), kind, limit, None, quiet=True)
+        return [piece.ids for piece in pieces]
 
     def _pieces(
-        self, texts: list[str], kind: Kind, max_length: int | None, overlap: int | None
+        self,
+        texts: list[str],
+        kind: Kind,
+        max_length: int | None,
+        overlap: int | None,
+        *,
+        quiet: bool = False,
     ) -> list[_Piece]:
         """Tokenize texts, and divide or truncate long ones."""
         limit = self._limit(max_length, False) if max_length is not None else self.lengths[kind]
@@ -278,7 +285,8 @@ class LateEmbedder(TextModel):
             if prompt.strip() and len(self.tokenizer.encode(prompt.rstrip())) + 1 >= limit:
                 what = f"the prompt leaves no room for text within {limit} tokens"
                 raise InputError(what, how="use a larger max_length")
-            warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit, kind)
+            if not quiet:
+                warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit)
             bodies = [body[:room] for body in bodies]
         pieces = []
         for number, body in enumerate(bodies):

@@ -6,7 +6,8 @@ They are trained in torch. The classes that users run are `motherbird.Embedder` 
 
 from typing import Literal
 
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -44,11 +45,11 @@ class VectorModel(nn.Module):
             return self.model.config.hidden_size
         return self.projection.out_features
 
-    def forward(self, packed: Packed) -> Float32[Tensor, "rows size"]:
-        """Return the vectors of a batch: rows are its texts, or its tokens."""
+    def forward(self, packed: Packed) -> Float[Tensor, "rows size"]:
+        """Return the vectors of a batch, in float32 or wider: rows are its texts, or its tokens."""
         x = self.model(packed)
         if self.of != "tokens":
             x = pool(x, packed, self.of)
         if self.projection is not None:
             x = self.projection(x)
-        return normalize(x.float(), dim=-1)
+        return normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

@@ -18,7 +18,7 @@ class ContrastiveObjective:
 
     The first document of a row answers its query. All other documents of the step count as wrong
     answers, except those of the same text. It is the multiple-negatives ranking loss of
-    sentence-transformers; with ``dimensions``, the mean over them, as in Matryoshka representation
+    sentence-transformers; with ``dimensions``, the sum over them, as in Matryoshka representation
     learning (Kusupati et al. 2022).
     """
 
@@ -52,4 +52,4 @@ class ContrastiveObjective:
                 number = torch.arange(len(texts.right), device=own.device)
                 back = scores[:, texts.right].T
                 losses[-1] = (losses[-1] + cross_entropy(back, number, reduction="sum")) / 2
-        return torch.stack(losses).mean() + nothing(vectors)
+        return torch.stack(losses).sum() + nothing(vectors)

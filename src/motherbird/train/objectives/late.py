@@ -21,12 +21,13 @@ class LateObjective:
 
     Without scores, it is the cross entropy of the first document of a row among all documents of
     the step (ColBERTv2). With scores, it is the KL divergence between the softmax of the teacher's
-    and of the model's scores over the documents of a row, each scaled to 0..1 before, as in
-    JaColBERTv2.5 (Clavie 2024).
+    and of the model's scores over the documents of a row; ``scaled``: each scaled to 0..1 before,
+    as in JaColBERTv2.5 (Clavie 2024).
     """
 
     model: VectorModel
-    temperature: float = 1.0  # divides the scores of the contrastive loss
+    temperature: float = 1.0  # divides the scores
+    scaled: bool = True
 
     def weight(self, batch: TextsBatch) -> int:
         """Return the number of queries."""
@@ -53,14 +54,21 @@ class LateObjective:
         else:
             ends = [*queries[1:], len(tokens)]
             losses = [
-                _divergence(
+                self._divergence(
                     maxsim([tokens[first]], list(tokens[first + 1 : end]))[0],
-                    torch.from_numpy(wanted).to(found[0].device),
+                    torch.from_numpy(wanted).to(found[0]),
                 )
                 for first, end, wanted in zip(queries, ends, scores, strict=True)
             ]
             loss = torch.stack(losses).sum()
         return loss + nothing(vectors)
+
+    def _divergence(self, own: Float[Tensor, " m"], wanted: Float[Tensor, " m"]) -> Tensor:
+        """Return the divergence of the scores of a row from those of a teacher."""
+        both = [_scaled(scores) if self.scaled else scores for scores in (own, wanted)]
+        first, second = (log_softmax(scores / self.temperature, dim=0) for scores in both)
+        # The gradient of the divergence falls with the square of the temperature.
+        return kl_div(first, second, log_target=True, reduction="sum") * self.temperature**2
 
 
 def maxsim(
@@ -72,12 +80,6 @@ def maxsim(
     largest = [part.max(dim=1).values for part in cosines.split([*map(len, documents)], dim=1)]
     of_tokens = torch.stack(largest, dim=1)
     return torch.stack([part.sum(dim=0) for part in of_tokens.split([*map(len, queries)])])
-
-
-def _divergence(own: Float[Tensor, " m"], wanted: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-    """Return the KL divergence of the softmax of scores from that of a teacher's."""
-    first, second = (log_softmax(_scaled(scores), dim=0) for scores in (own, wanted))
-    return kl_div(first, second, log_target=True, reduction="sum")
 
 
 def _scaled(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:

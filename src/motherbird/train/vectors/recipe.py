@@ -48,6 +48,7 @@ class VectorTuning(Tuning):
     # numbers of first dimensions that can be used alone (Matryoshka), for "dense"
     dimensions: tuple[int, ...] = ()
     temperature: float | None = None  # divides the scores; None: 0.05 for "dense", 1 for "late"
+    scaled: bool = True  # scale the scores of a row to 0..1, those of a teacher and of the model
     negatives: int | None = None  # wrong documents of a row, at most; None: all
     query_prompt: str = ""  # a text before every query
     document_prompt: str = ""  # a text before every document

@@ -221,7 +221,7 @@ class VectorProcess(TuningProcess[TextsBatch]):
         """Return what the model is trained for."""
         recipe = self.plan.recipe
         if recipe.task == "late":
-            return LateObjective(self.model, recipe.temperature or 1.0)
+            return LateObjective(self.model, recipe.temperature or 1.0, recipe.scaled)
         dimensions = tuple(sorted({*recipe.dimensions, self.model.size}))
         return ContrastiveObjective(self.model, recipe.temperature or 0.05, dimensions)
 
