@@ -38,6 +38,11 @@ def _options(function: F) -> F:
         click.option("--negative", metavar="NAME", callback=options.not_empty,
                      help="Column of documents that do not answer (default: negative or "
                      "negatives)."),
+        click.option("--queries", metavar="FILE", callback=options.not_empty,
+                     help="Texts of queries (id, text), where --train has their ids (query_id)."),
+        click.option("--documents", metavar="FILE", callback=options.not_empty,
+                     help="Texts of documents (id, text), where --train has lists of their ids "
+                     "(document_ids)."),
         click.option("--negatives", type=click.IntRange(0), metavar="N",
                      help="Such documents of a row, at most (default: all)."),
         click.option("--query-prompt", metavar="TEXT", callback=options.as_utf_8,
@@ -131,9 +136,10 @@ def late(scores: str | None, **given: Any) -> None:
 def _run(
     task: str, train: tuple[str, ...], dev: str | None, out: str, query: str | None,
     document: str | None, negative: str | None, recipe: str | None, changes: tuple[str, ...],
-    device: str, json_: bool, scores: str | None = None, **given: Any,
+    device: str, json_: bool, queries: str | None, documents: str | None,
+    scores: str | None = None, **given: Any,
 ) -> None:  # fmt: skip
-    from ..data.pairs import PairColumns, read_pairs, split_off
+    from ..data.pairs import PairColumns, read_pairs, read_texts, split_off
     from ..errors import InputError
     from ..train.tuning_run import check_output
     from ..train.vectors.recipe import VectorTuning
@@ -146,11 +152,15 @@ def _run(
     if settings.task != task:
         what = f'the recipe is of the task "{settings.task}"'
         raise InputError(what, recipe or "", f"use motherbird finetune {settings.task}")
-    files = [*train, *([] if dev is None else [dev])]
+    files = [*train, *(path for path in (dev, queries, documents) if path is not None)]
     directory = options.output(out, [*options.directories(settings.model), *files])
     check_output(directory)
     columns = PairColumns(query, document, negative, scores)
-    rows = read_pairs(train, columns, settings.negatives)
+    texts = {
+        name: None if path is None else read_texts(path)
+        for name, path in (("queries", queries), ("documents", documents))
+    }
+    rows = read_pairs(train, columns, settings.negatives, **texts)
     if task == "dense" and rows.scores:
         rows.scores.clear()
     sources = {"train": ", ".join(Path(file).name for file in train)}
@@ -158,7 +168,7 @@ def _run(
         rows, held_out = split_off(rows, DEV, settings.seed, MOST_DEV)
         sources["dev"] = f"{len(held_out):,} rows of {sources['train']}"
     else:
-        held_out = read_pairs([dev], columns, settings.negatives)
+        held_out = read_pairs([dev], columns, settings.negatives, **texts)
         sources["dev"] = Path(dev).name
         if bool(held_out.scores) != bool(rows.scores):
             raise InputError("only one of train and dev has scores", dev, "score both, or none")

@@ -1,6 +1,6 @@
 """Queries with the documents that answer them, and documents that do not, for retrieval."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,18 @@ from ..errors import DamagedError, InputError
 from .readers.document import Record, describe_type
 from .readers.records import records
 
-QUERIES = ("query", "anchor", "question", "premise")
-DOCUMENTS = ("positive", "document", "documents", "answer", "passage", "hypothesis")
+QUERIES: tuple[str, ...] = ("query", "anchor", "question", "premise")
+DOCUMENTS: tuple[str, ...] = (
+    "positive",
+    "document",
+    "documents",
+    "answer",
+    "passage",
+    "hypothesis",
+)
 NEGATIVES = ("negative", "negatives")
 SCORES = ("scores", "score", "labels")
+QUERY_IDS, DOCUMENT_IDS = ("query_id", "qid"), ("document_ids", "doc_ids", "positive_id")
 SPLIT = 0x7061697273  # first part of the key of the order of `split_off`
 
 
@@ -64,8 +72,37 @@ class Pairs:
         )
 
 
+Texts = Mapping[str, str]  # by their ids
+
+
+def read_texts(path: str | Path) -> Texts:
+    """Read texts by their ids: a column "id", "_id" or one that ends in "_id", and "text".
+
+    Raises:
+        InputError: a column is missing, an id occurs twice, or a text is empty or no text.
+    """
+    found: dict[str, str] = {}
+    for row in records(path):
+        if isinstance(row, DamagedError):
+            raise row
+        name = next((n for n in row.values if n in ("id", "_id") or n.endswith("_id")), None)
+        if name is None or "text" not in row.values:
+            listed = ", ".join(f'"{each}"' for each in row.values)[:300]
+            raise InputError('no columns "id" and "text"', row.where, f"the columns are {listed}")
+        key = str(row.values[name])
+        if key in found:
+            raise InputError(f'the id "{key}" occurs twice', row.where)
+        [found[key]] = _texts(row, "text", single=True)
+    return found
+
+
 def read_pairs(
-    paths: Sequence[str | Path], columns: PairColumns | None = None, negatives: int | None = None
+    paths: Sequence[str | Path],
+    columns: PairColumns | None = None,
+    negatives: int | None = None,
+    *,
+    queries: Texts | None = None,
+    documents: Texts | None = None,
 ) -> Pairs:
     """Read rows of .jsonl, .csv, .tsv or .parquet files, or directories of datasets.
 
@@ -73,6 +110,8 @@ def read_pairs(
         paths: the files, see `readers.records.records`.
         columns: names of columns.
         negatives: the largest number of documents of a row that do not answer, from its first.
+        queries: texts of queries, of which rows have the ids.
+        documents: texts of documents, of which rows have the ids.
 
     Raises:
         InputError: a column is missing, a text is empty or no text, there are no rows, or only some
@@ -83,10 +122,10 @@ def read_pairs(
         for row in records(path):
             if isinstance(row, DamagedError):
                 raise row
-            query, documents, scores = _row(row, columns or PairColumns())
+            query, own, scores = _row(row, columns or PairColumns(), queries, documents)
             last = None if negatives is None else 1 + negatives
             found.queries.append(query)
-            found.documents.append(documents[:last])
+            found.documents.append(own[:last])
             found.scores.extend([] if scores is None else [scores[:last]])
             found.where.append(row.where)
     if not found.queries:
@@ -115,17 +154,21 @@ def split_off(pairs: Pairs, fraction: float, seed: int, most: int) -> tuple[Pair
     return pairs.select(train), pairs.select(dev)
 
 
-def _row(row: Record, columns: PairColumns) -> tuple[str, list[str], list[float] | None]:
+def _row(
+    row: Record, columns: PairColumns, query_texts: Texts | None, document_texts: Texts | None
+) -> tuple[str, list[str], list[float] | None]:
     values = row.values
-    query = _find(row, "query", "--query", columns.query, QUERIES)
-    document = _find(row, "document", "--document", columns.document, DOCUMENTS)
+    names = QUERIES if query_texts is None else QUERY_IDS
+    query = _find(row, "query", "--query", columns.query, names)
+    names = DOCUMENTS if document_texts is None else DOCUMENT_IDS
+    document = _find(row, "document", "--document", columns.document, names)
     assert query is not None and document is not None
     negative = _find(row, "negative", "--negative", columns.negative, NEGATIVES, needed=False)
     scored = _find(row, "scores", "--scores", columns.scores, SCORES, needed=False)
-    [text] = _texts(row, query, single=True)
-    documents = list(_texts(row, document))
+    [text] = _texts(row, query, query_texts, single=True)
+    documents = list(_texts(row, document, document_texts))
     if negative is not None and values[negative] not in (None, "", []):
-        documents += _texts(row, negative)
+        documents += _texts(row, negative, document_texts)
     if not documents:
         raise InputError(f'"{document}" has no document', row.where)
     if scored is None or not isinstance(values[scored], list):
@@ -152,9 +195,17 @@ def _find(
     return found
 
 
-def _texts(row: Record, name: str, *, single: bool = False) -> Iterator[str]:
+def _texts(
+    row: Record, name: str, known: Texts | None = None, *, single: bool = False
+) -> Iterator[str]:
+    """Yield the texts of a column, or those of its ids."""
     value: Any = row.values[name]
     for text in value if isinstance(value, list) and not single else [value]:
+        if known is not None and isinstance(text, str | int):
+            if str(text) not in known:
+                raise InputError(f'there is no text with the id "{text}"', row.where)
+            yield known[str(text)]
+            continue
         if not isinstance(text, str):
             raise InputError(f'"{name}" is {describe_type(text)}, not a text', row.where)
         if not text.strip():

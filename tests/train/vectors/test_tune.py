@@ -4,18 +4,21 @@ import json
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from motherbird import Embedder, LateEmbedder, StaticEmbedder, maxsim
-from motherbird.data.pairs import Pairs
+from motherbird.data.pairs import Pairs, read_pairs, read_texts, split_off
 from motherbird.errors import InputError, OutputExistsError, StoppedError
 from motherbird.files import sha256
+from motherbird.strict import load
 from motherbird.train.vectors.recipe import VectorTuning
 from motherbird.train.vectors.tune import finetune_vectors
 
+RECIPES = Path(__file__).resolve().parents[3] / "recipes/retrieval"
 # In queries, and in documents.
 THINGS = {
     "list": "row",
@@ -142,6 +145,41 @@ def test_an_encoder_may_begin_as_static_vectors(small_tokenizer, tmp_path):
     settings = recipe(tmp_path / "static", "dense", epochs=1, lr=1e-12, preset="nano")
     finetune_vectors(settings, train, dev, tmp_path / "out")
     assert Embedder.load(tmp_path / "out").size == 320
+
+
+@pytest.mark.parametrize("name", ["dpr", "colbert"])
+def test_recipes_of_the_paper_take_steps(name, base, tmp_path):
+    """With a small model, on a stand-in for their data as the Hub has it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "train").mkdir()
+    train, _ = pairs()
+    if name == "dpr":
+        whole = {"query": train.queries, "positive": [own[0] for own in train.documents],
+                 "negative": [own[1] for own in train.documents]}  # fmt: skip
+        more = {}
+    else:
+        numbers = range(50)
+        whole = {"query_id": list(numbers), "scores": [[0.9, 0.1]] * 50,
+                 "document_ids": [[7 * n, 7 * n + 1] for n in numbers]}  # fmt: skip
+        ids = {7 * n + k: text for n, own in enumerate(train.documents)
+               for k, text in enumerate(own)}  # fmt: skip
+        for kind, texts in (("query", dict(enumerate(train.queries))), ("document", ids)):
+            table = {f"{kind}_id": list(texts), "text": list(texts.values())}
+            parquet.write_table(pyarrow.table(table), tmp_path / f"{kind}.parquet")
+        more = {"queries": read_texts(tmp_path / "query.parquet"),
+                "documents": read_texts(tmp_path / "document.parquet")}  # fmt: skip
+    for part in (0, 1):
+        rows = {key: values[25 * part : 25 * part + 25] for key, values in whole.items()}
+        parquet.write_table(pyarrow.table(rows), tmp_path / f"train/train-{part}.parquet")
+    stored = load(VectorTuning, RECIPES / f"{name}.toml")
+    settings = replace(stored, model=str(base), dtype="float32", batch_size=10)
+    found = read_pairs([tmp_path / "train"], negatives=settings.negatives, **more)
+    assert len(found) == 50 and found.documents == train.documents
+    assert bool(found.scores) == (name == "colbert")
+    own, dev = split_off(found, 0.2, 0, 500)
+    result = finetune_vectors(settings, own, dev, tmp_path / "out")
+    assert result["epoch"] == 1 and result["documents"] == {"train": 40, "dev": 10}
 
 
 def test_mistakes(base, tmp_path):

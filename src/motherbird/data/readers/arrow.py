@@ -51,11 +51,16 @@ def records(path: Path, columns: Sequence[str] = ()) -> Iterator[Record | Damage
 def dataset_records(folder: Path) -> Iterator[Record | DamagedError]:
     """Yield every row of a directory of `datasets.Dataset.save_to_disk`, or an error.
 
-    Integers of a ClassLabel are replaced by the names of the classes.
+    A directory with .parquet files, as datasets have on the Hub, is read file by file. Integers of
+    a ClassLabel are replaced by the names of the classes.
 
     Raises:
         InputError: the directory contains several datasets, or none.
     """
+    if not (folder / "state.json").is_file() and (files := sorted(folder.glob("*.parquet"))):
+        for file in files:
+            yield from records(file)
+        return
     if (folder / PARTS).is_file():
         parts = read_json_object(folder / PARTS).get("splits", [])
         names = ", ".join(f'"{part}"' for part in parts)
