@@ -71,7 +71,7 @@ def static(
     """  # noqa: D301
     import time
 
-    from ..train.static import StaticTraining, distill_static
+    from ..train.vectors.static import StaticTraining, distill_static
 
     inputs = [*data, *options.directories(teacher, tokenizer)]
     directory = options.output_directory(out, inputs)

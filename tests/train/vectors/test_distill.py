@@ -102,7 +102,7 @@ def test_a_student_learns_its_teacher(recipe, data, small_tokenizer, table, tmp_
 def test_it_resumes_with_the_same_result_and_keeps_vectors(recipe, data, tmp_path, monkeypatch):
     kept = tmp_path / "vectors"
     whole = distill_dense(recipe, data, tmp_path / "whole", vectors=kept)
-    from motherbird.train import teacher
+    from motherbird.train.vectors import teacher
 
     def fail(self, texts):
         assert len(texts) == 1, "the vectors are computed again"

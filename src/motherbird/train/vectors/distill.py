@@ -38,13 +38,13 @@ from ..process import Session
 from ..rows import steps_per_epoch
 from ..state import Best
 from ..step import Stepper, StepReport
-from ..teacher import Teacher
 from ..tuning_process import TuningProcess
 from ..tuning_run import INFO, restore_embeddings, run
 from .predict import vectors_of
 from .recipe import Distillation
 from .rows import TextRows
 from .start import Start, find_start
+from .teacher import Teacher
 
 HELD_OUT = 50  # every so many texts are not trained on
 SAMPLE = 4096  # texts on which the linear map begins

@@ -22,12 +22,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, mse_loss, normalize
 
-from .. import machine
-from ..core import hub
-from ..data.samples import sample_texts
-from ..errors import InputError
-from ..files import check_replaceable, resumable_directory, sha256
-from ..models.static_embedder import TOKENIZER, StaticEmbedder, read_tokenizer
+from ... import machine
+from ...core import hub
+from ...data.samples import sample_texts
+from ...errors import InputError
+from ...files import check_replaceable, resumable_directory, sha256
+from ...models.static_embedder import TOKENIZER, StaticEmbedder, read_tokenizer
 from .teacher import Teacher
 
 INFO = "distill.json"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from .. import files
-from ..core import hub
-from ..retrieval.embedders import load_foreign
+from ... import files
+from ...core import hub
+from ...retrieval.embedders import load_foreign
 
 SHARD = 4096  # texts whose vectors are in a file
 
