@@ -158,7 +158,7 @@ def test_static_vectors_learn_the_teacher(motherbird, model, texts, tmp_path):
 def test_the_vectors_of_the_teacher_are_kept(motherbird, model, texts, tmp_path, monkeypatch):
     """A run that fails after some texts computes the others only."""
     pytest.importorskip("sentence_transformers")
-    from motherbird.train import static, teacher
+    from motherbird.train.vectors import static, teacher
 
     monkeypatch.setattr(teacher, "SHARD", 64)
     computed: list[int] = []

@@ -10,9 +10,8 @@ from .output import is_terminal
 
 if TYPE_CHECKING:
     from ..train.step import StepReport
-    from ..train.tuning import Tuning
 
-S = TypeVar("S", bound="Tuning")
+S = TypeVar("S")  # a dataclass of settings
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -23,7 +22,8 @@ def read_settings(
     from .. import strict
 
     if recipe is not None:
-        return replace(strict.load(kind, recipe, changes), **given)
+        found: Any = strict.load(kind, recipe, changes)
+        return replace(found, **given)
     settings: dict[str, Any] = {}
     for change in changes:
         strict.change(settings, change)

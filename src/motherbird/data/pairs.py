@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.rng import shuffled
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, InputError, counted
 from .readers.document import Record, describe_type
 from .readers.records import records
 
@@ -175,7 +175,7 @@ def _row(
         return text, documents, None
     scores = values[scored]
     if len(scores) != len(documents):
-        what = f'"{scored}" has {len(scores)} scores for {len(documents)} documents'
+        what = f'"{scored}" has {counted(len(scores), "score")} for {counted(len(documents), "document")}'
         raise InputError(what, row.where)
     if not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scores):
         raise InputError(f'"{scored}" has something other than finite numbers', row.where)

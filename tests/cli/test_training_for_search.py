@@ -1,0 +1,117 @@
+"""``motherbird finetune dense`` and ``late``, and ``motherbird distill dense``."""
+
+import json
+
+import pytest
+
+from motherbird import Embedder, LateEmbedder
+
+ROWS = [
+    {"query": f"open {thing}", "positive": f"open({thing}) opens it.", "negative": "Nothing."}
+    for thing in ("a file", "a door", "the window", "this box", "my bag", "a shop", "its mouth")
+]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return write(tmp_path / "pairs.jsonl", ROWS)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+SMALL = ("--epochs", 1, "--batch-size", 4, "--max-length", 32, "--set", "dtype=float32")
+
+
+def test_dense_and_then_late(motherbird, model, pairs, tmp_path):
+    call = ("finetune", "dense", "--train", pairs, "--model", model, *SMALL)
+    done = motherbird(*call, "--out", tmp_path / "dense", "--dimensions", "8,16",
+                      "--query-prompt", "query: ")  # fmt: skip
+    assert done.code == 0 and "MRR@10" in done.out
+    for says in ("6 queries with 2.0 documents each, dev 1", "the projection is none", "epoch 1"):
+        assert says in done.err
+    dense = Embedder.load(tmp_path / "dense")
+    assert dense.prompts["query"] == "query: " and dense.max_length == 32
+    info = json.loads((tmp_path / "dense/finetune.json").read_text())
+    assert info["recipe"]["dimensions"] == [8, 16]
+    assert info["sources"]["train"] == "pairs.jsonl"
+    assert info["sources"]["command"].startswith("motherbird finetune dense --train")
+    late = motherbird("finetune", "late", "--train", pairs, "--dev", pairs, "--model",
+                      tmp_path / "dense", *SMALL, "--size", 8, "--out", tmp_path / "late",
+                      "--json")  # fmt: skip
+    found = late.done().json
+    assert (
+        found["documents"] == {"train": 7, "dev": 7} and LateEmbedder.load(found["model"]).size == 8
+    )
+    again = motherbird("finetune", "late", "--train", pairs, "--dev", pairs, "--model",
+                       tmp_path / "dense", *SMALL, "--size", 8, "--out", tmp_path / "late",
+                       "--json")  # fmt: skip
+    assert again.done().json == found  # nothing is computed
+
+
+def test_scores_and_ids(motherbird, model, tmp_path):
+    queries = write(tmp_path / "queries.jsonl", [{"id": n, "text": f"query {n}"} for n in range(4)])
+    documents = write(
+        tmp_path / "documents.jsonl", [{"id": f"d{n}", "text": f"document {n}"} for n in range(8)]
+    )
+    rows = [
+        {"query_id": n, "document_ids": [f"d{n}", f"d{n + 4}"], "scores": [1.5, -2]}
+        for n in range(4)
+    ]
+    call = ("finetune", "late", "--train", write(tmp_path / "rows.jsonl", rows), "--model", model,
+            *SMALL, "--size", 8, "--queries", queries, "--documents", documents)  # fmt: skip
+    found = motherbird(*call, "--out", tmp_path / "out", "--json").done().json
+    assert 0 <= found["dev"]["accuracy"] <= 1
+    rows[2]["document_ids"][1] = "d99"
+    write(tmp_path / "rows.jsonl", rows)
+    motherbird(*call, "--out", tmp_path / "more").refused('no text with the id "d99": rows.jsonl:3')
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"positive": " "}, r'"positive" is empty: .*pairs.jsonl:8: remove the row'),
+        ({"query": None}, r'"query" is .*not a text: .*pairs.jsonl:8'),
+        ({"scores": [1.0]}, r'"scores" has 1 score for 2 documents: .*pairs.jsonl:8'),
+        ({"scores": [1.0, "x"]}, "something other than finite numbers"),
+        ({"scores": [1.0, 2.0]}, "1 of 8 rows have scores: .*score all rows, or none"),
+    ],
+)
+def test_bad_rows(motherbird, model, tmp_path, row, says):
+    path = write(tmp_path / "pairs.jsonl", [*ROWS, {**ROWS[0], **row}])
+    call = ("finetune", "late", "--train", path, "--model", model, "--out", tmp_path / "out")
+    motherbird(*call).refused(says)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--model", "nowhere-1"], "no such directory: nowhere-1"),
+        (["--train", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--query", "question"], 'no column is called "question": .*set --query'),
+        (["--dimensions", "8,x"], "is not a list such as 64,128"),
+        (["--dimensions", "4096"], "dimensions = 4096 is more than the"),
+        (["--set", "temperature=0"], "temperature = 0.0 has to be more than 0"),
+        (["--set", "colour=blue"], "colour"),
+        (["--out", "."], "."),
+    ],
+)
+def test_mistakes(motherbird, model, pairs, tmp_path, options, says):
+    call = ["finetune", "dense", "--train", pairs, "--model", model, "--out", tmp_path / "out"]
+    motherbird(*call, *options).refused(says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_student_of_a_teacher(motherbird, model, prose, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    data = write(tmp_path / "texts.jsonl", [{"text": text[:400]} for text in prose[:100]])
+    call = ("distill", "dense", "--teacher", model, "--model", model, "--data", data, "--texts",
+            200, "--epochs", 1, "--set", "dtype=float32")  # fmt: skip
+    found = motherbird(*call, "--out", tmp_path / "out", "--json").done().json
+    assert found["dev"]["cosine"] > 0.5 and len(found["curve"]) == 1
+    assert Embedder.load(tmp_path / "out").size == 32
+    motherbird(*call, "--out", tmp_path / "more", "--preset", "nano").refused("static vectors")
+    motherbird(*call, "--out", tmp_path / "out", "--lr", 1e-4).refused("the model of another run")
