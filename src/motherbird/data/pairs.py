@@ -175,8 +175,8 @@ def _row(
         return text, documents, None
     scores = values[scored]
     if len(scores) != len(documents):
-        what = f'"{scored}" has {counted(len(scores), "score")} for {counted(len(documents), "document")}'
-        raise InputError(what, row.where)
+        found, wanted = counted(len(scores), "score"), counted(len(documents), "document")
+        raise InputError(f'"{scored}" has {found} for {wanted}', row.where)
     if not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scores):
         raise InputError(f'"{scored}" has something other than finite numbers', row.where)
     return text, documents, [float(score) for score in scores]
