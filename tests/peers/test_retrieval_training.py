@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from motherbird import Dense, Embedder, LateEmbedder
-from motherbird.nn import Encoder
+from motherbird.nn import Encoder, SequenceClassifier
 from motherbird.nn.vectors import VectorModel
+from motherbird.train.examples import Examples
 from motherbird.train.objectives.contrastive import ContrastiveObjective
+from motherbird.train.objectives.labels import LabelsObjective
 from motherbird.train.objectives.late import LateObjective
 from motherbird.train.vectors.rows import TextRows
 
@@ -135,3 +137,29 @@ def test_late(loss, encoder, columns, tmp_path):
     found, gradients = ours(LateObjective(model, 2.0, scaled=False), rows, 3)
     assert found == pytest.approx(truth.item(), abs=1e-5, rel=1e-5)
     same_gradients(peer, gradients)
+
+
+def test_score(encoder, columns, tmp_path):
+    """A reranker, by the squared error of the scores of a teacher."""
+    from sentence_transformers.cross_encoder.losses import MSELoss
+
+    ranker = SequenceClassifier(encoder, ("score",))
+    ranker.save(tmp_path / "model", tokenizer=encoder.tokenizer)
+    peer = st.CrossEncoder(str(tmp_path / "model"), device="cpu", max_length=512)
+    peer.train()
+    scores = np.random.default_rng(1).normal(size=10).astype(np.float32)
+    truth = MSELoss(peer)([columns[0], columns[1]], torch.from_numpy(scores))
+    truth.backward()
+    ids, _ = encoder.tokenizer.encode_pairs(list(zip(*columns[:2], strict=True)), 512)
+    rows = Examples(
+        "number", [np.array(pair, np.int32) for pair in ids], [scores[n : n + 1] for n in range(10)]
+    )
+    objective = LabelsObjective(ranker.train(), "number")
+    parts = [rows.batch(numbers.tolist()) for numbers in np.array_split(np.arange(10), 3)]
+    loss = sum(objective.loss(part) for part in parts) / 10
+    loss.backward()
+    assert loss.item() == pytest.approx(truth.item(), abs=1e-5, rel=1e-5)
+    own = {name.removeprefix("model."): p.grad for name, p in ranker.named_parameters()}
+    for name, parameter in peer.named_parameters():
+        short = name.split("model.")[-1]
+        assert (own[short] - parameter.grad).abs().max() <= 1e-5, name
