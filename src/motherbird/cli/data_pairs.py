@@ -37,7 +37,7 @@ def pairs(
     sources: tuple[str, ...], out: str, kinds: str | None, exclude: tuple[str, ...],
     most: int | None, max_words: int, seed: int, json_: bool,
 ) -> None:  # fmt: skip
-    r"""Make pairs of a query and a text that answers it.
+    """Make pairs of a query and a text that answers it.
 
     \b
     motherbird data pairs src docs --out pairs.jsonl
@@ -58,7 +58,7 @@ def pairs(
     With --json: {"pairs", "seconds", "kinds": {kind: {"found", "kept", "cut", "dropped": {reason:
     {"pairs", "examples"}}}}, "sources": {name: {"read", "skipped": {reason: {"files", "examples"}},
     "bad", "bad_kinds": {kind: count}, "bad_examples"}}}.
-    """
+    """  # noqa: D301
     from ..data.pairing.make import make_pairs
     from ..data.pairing.pair import check_kinds
     from ..files import write_file
@@ -147,7 +147,7 @@ def negatives(
     margin: float, query: str | None, document: str | None, json_: bool,
     **load: Any,  # options of `Embedder.load`
 ) -> None:  # fmt: skip
-    r"""Find documents that are ranked high for a query of PAIRS, but do not answer it.
+    """Find documents that are ranked high for a query of PAIRS, but do not answer it.
 
     \b
     motherbird data negatives pairs.jsonl --out train.jsonl
@@ -161,7 +161,7 @@ def negatives(
     With --json: {"rows", "candidates", "negatives", "fewer", "none", "above_margin", "seconds"}.
     "fewer" are rows with fewer negatives than --count, "none" those without any, and "above_margin"
     documents that the margin left out.
-    """
+    """  # noqa: D301
     from ..data.pairs import PairColumns, read_pairs
     from ..files import write_file
     from ..retrieval.embedders import open_embedder

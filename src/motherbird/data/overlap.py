@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 RUN = 13  # words of a sequence, as for GPT-3; see `sequences` for scripts without spaces
 LEAST = 3  # words of a short evaluation text; ids and names have fewer
 COMMON = 10  # a sequence in more evaluation texts than this is boilerplate, such as a license
+Hashes = dict[int, NDArray[np.uint64]]  # of the sequences of texts, by the hash of the text
 
 
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
@@ -71,14 +72,12 @@ def evaluation_texts(paths: Iterable[str | Path]) -> Evaluation:
     return Evaluation(_runs(found), frozenset(short))
 
 
-def _collect(
-    paths: Iterable[str | Path], short: set[int] | None = None
-) -> tuple[dict[int, UInt64[np.ndarray, " n"]], int, int]:
+def _collect(paths: Iterable[str | Path], short: set[int] | None = None) -> tuple[Hashes, int, int]:
     """Return hashes of sequences by the hash of the text, and how many rows there are and lack one.
 
     The hashes of the words of texts without a sequence are added to ``short``.
     """
-    found: dict[int, UInt64[np.ndarray, " n"]] = {}
+    found: Hashes = {}
     rows, lacking = 0, 0
     for row in (row for path in paths for row in _rows(Path(path))):
         own = {text_hash(text): text for text in row}
@@ -99,7 +98,7 @@ def _short(texts: Iterable[str]) -> set[int]:
     return {text_hash(words.strip()) for hashes, _, _, words in found if len(hashes)}
 
 
-def _runs(found: dict[int, UInt64[np.ndarray, " n"]]) -> UInt64[np.ndarray, " n"]:
+def _runs(found: Hashes) -> UInt64[np.ndarray, " n"]:
     hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]
 

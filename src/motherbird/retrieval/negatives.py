@@ -30,7 +30,8 @@ class Search:
         first_rank: the first rank that is used; 1 is the best document.
         last_rank: the last one.
         margin: a document whose score is more than this times that of the positive is left out,
-            since it may be an answer too (TopK-PercPos of NV-Retriever).
+            since it may be an answer too (TopK-PercPos of NV-Retriever); for a positive score.
+            Below zero, one with a higher score is left out.
     """
 
     count: int = 4
@@ -126,7 +127,7 @@ def mine(
         others = [n for n in ranked if n not in own and (embed is not None or scores[n] > 0)]
         for row in asking:
             positive = float(scores[place[_key(answers[row])]])
-            limit = min(positive, search.margin * positive)  # a cosine can be negative
+            limit = positive * search.margin if positive > 0 else positive
             right = [n for n in others if scores[n] <= limit]
             above += len(others) - len(right)
             negatives[row] = [documents[n] for n in right[: search.count]]
