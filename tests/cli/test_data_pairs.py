@@ -6,6 +6,7 @@ import re
 import pytest
 
 from motherbird.cli.data_pairs import pairs
+from motherbird.data.pairs import read_pairs
 
 
 def rows(path):
@@ -50,6 +51,8 @@ def test_pairs_and_negatives(motherbird, sources, tmp_path, documented, has_shap
         row["positive"] not in row["negatives"] and len(row["negatives"]) <= 3 for row in new
     )
     assert sum(len(row["negatives"]) for row in new) == said.json["negatives"] > 40
+    read = read_pairs([mined])  # as finetune dense does
+    assert read.documents == [[row["positive"], *row["negatives"]] for row in new]
     assert said.json["fewer"] == sum(len(row["negatives"]) < 3 for row in new)
 
 

@@ -55,12 +55,12 @@ def test_a_directory(folder, caplog):
         ("title", "Bees", "zoo/rows.jsonl:1"),
     ]
     tally = made.sources["zoo"]
-    assert tally.bad_kinds == {"file": 3, "line": 1}
+    assert tally.bad_kinds == {"file": 2, "line": 1}
     assert all(name in " ".join(tally.bad_examples)
-               for name in ("zoo/broken.py:1", "zoo/latin.txt", "zoo/empty.txt",
+               for name in ("zoo/broken.py:1", "zoo/latin.txt",
                             "zoo/rows.jsonl:4"))  # fmt: skip
     assert {reason: count.documents for reason, count in tally.skipped.items()} == {
-        "vendored": 1, "other suffixes": 1, "generated": 1,
+        "vendored": 1, "other suffixes": 1, "generated": 1, "empty files": 1,
         "code without docstrings that are read, and settings": 1,
         "no title and text, no question and answer": 1,
     }  # fmt: skip

@@ -77,8 +77,8 @@ Words.
 
 Usage
 =====
-Call ``x``
-----------
+Call :py:func:`x`
+-----------------
 
 Some::
 

@@ -18,7 +18,7 @@ from .columns import WANTED, adjacent_pairs, can_be_used, record_pairs
 from .docstrings import docstring_pairs
 from .pair import KINDS, Kind, Pair, cut, why_not
 from .sections import is_divided, section_pairs
-from .sources import OnProgress, add_bad, check_sources, label, read_source
+from .sources import EMPTY, OnProgress, add_bad, check_sources, label, read_source
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +214,6 @@ def _warn(tallies: dict[str, Tally]) -> None:
         if tally.bad:
             examples = "; ".join(tally.bad_examples[:5]) + ("; ..." if tally.bad > 5 else "")
             log.warning("skipped in %s: %s: %s", name, tally.describe_bad(), examples)
-        told = {reason: count for reason, count in tally.skipped.items() if reason != OTHER_CODE}
+        told = {r: count for r, count in tally.skipped.items() if r not in (EMPTY, OTHER_CODE)}
         if problems := Listing(skipped=told).problems():
             log.warning("skipped in %s: %s", name, problems)

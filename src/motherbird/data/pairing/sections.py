@@ -14,6 +14,7 @@ _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _NO_TITLE = re.compile(r"\s*$| {4}|\t| {0,3}([-*+>|]|\d+[.)])(\s|$)")  # what is a list or a table
 _LINK = re.compile(r"!?\[([^][]*)\]\([^()]*\)")
 _ADORNMENT = re.compile(r"([!-/:-@[-`{-~])\1+\s*")
+_ROLE = re.compile(r":[\w:+.-]+:(?=`)")
 _TARGET = re.compile(r"\.\. _[^:]+:\s*")
 
 
@@ -87,7 +88,7 @@ def _is_alone(lines: list[str], at: int, start: int) -> bool:
 
 
 def _plain(title: str) -> str:
-    """Return a heading of Markdown without links and marks."""
+    """Return a heading without links of Markdown and marks."""
     return one_line(_LINK.sub(r"\1", title).replace("`", "").replace("**", ""))
 
 
@@ -108,7 +109,7 @@ def _restructured(lines: list[str]) -> Iterator[_Section]:
         style = (lines[number + 1 + over].strip()[0], over)
         if style not in styles:  # levels are in the order in which their styles occur
             styles.append(style)
-        title = one_line(lines[number + over].replace("`", "").replace("**", ""))
+        title = _plain(_ROLE.sub("", lines[number + over]))
         section = _Section(styles.index(style) + 1, title, number + over + 1)
         number += 2 + over
     if section:

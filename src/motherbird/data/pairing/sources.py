@@ -17,6 +17,7 @@ from ..readers.records import records
 from ..tally import Count, Tally, merge_counts
 
 ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
+EMPTY = "empty files"
 OnProgress = Callable[[float, str], None]  # gets the fraction that is done, and a file
 
 
@@ -84,7 +85,7 @@ def _files(
             if rule := code_rule(own, text, rules):
                 tally.skipped.setdefault(rule, Count()).add(size, {"where": own})
             elif not text.strip():
-                add_bad(tally, "file", NotTextError("empty file", own), size)
+                tally.skipped.setdefault(EMPTY, Count()).add(size, {"where": own})
             else:
                 tally.read.add(size)
                 yield Document(text, own)
