@@ -62,7 +62,7 @@ def test_a_directory(folder, caplog):
     assert {reason: count.documents for reason, count in tally.skipped.items()} == {
         "vendored": 1, "other suffixes": 1, "generated": 1, "empty files": 1,
         "code without docstrings that are read, and settings": 1,
-        "no title and text, no question and answer": 1,
+        "no title and text, no question and answer": 2,
     }  # fmt: skip
     assert "zoo/broken.py:1" in caplog.text and str(folder.parent) not in caplog.text
     assert [p.kind for p in make_pairs([folder], kinds=["title"]).pairs] == ["title"]
@@ -88,6 +88,28 @@ def test_wheels_sdists_and_what_is_no_archive(tmp_path):
         DamagedError, match=r"no pair: c.whl: 1 package without .*cannot be unpacked"
     ):
         make_pairs([damaged])
+
+
+def test_archives_that_write_elsewhere(tmp_path):
+    (tmp_path / "two.py").write_text(function("two"))
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        tar.add(tmp_path / "two.py", "../../outside.py")
+    made = make_pairs([tmp_path / "b.tar", tmp_path / "two.py"])
+    assert made.sources["b.tar"].bad_kinds == {"package": 1} and len(made.pairs) == 1
+
+
+def test_a_file_of_json_says_what_to_do(tmp_path):
+    (tmp_path / "a.json").write_text('[{"title": "a", "text": "b"}]')
+    with pytest.raises(DamagedError, match="has records.*write one object per line"):
+        make_pairs([tmp_path / "a.json"])
+
+
+def test_a_dataset_of_the_library_datasets(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"question": ["Who?"], "answer": ["The wren of it."]})
+    data.save_to_disk(tmp_path / "set")
+    (pair,) = make_pairs([tmp_path / "set"]).pairs
+    assert (pair.query, pair.source) == ("Who?", "set:1")
 
 
 def test_tables_of_every_format(tmp_path):

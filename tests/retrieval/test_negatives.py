@@ -110,6 +110,12 @@ def test_words():
         assert answer[0] not in own
 
 
+def test_documents_without_words():
+    pytest.importorskip("bm25s")
+    found = mine(of([("the", "and of"), ("?", "!")]), [], Search())
+    assert found.negatives == [[], []] and found.none == 2
+
+
 def test_ranks():
     with pytest.raises(InputError, match="--to-rank 1 is before --from-rank 2"):
         Search(last_rank=1)

@@ -113,8 +113,10 @@ def by_words(queries: Sequence[str], documents: Sequence[str]) -> Ranking:
 
     Documents without a word of the query are not ranked.
     """
-    index = _index(documents)
-    depth = min(DEPTH, len(documents))
+    index, depth = _index(documents), min(DEPTH, len(documents))
+    if index is None:
+        shape = (len(queries), depth)
+        return Ranking(np.full(shape, -1, np.int64), np.zeros(shape, np.float32))
     found, scores = index.retrieve(_words(queries), k=depth, show_progress=False)
     scores = np.asarray(scores, np.float32)
     return Ranking(np.where(scores > 0, np.asarray(found, np.int64), -1), scores)
@@ -129,7 +131,7 @@ def word_scores(
     def scores(queries: Sequence[str]) -> Float32[np.ndarray, "queries documents"]:
         found = np.zeros((len(queries), len(documents)), np.float32)
         for row, words in enumerate(_words(queries)):
-            if words:
+            if words and index is not None:
                 found[row] = index.get_scores(words)
         return found
 
@@ -146,9 +148,12 @@ def _words(texts: Sequence[str]) -> list[list[str]]:
 
 
 def _index(documents: Sequence[str]) -> Any:
-    """Return the index of bm25s."""
+    """Return the index of bm25s, or None if no document has a word."""
+    words = _words(documents)
     index = require_extra("bm25s", "retrieval").BM25()
-    index.index(_words(documents), show_progress=False)
+    if not any(words):
+        return None
+    index.index(words, show_progress=False)
     return index
 
 

@@ -17,7 +17,9 @@ WANTED = "no title and text, no question and answer"
 
 def can_be_used(record: Record) -> bool:
     """Return whether a row has columns that pairs are made of."""
-    return _text_column(record) is not None or None not in _columns(record, QUESTIONS, ANSWERS)
+    text = _text_column(record)
+    has_text = text is not None and isinstance(record.values[text], str)
+    return has_text or None not in _columns(record, QUESTIONS, ANSWERS)
 
 
 def record_pairs(record: Record, kinds: Sequence[Kind]) -> Iterator[Pair]:

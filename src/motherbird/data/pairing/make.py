@@ -108,7 +108,8 @@ def make_pairs(
     _warn(tallies)
     if not pairs:
         why = [f"{name}: {tally.describe_losses()}" for name, tally in tallies.items()]
-        how = f"use other sources or kinds ({', '.join(KINDS)})"
+        hints = [tally.bad_hint for tally in tallies.values() if tally.bad_hint]
+        how = hints[0] if hints else f"use other sources or kinds ({', '.join(KINDS)})"
         raise DamagedError("there is no pair", "; ".join([*_reasons(reports), *why[:5]]), how)
     return Made(pairs, reports, tallies)
 
