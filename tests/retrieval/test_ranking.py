@@ -99,6 +99,11 @@ def test_words():
     assert (found.documents[2] == -1).all()
 
 
+def test_documents_without_words():
+    found = by_words(["honey bees", ""], ["and the of", "?"])
+    assert (found.documents == -1).all() and found.scores.shape == (2, 2)
+
+
 @given(
     one=st.permutations(range(6)), other=st.permutations(range(6)), missing=st.integers(0, 5)
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``motherbird data``: build a corpus, and show prepared datasets."""
+"""``motherbird data``: build a corpus, make training pairs, and show prepared datasets."""
 
 import time
 from dataclasses import asdict
@@ -6,13 +6,17 @@ from typing import Any
 
 import click
 
-from . import options
+from . import data_pairs, options
 from .output import count_line, has_color, human, print_json, progress_of_fraction
 
 
 @click.group(name="data")
 def command() -> None:
-    """Build a corpus from a mixture; show a prepared dataset."""
+    """Build a corpus from a mixture; make training pairs; show a prepared dataset."""
+
+
+command.add_command(data_pairs.pairs)
+command.add_command(data_pairs.negatives)
 
 
 @command.command(name="build", short_help="Clean and de-duplicate the text of a mixture.")

@@ -24,7 +24,7 @@ from ..errors import InputError, MotherbirdError
 COMMANDS = {
     "bench": "Compare speed and memory with other libraries on this machine.",
     "classify": "Predict the label of each text of a file.",
-    "data": "Build a corpus; show a prepared dataset.",
+    "data": "Build a corpus; make training pairs; show a prepared dataset.",
     "demo": "Train a tiny encoder, fill masks and search (3 minutes).",
     "distill": "Make a small model from a larger one.",
     "embed": "Compute a vector for each text of a file.",

@@ -69,10 +69,12 @@ def progress_of_fraction(what: str, quiet: bool) -> Iterator[Callable[[float, st
         yield lambda fraction, text: update(completed=fraction, text=text)
 
 
-def count_line(what: str, noun: str, reason: str, count: Any) -> str:
+def count_line(
+    what: str, noun: str, reason: str, count: Any, how: str = "set files in the mixture"
+) -> str:
     """Return a line about what was dropped or skipped for a reason, a `data.tally.Count`."""
     from ..data.readers.listing import OTHER_SUFFIXES
 
     size = f"{counted(count.documents, noun)}, {human(count.bytes, 'B')}"
-    hint = "; set files in the mixture to read them" if reason == OTHER_SUFFIXES else ""
+    hint = f"; {how} to read them" if reason == OTHER_SUFFIXES else ""
     return f"{what} {size}: {reason} ({count.example()}){hint}"

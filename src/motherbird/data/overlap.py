@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from .sequences import sequences
 log = logging.getLogger(__name__)
 
 RUN = 13  # words of a sequence, as for GPT-3; see `sequences` for scripts without spaces
+LEAST = 3  # words of a short evaluation text; ids and names have fewer
 COMMON = 10  # a sequence in more evaluation texts than this is boilerplate, such as a license
+Hashes = dict[int, NDArray[np.uint64]]  # of the sequences of texts, by the hash of the text
 
 
 def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
@@ -28,23 +31,74 @@ def evaluation_runs(paths: Iterable[str | Path]) -> UInt64[np.ndarray, " n"]:
     These are all strings in lines of JSON and in .json files, and all text files. No text is an
     InputError, a damaged file a DamagedError.
     """
-    found: dict[int, UInt64[np.ndarray, " n"]] = {}  # by the hash of the text
-    rows, short = 0, 0
-    for row in (row for path in paths for row in _rows(Path(path))):
-        own = {text_hash(text): text for text in row}
-        found |= {
-            key: np.unique(sequences(text, RUN)[0]) for key, text in own.items() if key not in found
-        }
-        rows += bool(own)
-        short += bool(own) and not any(len(found[key]) for key in own)
-    if not found:
-        raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
+    found, rows, short = _collect(paths)
     if short:
         what = (
             "decontaminate: evaluation texts of fewer than %s words are too short to be recognized"
         )
         what += ", and documents with them are kept: %s of %s"
         log.warning(what, RUN, f"{short:,}", f"{rows:,}")
+    return _runs(found)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The texts of evaluation sets.
+
+    Attributes:
+        runs: hashes of `evaluation_runs`.
+        short: hashes of the words of whole texts with too few words for these.
+    """
+
+    runs: UInt64[np.ndarray, " n"]
+    short: frozenset[int]
+
+    def has(self, text: str) -> str | None:
+        """Return the words that a text shares with one of these, or None.
+
+        They are a sequence of 13 words, or the whole text if it has fewer.
+        """
+        words = sequences(text, LEAST)[3].strip()
+        return words if text_hash(words) in self.short else shared_run(text, self.runs)
+
+
+def evaluation_texts(paths: Iterable[str | Path]) -> Evaluation:
+    """Return the texts of files and directories; see `evaluation_runs`.
+
+    Of the short texts, those of at least 3 words count, and not ids and names.
+    """
+    short: set[int] = set()
+    found, _, _ = _collect(paths, short)
+    return Evaluation(_runs(found), frozenset(short))
+
+
+def _collect(paths: Iterable[str | Path], short: set[int] | None = None) -> tuple[Hashes, int, int]:
+    """Return hashes of sequences by the hash of the text, and how many rows there are and lack one.
+
+    The hashes of the words of texts without a sequence are added to ``short``.
+    """
+    found: Hashes = {}
+    rows, lacking = 0, 0
+    for row in (row for path in paths for row in _rows(Path(path))):
+        own = {text_hash(text): text for text in row}
+        new = {key: text for key, text in own.items() if key not in found}
+        found |= {key: np.unique(sequences(text, RUN)[0]) for key, text in new.items()}
+        rows += bool(own)
+        lacking += bool(own) and not any(len(found[key]) for key in own)
+        if short is not None:
+            short |= _short(text for key, text in new.items() if not len(found[key]))
+    if not found:
+        raise InputError("decontaminate: no text was found", ", ".join(map(str, paths)))
+    return found, rows, lacking
+
+
+def _short(texts: Iterable[str]) -> set[int]:
+    """Return the hashes of the words of texts that have enough of them."""
+    found = (sequences(text, LEAST) for text in texts)
+    return {text_hash(words.strip()) for hashes, _, _, words in found if len(hashes)}
+
+
+def _runs(found: Hashes) -> UInt64[np.ndarray, " n"]:
     hashes, counts = np.unique(np.concatenate(list(found.values())), return_counts=True)
     return hashes[counts <= COMMON]
 

@@ -1,14 +1,20 @@
 """Packages from PyPI, Debian and npm, downloaded with their clients and unpacked."""
 
+import gzip
 import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from ..errors import FetchError
 
 LIMIT = 1800  # seconds of a download
+ZIPPED = (".whl", ".zip")
+DAMAGE = (  # what reading an archive raises; RuntimeError if it has a password
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, RuntimeError,
+)  # fmt: skip
 
 
 def fetch(package: str, folder: Path) -> str:
@@ -34,24 +40,33 @@ def fetch(package: str, folder: Path) -> str:
     archive = next(iter(sorted(fetched.iterdir())), None)
     if archive is None:
         raise FetchError("the client downloaded nothing", package)
-    inside = folder / "inside"
-    inside.mkdir()
-    try:
-        if registry == "deb":
-            _call(["dpkg-deb", "-x", str(archive), str(inside)], fetched, package)
-        elif registry == "pypi":
-            with zipfile.ZipFile(archive) as wheel:
-                wheel.extractall(inside)
-        else:
-            if not hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3
-                how = "use Python 3.11.4 or later"
-                raise FetchError("Python cannot safely extract the archive", package, how)
-            with tarfile.open(archive) as tar:
-                tar.extractall(inside, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
-        raise FetchError(f"the package cannot be unpacked ({error})", package) from error
+    if registry == "deb":
+        (folder / "inside").mkdir()
+        _call(["dpkg-deb", "-x", str(archive), str(folder / "inside")], fetched, package)
+    else:
+        unpack(archive, folder / "inside", package)
     archive.unlink()
     return archive.name
+
+
+def unpack(archive: Path, folder: Path, name: str) -> None:
+    """Unpack a wheel, a .zip file or a tar archive to a new directory.
+
+    No file is written outside of the directory. FetchError, with the name, if it cannot be read.
+    """
+    folder.mkdir()
+    try:
+        if archive.suffix.lower() in ZIPPED:
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(folder)
+            return
+        if not hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3
+            how = "use Python 3.11.4 or later"
+            raise FetchError("Python cannot safely extract the archive", name, how)
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except DAMAGE as error:
+        raise FetchError(f"the package cannot be unpacked ({error})", name) from error
 
 
 def _call(command: list[str], folder: Path, package: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -112,21 +113,48 @@ def by_words(queries: Sequence[str], documents: Sequence[str]) -> Ranking:
 
     Documents without a word of the query are not ranked.
     """
-    bm25s = require_extra("bm25s", "retrieval")
-    stemmer = require_extra("Stemmer", "retrieval").Stemmer("english")
-
-    def words(texts: Sequence[str]) -> list[list[str]]:
-        found: list[list[str]] = bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
-        )
-        return found
-
-    index = bm25s.BM25()
-    index.index(words(documents), show_progress=False)
-    depth = min(DEPTH, len(documents))
-    found, scores = index.retrieve(words(queries), k=depth, show_progress=False)
+    index, depth = _index(documents), min(DEPTH, len(documents))
+    if index is None:
+        shape = (len(queries), depth)
+        return Ranking(np.full(shape, -1, np.int64), np.zeros(shape, np.float32))
+    found, scores = index.retrieve(_words(queries), k=depth, show_progress=False)
     scores = np.asarray(scores, np.float32)
     return Ranking(np.where(scores > 0, np.asarray(found, np.int64), -1), scores)
+
+
+def word_scores(
+    documents: Sequence[str],
+) -> Callable[[Sequence[str]], Float32[np.ndarray, "queries documents"]]:
+    """Return what computes the scores of `by_words` of all documents for some queries."""
+    index = _index(documents)
+
+    def scores(queries: Sequence[str]) -> Float32[np.ndarray, "queries documents"]:
+        found = np.zeros((len(queries), len(documents)), np.float32)
+        for row, words in enumerate(_words(queries)):
+            if words and index is not None:
+                found[row] = index.get_scores(words)
+        return found
+
+    return scores
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    bm25s = require_extra("bm25s", "retrieval")
+    stemmer = require_extra("Stemmer", "retrieval").Stemmer("english")
+    found: list[list[str]] = bm25s.tokenize(
+        list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+    )
+    return found
+
+
+def _index(documents: Sequence[str]) -> Any:
+    """Return the index of bm25s, or None if no document has a word."""
+    words = _words(documents)
+    index = require_extra("bm25s", "retrieval").BM25()
+    if not any(words):
+        return None
+    index.index(words, show_progress=False)
+    return index
 
 
 def fuse(rankings: Sequence[Ranking], count: int) -> Ranking:

@@ -1,0 +1,1 @@
+"""Training pairs for retrieval, made from code, prose and tables."""
