@@ -22,12 +22,12 @@ from common import finish, machine, texts
 from sentence_transformers import SentenceTransformer
 
 import motherbird
-from motherbird.core import tokenizer
+from motherbird.core import bpe
 
 
 def build(layers: int, dtype: torch.dtype, texts: list[str]) -> SentenceTransformer:
     """Return a model with the geometry of base, loaded by sentence-transformers."""
-    vocabulary = tokenizer.train(texts, 8192)
+    vocabulary = bpe.train(texts, 8192)
     ids = {f"{role}_token_id": vocabulary.id_of(role) for role in ("pad", "cls", "sep")}
     ids |= {"bos_token_id": ids["cls_token_id"], "eos_token_id": ids["sep_token_id"]}
     config = motherbird.EncoderConfig(

@@ -87,9 +87,9 @@ def prose() -> list[str]:
 @pytest.fixture(scope="session")
 def small_tokenizer(prose):
     """A tokenizer of 1,024 entries trained on `prose`."""
-    from motherbird.core import tokenizer
+    from motherbird.core import bpe
 
-    return tokenizer.train(prose, 1024)
+    return bpe.train(prose, 1024)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers
 
 from motherbird.core import tokenizer as module
-from motherbird.core.tokenizer import ROLES, Tokenizer, complete, load, train
+from motherbird.core.bpe import complete, train
+from motherbird.core.tokenizer import ROLES, Tokenizer, load
 from motherbird.errors import InputError, OutputExistsError
 
 MASK = "[MASK]"
@@ -146,7 +147,7 @@ def test_ordinary_text_is_not_cut_for_training(prose):
 
 LONG_WORDS = """
 import random
-from motherbird.core.tokenizer import train
+from motherbird.core.bpe import train
 rng = random.Random(0)
 letters = "".join(rng.choices("ACGT", k=300_000))
 chinese = "".join(chr(0x4E00 + int(rng.paretovariate(0.7)) % 5000) for _ in range(100_000))

@@ -10,8 +10,8 @@ import torch
 
 import motherbird
 from motherbird import Embedder, InputError, MaskedLM, Tokenizer, nn, tokenizer
+from motherbird.core.bpe import train
 from motherbird.core.hub import NANO_FOLDER
-from motherbird.core.tokenizer import train
 from motherbird.nn import pack, repad, unpack
 from motherbird.nn.inference import TorchModel
 

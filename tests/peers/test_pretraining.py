@@ -19,7 +19,7 @@ import transformers
 from torch.nn.utils.rnn import pad_sequence
 
 from motherbird import machine
-from motherbird.core import tokenizer as tokenizers
+from motherbird.core import bpe
 from motherbird.data import stdlib
 from motherbird.data.loader import Cursor, Loader, RowFilter, masking_of
 from motherbird.data.prepare import prepare
@@ -206,7 +206,7 @@ def test_a_mistake_is_seen(mistake, small):
 def test_the_same_curve_of_nano(tmp_path):
     """7 layers of 320, vocabulary 32,768, 100 steps of 2,048 tokens."""
     texts = [document.text for document in stdlib.read()]
-    tokenizers.train(texts, 32_768).save(tmp_path / "tokenizer")
+    bpe.train(texts, 32_768).save(tmp_path / "tokenizer")
     write_documents(texts, tmp_path / "text.jsonl")
     prepared = prepare(tmp_path / "text.jsonl", tmp_path / "tokenizer", tmp_path / "set", [512])
     geometry = Geometry("nano", initializer_range=320**-0.5, dropout=0.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird.core import tokenizer
+from motherbird.core import bpe
 from motherbird.data.loader import RowFilter
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
@@ -124,7 +124,7 @@ def test_a_run_whose_held_out_text_has_no_masked_token(tiny, short_texts, train,
 
 
 def test_another_tokenizer_is_refused(model, smoke_set):
-    model.model.tokenizer = tokenizer.train([" ".join(map(str, range(5000)))], 384)
+    model.model.tokenizer = bpe.train([" ".join(map(str, range(5000)))], 384)
     prepared = PreparedDataset(smoke_set)
     says = "tokenizer is not the dataset's: .*: prepare the text with --tokenizer ./own$"
     with pytest.raises(InputError, match=says):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from motherbird.core import bpe
 from motherbird.core import tokenizer as tokenizers
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
@@ -112,7 +113,7 @@ def test_what_an_id_means_must_not_change(small_run, small_tokenizer, added, tmp
     assert added_ids(trained, small_tokenizer, "hf") == []
     assert added_ids(trained, added, "hf") == [1024, 1025]
     assert set(extended_weights(trained, small_tokenizer, 1024, "hf")) == set(model.state_dict())
-    other = tokenizers.train(prose[1:], 1024)
+    other = bpe.train(prose[1:], 1024)
     with pytest.raises(InputError, match=r"id \d+ is .* in the data and .* in the model"):
         added_ids(trained, other, "hf")
 

@@ -42,7 +42,7 @@ class Shard:
 
     number: int
     texts: list[str] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)  # where each is, for errors
+    where: list[str] = field(default_factory=list)  # where each is, for errors
     files: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)  # positions in the file, from 0
     ids: list[int | str | None] = field(default_factory=list)
@@ -103,7 +103,7 @@ def divide(sources: Sequence[Source], size: int, wanted: Set[int], total: int) -
                 shard = Shard(number)
             if number in wanted:
                 shard.texts.append(row.text)
-                shard.places.append(row.where)
+                shard.where.append(row.where)
                 shard.files.append(source.name)
                 shard.rows.append(position)
                 shard.ids.append(row.id)
@@ -135,7 +135,7 @@ class ShardTask:
             InputError: a text is too long.
         """
         with quiet():
-            found = self.encode(shard.texts, shard.places, self.on_batch)
+            found = self.encode(shard.texts, shard.where, self.on_batch)
         data = to_parquet(shard, found, self.job)
         self.store.write(name_of(shard.number), data)
         digest = hashlib.sha256(data).hexdigest()

@@ -190,12 +190,12 @@ def _named(where: str, names: Sequence[str]) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Do not log how many texts of a shard were truncated; the sum is logged at the end."""
-    level = text_model.log.level
+    before = text_model.log.level
     text_model.log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        text_model.log.setLevel(level)
+        text_model.log.setLevel(before)
 
 
 def absolute(settings: Settings) -> Settings:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core import tokenizer as tokenizers
+from ..core import bpe
 from ..core.config import EncoderConfig
 from ..core.hub import NANO
 from ..core.tokenizer import Tokenizer
@@ -135,10 +135,10 @@ def _tokenizer(texts: list[str]) -> Tokenizer:
     *larger, smallest = VOCABULARIES
     for size in larger:
         try:
-            return tokenizers.train(texts, size)
+            return bpe.train(texts, size)
         except InputError:  # too little text
             continue
-    return tokenizers.train(texts, smallest)
+    return bpe.train(texts, smallest)
 
 
 def _split(encoded: list[list[int]], seed: int) -> tuple[list[list[int]], list[list[int]]]:

@@ -161,8 +161,8 @@ def dense(
     with progress("", total=1.0, quiet=quiet) as update:
         display = Display(quiet, update)
         found = distill_dense(
-            settings, list(data), directory, vectors=kept, device=device, on_plan=display.plan,
-            on_texts=display.texts, on_start=display.start, on_step=display.step,
+            settings, list(data), directory, vectors=kept, on_texts=display.texts,
+            caller=display.caller(device),
         )  # fmt: skip
     if not options.is_main_process():
         return

@@ -116,32 +116,42 @@ def command(
             f"a .npy file is written for one FILE, got unexpected extra argument ({files[1]})",
             click.get_current_context(),
         )
-    file = files[0]
-    path = _check_out(file, model, out)
+    given = {"prompt_name": prompt_name, "prompt": prompt, "max_length": max_length}
+    _embed(files[0], model, _check_out(files[0], model, out), column, given, truncate, json_,
+           {"normalize": normalize, "truncate_dim": truncate_dim, "batch_tokens": batch_tokens},
+           load)  # fmt: skip
+
+
+def _embed(
+    file: str, model: str, path: Path, column: str | None, tokenize: dict[str, Any],
+    truncate: bool, json_: bool, compute: dict[str, Any], load: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write a .npy file; the dictionaries have options of `tokenize`, `embed_ids` and `load`."""
     from .. import __version__
     from ..models.embedder import Embedder
 
     texts = list(read_texts(file, column))
     embedder = Embedder.load(model, **load)
-    normalize = embedder.normalize if normalize is None else normalize
+    if compute["normalize"] is None:
+        compute["normalize"] = embedder.normalize
     start = time.perf_counter()
     ids, truncated = embedder.tokenize(
-        [text.text for text in texts], prompt_name=prompt_name, prompt=prompt,
-        max_length=max_length, truncate=truncate, names=[text.source for text in texts],
+        [text.text for text in texts], **tokenize, truncate=truncate,
+        names=[text.source for text in texts],
     )  # fmt: skip
+    prompt = {name: tokenize[name] for name in ("prompt_name", "prompt")}
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
-            ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
-            on_batch=advance, left_out=embedder.left_out(prompt_name, prompt),
-        )  # fmt: skip
+            ids, **compute, on_batch=advance, left_out=embedder.left_out(**prompt)
+        )
     seconds = round(time.perf_counter() - start, 3)
     about = {
         "out": str(path), "texts": len(vectors), "dimensions": vectors.shape[1],
         "tokens": sum(map(len, ids)), "truncated": truncated,
         "model": model, "revision": load["revision"],
         "dtype": embedder.model.dtype, "pooling": embedder.pooling,
-        "prompt": embedder.find_prompt(prompt_name, prompt), "normalize": normalize,
-        "max_length": max_length or embedder.max_length,
+        "prompt": embedder.find_prompt(**prompt), "normalize": compute["normalize"],
+        "max_length": tokenize["max_length"] or embedder.max_length,
         "split_special_tokens": load["split_special_tokens"], "motherbird": __version__,
         "seconds": seconds,
     }  # fmt: skip

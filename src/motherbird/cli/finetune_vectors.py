@@ -114,7 +114,9 @@ def dense(dimensions: str | None, **given: Any) -> None:
               "--max-length).")  # fmt: skip
 @_options
 def late(scores: str | None, **given: Any) -> None:
-    """Train a model for search by a vector for each token (ColBERT, late interaction).
+    """Train a model for search by a vector for each token.
+
+    It is a late-interaction model, such as ColBERT.
 
     \b
     motherbird finetune late --train pairs.jsonl --model MODEL --out model
@@ -177,9 +179,8 @@ def _run(
     with progress("", total=1.0, quiet=quiet) as update:
         display = Display(quiet, update)
         found = finetune_vectors(
-            settings, rows, held_out, directory, sources=sources, device=device,
-            on_plan=display.plan, on_start=display.start, on_step=display.step,
-        )  # fmt: skip
+            settings, rows, held_out, directory, sources=sources, caller=display.caller(device)
+        )
     if not options.is_main_process():
         return
     if json_:

@@ -10,6 +10,7 @@ from .output import is_terminal
 
 if TYPE_CHECKING:
     from ..train.step import StepReport
+    from ..train.tuning_run import Caller
 
 S = TypeVar("S")  # a dataclass of settings
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -50,6 +51,12 @@ class Display:
         self.quiet, self.update = quiet, update
         self.shown, self.steps = time.perf_counter(), 1
         self.recent: list[StepReport] = []
+
+    def caller(self, device: str) -> "Caller":
+        """Return what a run is given to show its steps here."""
+        from ..train.tuning_run import Caller
+
+        return Caller(device, None, self.plan, self.start, self.step)
 
     def plan(self, plan: Any) -> None:
         """Say what will be done."""

@@ -75,7 +75,7 @@ def scores(
     while first < len(starts):  # whole documents, as many as have ROWS vectors, or one
         last = max(first + 1, int(np.searchsorted(ends, starts[first] + ROWS, "right")))
         begin, own = starts[first], slice(first, last)
-        products = vectors[begin : ends[last - 1]] @ query.T
-        found[own] = np.maximum.reduceat(products, starts[own] - begin, axis=0).sum(axis=1)
+        cosines = vectors[begin : ends[last - 1]] @ query.T
+        found[own] = np.maximum.reduceat(cosines, starts[own] - begin, axis=0).sum(axis=1)
         first = last
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import workers
+from ..core import bpe
 from ..core import tokenizer as tokenizers
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ def train(
     on_progress: OnProgress = lambda fraction, what: None,
 ) -> Report:
     """Train a tokenizer on a mixture, and write it with a report; see also `prepare.prepare`."""
-    tokenizers.check_size(size)
+    bpe.check_size(size)
     compared = {
         Path(path).stem.split(".")[0] if Path(path).is_file() else Path(path).name:
         tokenizers.tokenizer(path, split_special_tokens=True) for path in compare
@@ -109,7 +110,7 @@ def _train(
                 learned += len(document.text.encode())
                 yield document.text
 
-    tokenizers.train(texts(), size).save(out)
+    bpe.train(texts(), size).save(out)
     return learned
 
 

@@ -176,12 +176,12 @@ def _read_pooling(path: Path) -> dict[str, Any]:
     return {"pooling": _POOLINGS[mode]} | ({} if include else {"include_prompt": False})
 
 
-def read_dense(place: Path, level: Level) -> Dense:
+def read_dense(place: Path, output: Level) -> Dense:
     """Read the directory of a Dense module.
 
     Args:
         place: has config.json and model.safetensors.
-        level: what the module has to take and return: vectors of texts, or of tokens.
+        output: what the module has to take and return: vectors of texts, or of tokens.
 
     Raises:
         InputError: a setting that motherbird does not have.
@@ -192,9 +192,9 @@ def read_dense(place: Path, level: Level) -> Dense:
     if settings.get("use_residual"):
         raise InputError("use_residual = true is not supported", str(file))
     for key in ("module_input_name", "module_output_name"):
-        if settings.get(key) not in (None, level):
+        if settings.get(key) not in (None, output):
             raise InputError(f"{key} = {settings[key]!r} is not supported", str(file),
-                             f"motherbird computes {level}")  # fmt: skip
+                             f"motherbird computes {output}")  # fmt: skip
     function = str(settings.get("activation_function", "torch.nn.Tanh"))
     activation = _ACTIVATIONS.get(function.rpartition(".")[2])
     if activation is None or not function.startswith("torch."):

@@ -24,7 +24,7 @@ from .threads import executor_for
 from .tuning import FineTuning
 from .tuning_memory import fit_memory
 from .tuning_plan import Parts, Plan, initial_model, plan
-from .tuning_run import INFO, restore_embeddings, run
+from .tuning_run import INFO, Caller, restore_embeddings, run
 
 DEV = 0.1  # fraction of the training data that is set aside where there is no dev data
 
@@ -68,8 +68,8 @@ def finetune(
     def process(session: Session, made: Plan) -> LabelsProcess:
         return (FewShotProcess if recipe.few_shot else LabelsProcess)(session, made)
 
-    return run(make, process, _write, out, device, recipe.timeout, max_steps, on_plan, on_start,
-               on_step)  # fmt: skip
+    caller = Caller(device, max_steps, on_plan, on_start, on_step)
+    return run(make, process, _write, out, recipe.timeout, caller)
 
 
 def _write(

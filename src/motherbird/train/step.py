@@ -163,15 +163,15 @@ class Stepper(Generic[Batch]):
                 return vectors(number)
 
         found = list(self.threads.in_order(first, range(len(batches))))
-        leaves = [each.detach().requires_grad_() for each in found]
-        loss = objective.joint_loss(batches, leaves) * factor
-        gradients = torch.autograd.grad(loss, leaves)
-        share = loss.detach() / len(batches)
+        detached = [each.detach().requires_grad_() for each in found]
+        loss = objective.joint_loss(batches, detached) * factor
+        gradients = torch.autograd.grad(loss, detached)
+        value = loss.detach() / len(batches)
 
         def pull(number: int) -> Tensor:
             own = found[number] if kept else vectors(number)
             product = (own * gradients[number]).sum()
-            return product + (share - product.detach())
+            return product + (value - product.detach())
 
         return [partial(pull, number) for number in range(len(batches))]
 

@@ -6,6 +6,7 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -36,6 +37,26 @@ class KeyedPlan(TuningPlan, Protocol):
         """Return what the result depends on, besides the machine: two runs of one key are equal."""
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What a run is given besides what its result depends on.
+
+    Attributes:
+        device: see `distributed.join`.
+        max_steps: stop after this many steps of this process.
+        on_plan: called on rank 0 with what will be done, before the first step.
+        on_start: called on rank 0 at the start of training, with the number of steps.
+        on_step: called on rank 0 after every step.
+    """
+
+    device: str | None = None
+    max_steps: int | None = None
+    on_plan: Callable[[Any], None] = lambda plan: None
+    on_start: Callable[[Stepper[Any], int], None] = lambda stepper, steps: None
+    on_step: Callable[[StepReport], None] = lambda report: None
+
+
+SILENT = Caller()
 P = TypeVar("P", bound=KeyedPlan)
 Of = TypeVar("Of", bound=TuningProcess[Any])
 
@@ -45,14 +66,10 @@ def run(
     process: Callable[[Session, P], Of],
     write: Callable[[Of, Best, Path, Path, dict[str, Any]], dict[str, Any]],
     out: Path,
-    device: str | None,
     timeout: float,
-    max_steps: int | None,
-    on_plan: Callable[[P], None],
-    on_start: Callable[[Stepper[Any], int], None],
-    on_step: Callable[[StepReport], None],
+    caller: Caller,
     *,
-    prepare: Callable[[P, Distributed, Path], None] = lambda made, distributed, work: None,
+    prepare: Callable[[P, Distributed, Path], P] = lambda made, distributed, work: made,
     signs: Sequence[str] = ("checkpoints",),
 ) -> dict[str, Any]:
     """Run, or resume, and write the model of the best epoch.
@@ -63,14 +80,10 @@ def run(
         write: writes the model, and returns the content of finetune.json: it is given the process,
             its best epoch, the directory of the state, that of the output, and the key of the plan.
         out: directory of the model; if it is that of the same run, nothing is computed.
-        device: see `distributed.join`.
         timeout: see `distributed.join`.
-        max_steps: stop after this many steps of this process.
-        on_plan: called on rank 0 with what will be done, before the first step.
-        on_start: called on rank 0 at the start, with the number of steps.
-        on_step: called on rank 0 after every step.
+        caller: who is told what the run does.
         prepare: computes on every rank what the process needs besides; only rank 0 may use the
-            directory of the state, the last argument.
+            directory of the state, its last argument.
         signs: files or directories in it that are worth keeping; see `check_unfinished`.
 
     Returns:
@@ -82,7 +95,7 @@ def run(
         StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
     """
     with contextlib.ExitStack() as stack:
-        distributed = stack.enter_context(join(device, timeout))
+        distributed = stack.enter_context(join(caller.device, timeout))
         made = make(distributed)
         key = made.key()
         finished = distributed.in_turns(lambda: _finished(out, key))
@@ -90,26 +103,35 @@ def run(
             return finished
         work = out  # only rank 0 uses it
         if distributed.is_main:
-            on_plan(made)
+            caller.on_plan(made)
             check_unfinished(out, key, signs)
             work = stack.enter_context(resumable_directory(out, "model", key))
-        prepare(made, distributed, work)
+        made = prepare(made, distributed, work)
         received = stack.enter_context(signals.deferred())
         stack.enter_context(in_fixed_order(distributed.device))
         session = Session(
-            work, distributed, received, lambda: None, max_steps, on_start=on_start, on_step=on_step
-        )
+            work, distributed, received, lambda: None, caller.max_steps,
+            on_start=caller.on_start, on_step=caller.on_step,
+        )  # fmt: skip
         running = process(session, made)
-        try:
-            progress = running.resume().progress
-        except RollBack as error:
-            raise DivergedError(str(error), str(out), "use a lower learning rate") from error
-        if not progress.finished:
-            what = f"stopped at step {progress.step}, the state is saved"
-            raise StoppedError(what, str(work), "the same command resumes", received.number or 0)
-        assert progress.best is not None
-        info = write(running, progress.best, work, out, key) if distributed.is_main else {}
+        best = _train(running, out)
+        info = write(running, best, work, out, key) if distributed.is_main else {}
         return distributed.broadcast_object(info)
+
+
+def _train(process: TuningProcess[Any], out: Path) -> Best:
+    """Train to the end, and return the best epoch."""
+    try:
+        outcome = process.resume()
+    except RollBack as error:
+        raise DivergedError(str(error), str(out), "use a lower learning rate") from error
+    progress = outcome.progress
+    if not progress.finished:
+        what = f"stopped at step {progress.step}, the state is saved"
+        where, how = str(process.run), "the same command resumes"
+        raise StoppedError(what, where, how, outcome.signal or 0)
+    assert progress.best is not None
+    return progress.best
 
 
 def _finished(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:

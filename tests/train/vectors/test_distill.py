@@ -14,9 +14,10 @@ from motherbird.files import sha256
 from motherbird.nn import Encoder
 from motherbird.nn.heads import pool
 from motherbird.nn.packed import pack
-from motherbird.train.vectors.distill import distill_dense, least_squares
+from motherbird.train.tuning_run import Caller
+from motherbird.train.vectors.distill import distill_dense, linear_fit
+from motherbird.train.vectors.initial import begin_as
 from motherbird.train.vectors.recipe import Distillation
-from motherbird.train.vectors.start import begin_as
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def test_a_new_encoder_computes_static_vectors(small_tokenizer, table):
     assert np.abs(own - cosines).max() < 1e-3
 
 
-def test_least_squares():
+def test_linear_fit():
     draw = np.random.default_rng(0)
     x, weight = draw.normal(size=(500, 20)), draw.normal(size=(7, 20))
-    found = least_squares(x.astype(np.float32), (x @ weight.T).astype(np.float32)).numpy()
+    found = linear_fit(x.astype(np.float32), (x @ weight.T).astype(np.float32)).numpy()
     np.testing.assert_allclose(found, weight, atol=0.02)
 
 
@@ -112,7 +113,9 @@ def test_it_resumes_with_the_same_result_and_keeps_vectors(recipe, data, tmp_pat
     stops = 0
     while not (tmp_path / "out").exists():
         try:
-            found = distill_dense(recipe, data, tmp_path / "out", vectors=kept, max_steps=7)
+            found = distill_dense(
+                recipe, data, tmp_path / "out", vectors=kept, caller=Caller(max_steps=7)
+            )
         except StoppedError:
             stops += 1
     assert stops == 2 and found["curve"] == whole["curve"]

@@ -15,6 +15,7 @@ from motherbird.data.pairs import Pairs, read_pairs, read_texts, split_off
 from motherbird.errors import InputError, OutputExistsError, StoppedError
 from motherbird.files import sha256
 from motherbird.strict import load
+from motherbird.train.tuning_run import Caller
 from motherbird.train.vectors.recipe import VectorTuning
 from motherbird.train.vectors.tune import finetune_vectors
 
@@ -119,7 +120,9 @@ def test_stops_and_kills_change_nothing(base, forked, tmp_path):
     stops = 0
     while not (tmp_path / "out").exists():
         try:
-            found = finetune_vectors(settings, train, dev, tmp_path / "out", max_steps=7)
+            found = finetune_vectors(
+                settings, train, dev, tmp_path / "out", caller=Caller(max_steps=7)
+            )
         except StoppedError:
             stops += 1
     assert stops == 2 and found["curve"] == whole["curve"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ...nn.vectors import VectorModel
-from .texts import TextsBatch, arrange, counted, nothing
+from .texts import TextsBatch, counted, nothing, queries_and_documents
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class ContrastiveObjective:
         if not found:
             return nothing(vectors)
         own = torch.cat(found)
-        texts = arrange(batches, own.device)
+        texts = queries_and_documents(batches, own.device)
         allowed = texts.others.clone()
         allowed[torch.arange(len(texts.right)), texts.right] = True
         losses = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from ...nn.vectors import VectorModel
-from .texts import TextsBatch, arrange, counted, nothing
+from .texts import TextsBatch, counted, nothing, queries_and_documents
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class LateObjective:
         lengths = [n for batch in batches if batch.counts for n in batch.packed.lengths]
         tokens = torch.cat(found).split(lengths)
         scores = [scores for batch in batches if batch.counts for scores in batch.scores]
-        texts = arrange(batches, found[0].device)
+        texts = queries_and_documents(batches, found[0].device)
         queries, documents = texts.queries.tolist(), texts.documents.tolist()
         if not scores:
             own = maxsim([tokens[n] for n in queries], [tokens[n] for n in documents])

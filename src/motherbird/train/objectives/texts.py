@@ -42,7 +42,7 @@ class Texts:
     others: Bool[Tensor, "n m"]
 
 
-def arrange(batches: Sequence[TextsBatch], device: torch.device) -> Texts:
+def queries_and_documents(batches: Sequence[TextsBatch], device: torch.device) -> Texts:
     """Tell queries from documents, with indices into the texts of all batches with a loss."""
     counted = [batch for batch in batches if batch.counts]
     sizes = [size for batch in counted for size in batch.sizes]

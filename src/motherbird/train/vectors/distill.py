@@ -37,13 +37,12 @@ from ..objectives.vectors import VectorsObjective
 from ..process import Session
 from ..rows import steps_per_epoch
 from ..state import Best
-from ..step import Stepper, StepReport
 from ..tuning_process import TuningProcess
-from ..tuning_run import INFO, restore_embeddings, run
+from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
+from .initial import Start, find_start
 from .predict import vectors_of
 from .recipe import Distillation
 from .rows import TextRows
-from .start import Start, find_start
 from .teacher import Teacher
 
 HELD_OUT = 50  # every so many texts are not trained on
@@ -150,7 +149,7 @@ class DistillationProcess(TuningProcess[TextsBatch]):
 
         own = vectors_of(model, pooled, self.train.ids[:SAMPLE], torch.float32)
         # Vectors have length 1, so that the scale only decides how fast the map changes.
-        weight = least_squares(own, targets[:SAMPLE])
+        weight = linear_fit(own, targets[:SAMPLE])
         projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
         return model
 
@@ -164,7 +163,7 @@ class DistillationProcess(TuningProcess[TextsBatch]):
         return {"cosine": float((own * self.dev.targets).sum(axis=1).mean())}
 
 
-def least_squares(
+def linear_fit(
     x: Float32[np.ndarray, "n D"], y: Float32[np.ndarray, "n d"]
 ) -> Float32[torch.Tensor, "d D"]:
     """Return the matrix W with the smallest error of x W^T, with a small penalty."""
@@ -181,12 +180,8 @@ def distill_dense(
     out: Path,
     *,
     vectors: Path | None = None,
-    device: str | None = None,
-    max_steps: int | None = None,
-    on_plan: Callable[[DistillationPlan], None] = lambda plan: None,
     on_texts: Callable[[int, int], None] = lambda done, total: None,
-    on_start: Callable[[Stepper[Any], int], None] = lambda stepper, steps: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
+    caller: Caller = SILENT,
 ) -> dict[str, Any]:
     """Train a student, or resume it, and write it as `Embedder.save` does.
 
@@ -196,13 +191,9 @@ def distill_dense(
         out: directory of the model; if it is that of the same run, nothing is computed.
         vectors: directory in which the teacher's vectors are kept for other runs; by default they
             are kept until the model is written.
-        device: see `distributed.join`; the teacher's too.
-        max_steps: stop after this many steps of this process.
-        on_plan: called on rank 0 with what will be done.
         on_texts: called on rank 0 with the number of texts whose teacher's vectors exist, and the
             number of all.
-        on_start: called on rank 0 at the start of training, with the number of steps.
-        on_step: called on rank 0 after every step.
+        caller: who is told what the run does; its device is the teacher's too.
 
     Returns:
         The content of finetune.json: "dev" has the mean cosine with the teacher.
@@ -212,15 +203,15 @@ def distill_dense(
         DivergedError: the loss is not finite.
         StoppedError: a signal or ``max_steps`` stopped it; its state is saved.
     """
-    loaded: list[DistillationPlan] = []
 
     def make(distributed: Distributed) -> DistillationPlan:
-        return distributed.in_turns(lambda: plan(recipe, data, device))
+        return distributed.in_turns(lambda: plan(recipe, data, caller.device))
 
-    def prepare(made: DistillationPlan, distributed: Distributed, work: Path) -> None:
+    def with_targets(
+        made: DistillationPlan, distributed: Distributed, work: Path
+    ) -> DistillationPlan:
         found = None
         if distributed.is_main:
-            folder = vectors or work / "teacher"
             done = 0
 
             def count(texts: int) -> None:
@@ -228,16 +219,13 @@ def distill_dense(
                 done += texts
                 on_texts(done, len(made.texts))
 
-            found = made.teacher.vectors(made.texts, folder, count)
+            found = made.teacher.vectors(made.texts, vectors or work / "teacher", count)
         targets = distributed.broadcast_object(found)
-        loaded.append(replace(made, rows=replace(made.rows, targets=targets)))
-
-    def process(session: Session, made: DistillationPlan) -> DistillationProcess:
-        return DistillationProcess(session, loaded[0])
+        return replace(made, rows=replace(made.rows, targets=targets))
 
     return run(
-        make, process, _write, out, device, recipe.timeout, max_steps, on_plan, on_start, on_step,
-        prepare=prepare, signs=("checkpoints", "teacher"),
+        make, DistillationProcess, _write, out, recipe.timeout, caller,
+        prepare=with_targets, signs=("checkpoints", "teacher"),
     )  # fmt: skip
 
 

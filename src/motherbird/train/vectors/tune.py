@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +30,12 @@ from ..objectives.texts import TextsBatch
 from ..process import Session
 from ..rows import steps_per_epoch
 from ..state import Best
-from ..step import Stepper, StepReport
 from ..tuning_process import TuningProcess
-from ..tuning_run import INFO, restore_embeddings, run
+from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
+from .initial import Start, find_start
 from .predict import vectors_of
 from .recipe import LATE_SIZE, VectorTuning
 from .rows import TextRows
-from .start import Start, find_start
 
 DEV, MOST_DEV = 0.05, 500  # fraction and largest number of queries that are set aside
 RANKS = 10  # of MRR@10
@@ -275,11 +274,7 @@ def finetune_vectors(
     out: Path,
     *,
     sources: dict[str, str] | None = None,
-    device: str | None = None,
-    max_steps: int | None = None,
-    on_plan: Callable[[VectorPlan], None] = lambda plan: None,
-    on_start: Callable[[Stepper[Any], int], None] = lambda stepper, steps: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
+    caller: Caller = SILENT,
 ) -> dict[str, Any]:
     """Train a model for retrieval, or resume it, and write the one of the best epoch.
 
@@ -289,11 +284,7 @@ def finetune_vectors(
         dev: rows by which the best epoch is chosen.
         out: directory of the model; if it is that of the same run, nothing is computed.
         sources: where the rows are from, for the card.
-        device: see `distributed.join`.
-        max_steps: stop after this many steps of this process.
-        on_plan: called on rank 0 with what will be done.
-        on_start: called on rank 0 at the start of training, with the number of steps.
-        on_step: called on rank 0 after every step.
+        caller: who is told what the run does.
 
     Returns:
         The content of finetune.json.
@@ -305,7 +296,7 @@ def finetune_vectors(
     """
     return run(
         lambda distributed: distributed.in_turns(lambda: plan(recipe, train, dev, sources or {})),
-        VectorProcess, _write, out, device, recipe.timeout, max_steps, on_plan, on_start, on_step,
+        VectorProcess, _write, out, recipe.timeout, caller,
     )  # fmt: skip
 
 
