@@ -90,7 +90,7 @@ def test_models_of_other_architectures(motherbird, folder, late, ranker, monkeyp
     call = ("evaluate", "retrieval", "--data", folder, "--model", late, "--reranker", ranker)
     call += ("--mode", "late,rerank", "--dtype", "float32", "--json")
     ours = motherbird(*call).done().json["mean"]
-    monkeypatch.setattr("motherbird.retrieval.embedders._is_ours", lambda directory: False)
+    monkeypatch.setattr("motherbird.retrieval.embedders.is_ours", lambda directory: False)
     theirs = json.loads(motherbird(*call).out)["mean"]
     assert theirs["rerank"] == ours["rerank"] and theirs.keys() == ours.keys()
 
