@@ -125,6 +125,12 @@ def is_ours(directory: Path) -> bool:
     return config.is_file() and read_json_object(config).get("model_type") == "modernbert"
 
 
+def truncates(name_or_dir: str, *, revision: str | None = None) -> bool:
+    """Return whether a model of `open_embedder` or `open_late` truncates long documents."""
+    directory = hub.find(name_or_dir, revision)
+    return not (is_ours(directory) or is_static(directory))
+
+
 def load_foreign(
     directory: Path, device: Any = None, dtype: Any = "auto", kind: str = "SentenceTransformer"
 ) -> Any:
