@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from retrieval_set import write_set
 
-from motherbird import Dense, Embedder, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
+from motherbird import Embedder, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
 from motherbird.nn import Encoder, SequenceClassifier
 from motherbird.retrieval.passages import open_divide
 from motherbird.retrieval.sets import read_set
@@ -39,16 +39,6 @@ def test_modes_of_a_set(motherbird, folder, model, tmp_path):
     assert difference["mean"] == pytest.approx(
         row["modes"]["dense"]["nDCG@10"] - row["modes"]["bm25"]["nDCG@10"]
     )
-
-
-@pytest.fixture
-def late(model, tmp_path):
-    """A late-interaction model with the encoder of the other one."""
-    encoder = Encoder.load(model, dtype="stored")
-    projection = [Dense(np.random.default_rng(0).normal(size=(8, 32)))]
-    made = LateEmbedder(encoder, projection, document_length=16, add_prefixes=True)
-    made.save(tmp_path / "late")
-    return tmp_path / "late"
 
 
 @pytest.fixture
