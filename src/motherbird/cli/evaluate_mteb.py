@@ -17,7 +17,7 @@ from .output import print_json
               help="A model of motherbird, static vectors, or a model of sentence-transformers: a "
               "directory, or owner/name on the Hub.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["dense", "late"]), default="dense", show_default=True,
-              help="late: --model is a late-interaction model.")  # fmt: skip
+              help="What --model computes: vectors of texts, or of tokens.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", callback=options.not_empty,
               help="Directory of the results, in the layout of mteb.")  # fmt: skip
 @options.loading
