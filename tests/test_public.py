@@ -68,7 +68,7 @@ def test_signatures():
     assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [
         "self", "texts", "prompt_name", "prompt", "normalize", "truncate_dim", "max_length",
-        "truncate", "batch_tokens",
+        "truncate", "windows", "batch_tokens",
     ]  # fmt: skip
     assert parameters(motherbird.tokenizer)[0] == "name_or_dir"
     for function in (motherbird.accelerate, motherbird.restore):

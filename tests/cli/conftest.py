@@ -92,6 +92,21 @@ def model(small_tokenizer, tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture
+def late(model, tmp_path) -> Path:
+    """A late-interaction model with the encoder of the other one."""
+    import numpy as np
+
+    from motherbird import Dense, LateEmbedder
+    from motherbird.nn import Encoder
+
+    encoder = Encoder.load(model, dtype="stored")
+    projection = [Dense(np.random.default_rng(0).normal(size=(8, 32)))]
+    made = LateEmbedder(encoder, projection, document_length=16, add_prefixes=True)
+    made.save(tmp_path / "late")
+    return tmp_path / "late"
+
+
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory) -> Path:
     """A folder with some text of every Python, enough for a demo and small enough for a test."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from retrieval_set import write_set
 
-from motherbird import Dense, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
+from motherbird import Embedder, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
 from motherbird.nn import Encoder, SequenceClassifier
+from motherbird.retrieval.passages import open_divide
 from motherbird.retrieval.sets import read_set
 
 pytest.importorskip("ir_measures")
@@ -38,16 +39,6 @@ def test_modes_of_a_set(motherbird, folder, model, tmp_path):
     assert difference["mean"] == pytest.approx(
         row["modes"]["dense"]["nDCG@10"] - row["modes"]["bm25"]["nDCG@10"]
     )
-
-
-@pytest.fixture
-def late(model, tmp_path):
-    """A late-interaction model with the encoder of the other one."""
-    encoder = Encoder.load(model, dtype="stored")
-    projection = [Dense(np.random.default_rng(0).normal(size=(8, 32)))]
-    made = LateEmbedder(encoder, projection, document_length=16, add_prefixes=True)
-    made.save(tmp_path / "late")
-    return tmp_path / "late"
 
 
 @pytest.fixture
@@ -90,7 +81,7 @@ def test_models_of_other_architectures(motherbird, folder, late, ranker, monkeyp
     call = ("evaluate", "retrieval", "--data", folder, "--model", late, "--reranker", ranker)
     call += ("--mode", "late,rerank", "--dtype", "float32", "--json")
     ours = motherbird(*call).done().json["mean"]
-    monkeypatch.setattr("motherbird.retrieval.embedders._is_ours", lambda directory: False)
+    monkeypatch.setattr("motherbird.retrieval.embedders.is_ours", lambda directory: False)
     theirs = json.loads(motherbird(*call).out)["mean"]
     assert theirs["rerank"] == ours["rerank"] and theirs.keys() == ours.keys()
 
@@ -121,10 +112,123 @@ def test_a_table_of_several_sets(motherbird, folder):
         (["--data", "nowhere"], "the directory does not exist"),
         (["--out", "each.csv"], "--out is not a .jsonl file"),
         (["--max-queries", 0], "--max-queries"),
+        (["--documents", "last"], "--documents"),
+        (["--documents", "first", "--mode", "bm25"], "--documents needs dense or late"),
+        (["--passage-tokens", 9], "--passage-tokens needs --documents first or passages"),
+        (["--chart", "chart.pdf"], "--chart is not a .svg or .png file: .*ends in .svg or .png"),
+        (["--table", "table.csv"], "--table is not a .md file"),
+        (["--baseline", "nowhere.jsonl"], "the baseline is not a file: nowhere.jsonl"),
     ],
 )
 def test_refused(motherbird, folder, options, says):
     motherbird("evaluate", "retrieval", "--data", folder, *options).refused(says)
+
+
+def test_documents_in_passages(motherbird, folder, model, late):
+    call = ("evaluate", "retrieval", "--data", folder, "--json", "--mode")
+    modes = {}
+    for mode, directory in (("dense", model), ("late", late)):
+        for reading in ("whole", "first", "passages"):
+            options = [] if reading == "whole" else ["--passage-tokens", 4]
+            found = motherbird(*call, mode, "--model", directory, "--documents", reading, *options)
+            [row] = found.done().json["sets"]
+            assert row["long_documents"] == reading
+            assert row["passage_tokens"] == (None if reading == "whole" else 4)
+            modes[mode, reading] = row["modes"][mode]
+    data = read_set(folder, "test")
+    embedder = Embedder.load(model)
+    texts = [text for text in data.documents if text]
+    for reading in ("first", "passages"):
+        divide = open_divide(str(model), reading, 4)
+        vectors = [embedder.embed(own, normalize=True) for own in divide(texts)]
+        assert max(map(len, vectors)) == (1 if reading == "first" else 5)
+        queries = embedder.embed(data.queries, prompt_name="query", normalize=True)
+        ranks = []
+        for query, relevant in zip(queries, data.relevant, strict=True):
+            order = np.argsort([-(own @ query).max() for own in vectors], kind="stable")
+            ranks.append(next(rank for rank, n in enumerate(order, 1) if n in relevant))
+        expected = np.mean([1 / rank for rank in ranks])
+        assert modes["dense", reading]["MRR@10"] == pytest.approx(expected)
+    [row] = motherbird(*call, "bm25").done().json["sets"]
+    assert row["long_documents"] is None
+
+
+def test_other_models_truncate(motherbird, folder, model, monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.setattr("motherbird.retrieval.embedders.is_ours", lambda directory: False)
+    monkeypatch.setattr("motherbird.retrieval.passages.is_ours", lambda directory: False)
+    call = ("evaluate", "retrieval", "--data", folder, "--model", model, "--mode", "dense")
+    call += ("--dtype", "float32", "--json")
+    assert json.loads(motherbird(*call).out)["sets"][0]["long_documents"] == "truncated"
+    [row] = json.loads(motherbird(*call, "--documents", "passages").out)["sets"]
+    assert (row["long_documents"], row["passage_tokens"]) == ("passages", 512)
+
+
+def test_a_comparison_with_an_earlier_evaluation(motherbird, folder, model, tmp_path):
+    call = ("evaluate", "retrieval", "--data", folder, "--model", model, "--mode")
+    both, one = tmp_path / "both.jsonl", tmp_path / "one.jsonl"
+    before = motherbird(*call, "bm25,dense", "--out", both, "--json").done().json["sets"][0]
+    assert before["baseline"] is None
+    found = motherbird(*call, "dense,hybrid", "--baseline", both, "--json").done().json["sets"][0]
+    compared = found["baseline"]
+    assert (compared["queries"], compared["missing"], compared["unused"]) == (2, 0, 0)
+    assert compared["differences"] == {"dense": {"mode": "dense", "mean": 0, "low": 0, "high": 0}}
+    motherbird(*call, "bm25", "--max-queries", 1, "--out", one).done()
+    found = motherbird(*call, "dense,hybrid", "--baseline", one, "--json").done().json["sets"][0]
+    compared = found["baseline"]
+    assert (compared["queries"], compared["missing"], compared["unused"]) == (1, 1, 0)
+    each = {line["query"]: line for line in map(json.loads, both.read_text().splitlines())}
+    difference = compared["differences"]["dense"]
+    wanted = each["q1"]["modes"]["dense"]["nDCG@10"] - each["q1"]["modes"]["bm25"]["nDCG@10"]
+    assert difference["mode"] == "bm25" and difference["mean"] == pytest.approx(wanted)
+    shown = motherbird(*call, "dense", "--baseline", one).done().out
+    assert "dense - baseline's bm25: " in shown
+    assert "1 query not in the baseline, left out of the comparison" in shown
+    shown = motherbird(*call, "bm25", "--max-queries", 1, "--baseline", both).done().out
+    assert "1 query of the baseline not used" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "the baseline is empty: .*b.jsonl"),
+        ('{"text": "a"}\n', "not the result of a query: .*b.jsonl:1: use a file of"),
+        ("{line}{line}", "query 'q1' of animals occurs twice: .*b.jsonl:2"),
+        ('{line}{"dataset": "a", "query": "b", "modes": {"late": {"nDCG@10": 1}}}',
+         "the modes are not dense, late: .*b.jsonl:2"),
+        ("{line", "b.jsonl:1"),
+        ('{"dataset": "other", "query": "q1", "modes": {"bm25": {"nDCG@10": 1}}}',
+         "the baseline has none of the queries: .*b.jsonl"),
+        ("{line}", "the baseline has no mode bm25: .*b.jsonl: use --mode dense,late"),
+    ],
+)  # fmt: skip
+def test_what_is_no_baseline(motherbird, folder, tmp_path, content, says):
+    modes = {mode: {"nDCG@10": 0.5} for mode in ("dense", "late")}
+    line = json.dumps({"dataset": "animals", "query": "q1", "modes": modes}) + "\n"
+    path = tmp_path / "b.jsonl"
+    path.write_text(content.replace("{line}", line))
+    call = ("evaluate", "retrieval", "--data", folder, "--mode", "bm25", "--baseline", path)
+    motherbird(*call).refused(says, code=1 if says == "b.jsonl:1" else 2)
+
+
+def test_a_chart_and_a_table(motherbird, folder, model, tmp_path):
+    pytest.importorskip("matplotlib")
+    write_set(folder.parent / "$more$")
+    call = ("evaluate", "retrieval", "--data", folder.parent, "--model", model)
+    table, chart, each = (tmp_path / name for name in ("table.md", "chart.svg", "each.jsonl"))
+    motherbird(*call, "--table", table, "--chart", chart, "--out", each).done()
+    text = chart.read_text()
+    assert all(f">{name}<" in text for name in ("$more$", "animals", "mean", "hybrid", "nDCG@10"))
+    head, _, *rows = table.read_text().splitlines()
+    assert head == "| nDCG@10 | documents | queries | bm25 | dense | hybrid |"
+    assert [row.split()[1] for row in rows] == ["$more$", "animals", "mean"]
+    motherbird(
+        *call, "--chart", tmp_path / "chart.PNG", "--baseline", each, "--table", table
+    ).done()
+    assert (tmp_path / "chart.PNG").read_bytes().startswith(b"\x89PNG")
+    assert "| animals | 2 | dense - baseline's dense | +0.0000 | +0.0000 to +0.0000 |" in (
+        table.read_text()
+    )
 
 
 @pytest.fixture

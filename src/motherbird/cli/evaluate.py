@@ -7,13 +7,14 @@ import click
 
 from ..core.hub import NANO
 from . import options
+from .evaluate_mteb import mteb
 from .output import print_json, progress
 from .retrieval import retrieval
 
 
 @click.group(name="evaluate")
 def command() -> None:
-    """Evaluate a model: masked-LM loss (lm), search (retrieval), or fine-tuned on GLUE (glue)."""
+    """Evaluate a model: masked-LM loss (lm), search (retrieval, mteb), or fine-tuned (glue)."""
 
 
 @command.command(name="lm")
@@ -195,3 +196,4 @@ def _shown(value: float | None, form: str) -> str:
 
 
 command.add_command(retrieval)
+command.add_command(mteb)

@@ -125,14 +125,15 @@ def output_directory(path: str, inputs: list[str]) -> Path:
     return out
 
 
-def output_file(path: str, inputs: list[str], option: str, suffix: str) -> Path:
+def output_file(path: str, inputs: list[str], option: str, *suffixes: str) -> Path:
     """Return an output path as `output` does, of a file whose name has to end in a suffix."""
     from ..errors import InputError
 
     if path and Path(path).is_dir():
         raise InputError(f"{option} is a directory", path, "use the name of a file in it")
-    if path and not path.lower().endswith(suffix):
+    if path and not path.lower().endswith(suffixes):
+        kinds = " or ".join(suffixes)
         raise InputError(
-            f"{option} is not a {suffix} file", path, f"use a name that ends in {suffix}"
+            f"{option} is not a {kinds} file", path, f"use a name that ends in {kinds}"
         )
     return output(path, inputs)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.hub import NANO
-from ..errors import counted
+from ..errors import counted, require_extra
 from . import options
 from .output import print_json, progress
 
 if TYPE_CHECKING:
     from ..retrieval.measure import Values
+    from ..retrieval.passages import Reading
     from ..retrieval.sets import RetrievalSet
 
 
@@ -37,11 +38,26 @@ if TYPE_CHECKING:
               help="Queries of a set, the first ones (default: all).")  # fmt: skip
 @click.option("--out", metavar="FILE", callback=options.not_empty,
               help="A .jsonl file with the metrics of each query.")  # fmt: skip
+@click.option("--documents", "reading", type=click.Choice(["whole", "first", "passages"]),
+              default="whole", show_default=True,
+              help="What dense and late read of a document: all, its first --passage-tokens, or "
+              "passages of so many, of which the best one counts.")  # fmt: skip
+@click.option("--passage-tokens", type=click.IntRange(1), metavar="N",
+              help="Tokens of a passage (default: 512).")  # fmt: skip
+@click.option("--baseline", "earlier", metavar="FILE", callback=options.not_empty,
+              help="The --out of another evaluation of the same sets, to compare with.",
+              )  # fmt: skip
+@click.option("--chart", metavar="FILE", callback=options.not_empty,
+              help="A .svg or .png file with nDCG@10 by set and mode.")  # fmt: skip
+@click.option("--table", metavar="FILE", callback=options.not_empty,
+              help="A .md file with the table in Markdown.")  # fmt: skip
 @options.loading
 @options.as_json
 def retrieval(
     data: str, split: str, modes: str, model: str, reranker: str | None, max_queries: int | None,
-    out: str | None, json_: bool, **load: Any,  # options of `Embedder.load`
+    out: str | None, reading: "Reading", passage_tokens: int | None, earlier: str | None,
+    chart: str | None, table: str | None, json_: bool,
+    **load: Any,  # options of `Embedder.load`
 ) -> None:  # fmt: skip
     """Measure how well a model finds documents.
 
@@ -49,46 +65,52 @@ def retrieval(
     motherbird evaluate retrieval --data scifact --split test --model DIR
     motherbird evaluate retrieval --data sets --split dev,train --mode dense --model DIR --json
     motherbird evaluate retrieval --data scifact --mode late,rerank --model DIR --reranker DIR
+    motherbird evaluate retrieval --data qmsum --model DIR --documents passages --baseline b.jsonl
 
     A set has corpus.jsonl (_id, title, text), queries.jsonl (_id, text), also as .jsonl.gz, and
     qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
     BM25, by MaxSim of the vectors of tokens (late), or by the sum of 1 / (60 + rank) over BM25 and
-    vectors. Texts longer than the model's limit are truncated, but documents of late have windows.
-    The metrics are nDCG@10, recall@100 and MRR@10, see docs/retrieval.md.
+    vectors. Texts longer than the limit of a model of motherbird are computed in windows; other
+    models, queries of late, and rerankers truncate them. The metrics are nDCG@10, recall@100 and
+    MRR@10, see docs/evaluation.md.
 
-    With several modes, differences from the first one have 95% intervals (paired bootstrap).
+    With several modes, differences from the first one have 95% intervals (paired bootstrap). With
+    --baseline, so have those from the same mode there, or its only one.
 
     With --json: {"model", "reranker", "sets": [{"dataset", "split", "documents", "queries",
-    "without", "empty", "modes": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "differences": {mode:
-    {"mean", "low", "high"}}}], "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}.
+    "without", "empty", "long_documents", "passage_tokens", "modes": {mode: {"nDCG@10",
+    "recall@100", "MRR@10"}}, "differences": {mode: {"mean", "low", "high"}}, "baseline":
+    {"queries", "missing", "unused", "differences": {mode: {"mode", "mean", "low", "high"}}}}],
+    "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}.
     "without" are queries without a relevant document, which are left out, and "empty" documents
-    without text. "differences" are those of nDCG@10.
+    without text. "long_documents" is "whole", "first", "passages", "truncated" (whole, by a model
+    that truncates), or null without dense and late. "differences" are those of nDCG@10. "baseline"
+    is null without one; "missing" queries are not in it, and "unused" ones in it alone.
     """  # noqa: D301
-    from ..core import hub
     from ..files import write_text
-    from ..models.modules import is_late
-    from ..retrieval.embedders import open_embedder, open_late, open_reranker
+    from ..retrieval import report
+    from ..retrieval.baseline import check, compare, read_baseline
+    from ..retrieval.embedders import open_reranker
     from ..retrieval.evaluate import check_modes, evaluate
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
-    if ("rerank" in chosen) != (reranker is not None):
-        missing = "--reranker" if reranker is None else "--mode with rerank"
-        raise click.UsageError(f"Missing option '{missing}'; rerank needs both.")
-    models = [model] if reranker is None else [model, reranker]
-    path = (
-        None
-        if out is None
-        else options.output_file(out, [data, *options.directories(*models)], "--out", ".jsonl")
-    )
+    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(chosen)
+    _check_options(chosen, reranker, reading, passage_tokens, uses_model)
+    inputs = [data, *options.directories(model, *([reranker] if reranker else []))]
+    inputs += [earlier] if earlier else []
+    path = out and options.output_file(out, inputs, "--out", ".jsonl")
+    picture = chart and options.output_file(chart, inputs, "--chart", ".svg", ".png")
+    page = table and options.output_file(table, inputs, "--table", ".md")
+    if picture:
+        require_extra("matplotlib", "train")
     start = time.perf_counter()
     found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
-    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(chosen)
-    late = "late" in chosen or (
-        uses_model and "dense" not in chosen and is_late(hub.find(model, load["revision"]))
-    )
-    embed = open_embedder(model, **load) if uses_model and not late else None
-    tokens = open_late(model, **load) if late else None
+    baseline = read_baseline(earlier) if earlier else None
+    if baseline is not None:
+        check(baseline, chosen, found)
+    long: dict[str, Any] = {"long_documents": None, "passage_tokens": None}
+    opened = _open(model, chosen, reading, passage_tokens, long, load) if uses_model else {}
     score = None if reranker is None else open_reranker(reranker, **load | {"revision": None})
     rows: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -97,15 +119,20 @@ def retrieval(
                    + "".join(f"{mode:>9}" for mode in chosen))  # fmt: skip
     with progress("evaluating", total=len(found), quiet=json_) as advance:
         for own in found:
-            values = evaluate(own, chosen, embed, embed_tokens=tokens, score=score)
-            rows.append(_row(own, values))
+            values = evaluate(own, chosen, score=score, **opened)
+            compared = None if baseline is None else compare(baseline, own, values)
+            rows.append(_row(own, values, long, compared))
             lines += _lines(own, values)
             advance(1, own.name)
             if not json_:
                 _show_set(rows[-1], chosen)
     mean = _mean(rows)
-    if path is not None:
+    if path:
         write_text(path, "".join(lines))
+    if page:
+        write_text(page, report.markdown(rows))
+    if picture:
+        report.chart(rows, picture)
     if json_:
         print_json({"model": model if uses_model else None, "reranker": reranker, "sets": rows,
                     "mean": mean, "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
@@ -113,7 +140,44 @@ def retrieval(
         click.echo(f"{'mean':<41}" + "".join(f"{mean[mode]['nDCG@10']:>9.4f}" for mode in chosen))
 
 
-def _row(own: "RetrievalSet", values: "dict[str, Values]") -> dict[str, Any]:
+def _check_options(
+    modes: list[str], reranker: str | None, reading: str, passage_tokens: int | None,
+    uses_model: bool,
+) -> None:  # fmt: skip
+    """Refuse options that have no effect."""
+    if ("rerank" in modes) != (reranker is not None):
+        missing = "--reranker" if reranker is None else "--mode with rerank"
+        raise click.UsageError(f"Missing option '{missing}'; rerank needs both.")
+    if reading != "whole" and not uses_model:
+        raise click.UsageError("--documents needs dense or late; bm25 reads documents whole.")
+    if reading == "whole" and passage_tokens is not None:
+        raise click.UsageError("--passage-tokens needs --documents first or passages.")
+
+
+def _open(
+    model: str, modes: list[str], reading: "Reading", passage_tokens: int | None,
+    long: dict[str, Any], load: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what `evaluate` needs of the model, and put into ``long`` how it reads documents."""
+    from ..core import hub
+    from ..models.modules import is_late
+    from ..retrieval.embedders import open_embedder, open_late, truncates
+    from ..retrieval.passages import PASSAGE, open_divide
+
+    revision, size = load["revision"], passage_tokens or PASSAGE
+    is_truncated = reading == "whole" and truncates(model, revision=revision)
+    long["long_documents"] = "truncated" if is_truncated else reading
+    long["passage_tokens"] = None if reading == "whole" else size
+    found: dict[str, Any] = {"divide": open_divide(model, reading, size, revision=revision)}
+    if "late" in modes or ("dense" not in modes and is_late(hub.find(model, revision))):
+        return found | {"embed_tokens": open_late(model, **load)}
+    return found | {"embed": open_embedder(model, windows=True, **load)}
+
+
+def _row(
+    own: "RetrievalSet", values: "dict[str, Values]", long: dict[str, Any],
+    compared: dict[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the result of a set; the first of the modes is the one that others differ from."""
     from ..retrieval.measure import interval, means
 
@@ -123,9 +187,9 @@ def _row(own: "RetrievalSet", values: "dict[str, Values]") -> dict[str, Any]:
     ]
     return {
         "dataset": own.name, "split": own.split, "documents": len(own.documents),
-        "queries": len(own.queries), "without": own.without, "empty": own.empty,
+        "queries": len(own.queries), "without": own.without, "empty": own.empty, **long,
         "modes": {mode: means(each) for mode, each in values.items()},
-        "differences": dict(zip([*values][1:], differences, strict=True)),
+        "differences": dict(zip([*values][1:], differences, strict=True)), "baseline": compared,
     }  # fmt: skip
 
 
@@ -155,6 +219,20 @@ def _show_set(row: dict[str, Any], modes: list[str]) -> None:
     for mode, own in row["differences"].items():
         click.echo(f"  {mode} - {modes[0]}: {own['mean']:+.4f} ({own['low']:+.4f} to "
                    f"{own['high']:+.4f})")  # fmt: skip
+    if row["baseline"] is not None:
+        _show_baseline(row["baseline"])
     if row["without"]:
         what = counted(row["without"], "query", "queries")
         click.echo(f"  {what} without a relevant document left out")
+
+
+def _show_baseline(found: dict[str, Any]) -> None:
+    for mode, own in found["differences"].items():
+        click.echo(f"  {mode} - baseline's {own['mode']}: {own['mean']:+.4f} ({own['low']:+.4f} to "
+                   f"{own['high']:+.4f})")  # fmt: skip
+    if found["missing"]:
+        what = counted(found["missing"], "query", "queries")
+        click.echo(f"  {what} not in the baseline, left out of the comparison")
+    if found["unused"]:
+        what = counted(found["unused"], "query", "queries")
+        click.echo(f"  {what} of the baseline not used")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub, weights
-from ..core.arguments import Documents, check_flag, check_ids, check_integer
+from ..core.arguments import Documents, check_flag, check_ids, check_integer, check_texts
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
 from ..errors import InputError
@@ -119,6 +120,7 @@ class Embedder(TextModel):
         truncate_dim: int | None = None,
         max_length: int | None = None,
         truncate: bool = False,
+        windows: bool = False,
         batch_tokens: int | None = None,
     ) -> Float32[np.ndarray, "n dimensions"]:
         """Compute a vector for each text.
@@ -132,6 +134,9 @@ class Embedder(TextModel):
             truncate_dim: keep only the first dimensions, before normalizing.
             max_length: maximum number of tokens per text, special tokens included.
             truncate: truncate longer texts, and log how many; otherwise they are an error.
+            windows: divide longer texts into as few windows as possible, of equal lengths and
+                without overlap, each with the prompt. The vector is the mean of theirs, before
+                these are normalized, weighted by their tokens of the text.
             batch_tokens: tokens per batch; None chooses by the device.
 
         Returns:
@@ -141,13 +146,63 @@ class Embedder(TextModel):
             InputError: a text is not a string, empty or too long, there is no such prompt, or an
                 argument is invalid.
         """
+        left_out = self.left_out(prompt_name, prompt)
+        if check_flag(windows, "windows"):
+            if check_flag(truncate, "truncate"):
+                raise InputError("truncate and windows exclude each other", how="give one")
+            found = self._windows(texts, self.find_prompt(prompt_name, prompt), max_length)
+            return self._embed_windows(found, normalize, truncate_dim, batch_tokens, left_out)
         ids, _ = self.tokenize(
             texts, prompt_name=prompt_name, prompt=prompt, max_length=max_length, truncate=truncate
         )
         return self.embed_ids(
             ids, normalize=normalize, truncate_dim=truncate_dim, batch_tokens=batch_tokens,
-            left_out=self.left_out(prompt_name, prompt),
+            left_out=left_out,
         )  # fmt: skip
+
+    def _windows(
+        self, texts: Iterable[str], prompt: str, max_length: int | None
+    ) -> list[list[tuple[list[int], int]]]:
+        """Return the windows of each text: their ids, and how many of them are of the text."""
+        limit = self._limit(max_length, False)
+        before, after = self.tokenizer.template_ids()
+        head = self.tokenizer.encode(prompt)[: -len(after) or None]
+        found = []
+        for ids in self.tokenizer.encode_batch([prompt + text for text in check_texts(texts)]):
+            # The end of a prompt, such as its space, may be part of the first token of the text.
+            shared = next((n for n, (a, b) in enumerate(zip(head, ids, strict=False)) if a != b),
+                          len(head))  # fmt: skip
+            if len(ids) <= limit:
+                found.append([(ids, max(1, len(ids) - shared - len(after)))])
+                continue
+            room = limit - shared - len(after)
+            if room < 1:
+                what = f"the prompt leaves no room for text within {limit} tokens"
+                raise InputError(what, how="use a shorter prompt or a larger max_length")
+            first, body = ids[:shared], ids[shared : len(ids) - len(after)]
+            count = -(-len(body) // room)
+            cuts = [len(body) * n // count for n in range(count + 1)]
+            found.append([
+                ([*first, *body[start:end], *after], end - start) for start, end in pairwise(cuts)
+            ])  # fmt: skip
+        return found
+
+    def _embed_windows(
+        self, texts: list[list[tuple[list[int], int]]], normalize: bool | None,
+        truncate_dim: int | None, batch_tokens: int | None, left_out: int,
+    ) -> Float32[np.ndarray, "n dimensions"]:  # fmt: skip
+        """Compute the vector of each text from those of its windows."""
+        normalize = self.normalize if normalize is None else check_flag(normalize, "normalize")
+        vectors = self.embed_ids(
+            [ids for own in texts for ids, _ in own], normalize=False, truncate_dim=truncate_dim,
+            batch_tokens=batch_tokens, left_out=left_out,
+        )  # fmt: skip
+        shares = [size / sum(n for _, n in own) for own in texts for _, size in own]
+        starts = np.cumsum([0, *map(len, texts)])[:-1]
+        vectors *= np.array(shares, np.float32)[:, None]
+        if texts:
+            vectors = np.add.reduceat(vectors, starts, axis=0)
+        return unit(vectors) if normalize else vectors
 
     def left_out(self, prompt_name: str | None = None, prompt: str | None = None) -> int:
         """Return how many tokens of a text with a prompt are not pooled, for `embed_ids`.

@@ -22,16 +22,20 @@ EmbedTokens = Callable[[Sequence[str], Kind], list[Float32[np.ndarray, "tokens d
 Score = Callable[[str, Sequence[str]], Float32[np.ndarray, " n"]]  # of documents, for a query
 
 
-def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: Any) -> Embed:
+def open_embedder(
+    name_or_dir: str, *, revision: str | None = None, windows: bool = False, **options: Any
+) -> Embed:
     """Return what computes vectors of length 1 with a model.
 
-    Longer texts are truncated to the model's limit. A prompt called "query" or "document" is put
-    before texts of this kind.
+    A prompt called "query" or "document" is put before texts of this kind.
 
     Args:
         name_or_dir: a directory or name of motherbird, of static vectors, or of any model of
             sentence-transformers, which is needed for it.
         revision: branch, tag or commit on the Hub.
+        windows: compute texts above the limit of a model of motherbird in windows, see
+            `Embedder.embed`; otherwise, and by other models, they are truncated. Static vectors
+            have no limit.
         options: of `Embedder.load`.
 
     Raises:
@@ -44,10 +48,10 @@ def open_embedder(name_or_dir: str, *, revision: str | None = None, **options: A
     if is_late(directory):
         what = "the model has a vector for each token, not for each text"
         raise InputError(what, str(directory), "use the mode late")
-    if _is_ours(directory):
+    if is_ours(directory):
         embedder = Embedder.load(directory, **options)
         return lambda texts, kind: embedder.embed(
-            texts, normalize=True, truncate=True,
+            texts, normalize=True, truncate=not windows, windows=windows,
             prompt_name=kind if kind in embedder.prompts else None,
         )  # fmt: skip
     return _foreign(directory, options)
@@ -71,7 +75,7 @@ def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) 
     if not is_late(directory):
         what = "this is not a late-interaction model"
         raise InputError(what, str(directory), "use the mode dense")
-    if _is_ours(directory):
+    if is_ours(directory):
         late = LateEmbedder.load(directory, **options)
         limits = {"query": late.lengths["query"], "document": None}
         return lambda texts, kind: late.embed_tokens(texts, kind, max_length=limits[kind])
@@ -100,7 +104,7 @@ def open_reranker(name_or_dir: str, *, revision: str | None = None, **options: A
         InputError: there is no such model, or it does not compute one number.
     """
     directory = hub.find(name_or_dir, revision)
-    if _is_ours(directory):
+    if is_ours(directory):
         reranker = Reranker.load(directory, **options)
         return lambda query, documents: reranker.score(query, documents, truncate=True)
     model = _load(directory, options, "CrossEncoder")
@@ -115,9 +119,16 @@ def open_reranker(name_or_dir: str, *, revision: str | None = None, **options: A
     return score
 
 
-def _is_ours(directory: Path) -> bool:
+def is_ours(directory: Path) -> bool:
+    """Return whether motherbird computes a model itself."""
     config = directory / "config.json"
     return config.is_file() and read_json_object(config).get("model_type") == "modernbert"
+
+
+def truncates(name_or_dir: str, *, revision: str | None = None) -> bool:
+    """Return whether a model of `open_embedder` or `open_late` truncates long documents."""
+    directory = hub.find(name_or_dir, revision)
+    return not (is_ours(directory) or is_static(directory))
 
 
 def load_foreign(

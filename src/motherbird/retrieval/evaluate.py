@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import InputError
 from .embedders import Embed, EmbedTokens, Score
 from .measure import Values, measure
-from .ranking import Ranking, by_tokens, by_vectors, by_words, fuse, rerank, spread
+from .passages import Divide
+from .ranking import Ranking, Starts, by_tokens, by_vectors, by_words, fuse, rerank, spread
 from .sets import RetrievalSet
 
 # hybrid: bm25 and dense or late, fused; rerank: another mode's first documents, sorted again
@@ -43,6 +44,7 @@ def evaluate(
     *,
     embed_tokens: EmbedTokens | None = None,
     score: Score | None = None,
+    divide: Divide | None = None,
 ) -> dict[str, Values]:
     """Return the metrics of each query, for each way of searching.
 
@@ -53,6 +55,8 @@ def evaluate(
         embed_tokens: computes vectors of tokens; None if no mode needs them. With it and without
             ``embed``, hybrid is bm25 and late.
         score: scores documents for a query; None if none are reranked.
+        divide: divides documents into passages for dense and late, where the best one counts; None:
+            they are whole.
     """
     rankings: dict[str, Ranking] = {}
     known = [n for n, text in enumerate(data.documents) if text.strip()]
@@ -60,20 +64,28 @@ def evaluate(
     def texts(numbers: Iterable[int]) -> list[str]:
         return [data.documents[number] for number in numbers]
 
+    def divided(numbers: Sequence[int]) -> tuple[list[str], Starts]:
+        """Return the passages of documents, and the first one of each."""
+        found = [[text] for text in texts(numbers)] if divide is None else divide(texts(numbers))
+        starts = np.cumsum([0, *map(len, found[:-1])], dtype=np.int64)
+        return [text for own in found for text in own], starts
+
     def compute(mode: str) -> Ranking:
         if mode == "bm25":
             return by_words(data.queries, data.documents)
         if mode == "dense":
             assert embed is not None
-            documents = embed(texts(known), "document")
-            return spread(by_vectors(embed(data.queries, "query"), documents), np.array(known))
+            passages, starts = divided(known)
+            documents = embed(passages, "document")
+            found = by_vectors(embed(data.queries, "query"), documents, starts)
+            return spread(found, np.array(known))
         if mode == "late":
             assert embed_tokens is not None
-            blocks = (
-                embed_tokens(texts(known[first : first + BLOCK]), "document")
-                for first in range(0, len(known), BLOCK)
+            parts = [divided(known[n : n + BLOCK]) for n in range(0, len(known), BLOCK)]
+            blocks = (embed_tokens(passages, "document") for passages, _ in parts)
+            found = by_tokens(
+                embed_tokens(data.queries, "query"), blocks, [starts for _, starts in parts]
             )
-            found = by_tokens(embed_tokens(data.queries, "query"), blocks)
             return spread(found, np.array(known))
         if mode == "rerank":
             scorer = score

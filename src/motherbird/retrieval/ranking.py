@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..errors import require_extra
 DEPTH = 1000  # documents of a ranking, at most
 ROWS = 256  # queries whose scores are computed at once
 RRF = 60  # of reciprocal rank fusion (Cormack et al. 2009)
+
+Starts = Int64[np.ndarray, " _"]  # the first passage of each document
 
 
 @dataclass(frozen=True)
@@ -43,34 +46,53 @@ def top(scores: Float32[np.ndarray, "queries documents"], depth: int = DEPTH) ->
 
 
 def by_vectors(
-    queries: Float32[np.ndarray, "queries D"], documents: Float32[np.ndarray, "documents D"]
+    queries: Float32[np.ndarray, "queries D"],
+    vectors: Float32[np.ndarray, "passages D"],
+    starts: Starts | None = None,
 ) -> Ranking:
-    """Rank documents by the dot product of vectors, which is the cosine if they have length 1."""
-    return _joined(
-        [top(queries[first : first + ROWS] @ documents.T) for first in range(0, len(queries), ROWS)]
-    )
+    """Rank documents by the dot product of vectors, which is the cosine if they have length 1.
+
+    Args:
+        queries: a vector for each query.
+        vectors: a vector for each document, or for each passage of each document.
+        starts: the first passage of each document, whose score is that of its best passage; None:
+            every document is one.
+    """
+    parts = (queries[first : first + ROWS] @ vectors.T for first in range(0, len(queries), ROWS))
+    return _joined([top(_best(part, starts)) for part in parts])
+
+
+def _best(
+    scores: Float32[np.ndarray, "queries passages"], starts: Starts | None
+) -> Float32[np.ndarray, "queries documents"]:
+    """Return the score of the best passage of each document."""
+    return scores if starts is None else np.maximum.reduceat(scores, starts, axis=1)
 
 
 def by_tokens(
     queries: Sequence[Float32[np.ndarray, "_ d"]],
     blocks: Iterable[Sequence[Float32[np.ndarray, "_ d"]]],
+    starts: Iterable[Starts] | None = None,
 ) -> Ranking:
     """Rank documents by MaxSim of the vectors of their tokens.
 
     Args:
         queries: the vectors of each query.
-        blocks: the vectors of each document, in blocks, of which one at a time is in memory.
+        blocks: the vectors of each document, or of each passage of each document, in blocks, of
+            which one at a time is in memory.
+        starts: for each block the first passage of each document, whose score is that of its best
+            passage; None: every document is one.
     """
     size, count = queries[0].shape[1], 0
     best = Ranking(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
-    for block in blocks:
-        packed, starts = pack(block, size)
-        own = np.stack([scores(query, packed, starts) for query in queries])
-        numbers = np.broadcast_to(np.arange(count, count + len(block)), own.shape)
+    for block, first in zip(blocks, repeat(None) if starts is None else starts, strict=False):
+        packed, places = pack(block, size)
+        own = _best(np.stack([scores(query, packed, places) for query in queries]), first)
+        numbers = np.broadcast_to(np.arange(count, count + own.shape[1]), own.shape)
         part = top(np.concatenate([best.scores, own], axis=1))
         numbers = np.concatenate([best.documents, numbers], axis=1)
         best = Ranking(np.take_along_axis(numbers, part.documents, axis=1), part.scores)
-        count += len(block)
+        count += own.shape[1]
     return best
 
 
