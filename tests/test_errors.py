@@ -16,7 +16,10 @@ from motherbird.errors import InputError, human
 
 ROOT = Path(__file__).parents[1]
 # Where the name of a module is not that of its distribution.
-DISTRIBUTIONS = {"optimi": "torch-optimi", "re2": "google-re2", "Stemmer": "PyStemmer"}
+DISTRIBUTIONS = {
+    "llama_index": "llama-index-core", "optimi": "torch-optimi", "re2": "google-re2",
+    "Stemmer": "PyStemmer",
+}  # fmt: skip
 
 
 def packages_of(extra: str, extras: dict[str, list[str]]) -> set[str]:

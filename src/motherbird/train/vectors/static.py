@@ -96,7 +96,8 @@ def distill_static(
         known = [n for n, own in enumerate(ids) if own]
         table, cosine = _train([np.array(ids[n]) for n in known], of_texts[known], of_tokens,
                                settings, on_part)  # fmt: skip
-        table = np.ascontiguousarray(table[:, : settings.dimensions])
+        # float16 changes no ranking (docs/retrieval.md), and both libraries read it.
+        table = np.ascontiguousarray(table[:, : settings.dimensions].astype(np.float16))
         info = {"cosine": cosine, "documents": len(known), **asdict(settings),
                 "dimensions": table.shape[1], **key, "machine": machine.describe()}  # fmt: skip
         _write(StaticEmbedder(tokens, table), teacher, info, out)
