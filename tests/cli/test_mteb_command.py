@@ -27,7 +27,7 @@ def task(data, monkeypatch):
     class Animals(AbsTaskRetrieval):
         metadata = TaskMetadata(
             name="Animals", description="Animals and food.", type="Retrieval",
-            dataset={"path": "nobody/animals", "revision": "1"}, eval_langs=["eng-Latn"],
+            dataset={"path": "example/animals", "revision": "1"}, eval_langs=["eng-Latn"],
             eval_splits=["test"], main_score="ndcg_at_10", modalities=["text"], category="t2t",
         )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -12,6 +13,7 @@ from . import options
 from .output import print_json, progress
 
 if TYPE_CHECKING:
+    from ..retrieval.baseline import Baseline
     from ..retrieval.measure import Values
     from ..retrieval.passages import Reading
     from ..retrieval.sets import RetrievalSet
@@ -87,23 +89,16 @@ def retrieval(
     that truncates), or null without dense and late. "differences" are those of nDCG@10. "baseline"
     is null without one; "missing" queries are not in it, and "unused" ones in it alone.
     """  # noqa: D301
-    from ..files import write_text
-    from ..retrieval import report
-    from ..retrieval.baseline import check, compare, read_baseline
+    from ..retrieval.baseline import check, read_baseline
     from ..retrieval.embedders import open_reranker
-    from ..retrieval.evaluate import check_modes, evaluate
+    from ..retrieval.evaluate import check_modes
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
     uses_model = not {"dense", "late", "hybrid"}.isdisjoint(chosen)
     _check_options(chosen, reranker, reading, passage_tokens, uses_model)
     inputs = [data, *options.directories(model, *([reranker] if reranker else []))]
-    inputs += [earlier] if earlier else []
-    path = out and options.output_file(out, inputs, "--out", ".jsonl")
-    picture = chart and options.output_file(chart, inputs, "--chart", ".svg", ".png")
-    page = table and options.output_file(table, inputs, "--table", ".md")
-    if picture:
-        require_extra("matplotlib", "train")
+    files = _Files.of(out, table, chart, [*inputs, *([earlier] if earlier else [])])
     start = time.perf_counter()
     found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
     baseline = read_baseline(earlier) if earlier else None
@@ -111,33 +106,73 @@ def retrieval(
         check(baseline, chosen, found)
     long: dict[str, Any] = {"long_documents": None, "passage_tokens": None}
     opened = _open(model, chosen, reading, passage_tokens, long, load) if uses_model else {}
-    score = None if reranker is None else open_reranker(reranker, **load | {"revision": None})
-    rows: list[dict[str, Any]] = []
-    lines: list[str] = []
-    if not json_:
-        click.echo(f"{'nDCG@10':<22}{'documents':>10}{'queries':>9}"
-                   + "".join(f"{mode:>9}" for mode in chosen))  # fmt: skip
-    with progress("evaluating", total=len(found), quiet=json_) as advance:
-        for own in found:
-            values = evaluate(own, chosen, score=score, **opened)
-            compared = None if baseline is None else compare(baseline, own, values)
-            rows.append(_row(own, values, long, compared))
-            lines += _lines(own, values)
-            advance(1, own.name)
-            if not json_:
-                _show_set(rows[-1], chosen)
+    if reranker is not None:
+        opened["score"] = open_reranker(reranker, **load | {"revision": None})
+    rows, lines = _measure(found, chosen, opened, long, baseline, json_)
     mean = _mean(rows)
-    if path:
-        write_text(path, "".join(lines))
-    if page:
-        write_text(page, report.markdown(rows))
-    if picture:
-        report.chart(rows, picture)
+    files.write(rows, lines)
     if json_:
         print_json({"model": model if uses_model else None, "reranker": reranker, "sets": rows,
                     "mean": mean, "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
     elif len(rows) > 1:
         click.echo(f"{'mean':<41}" + "".join(f"{mean[mode]['nDCG@10']:>9.4f}" for mode in chosen))
+
+
+class _Files(NamedTuple):
+    """The files that are written, or None."""
+
+    out: Path | None
+    table: Path | None
+    chart: Path | None
+
+    @classmethod
+    def of(cls, out: str | None, table: str | None, chart: str | None,
+           inputs: list[str]) -> "_Files":  # fmt: skip
+        """Check the paths."""
+        if chart:
+            require_extra("matplotlib", "train")
+        return cls(
+            options.output_file(out, inputs, "--out", ".jsonl") if out else None,
+            options.output_file(table, inputs, "--table", ".md") if table else None,
+            options.output_file(chart, inputs, "--chart", ".svg", ".png") if chart else None,
+        )
+
+    def write(self, rows: list[dict[str, Any]], lines: list[str]) -> None:
+        """Write the results of sets, and the lines of queries."""
+        from ..files import write_text
+        from ..retrieval import report
+
+        if self.out:
+            write_text(self.out, "".join(lines))
+        if self.table:
+            write_text(self.table, report.markdown(rows))
+        if self.chart:
+            report.chart(rows, self.chart)
+
+
+def _measure(
+    sets: "list[RetrievalSet]", modes: list[str], opened: dict[str, Any], long: dict[str, Any],
+    baseline: "Baseline | None", quiet: bool,
+) -> tuple[list[dict[str, Any]], list[str]]:  # fmt: skip
+    """Return the result of each set, and the metrics of each query as lines of JSON."""
+    from ..retrieval.baseline import compare
+    from ..retrieval.evaluate import evaluate
+
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    if not quiet:
+        click.echo(f"{'nDCG@10':<22}{'documents':>10}{'queries':>9}"
+                   + "".join(f"{mode:>9}" for mode in modes))  # fmt: skip
+    with progress("evaluating", total=len(sets), quiet=quiet) as advance:
+        for own in sets:
+            values = evaluate(own, modes, **opened)
+            compared = None if baseline is None else compare(baseline, own, values)
+            rows.append(_row(own, values, long, compared))
+            lines += _lines(own, values)
+            advance(1, own.name)
+            if not quiet:
+                _show_set(rows[-1], modes)
+    return rows, lines
 
 
 def _check_options(

@@ -58,50 +58,77 @@ def evaluate(
         divide: divides documents into passages for dense and late, where the best one counts; None:
             they are whole.
     """
-    rankings: dict[str, Ranking] = {}
-    known = [n for n, text in enumerate(data.documents) if text.strip()]
+    search = _Search(data, modes, embed, embed_tokens, score, divide)
+    return {mode: measure(data, search.ranking(mode)) for mode in modes}
 
-    def texts(numbers: Iterable[int]) -> list[str]:
-        return [data.documents[number] for number in numbers]
 
-    def divided(numbers: Sequence[int]) -> tuple[list[str], Starts]:
+class _Search:
+    """The rankings of a set; the arguments are those of `evaluate`."""
+
+    def __init__(
+        self,
+        data: RetrievalSet,
+        modes: Sequence[str],
+        embed: Embed | None,
+        embed_tokens: EmbedTokens | None,
+        score: Score | None,
+        divide: Divide | None,
+    ) -> None:
+        self.data, self.modes, self.divide = data, modes, divide
+        self.embed, self.embed_tokens, self.score = embed, embed_tokens, score
+        self.known = [n for n, text in enumerate(data.documents) if text.strip()]
+        self.found: dict[str, Ranking] = {}
+
+    def ranking(self, mode: str) -> Ranking:
+        """Return the documents of each query, computed once."""
+        if mode not in self.found:
+            self.found[mode] = self._compute(mode)
+        return self.found[mode]
+
+    def _compute(self, mode: str) -> Ranking:
+        if mode == "bm25":
+            return by_words(self.data.queries, self.data.documents)
+        if mode == "hybrid":
+            vectors = "dense" if self.embed is not None else "late"
+            both = [self.ranking("bm25"), self.ranking(vectors)]
+            return fuse(both, len(self.data.documents))
+        if mode == "rerank":
+            return self._reranked()
+        return spread(self._dense() if mode == "dense" else self._late(), np.array(self.known))
+
+    def _texts(self, numbers: Iterable[int]) -> list[str]:
+        return [self.data.documents[number] for number in numbers]
+
+    def _divided(self, numbers: Sequence[int]) -> tuple[list[str], Starts]:
         """Return the passages of documents, and the first one of each."""
-        found = [[text] for text in texts(numbers)] if divide is None else divide(texts(numbers))
+        texts = self._texts(numbers)
+        found = [[text] for text in texts] if self.divide is None else self.divide(texts)
         starts = np.cumsum([0, *map(len, found[:-1])], dtype=np.int64)
         return [text for own in found for text in own], starts
 
-    def compute(mode: str) -> Ranking:
-        if mode == "bm25":
-            return by_words(data.queries, data.documents)
-        if mode == "dense":
-            assert embed is not None
-            passages, starts = divided(known)
-            documents = embed(passages, "document")
-            found = by_vectors(embed(data.queries, "query"), documents, starts)
-            return spread(found, np.array(known))
-        if mode == "late":
-            assert embed_tokens is not None
-            parts = [divided(known[n : n + BLOCK]) for n in range(0, len(known), BLOCK)]
-            blocks = (embed_tokens(passages, "document") for passages, _ in parts)
-            found = by_tokens(
-                embed_tokens(data.queries, "query"), blocks, [starts for _, starts in parts]
-            )
-            return spread(found, np.array(known))
-        if mode == "rerank":
-            scorer = score
-            assert scorer is not None
-            first = next(each for each in modes if each != "rerank")
-            return rerank(
-                ranking(first),
-                lambda query, found: scorer(data.queries[query], texts(found)),
-                RERANKED,
-            )
-        vectors = "dense" if embed is not None else "late"
-        return fuse([ranking("bm25"), ranking(vectors)], len(data.documents))
+    def _dense(self) -> Ranking:
+        assert self.embed is not None
+        passages, starts = self._divided(self.known)
+        documents = self.embed(passages, "document")
+        return by_vectors(self.embed(self.data.queries, "query"), documents, starts)
 
-    def ranking(mode: str) -> Ranking:
-        if mode not in rankings:
-            rankings[mode] = compute(mode)
-        return rankings[mode]
+    def _late(self) -> Ranking:
+        embed_tokens = self.embed_tokens
+        assert embed_tokens is not None
+        parts = [
+            self._divided(self.known[first : first + BLOCK])
+            for first in range(0, len(self.known), BLOCK)
+        ]
+        blocks = (embed_tokens(passages, "document") for passages, _ in parts)
+        queries = embed_tokens(self.data.queries, "query")
+        return by_tokens(queries, blocks, [starts for _, starts in parts])
 
-    return {mode: measure(data, ranking(mode)) for mode in modes}
+    def _reranked(self) -> Ranking:
+        score = self.score
+        assert score is not None
+        first = next(each for each in self.modes if each != "rerank")
+        return rerank(
+            self.ranking(first),
+            lambda query, found: score(self.data.queries[query], self._texts(found)),
+            RERANKED,
+        )

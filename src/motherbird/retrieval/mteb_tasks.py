@@ -125,7 +125,7 @@ def evaluate(
     for task in tasks:
         name = task.metadata.name
         log = logging.getLogger("huggingface_hub")
-        level = log.level
+        before = log.level
         log.setLevel(logging.ERROR)  # or every attempt has lines of its own
         try:
             task.load_data()
@@ -133,7 +133,7 @@ def evaluate(
             how = "data come from the Hugging Face Hub: try again with a connection"
             raise FetchError(f"the data cannot be downloaded: {error}", name, how) from error
         finally:
-            log.setLevel(level)
+            log.setLevel(before)
         result = mteb.evaluate(
             model, task, co2_tracker=False, cache=mteb.ResultCache(out),
             overwrite_strategy="always", show_progress_bar=False,

@@ -86,8 +86,8 @@ def by_tokens(
     size, count = queries[0].shape[1], 0
     best = Ranking(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
     for block, first in zip(blocks, repeat(None) if starts is None else starts, strict=False):
-        packed, places = pack(block, size)
-        own = _best(np.stack([scores(query, packed, places) for query in queries]), first)
+        packed, ends = pack(block, size)
+        own = _best(np.stack([scores(query, packed, ends) for query in queries]), first)
         numbers = np.broadcast_to(np.arange(count, count + own.shape[1]), own.shape)
         part = top(np.concatenate([best.scores, own], axis=1))
         numbers = np.concatenate([best.documents, numbers], axis=1)

@@ -65,12 +65,12 @@ def chart(rows: Rows, path: Path) -> None:
     figure = Figure(figsize=(8, 1.3 + len(names) * (0.14 + 0.13 * len(modes))),
                     layout="constrained")  # fmt: skip
     axes = figure.subplots()
-    places = np.arange(len(names))
+    heights = np.arange(len(names))
     for number, mode in enumerate(modes):
-        where = places + (number - (len(modes) - 1) / 2) * thick
+        where = heights + (number - (len(modes) - 1) / 2) * thick
         bars = axes.barh(where, values[:, number], thick, color=COLORS[mode], label=mode)
         axes.bar_label(bars, fmt="%.3f", fontsize=6.5, padding=2, color="#333333")
-    axes.set_yticks(places, names, parse_math=False)
+    axes.set_yticks(heights, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_ylim(len(names) - 0.4, -0.6)
     if len(rows) > 1:
