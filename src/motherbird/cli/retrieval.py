@@ -95,8 +95,7 @@ def retrieval(
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
-    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(chosen)
-    _check_options(chosen, reranker, reading, passage_tokens, uses_model)
+    uses_model = _check_options(chosen, reranker, reading, passage_tokens)
     inputs = [data, *options.directories(model, *([reranker] if reranker else []))]
     files = _Files.of(out, table, chart, [*inputs, *([earlier] if earlier else [])])
     start = time.perf_counter()
@@ -176,10 +175,10 @@ def _measure(
 
 
 def _check_options(
-    modes: list[str], reranker: str | None, reading: str, passage_tokens: int | None,
-    uses_model: bool,
-) -> None:  # fmt: skip
-    """Refuse options that have no effect."""
+    modes: list[str], reranker: str | None, reading: str, passage_tokens: int | None
+) -> bool:
+    """Refuse options that have no effect, and return whether a mode needs the model."""
+    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(modes)
     if ("rerank" in modes) != (reranker is not None):
         missing = "--reranker" if reranker is None else "--mode with rerank"
         raise click.UsageError(f"Missing option '{missing}'; rerank needs both.")
@@ -187,6 +186,7 @@ def _check_options(
         raise click.UsageError("--documents needs dense or late; bm25 reads documents whole.")
     if reading == "whole" and passage_tokens is not None:
         raise click.UsageError("--passage-tokens needs --documents first or passages.")
+    return uses_model
 
 
 def _open(
