@@ -292,8 +292,6 @@ def test_settings_are_filled_in(base):
 
 
 def test_late_interaction_plugs_in(base, monkeypatch):
-    import motherbird
-
     class Late:
         class model:
             dtype = "float32"
@@ -302,13 +300,13 @@ def test_late_interaction_plugs_in(base, monkeypatch):
         def load(cls, name, **options):
             return cls()
 
-        def embed_tokens(self, texts, *, kind, max_length=7, batch_tokens=5):
+        def embed_tokens(self, texts, kind, *, max_length=7, batch_tokens=5):
             assert kind == "query" and max_length in (7, 9)
             if "bad" in texts:
                 raise InputError("too long", f"text {texts.index('bad')} and 2 more")
             return [np.ones((2, 4), np.float32) for _ in texts]
 
-    monkeypatch.setitem(vars(motherbird), "LateEmbedder", Late)
+    monkeypatch.setattr(vectors, "LateEmbedder", Late)
     settings, encode = vectors.load(Settings(str(base), kind="query"))
     assert (settings.dimensions, settings.dtype) == (4, "float32")
     found = encode(["a", "b"], ["a", "b"], lambda texts: None)

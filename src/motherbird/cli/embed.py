@@ -139,10 +139,10 @@ def _embed(
         [text.text for text in texts], **tokenize, truncate=truncate,
         names=[text.source for text in texts],
     )  # fmt: skip
-    prompt = {name: tokenize[name] for name in ("prompt_name", "prompt")}
+    prompt = tokenize["prompt_name"], tokenize["prompt"]
     with progress("embedding", total=len(ids), quiet=json_) as advance:
         vectors = embedder.embed_ids(
-            ids, **compute, on_batch=advance, left_out=embedder.left_out(**prompt)
+            ids, **compute, on_batch=advance, left_out=embedder.left_out(*prompt)
         )
     seconds = round(time.perf_counter() - start, 3)
     about = {
@@ -150,7 +150,7 @@ def _embed(
         "tokens": sum(map(len, ids)), "truncated": truncated,
         "model": model, "revision": load["revision"],
         "dtype": embedder.model.dtype, "pooling": embedder.pooling,
-        "prompt": embedder.find_prompt(**prompt), "normalize": compute["normalize"],
+        "prompt": embedder.find_prompt(*prompt), "normalize": compute["normalize"],
         "max_length": tokenize["max_length"] or embedder.max_length,
         "split_special_tokens": load["split_special_tokens"], "motherbird": __version__,
         "seconds": seconds,
