@@ -68,7 +68,7 @@ GOOD = {"query": "q", "positive": "p"}
         ({"query": "q", "positive": "p", "negative": ["n", 3]}, '"negative" is a number.*:2'),
         ({"query": "q", "positive": "p", "negatives": ["n", ""]}, '"negatives" is empty: .*:2'),
         ({"query": "q"}, "no column is a document by its name: .*:2"),
-        ({"query": "q", "documents": ["a", "b"], "scores": [1]}, "1 scores for 2 documents: .*:2"),
+        ({"query": "q", "documents": ["a", "b"], "scores": [1]}, "1 score for 2 documents: .*:2"),
         ({"query": "q", "documents": ["a"], "scores": ["x"]}, "other than finite numbers: .*:2"),
         ({"query": "q", "documents": ["a"], "scores": [1]}, "1 of 2 rows have scores: .*all rows"),
     ],

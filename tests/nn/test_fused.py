@@ -79,7 +79,9 @@ def test_it_equals_torch_in_double_precision(geometry, lengths):
     encoder = encoder_of(config)
     assert is_fused(encoder(batch))
     expected = gradients(encoder_of(config, "oracle").double(), batch)
-    assert max(errors(gradients(encoder, batch), expected)) < 3e-5
+    # Rounding decides on which side of the kink of ReLU a value is.
+    limit = 3e-4 if geometry == "relu" else 3e-5
+    assert max(errors(gradients(encoder, batch), expected)) < limit
 
 
 @pytest.mark.parametrize("variant", ["portable", "avx2", "avx512", "amx"])

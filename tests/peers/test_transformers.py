@@ -108,7 +108,9 @@ def of_family(*slow):
     return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in FAMILY]
 
 
-@pytest.mark.parametrize("name", of_family("ettin-19x512", "mmbert-22x384"))
+@pytest.mark.parametrize(
+    "name", of_family("base", "ettin-19x512", "granite-12x384", "mmbert-22x384")
+)
 def test_float32_at_scale_4(name):
     compare(*twins(FAMILY[name], 4), 4)
 

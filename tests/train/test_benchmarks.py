@@ -59,6 +59,7 @@ def test_the_control_experiment_trains(tiny, smoke_set, script, monkeypatch, tmp
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.slow
 def test_the_engine_is_measured(script):
     engine = script("engine")
     found = engine.start(repeats=1)

@@ -338,6 +338,7 @@ def train_on(model, documents, tokenizer, *, length, rows, seed=0, micro_batches
     return train(MaskedLMObjective(model), batches, seed=seed, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_a_toy_model_learns_sixteen_rows_by_heart(model, small_tokenizer):
     documents = rows()

@@ -242,7 +242,7 @@ def spoil(monkeypatch, at, where, value):
 
     def spoiled(parameters, function):
         loss, found = real(parameters, function)
-        step = function.args[2][2] + 1  # the dropout's key: kind, seed, step, micro-batch
+        step = function.args[1][2] + 1  # the dropout's key: kind, seed, step, micro-batch
         if step in at and where == "loss":
             loss *= value
         elif step in at:

@@ -286,7 +286,8 @@ class LateEmbedder(TextModel):
                 what = f"the prompt leaves no room for text within {limit} tokens"
                 raise InputError(what, how="use a larger max_length")
             if not quiet:
-                warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit)
+                noun = "document" if kind == "document" else "text"
+                warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit, noun)
             bodies = [body[:room] for body in bodies]
         pieces = []
         for number, body in enumerate(bodies):
