@@ -104,6 +104,9 @@ def compare(model, reference, scale):
     assert (logits - reference.decoder(reference.head(wanted))).abs().max() <= 5e-4 * allowed
 
 
+LOADED = ["ettin-7x256", pytest.param("granite-12x384", marks=pytest.mark.slow), "everything-else"]
+
+
 def of_family(*slow):
     return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in FAMILY]
 
@@ -266,7 +269,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("theirs", CLASSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["ettin-7x256", "granite-12x384", "everything-else"])
+@pytest.mark.parametrize("name", LOADED)
 def test_what_we_save_loads(name, theirs, dtype, tmp_path, caplog):
     config = FAMILY[name]
     model = CLASSES[theirs](config).to(dtype)
@@ -285,7 +288,7 @@ def test_what_we_save_loads(name, theirs, dtype, tmp_path, caplog):
     assert back == config
 
 
-@pytest.mark.parametrize("name", ["ettin-7x256", "granite-12x384", "everything-else"])
+@pytest.mark.parametrize("name", LOADED)
 def test_what_they_save_loads(name, tmp_path):
     model, reference = twins(FAMILY[name], 1)
     reference.save_pretrained(tmp_path / "model")
