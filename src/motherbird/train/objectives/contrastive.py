@@ -8,12 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from ...nn.vectors import VectorModel
-from .texts import TextsBatch, counted, nothing, queries_and_documents
+from .texts import TextsBatch, TextsObjective, queries_and_documents
 
 
 @dataclass(frozen=True, eq=False)
-class ContrastiveObjective:
+class ContrastiveObjective(TextsObjective):
     """InfoNCE with in-batch negatives (van den Oord et al. 2018).
 
     The first document of a row answers its query. All other documents of the step count as wrong
@@ -22,23 +21,15 @@ class ContrastiveObjective:
     learning (Kusupati et al. 2022).
     """
 
-    model: VectorModel
     temperature: float = 0.05  # divides the cosine similarities
     dimensions: tuple[int, ...] = ()  # numbers of first dimensions; empty: only all of them
     symmetric: bool = False  # the mean with the cross entropy of the right query of each answer
 
-    def weight(self, batch: TextsBatch) -> int:
-        """Return the number of queries."""
-        return len(batch.sizes) * batch.counts
-
-    def joint_loss(
+    def sum_over_rows(
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum over queries of the cross entropy of the right answer, in nats."""
-        found = counted(batches, vectors)
-        if not found:
-            return nothing(vectors)
-        own = torch.cat(found)
+        own = torch.cat(list(vectors))
         texts = queries_and_documents(batches, own.device)
         allowed = texts.others.clone()
         allowed[torch.arange(len(texts.right)), texts.right] = True
@@ -52,4 +43,4 @@ class ContrastiveObjective:
                 number = torch.arange(len(texts.right), device=own.device)
                 back = scores[:, texts.right].T
                 losses[-1] = (losses[-1] + cross_entropy(back, number, reduction="sum")) / 2
-        return torch.stack(losses).sum() + nothing(vectors)
+        return torch.stack(losses).sum()

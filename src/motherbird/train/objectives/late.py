@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from ...nn.vectors import VectorModel
-from .texts import TextsBatch, counted, nothing, queries_and_documents
+from .texts import TextsBatch, TextsObjective, queries_and_documents
 
 
 @dataclass(frozen=True, eq=False)
-class LateObjective:
+class LateObjective(TextsObjective):
     """Contrastive loss of MaxSim, or the divergence from the scores of a teacher.
 
     Without scores, it is the cross entropy of the first document of a row among all documents of
@@ -25,25 +24,17 @@ class LateObjective:
     as in JaColBERTv2.5 (Clavie 2024).
     """
 
-    model: VectorModel
     temperature: float = 1.0  # divides the scores
     scaled: bool = True
 
-    def weight(self, batch: TextsBatch) -> int:
-        """Return the number of queries."""
-        return len(batch.sizes) * batch.counts
-
-    def joint_loss(
+    def sum_over_rows(
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_tokens size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the loss over queries."""
-        found = counted(batches, vectors)
-        if not found:
-            return nothing(vectors)
-        lengths = [n for batch in batches if batch.counts for n in batch.packed.lengths]
-        tokens = torch.cat(found).split(lengths)
-        scores = [scores for batch in batches if batch.counts for scores in batch.scores]
-        texts = queries_and_documents(batches, found[0].device)
+        lengths = [n for batch in batches for n in batch.packed.lengths]
+        tokens = torch.cat(list(vectors)).split(lengths)
+        scores = [scores for batch in batches for scores in batch.scores]
+        texts = queries_and_documents(batches, vectors[0].device)
         queries, documents = texts.queries.tolist(), texts.documents.tolist()
         if not scores:
             own = maxsim([tokens[n] for n in queries], [tokens[n] for n in documents])
@@ -56,12 +47,12 @@ class LateObjective:
             losses = [
                 self._divergence(
                     maxsim([tokens[first]], list(tokens[first + 1 : end]))[0],
-                    torch.from_numpy(wanted).to(found[0]),
+                    torch.from_numpy(wanted).to(vectors[0]),
                 )
                 for first, end, wanted in zip(queries, ends, scores, strict=True)
             ]
             loss = torch.stack(losses).sum()
-        return loss + nothing(vectors)
+        return loss
 
     def _divergence(self, own: Float[Tensor, " m"], wanted: Float[Tensor, " m"]) -> Tensor:
         """Return the divergence of the scores of a row from those of a teacher."""

@@ -1,5 +1,6 @@
 """A batch of rows of texts, and what objectives of their vectors share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...nn.packed import Packed
+from ...nn.vectors import VectorModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +45,9 @@ class Texts:
 
 
 def queries_and_documents(batches: Sequence[TextsBatch], device: torch.device) -> Texts:
-    """Tell queries from documents, with indices into the texts of all batches with a loss."""
-    counted = [batch for batch in batches if batch.counts]
-    sizes = [size for batch in counted for size in batch.sizes]
-    keys = [key for batch in counted for key in batch.keys]
+    """Tell queries from documents, with indices into the texts of all batches."""
+    sizes = [size for batch in batches for size in batch.sizes]
+    keys = [key for batch in batches for key in batch.keys]
     starts = np.cumsum([0, *sizes])[:-1]
     is_query = np.zeros(len(keys), bool)
     is_query[starts] = True
@@ -60,13 +61,29 @@ def queries_and_documents(batches: Sequence[TextsBatch], device: torch.device) -
     ))  # fmt: skip
 
 
-def counted(
-    batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
-) -> list[Float[Tensor, "_rows size"]]:
-    """Return the vectors of the batches with a loss."""
-    return [own for batch, own in zip(batches, vectors, strict=True) if batch.counts]
+@dataclass(frozen=True, eq=False)
+class TextsObjective(ABC):
+    """An objective of the vectors of rows of texts; see `objectives.JointObjective`."""
 
+    model: VectorModel
 
-def nothing(vectors: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """Return a zero that depends on all vectors: those without a loss have a gradient of 0."""
-    return torch.stack([0 * own.sum() for own in vectors]).sum()
+    def weight(self, batch: TextsBatch) -> int:
+        """Return the number of rows."""
+        return len(batch.sizes) * batch.counts
+
+    def joint_loss(
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the loss over all rows."""
+        # Vectors of batches without a loss have a gradient too, of 0.
+        nothing = torch.stack([0 * own.sum() for own in vectors]).sum()
+        counted = [pair for pair in zip(batches, vectors, strict=True) if pair[0].counts]
+        if not counted:
+            return nothing
+        return nothing + self.sum_over_rows(*map(list, zip(*counted, strict=True)))
+
+    @abstractmethod
+    def sum_over_rows(
+        self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the loss over the rows of batches that have one, at least one."""

@@ -34,13 +34,13 @@ from ..distributed import Distributed
 from ..objectives import JointObjective
 from ..objectives.texts import TextsBatch
 from ..objectives.vectors import VectorsObjective
+from ..predict import vectors_of
 from ..process import Session
 from ..rows import steps_per_epoch
 from ..state import Best
 from ..tuning_process import TuningProcess
 from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
 from .initial import Start, find_start
-from .predict import vectors_of
 from .recipe import Distillation
 from .rows import TextRows
 from .teacher import Teacher

@@ -15,6 +15,7 @@ from torch import nn
 
 from ... import __version__, machine, strict
 from ...core.config import EncoderConfig
+from ...core.maxsim import maxsim_many
 from ...core.measure import Metrics
 from ...data.pairs import Pairs
 from ...errors import InputError, counted
@@ -25,15 +26,15 @@ from ...nn.vectors import VectorModel
 from .. import run_log, state
 from ..objectives import JointObjective
 from ..objectives.contrastive import ContrastiveObjective
-from ..objectives.late import LateObjective, maxsim
+from ..objectives.late import LateObjective
 from ..objectives.texts import TextsBatch
+from ..predict import outputs_of, vectors_of
 from ..process import Session
 from ..rows import steps_per_epoch
 from ..state import Best
 from ..tuning_process import TuningProcess
 from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
 from .initial import Start, find_start
-from .predict import vectors_of
 from .recipe import LATE_SIZE, VectorTuning
 from .rows import TextRows
 
@@ -247,24 +248,10 @@ class VectorProcess(TuningProcess[TextsBatch]):
 
     def _late_scores(self) -> NDArray[np.float32]:
         """Return the score of each document of dev for each query."""
-        model, rows = self.model.eval(), self.dev
-        found: list[torch.Tensor] = []
-        dtype, device = self.stepper.dtype, self.distributed.device
-        for number in range(len(rows)):
-            batch = rows.batch([number])
-            lower = dtype != torch.float32
-            with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=lower):
-                found += model(batch.packed).split(batch.packed.lengths)
-        model.train()
-        starts = set(rows.starts[:-1])
-        queries = [own for n, own in enumerate(found) if n in starts]
+        rows, starts = self.dev, set(self.dev.starts[:-1])
+        found = outputs_of(self.model, self.model, rows.ids, self.stepper.dtype, per_token=True)
         documents = [own for n, own in enumerate(found) if n not in starts]
-        parts = [
-            torch.cat([maxsim(queries[k : k + 32], documents[n : n + 32])
-                       for n in range(0, len(documents), 32)], dim=1)
-            for k in range(0, len(queries), 32)
-        ]  # fmt: skip
-        return torch.cat(parts).cpu().numpy()
+        return np.stack([maxsim_many(found[n], documents) for n in rows.starts[:-1]])
 
 
 def finetune_vectors(
