@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ... import __version__, machine, strict
+from ...core import maxsim
 from ...core.config import EncoderConfig
-from ...core.maxsim import maxsim_many
 from ...core.measure import Metrics
 from ...data.pairs import Pairs
 from ...errors import InputError, counted
@@ -251,7 +251,8 @@ class VectorProcess(TuningProcess[TextsBatch]):
         rows, starts = self.dev, set(self.dev.starts[:-1])
         found = outputs_of(self.model, self.model, rows.ids, self.stepper.dtype, per_token=True)
         documents = [own for n, own in enumerate(found) if n not in starts]
-        return np.stack([maxsim_many(found[n], documents) for n in rows.starts[:-1]])
+        packed = maxsim.pack(documents, self.model.size)
+        return np.stack([maxsim.scores(found[n], *packed) for n in rows.starts[:-1]])
 
 
 def finetune_vectors(
