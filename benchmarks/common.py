@@ -4,12 +4,15 @@ import ast
 import json
 import random
 import sysconfig
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from motherbird.data import readers
 from motherbird.machine import describe as machine
 
-__all__ = ["docstrings", "finish", "machine", "texts"]
+__all__ = ["docstrings", "finish", "machine", "take_turns", "texts"]
 
 
 def texts(path: Path | None, count: int | None = None) -> list[str]:
@@ -35,3 +38,22 @@ def finish(report: dict[str, object], out: Path | None) -> None:
     print(written, end="")
     if out:
         out.write_text(written, encoding="utf-8")
+
+
+def take_turns(
+    running: Mapping[str, Iterator[float]], rounds: int, steps: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Let every system take its steps in turn, and one round more before, as a warm-up.
+
+    Returns:
+        The seconds of each round and the loss of each step, by system.
+    """
+    seconds: dict[str, list[float]] = {system: [] for system in running}
+    losses: dict[str, list[float]] = {system: [] for system in running}
+    for number in range(rounds + 1):
+        for system, taking in running.items():
+            start = time.perf_counter()
+            losses[system] += islice(taking, steps)
+            if number:
+                seconds[system].append(time.perf_counter() - start)
+    return seconds, losses

@@ -12,16 +12,15 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import machine
+from common import machine, take_turns
 from finetune_tasks import SETS, parts
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
@@ -102,14 +101,7 @@ def measure(name: str, model: str, rounds: int, steps: int, folder: Path) -> dic
         "transformers bfloat16": lambda: theirs(plan(recipe, data), folder / "d", torch.bfloat16),
     }  # fmt: skip
     running = {system: make() for system, make in systems.items()}
-    seconds: dict[str, list[float]] = {system: [] for system in systems}
-    losses: dict[str, list[float]] = {system: [] for system in systems}
-    for number in range(rounds + 1):  # the first round is a warm-up
-        for system, taking in running.items():
-            start = time.perf_counter()
-            losses[system] += islice(taking, steps)
-            if number:
-                seconds[system].append(time.perf_counter() - start)
+    seconds, losses = take_turns(running, rounds, steps)
     speed = {s: round(steps * BATCH / statistics.median(times), 1) for s, times in seconds.items()}
     best = max(value for system, value in speed.items() if system.startswith("transformers"))
     own = max(value for system, value in speed.items() if system.startswith("motherbird"))

@@ -13,14 +13,13 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine
+from common import machine, take_turns
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.multi_vector_encoder.losses import (
     MultiVectorMultipleNegativesRankingLoss,
@@ -112,14 +111,7 @@ def measure(given: argparse.Namespace, task: Any, train: Pairs, dev: Pairs) -> d
                 plain, train, dev, folder / "e", bf16, True),
         }  # fmt: skip
         running = {system: make() for system, make in systems.items()}
-        seconds: dict[str, list[float]] = {system: [] for system in systems}
-        losses: dict[str, list[float]] = {system: [] for system in systems}
-        for number in range(given.rounds + 1):  # the first round is a warm-up
-            for system, taking in running.items():
-                start = time.perf_counter()
-                losses[system] += islice(taking, given.steps)
-                if number:
-                    seconds[system].append(time.perf_counter() - start)
+        seconds, losses = take_turns(running, given.rounds, given.steps)
     speed = {
         s: round(given.steps * BATCH / statistics.median(times), 1) for s, times in seconds.items()
     }

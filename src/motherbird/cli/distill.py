@@ -1,12 +1,16 @@
 """``motherbird distill``."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from ..core.hub import NANO
 from . import options
 from .output import print_json, progress
+from .training import Display, metrics_line, read_settings, settings_options
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group(name="distill")
@@ -92,6 +96,12 @@ def static(
                    f"{result['seconds']:.0f} s")  # fmt: skip
 
 
+def _settings(function: F) -> F:
+    for option in reversed(settings_options("cosines=0")):
+        function = option(function)
+    return function
+
+
 @command.command(name="dense")
 @_teacher
 @_data
@@ -117,14 +127,7 @@ def static(
 @click.option("--vectors", metavar="DIR", callback=options.not_empty,
               help="Directory in which the teacher's vectors are kept for other runs (default: "
               "they are removed at the end).")  # fmt: skip
-@click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
-              help="Change another setting, such as cosines=0; repeatable.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
-              help="Random seed (default: 0).")  # fmt: skip
-@options.device
-@options.threads
-@options.as_json
+@_settings
 def dense(
     data: tuple[str, ...], out: str, vectors: str | None, recipe: str | None,
     changes: tuple[str, ...], device: str, json_: bool, **given: Any,
@@ -149,7 +152,6 @@ def dense(
     from ..train.tuning_run import check_output
     from ..train.vectors.distill import distill_dense
     from ..train.vectors.recipe import Distillation
-    from .training import Display, metrics_line, read_settings
 
     given = {key: value for key, value in given.items() if value not in (None, ())}
     settings = read_settings(Distillation, recipe, changes, given)

@@ -12,7 +12,7 @@ import click
 from . import options
 from .finetune_vectors import dense, late
 from .output import print_json, progress
-from .training import Display, listed, metrics_line, read_settings
+from .training import Display, listed, max_length, metrics_line, read_settings, settings_options
 
 if TYPE_CHECKING:
     from ..data.labelled import Labelled
@@ -50,26 +50,17 @@ def training_options(function: F) -> F:
                      help="The model to start from: the included motherbird-nano (default), a "
                      "directory, or owner/name on the Hub."),
         click.option("--out", required=True, metavar="DIR", help="Directory of the new model."),
-        click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
         click.option("--epochs", type=click.IntRange(1), metavar="N",
                      help="Largest number of passes over the data (default: 3 to 15, by size)."),
         click.option("--lr", type=float, metavar="RATE",
                      help="Peak learning rate (default: by the size of the model)."),
         click.option("--batch-size", type=click.IntRange(1), metavar="N",
                      help="Texts of a step (default: 32)."),
-        click.option("--max-length", type=click.IntRange(8), metavar="N",
-                     help="Tokens of a text; longer ones are truncated (default: the model's "
-                     "limit)."),
+        max_length,
         click.option("--max-memory", metavar="SIZE", callback=_gigabytes,
                      help="Limit of memory, such as 8GB: smaller micro-batches and gradient "
                      "checkpointing, where needed (default: none)."),
-        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
-                     help="Change another setting, such as patience=5; repeatable."),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
-                     help="Random seed (default: 0)."),
-        options.device,
-        options.threads,
-        options.as_json,
+        *settings_options("patience=5"),
     ]):  # fmt: skip
         function = option(function)
     return function

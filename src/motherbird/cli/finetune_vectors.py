@@ -10,7 +10,7 @@ import click
 
 from . import options
 from .output import print_json, progress
-from .training import Display, metrics_line, read_settings
+from .training import Display, max_length, metrics_line, read_settings, settings_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +49,6 @@ def _options(function: F) -> F:
                      help="A text before every query; it is saved with the model."),
         click.option("--document-prompt", metavar="TEXT", callback=options.as_utf_8,
                      help="A text before every document."),
-        click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
         click.option("--epochs", type=click.IntRange(1), metavar="N",
                      help="Passes over the rows (default: 3; 1 for 50,000 and more)."),
         click.option("--lr", type=click.FloatRange(0, min_open=True), metavar="RATE",
@@ -57,19 +56,11 @@ def _options(function: F) -> F:
         click.option("--batch-size", type=click.IntRange(2), metavar="N",
                      help="Rows of a step (default: 64). More rows are more wrong documents for "
                      "each query, and need no more memory."),
-        click.option("--max-length", type=click.IntRange(8), metavar="N",
-                     help="Tokens of a text; longer ones are truncated (default: the model's "
-                     "limit)."),
+        max_length,
         click.option("--size", type=click.IntRange(1), metavar="N",
                      help="Dimensions of a vector (default: those of the model; 128 for a new "
                      "late-interaction model)."),
-        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
-                     help="Change another setting, such as temperature=0.02; repeatable."),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
-                     help="Random seed (default: 0)."),
-        options.device,
-        options.threads,
-        options.as_json,
+        *settings_options("temperature=0.02"),
     ]):  # fmt: skip
         function = option(function)
     return function

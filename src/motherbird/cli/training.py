@@ -1,11 +1,13 @@
 """What commands that train share: settings, and what they show."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from . import options
 from .output import is_terminal
 
 if TYPE_CHECKING:
@@ -14,6 +16,25 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")  # a dataclass of settings
 SHOW_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+def settings_options(example: str) -> list[Callable[[Any], Any]]:
+    """Return the options of all commands that train with settings; ``example`` is one of --set."""
+    return [
+        click.option("--recipe", metavar="FILE.toml", help="Settings; options here override it."),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+                     help=f"Change another setting, such as {example}; repeatable."),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
+                     help="Random seed (default: 0)."),
+        options.device,
+        options.threads,
+        options.as_json,
+    ]  # fmt: skip
+
+
+max_length = click.option("--max-length", type=click.IntRange(8), metavar="N",
+                          help="Tokens of a text; longer ones are truncated (default: the model's "
+                          "limit).")  # fmt: skip
 
 
 def read_settings(
