@@ -35,7 +35,7 @@ LEAST_TOKENS = 64  # of a micro-batch
 
 @runtime_checkable
 class TuningPlan(Protocol):
-    """What a process needs to know about a run, before the first step."""
+    """What a run trains on and with, before the first step."""
 
     @property
     def recipe(self) -> Tuning:
@@ -60,6 +60,9 @@ class TuningPlan(Protocol):
     @property
     def metric(self) -> str:
         """The metric on dev by which the best epoch is chosen; more is better."""
+
+    def key(self) -> dict[str, Any]:
+        """Return what the result depends on, besides the machine: two runs of one key are equal."""
 
 
 class TuningProcess(Process[Batch]):

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,14 +27,6 @@ from .step import Stepper, StepReport
 from .tuning_process import TuningPlan, TuningProcess
 
 INFO = "finetune.json"
-
-
-@runtime_checkable
-class KeyedPlan(TuningPlan, Protocol):
-    """A plan, and what the result of its run depends on."""
-
-    def key(self) -> dict[str, Any]:
-        """Return what the result depends on, besides the machine: two runs of one key are equal."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Caller:
 
 
 SILENT = Caller()
-P = TypeVar("P", bound=KeyedPlan)
+P = TypeVar("P", bound=TuningPlan)
 Of = TypeVar("Of", bound=TuningProcess[Any])
 
 
