@@ -285,10 +285,15 @@ def test_the_vectors_of_the_teacher_are_kept(motherbird, model, texts, tmp_path,
     static.distill_static(*arguments, settings)
     resumed = sum(computed)
     computed.clear()
-    static.distill_static(*arguments[:3], tmp_path / "other", settings)
+    kept = tmp_path / "vectors"
+    static.distill_static(*arguments[:3], tmp_path / "other", settings, vectors=kept)
     assert before > 64 and sum(computed) == resumed - 1  # one text when the teacher is loaded
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "other")]
-    assert weights[0] == weights[1]
+    computed.clear()
+    static.distill_static(*arguments[:3], tmp_path / "third", settings, vectors=kept)
+    assert computed == [1]
+    names = ("out", "other", "third")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in names]
+    assert weights[0] == weights[1] == weights[2]
 
 
 def test_texts_of_a_datasets_directory(motherbird, model, prose, tmp_path):

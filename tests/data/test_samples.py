@@ -1,6 +1,7 @@
 """Samples of short texts."""
 
 import json
+import statistics
 
 import pytest
 
@@ -35,7 +36,8 @@ def test_long_texts_are_divided(tmp_path):
     short = sum(length < WORDS[0] for length in lengths) / len(lengths)
     assert 0.04 < short < 0.14  # half of the shortened ones
     starts = sorted(int(passage.split()[0][1:]) for passage in found)
-    assert starts[0] == 0 and max(b - a for a, b in zip(starts, starts[1:], strict=False)) <= 100
+    assert starts[0] == 0 and max(b - a for a, b in zip(starts, starts[1:], strict=False)) <= 200
+    assert 35 < statistics.median(lengths) < 45 < 55 < statistics.mean(lengths) < 65
 
 
 def test_columns(tmp_path):

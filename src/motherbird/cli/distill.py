@@ -29,6 +29,9 @@ _out = click.option("--out", required=True, metavar="DIR", callback=options.not_
 _columns = click.option("--column", "columns", multiple=True, metavar="NAME",
                         help="A column or field of texts; repeatable (default: usual names, such "
                         "as text, query, answer).")  # fmt: skip
+_vectors = click.option("--vectors", metavar="DIR", callback=options.not_empty,
+                        help="Directory in which the teacher's vectors are kept for other runs on "
+                        "the same texts (default: they are removed at the end).")  # fmt: skip
 
 
 @command.command(name="static")
@@ -46,12 +49,14 @@ _columns = click.option("--column", "columns", multiple=True, metavar="NAME",
               help="Passes over the texts.")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=5e-4, show_default=True,
               metavar="RATE", help="Learning rate at the beginning.")  # fmt: skip
+@_vectors
 @options.seed
 @options.device
 @options.threads
 @options.as_json
 def static(
-    teacher: str, data: tuple[str, ...], out: str, tokenizer: str, device: str, json_: bool,
+    teacher: str, data: tuple[str, ...], out: str, tokenizer: str, vectors: str | None,
+    device: str, json_: bool,
     **settings: Any,  # those of StaticTraining
 ) -> None:  # fmt: skip
     """Make static vectors: one for each token, and no network.
@@ -63,8 +68,8 @@ def static(
     A text is the mean of the vectors of its tokens. The table begins as the teacher's vectors of
     the tokens, weighted by their frequency, and is trained so that the vectors of texts have the
     direction of the teacher's, and pairs of texts the same cosines. Questions, short queries and
-    code among the texts matter more than many texts. Longer texts are divided into passages of up
-    to 100 words.
+    code among the texts matter more than many texts. Texts of more than 100 words are divided into
+    passages of up to 200 words.
 
     The directory loads in motherbird.StaticEmbedder, sentence-transformers and model2vec. Its
     first dimensions vary most, and can be used alone. A command that was stopped or killed resumes
@@ -79,10 +84,13 @@ def static(
 
     inputs = [*data, *options.directories(teacher, tokenizer)]
     directory = options.output_directory(out, inputs)
+    kept = None if vectors is None else options.output(vectors, inputs)
     start = time.perf_counter()
     with progress("distilling", total=1.0, quiet=json_) as advance:
-        found = distill_static(teacher, tokenizer, data, directory, StaticTraining(**settings),
-                               device=device, on_part=advance)  # fmt: skip
+        found = distill_static(
+            teacher, tokenizer, data, directory, StaticTraining(**settings), vectors=kept,
+            device=device, on_part=advance,
+        )  # fmt: skip
     result = {
         "model": str(directory), "cosine": found["cosine"], "documents": found["documents"],
         "dimensions": found["dimensions"], "seconds": round(time.perf_counter() - start, 1),
@@ -124,9 +132,7 @@ def _settings(function: F) -> F:
               )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(2), metavar="N",
               help="Texts of a step (default: 64).")  # fmt: skip
-@click.option("--vectors", metavar="DIR", callback=options.not_empty,
-              help="Directory in which the teacher's vectors are kept for other runs (default: "
-              "they are removed at the end).")  # fmt: skip
+@_vectors
 @_settings
 def dense(
     data: tuple[str, ...], out: str, vectors: str | None, recipe: str | None,
@@ -140,7 +146,7 @@ def dense(
 
     The student learns the teacher's vectors of texts, and the cosines of all pairs of a step.
     Nothing else of the teacher is used. Texts are chosen and divided as by distill static: up to
-    100 words.
+    200 words.
 
     The directory loads in motherbird.Embedder and in sentence-transformers. A command that was
     stopped or killed resumes when it is repeated, with the same result. finetune.json has the

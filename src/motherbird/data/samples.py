@@ -13,7 +13,10 @@ from .readers.records import records
 # Columns whose texts are taken where no column is named.
 COLUMNS = ("text", "title", "anchor", "positive", "query", "document", "question", "answer",
            "passage", "sentence")  # fmt: skip
-WORDS = (8, 100)  # of a passage that is cut from a longer text
+WHOLE = 100  # words of a text that is not divided, at most
+# Words of a passage that is cut from a longer text: half have less than 40, so that a student sees
+# long passages too, at little cost.
+WORDS = (8, 200)
 SHORT = (3, 12)  # of one that stands for a query
 SHORT_SHARE = 0.15  # of the passages
 
@@ -23,8 +26,8 @@ def sample_texts(
 ) -> list[str]:
     """Return different texts in random order, equally many of each file as far as it has them.
 
-    A text of more than 100 words is divided into passages of 8 to 100 words, some of which are
-    shortened to 3 to 12 words.
+    A text of more than 100 words is divided into passages of 8 to 200 words, short ones more often
+    than long ones, some of which are shortened to 3 to 12 words.
 
     Args:
         paths: files of `readers.records.records`.
@@ -83,7 +86,7 @@ def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
     words = list(re.finditer(r"\S+", text))
     if not words:
         return
-    if len(words) <= WORDS[1]:
+    if len(words) <= WHOLE:
         yield int(random_bits(key, 0)), text
         return
     # Numbers for as many passages as there can be: its rank, its length, whether it is short.
@@ -91,7 +94,7 @@ def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
     first, shortened = 0, int(SHORT_SHARE * 2**64)
     while len(words) - first >= WORDS[0]:
         rank, length, short = drawn.pop(), drawn.pop(), drawn.pop()
-        size = WORDS[0] + length % (WORDS[1] - WORDS[0] + 1)
+        size = int(WORDS[0] * (WORDS[1] / WORDS[0]) ** (length / 2**64))
         last = min(len(words), first + size) - 1
         end = last
         if short < shortened:

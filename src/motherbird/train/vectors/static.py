@@ -57,12 +57,13 @@ def distill_static(
     out: Path,
     settings: StaticTraining = StaticTraining(),
     *,
+    vectors: Path | None = None,
     device: str | None = None,
     on_part: Callable[[float, str], None] = lambda part, text: None,
 ) -> dict[str, Any]:
     """Make static vectors, and write them as `StaticEmbedder.save` does.
 
-    The teacher's vectors are kept next to ``out`` until it is written: the same call resumes.
+    The teacher's vectors are kept until ``out`` is written: the same call resumes.
 
     Args:
         teacher: a model of sentence-transformers.
@@ -70,6 +71,8 @@ def distill_static(
         data: files of texts.
         out: directory of the result.
         settings: settings.
+        vectors: directory in which the teacher's vectors are kept for other runs; by default they
+            lie next to ``out``.
         device: of the teacher; a torch device, None is the CPU.
         on_part: called with the fraction of the work that is new since the last call, and its name.
 
@@ -91,7 +94,7 @@ def distill_static(
     digest = hashlib.sha256("\0".join(chosen).encode()).hexdigest()
     key = {"teacher": model.digest(), "tokenizer": sha256(source / TOKENIZER), "sample": digest}
     with resumable_directory(out, "model", key) as work:
-        of_tokens, of_texts = _vectors(model, tokens, chosen, work, on_part)
+        of_tokens, of_texts = _vectors(model, tokens, chosen, vectors or work, on_part)
         ids = [e.ids for e in tokens.encode_batch_fast(chosen, add_special_tokens=False)]
         known = [n for n, own in enumerate(ids) if own]
         table, cosine = _train([np.array(ids[n]) for n in known], of_texts[known], of_tokens,
@@ -124,7 +127,7 @@ def _vectors(
     model: Teacher,
     tokens: Tokenizer,
     texts: Sequence[str],
-    work: Path,
+    folder: Path,
     on_part: Callable[[float, str], None],
 ) -> tuple[Float32[np.ndarray, "V D"], Float32[np.ndarray, "n D"]]:
     """Return the teacher's vectors of all tokens and of texts."""
@@ -134,9 +137,9 @@ def _vectors(
     ]
     total = len(words) / 8 + len(texts)  # a token takes an eighth of the time of a text
     return (
-        model.vectors(words, work / "tokens",
+        model.vectors(words, folder,
                       lambda count: on_part(TEACHER * count / 8 / total, "tokens")),
-        model.vectors(texts, work / "texts",
+        model.vectors(texts, folder,
                       lambda count: on_part(TEACHER * count / total, "texts")),
     )  # fmt: skip
 
