@@ -57,6 +57,15 @@ def errors(found, expected):
     ]
 
 
+@given(st.integers(1, 100_000))
+def test_products_of_similar_batches_have_few_shapes(tokens):
+    rows = fused.padded_rows(tokens)
+    assert tokens <= rows <= tokens + max(15, tokens // 16) and rows % 16 == 0
+    assert fused.padded_rows(rows) == rows
+    if tokens >= 256:
+        assert len({fused.padded_rows(n) for n in range(tokens, 2 * tokens)}) <= 18
+
+
 def is_fused(states: torch.Tensor) -> bool:
     """Return whether a layer of a result's graph is fused."""
     waiting, seen = [states.grad_fn], set()

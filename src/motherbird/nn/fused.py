@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .encoder import Encoder, Layer
 
 PRECISIONS = {torch.float32: 0, torch.bfloat16: 1}
-# Rows of a product are a multiple of it, so that few shapes occur: oneDNN compiles code for each.
-ROWS = 16
 LANES = 16  # widths are multiples of it, and half of a head's
 
 
@@ -145,6 +143,15 @@ class _Layer(torch.autograd.Function):
         return d, None, None, dnorm1, dbias1, dnorm2, dbias2, dwqkv, do, di, ddown
 
 
+def padded_rows(tokens: int) -> int:
+    """Return the rows of products for a number of tokens: one of 16 numbers between powers of 2.
+
+    oneDNN compiles code for every shape of a product. Batches of similar size have few shapes.
+    """
+    step = max(16, 1 << (tokens.bit_length() - 5)) if tokens > 16 else 16
+    return -(-tokens // step) * step
+
+
 class _Calls:
     """The functions of the engine, for one layer and batch."""
 
@@ -153,7 +160,7 @@ class _Calls:
     ) -> None:
         self.engine, self.dtype, self.tokens = library.variant(), dtype, tokens
         attn, config = module.attn, module.config
-        precision, padded = PRECISIONS[dtype], -(-tokens // ROWS) * ROWS
+        precision, padded = PRECISIONS[dtype], padded_rows(tokens)
         activation = library.ACTIVATIONS[config.hidden_activation]
         width, inner = config.hidden_size, config.intermediate_size
         self.rows = library.Rows(tokens, padded, width, precision, activation, config.norm_eps)
