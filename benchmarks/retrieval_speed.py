@@ -34,7 +34,7 @@ from motherbird.train.loop import run_steps
 from motherbird.train.process import Session
 from motherbird.train.signals import Signals
 from motherbird.train.vectors.recipe import VectorTuning
-from motherbird.train.vectors.tune import VectorProcess, plan
+from motherbird.train.vectors.tune import RetrievalProcess, plan
 
 BATCH = 64
 Steps = Iterator[float]  # takes a step, and yields its loss
@@ -44,7 +44,7 @@ def ours(recipe: VectorTuning, train: Pairs, dev: Pairs, folder: Path) -> Steps:
     """Take the steps of `motherbird finetune dense` or `late`."""
     made = plan(recipe, train, dev, {})
     alone = Distributed(0, 1, torch.device("cpu"))
-    process = VectorProcess(Session(folder, alone, Signals(), lambda: None), made)
+    process = RetrievalProcess(Session(folder, alone, Signals(), lambda: None), made)
     progress = process.initial_progress()
     process.build(progress, None)
     batches, lr = process.begin_phase(progress)  # an epoch, which has more steps than are taken

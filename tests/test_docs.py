@@ -69,6 +69,25 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_migrating_names_commands_that_there_are():
+    """With their options; and those that replace the trainers of other libraries."""
+    import click
+
+    from motherbird.cli.main import load
+
+    page = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    named = set()
+    for line in re.findall(r"`motherbird ([a-z][^`]*)`", page):
+        words = line.split()
+        command = load(words[0])
+        if isinstance(command, click.Group):
+            command = command.commands[words[1]]
+        named.add(" ".join(words[:2]))
+        own = {name for option in command.params for name in option.opts}
+        assert {word for word in words if word.startswith("--")} <= own, line
+    assert {"finetune dense", "finetune late", "data negatives"} <= named
+
+
 def test_readme_and_ci_run_the_same_commands():
     commands = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text("utf-8"))
     install, test = commands[1].split(" && ")

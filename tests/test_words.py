@@ -36,6 +36,7 @@ OLD_PHRASES = [
     r"\bwhat becomes of\b",
     r"\bas it likes\b",
     r"\bthe story of\b",
+    r"\bdistil\b",  # American spelling, as in the commands
 ]
 
 

@@ -27,20 +27,31 @@ def load(kind: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     ``changes`` are overrides of the form "a.b=c", where c is TOML or a string. Items of a list are
     addressed by index: "phases.0.tokens=1000". All mistakes are InputErrors.
     """
+    data = read(path)
+    for one in changes:
+        change(data, one)
+    return build(kind, data, source(path, changes))
+
+
+def source(path: str | Path, changes: Sequence[str]) -> str:
+    """Return where settings are from, for errors."""
+    return " ".join(
+        [f"{path} with", *(f"--set {one}" for one in changes)] if changes else [str(path)]
+    )
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file; all mistakes are InputErrors."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot read the file ({what})", str(path)) from error
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         how = "write paths with / or in single quotes" if "\\" in text else ""
         raise InputError(f"the file is not valid TOML ({error})", str(path), how) from error
-    for one in changes:
-        change(data, one)
-    where = " ".join([f"{path} with", *(f"--set {one}" for one in changes)]) if changes else path
-    return build(kind, data, str(where))
 
 
 def build(kind: type[T], data: object, where: str) -> T:

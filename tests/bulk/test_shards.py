@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from motherbird import Dense, LateEmbedder
 from motherbird.bulk import run, vectors
 from motherbird.bulk.shards import (
     Done,
@@ -24,6 +25,7 @@ from motherbird.bulk.shards import (
 from motherbird.bulk.store import LocalStore, RemoteStore, locked, open_store
 from motherbird.bulk.vectors import Encoded, Settings
 from motherbird.errors import DamagedError, InputError, OutputExistsError, RowError, StoreError
+from motherbird.nn import Encoder
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -171,7 +173,7 @@ def whole_run(store, sources, out, only=None, settings=None):
     with locked(store):
         run.begin(store, plan, out)
         done = run.written(store, 4, plan, out)
-        wanted = run.missing(done, 7, 2) if only is None else only
+        wanted = {0, 1, 2, 3} - done.keys() if only is None else only
         task = ShardTask(Job(Settings("toy"), out, kind, run.digest(plan)), lengths)
         found = map(task, divide(sources, 2, wanted, 7))
         run.collect(found, done, lambda each: None)
@@ -247,14 +249,23 @@ def test_an_input_that_changes(tmp_path):
     assert store.names() == set()
 
 
-def test_an_error_of_a_text_comes_while_working():
+def test_an_error_of_a_text_comes_while_working(tmp_path):
+    def fails(texts, names, on_batch):
+        raise InputError("too long", names[2], "truncate it")
+
+    with pytest.raises(RowError, match="too long: a:3: truncate it") as error:
+        ShardTask(job(tmp_path), fails)(shard())
+    assert error.value.exit_code == 1
+
+
+def test_other_errors_are_not_of_a_text():
     def fails():
-        raise InputError("too long", "a.txt:3", "truncate it")
+        raise InputError("Ray cannot be used")
         yield
 
-    with pytest.raises(RowError, match="too long: a.txt:3: truncate it") as error:
+    with pytest.raises(InputError, match="Ray cannot be used") as error:
         run.collect(fails(), {}, lambda each: None)
-    assert error.value.exit_code == 1
+    assert error.value.exit_code == 2
 
 
 @pytest.mark.parametrize("url", ["nothing://x/y", "s3+x://a"])
@@ -291,28 +302,43 @@ def test_settings_are_filled_in(base):
     assert found.vectors.shape == (2, 5) and sum(seen) == 2
 
 
-def test_late_interaction_plugs_in(base, monkeypatch):
-    class Late:
-        class model:
-            dtype = "float32"
+@pytest.fixture
+def late(base, tmp_path):
+    """A late-interaction model of 16 tokens, without vectors of full stops."""
+    projection = [Dense(np.random.default_rng(0).normal(size=(4, 32)))]
+    made = LateEmbedder(Encoder.load(base, dtype="stored"), projection, query_length=16,
+                        document_length=16, skiplist=["."], add_prefixes=True)  # fmt: skip
+    made.save(tmp_path / "late")
+    return LateEmbedder.load(tmp_path / "late", dtype="float32"), str(tmp_path / "late")
 
-        @classmethod
-        def load(cls, name, **options):
-            return cls()
 
-        def embed_tokens(self, texts, kind, *, max_length=7, batch_tokens=5):
-            assert kind == "query" and max_length in (7, 9)
-            if "bad" in texts:
-                raise InputError("too long", f"text {texts.index('bad')} and 2 more")
-            return [np.ones((2, 4), np.float32) for _ in texts]
-
-    monkeypatch.setattr(vectors, "LateEmbedder", Late)
-    settings, encode = vectors.load(Settings(str(base), kind="query"))
-    assert (settings.dimensions, settings.dtype) == (4, "float32")
-    found = encode(["a", "b"], ["a", "b"], lambda texts: None)
-    assert len(found.vectors) == 2 and found.tokens == 4
-    with pytest.raises(InputError, match=r"too long: x:4 and 2 more"):
-        encode(["a", "bad"], ["x:3", "x:4"], lambda texts: None)
-    vectors.load(Settings(str(base), kind="query", max_length=9))
+def test_late_interaction_in_bulk(late):
+    model, name = late
+    for kind in ("query", "document"):
+        settings, encode = vectors.load(Settings(name, dtype="float32", kind=kind))
+        assert (settings.dimensions, settings.dtype, settings.max_length) == (4, "float32", None)
+        seen, texts = [], ["a", "two words"]
+        found = encode(texts, ["x:1", "x:2"], seen.append)
+        for one, other in zip(found.vectors, model.embed_tokens(texts, kind), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        assert seen == [2] and found.truncated == 0
+    with pytest.raises(InputError, match="has no visible|empty.*x:2"):
+        encode(["a", " "], ["x:1", "x:2"], lambda texts: None)
+    _, encode = vectors.load(Settings(name, kind="query"))
+    with pytest.raises(InputError, match=r"the limit is 16: x:4: shorten it"):
+        encode(["a", "word " * 40], ["x:3", "x:4"], lambda texts: None)
     with pytest.raises(InputError, match="--normalize is not for late interaction"):
-        vectors.load(Settings(str(base), kind="query", normalize=True))
+        vectors.load(Settings(name, kind="query", normalize=True))
+
+
+def test_tokens_and_truncated_texts_of_late_interaction(late):
+    """A token in two windows counts once, and one of the skiplist too."""
+    model, name = late
+    texts = ["a. b.", "word " * 40]
+    lengths = [len(piece.ids) for piece in model.divide(texts, "document", 512)[0]]
+    assert lengths[1] > 32
+    for limit, tokens, truncated in ((None, sum(lengths), 0), (10, lengths[0] + 10, 1)):
+        settings = Settings(name, dtype="float32", kind="document", max_length=limit)
+        found = vectors.load(settings)[1](texts, ["x:1", "x:2"], lambda texts: None)
+        assert (found.tokens, found.truncated) == (tokens, truncated)
+        assert sum(map(len, found.vectors)) == tokens - 2  # full stops

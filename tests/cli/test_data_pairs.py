@@ -73,6 +73,15 @@ def test_negatives_by_a_model(motherbird, model, tmp_path):
                ).refused()  # fmt: skip
 
 
+def test_negatives_of_rows_with_labels(motherbird, model, tmp_path):
+    """A list that is not of scores."""
+    given, out = tmp_path / "pairs.jsonl", tmp_path / "train.jsonl"
+    rows_ = [{"query": f"what is {n}", "positive": f"{n} is", "labels": []} for n in range(3)]
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    motherbird("data", "negatives", given, "--out", out, "--by", model).done()
+    assert len(rows(out)) == 3
+
+
 GOOD = '{"query": "one two", "positive": "three four five"}\n'
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -97,6 +98,19 @@ def test_ray_gives_the_same_bytes(embed, place, monkeypatch):
     embed(*call, out="three").refused(r"the limit is 512: c.txt:1", code=1, after="(?s:.*)")
 
 
+def test_a_ray_that_cannot_be_reached(embed, place, monkeypatch):
+    """No text is damaged."""
+
+    def init(*arguments, **options):
+        raise ConnectionError("no cluster")
+
+    ray = ModuleType("ray")
+    ray.init = init
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    says = r"Ray cannot be used \(.*no cluster.*\): ray://no:1: check the address"
+    embed("a.txt", "--engine", "ray", "--ray-address", "ray://no:1").refused(says, code=2)
+
+
 def test_without_ray(embed, place, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     says = r"the package 'ray' is not installed: pip install -c constraints.txt '\.\[ray\]'"
@@ -164,6 +178,17 @@ def test_a_text_that_is_too_long(options, embed, place):
     embed("c.txt", *options).refused(r"the limit is 512: c.txt:8", code=1)
     assert "_manifest.json" not in contents(place / "out")
     assert options or "part-00000.parquet" in contents(place / "out")
+
+
+def test_truncated_texts_of_late_interaction(motherbird, late, place):
+    call = ("embed", "a.txt", "--kind", "document", "--model", late, "--max-length", 12)
+    for options in ((), ("--workers", 2)):
+        out = ("--out", f"out{len(options)}", "--shard-rows", 5, *options, "--json")
+        said = motherbird(*call, *out)
+        truncated = said.json["truncated"]
+        assert said.code == 0 and 10 < truncated < 23
+        assert said.err == f"WARNING: truncated {truncated} of 23 texts to 12 tokens\n"
+    assert contents(place / "out0") == contents(place / "out2")
 
 
 def test_a_damaged_shard(embed, place):

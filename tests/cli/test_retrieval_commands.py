@@ -1,6 +1,7 @@
 """``motherbird evaluate retrieval`` and ``motherbird distill static``."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,6 +40,13 @@ def test_modes_of_a_set(motherbird, folder, model, tmp_path):
     assert difference["mean"] == pytest.approx(
         row["modes"]["dense"]["nDCG@10"] - row["modes"]["bm25"]["nDCG@10"]
     )
+
+
+@pytest.mark.parametrize("command", ["retrieval", "mteb"])
+def test_help_says_which_texts_are_truncated(motherbird, command):
+    said = " ".join(motherbird("evaluate", command, "--help").done().out.split())
+    assert "are computed in windows" in said and "read whole" not in said
+    assert re.search(r"other models.* truncate .*queries of late|queries of late.* truncate", said)
 
 
 @pytest.fixture

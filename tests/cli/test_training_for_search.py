@@ -107,6 +107,24 @@ def test_mistakes(motherbird, model, pairs, tmp_path, options, says):
     assert not (tmp_path / "out").exists()
 
 
+def test_scores_are_for_late_alone(motherbird, model, tmp_path):
+    """`finetune dense` uses none, and does not look at a column of that name."""
+    rows = [{**row, "scores": [1.0, 0.5], "labels": [3]} for row in ROWS]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    call = ("finetune", "dense", "--train", path, "--dev", path, "--model", model, *SMALL)
+    assert "MRR@10" in motherbird(*call, "--out", tmp_path / "out", "--json").done().json["dev"]
+
+
+def test_a_recipe_needs_no_option_twice(motherbird, model, pairs, tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text('epochs = 2\nbatch_size = 4\nmax_length = 32\ndtype = "float32"\n')
+    call = ("finetune", "late", "--train", pairs, "--model", model, "--recipe", file, "--epochs", 1)
+    found = motherbird(*call, "--out", tmp_path / "out", "--json").done().json
+    assert found["recipe"]["epochs"] == 1 and found["recipe"]["max_length"] == 32
+    file.write_text('task = "dense"\n')
+    motherbird(*call, "--out", tmp_path / "b").refused("of the task 'dense', not 'late': .*r.toml")
+
+
 def test_a_student_of_a_teacher(motherbird, model, prose, tmp_path):
     pytest.importorskip("sentence_transformers")
     data = write(tmp_path / "texts.jsonl", [{"text": text[:400]} for text in prose[:100]])

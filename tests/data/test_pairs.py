@@ -54,6 +54,28 @@ def test_scores_of_every_document(tmp_path):
     assert (cut.documents, cut.scores) == ([["a", "b"]], [[3.0, 1.5]])
 
 
+@pytest.mark.parametrize("value", ["[1, 0.5]", 1, None])
+def test_scores_that_are_no_list(value, tmp_path):
+    """They are an error if their column was named."""
+    row = {"query": "q", "documents": ["a", "b"], "teacher": value, "label": 1, "labels": value}
+    path = write(tmp_path / "a.jsonl", [row])
+    assert read_pairs([path]).scores == []
+    type_ = {"[1, 0.5]": "a string", 1: "a number", None: "null"}[value]
+    for name in ("teacher", "labels"):
+        says = f'"{name}" is {type_}, not a list of numbers: .*a.jsonl:1'
+        with pytest.raises(InputError, match=says):
+            read_pairs([path], PairColumns(scores=name))
+
+
+def test_scores_are_not_read_where_they_are_not_used(tmp_path):
+    row = {"query": "q", "positive": "p", "negative": "n", "labels": ["fruit"]}
+    path = write(tmp_path / "a.jsonl", [row, {"query": "q", "positive": "p"}])
+    with pytest.raises(InputError, match='"labels" has 1 score for 2 documents'):
+        read_pairs([path])
+    found = read_pairs([path], scored=False)
+    assert (found.documents, found.scores) == ([["p", "n"], ["p"]], [])
+
+
 GOOD = {"query": "q", "positive": "p"}
 
 

@@ -130,9 +130,12 @@ def test_late(loss, encoder, columns, tmp_path):
     projection = torch.nn.Linear(64, 16, bias=False)
     projection.weight = torch.nn.Parameter(torch.from_numpy(weight))
     model = VectorModel(encoder, "tokens", projection).double()
-    queries = late.token_ids(columns[0], "query")
-    documents = [late.token_ids(texts, "document") for texts in columns[1:]]
-    ids = [text for row in zip(queries, *documents, strict=True) for text in row]
+    kinds = ["query", *["document"] * (len(columns) - 1)]
+    pieces = [
+        late.divide(texts, kind, late.lengths[kind])[0]
+        for texts, kind in zip(columns, kinds, strict=True)
+    ]
+    ids = [piece.ids for row in zip(*pieces, strict=True) for piece in row]
     rows = rows_of(ids, list(scores) if loss == "divergence" else ())
     found, gradients = ours(LateObjective(model, 2.0, scaled=False), rows, 3)
     assert found == pytest.approx(truth.item(), abs=1e-5, rel=1e-5)

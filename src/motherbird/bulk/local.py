@@ -1,4 +1,4 @@
-"""Compute shards in this process, or in worker processes."""
+"""Compute shards in worker processes."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -6,11 +6,6 @@ from collections.abc import Callable, Iterator
 from .. import workers as processes
 from ..core import threads
 from .shards import Done, Job, Shard, ShardTask
-
-
-def in_process(task: ShardTask, shards: Iterator[Shard]) -> Iterator[Done]:
-    """Compute one shard after another."""
-    return map(task, shards)
 
 
 def in_workers(job: Job, shards: Iterator[Shard], count: int, each: int) -> Iterator[Done]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import DamagedError, InputError, OutputExistsError, RowError, counted
+from ..errors import DamagedError, OutputExistsError, counted
 from ..files import parse_json, sha256
-from .shards import Done, Source, count_of, name_of, read_done
+from .shards import Done, Source, name_of, read_done
 from .store import Store
 from .vectors import Settings
 
@@ -153,18 +153,11 @@ def _of_manifest(store: Store, names: set[str], where: str) -> dict[int, Done]:
 
 
 def collect(found: Iterator[Done], done: dict[int, Done], on_done: Callable[[Done], None]) -> None:
-    """Add shards to ``done`` as they are computed.
-
-    Raises:
-        RowError: a text cannot be embedded; what was written is kept.
-    """
-    try:
-        for each in found:
-            done[each.number] = each
-            log.info("%s: %s", name_of(each.number), counted(each.rows, "row"))
-            on_done(each)
-    except InputError as error:  # the work has begun
-        raise RowError(error.what, error.where, error.how) from error
+    """Add shards to ``done`` as they are computed."""
+    for each in found:
+        done[each.number] = each
+        log.info("%s: %s", name_of(each.number), counted(each.rows, "row"))
+        on_done(each)
 
 
 def finish(store: Store, plan: str, inputs: Sequence[Input], done: dict[int, Done]) -> None:
@@ -185,8 +178,3 @@ def finish(store: Store, plan: str, inputs: Sequence[Input], done: dict[int, Don
     manifest = {**parse_json(plan), "shards": shards}
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     store.write(MANIFEST, text.encode())
-
-
-def missing(done: dict[int, Done], rows: int, size: int) -> set[int]:
-    """Return the numbers of the shards that have to be computed."""
-    return set(range(count_of(rows, size))) - done.keys()

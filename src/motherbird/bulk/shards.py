@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DamagedError, require_extra
+from ..errors import DamagedError, InputError, RowError, require_extra
 from .store import open_store
 from .vectors import Encoded, Settings, load, quiet
 
@@ -132,10 +132,13 @@ class ShardTask:
         """Compute a shard, and write it.
 
         Raises:
-            InputError: a text is too long.
+            RowError: a text cannot be embedded, such as one that is too long.
         """
-        with quiet():
-            found = self.encode(shard.texts, shard.where, self.on_batch)
+        try:
+            with quiet():
+                found = self.encode(shard.texts, shard.where, self.on_batch)
+        except InputError as error:  # the work has begun
+            raise RowError(error.what, error.where, error.how) from error
         data = to_parquet(shard, found, self.job)
         self.store.write(name_of(shard.number), data)
         digest = hashlib.sha256(data).hexdigest()

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ..core import hub
+from ..core.arguments import check_texts
 from ..engine.model import MAX_TOKENS, NativeModel
 from ..errors import DamagedError, InputError
 from ..files import sha256
@@ -29,11 +30,11 @@ class Encoded:
 
     Attributes:
         vectors: an array (n, D), or with late interaction an array (tokens, D) for each text.
-        tokens: the number of tokens of all texts.
+        tokens: the number of tokens of all texts, also of those that have no vector.
         truncated: how many texts were truncated.
     """
 
-    vectors: "Float32[np.ndarray, 'n D'] | list[Float32[np.ndarray, 'tokens D']]"
+    vectors: "Float32[np.ndarray, 'n D'] | list[Float32[np.ndarray, '_tokens D']]"
     tokens: int
     truncated: int
 
@@ -155,19 +156,19 @@ def _late(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encode
     settings = replace(
         settings, dtype=embedder.model.dtype, batch_tokens=_batch_tokens(embedder.model, settings)
     )
-    options = {name: getattr(settings, name) for name in ("max_length", "batch_tokens")
-               if getattr(settings, name) is not None}  # fmt: skip
+    kind = settings.kind or "document"
 
     def encode(
         texts: Sequence[str], names: Sequence[str], on_batch: Callable[[int], None]
     ) -> Encoded:
+        texts = check_texts(texts, names)
         try:
-            found = embedder.embed_tokens(list(texts), settings.kind or "document", **options)
+            pieces, truncated = embedder.divide(texts, kind, settings.max_length)
         except InputError as error:  # it calls texts by their numbers
             raise InputError(error.what, _named(error.where, names), error.how) from error
-        on_batch(len(found))
-        vectors = [np.asarray(each, np.float32) for each in found]
-        return Encoded(vectors, sum(map(len, vectors)), 0)
+        vectors = embedder.embed_pieces(pieces, kind, settings.batch_tokens)
+        on_batch(len(vectors))
+        return Encoded(vectors, sum(piece.last - piece.first for piece in pieces), truncated)
 
     return settings, encode
 

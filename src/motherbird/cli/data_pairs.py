@@ -172,7 +172,7 @@ def negatives(
     path = options.output_file(out, inputs, "--out", ".jsonl")
     search = Search(count, from_rank, to_rank, margin)
     start = time.perf_counter()
-    found = read_pairs([pairs], PairColumns(query, document), negatives=0)
+    found = read_pairs([pairs], PairColumns(query, document), negatives=0, scored=False)
     more = [] if corpus is None else read_corpus(corpus)
     embed = None if by == "bm25" else open_embedder(by, **load)
     with progress_of_fraction("negatives", quiet=json_) as show:

@@ -1,6 +1,9 @@
 """``motherbird distill``."""
 
+import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -166,10 +169,14 @@ def dense(
     check_output(directory)
     kept = None if vectors is None else options.output(vectors, inputs)
     quiet = json_ or not options.is_main_process()
+    sources = {
+        "train": ", ".join(Path(file).name for file in data),
+        "command": shlex.join(["motherbird", *sys.argv[1:]]),
+    }
     with progress("", total=1.0, quiet=quiet) as update:
         display = Display(quiet, update)
         found = distill_dense(
-            settings, list(data), directory, vectors=kept, on_texts=display.texts,
+            settings, list(data), directory, vectors=kept, sources=sources, on_texts=display.texts,
             caller=display.caller(device),
         )  # fmt: skip
     if not options.is_main_process():

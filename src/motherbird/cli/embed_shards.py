@@ -162,7 +162,7 @@ class _Work:
         with store.locked(self.store):
             run.begin(self.store, self.plan, self.out)
             done = run.written(self.store, total, self.plan, self.out)
-            wanted = run.missing(done, rows, self.size)
+            wanted = set(range(total)) - done.keys()
             if wanted:
                 with _stopping(self.store, self.out, total):
                     self._compute(done, wanted, rows, json_)
@@ -190,7 +190,7 @@ class _Work:
 
         job, encode = self._job(), self.encode
         if self.layout.engine != "ray" and self.layout.workers is None:
-            return local.in_process(ShardTask(job, encode, advance), asked)
+            return map(ShardTask(job, encode, advance), asked)
         self.encode = encode = None
         each = threads.chosen() or 1
         if self.layout.engine != "ray":

@@ -32,8 +32,9 @@ def mteb(
     motherbird evaluate mteb --tasks NanoBEIR --model DIR --out results
     motherbird evaluate mteb --tasks SciFact,NFCorpus --model DIR --mode late --out results
 
-    mteb downloads the data from the Hugging Face Hub. Long texts are read whole, as by
-    motherbird evaluate retrieval.
+    mteb downloads the data from the Hugging Face Hub. Texts longer than the limit of a model of
+    motherbird are computed in windows, as by motherbird evaluate retrieval; other models truncate
+    them, and queries of late are truncated.
 
     With --json: {"model", "mode", "tasks": {name: score}, "mean", "seconds"}; a score is the main
     one of the task, which is nDCG@10 for most.

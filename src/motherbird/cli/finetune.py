@@ -207,17 +207,10 @@ def read_recipe(
     task: str, recipe: str | None, changes: tuple[str, ...], **given: Any
 ) -> "FineTuning":
     """Return the settings of the options, over those of a recipe."""
-    from ..errors import InputError
     from ..train.tuning import FineTuning
 
     own = {key: value for key, value in given.items() if value is not None}
-    if recipe is None:
-        own["task"] = task
-    found = read_settings(FineTuning, recipe, changes, own)
-    if found.task != task:
-        what = f'the recipe is of the task "{found.task}"'
-        raise InputError(what, recipe or "", f"use motherbird finetune {found.task}")
-    return found
+    return read_settings(FineTuning, recipe, changes, own, task)
 
 
 def _read(recipe: "FineTuning", text: str | None, pair: str | None, label: str | None) -> "Read":

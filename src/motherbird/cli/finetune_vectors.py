@@ -55,7 +55,7 @@ def _options(function: F) -> F:
                      help="Peak learning rate (default: by the size of the model)."),
         click.option("--batch-size", type=click.IntRange(2), metavar="N",
                      help="Rows of a step (default: 64). More rows are more wrong documents for "
-                     "each query, and need no more memory."),
+                     "each query."),
         max_length,
         click.option("--size", type=click.IntRange(1), metavar="N",
                      help="Dimensions of a vector (default: those of the model; 128 for a new "
@@ -80,7 +80,8 @@ def dense(dimensions: str | None, **given: Any) -> None:
 
     A row has a query, a document that answers it, and any number of documents that do not. The
     loss is the cross entropy of the right document among all documents of the step
-    (multiple-negatives ranking loss). Documents of the same text do not count as wrong.
+    (multiple-negatives ranking loss). Documents of the same text do not count as wrong. A larger
+    --batch-size needs no more memory.
 
     The directory loads in motherbird.Embedder and in sentence-transformers. The same command
     resumes a run that was stopped or killed, with the same result. With --json: {"model", "dev":
@@ -99,10 +100,10 @@ def dense(dimensions: str | None, **given: Any) -> None:
               help="Column of a list of scores of a teacher, one for each document (default: "
               "scores, score or labels).")  # fmt: skip
 @click.option("--query-length", type=click.IntRange(8), metavar="N",
-              help="Tokens of a query (default: as --max-length).")  # fmt: skip
+              help="Tokens of a query (default: those of the model, or --max-length).")  # fmt: skip
 @click.option("--document-length", type=click.IntRange(8), metavar="N",
-              help="Tokens of a document; a longer one has several windows in search (default: as "
-              "--max-length).")  # fmt: skip
+              help="Tokens of a document; a longer one has several windows in search (default: "
+              "those of the model, or --max-length).")  # fmt: skip
 @_options
 def late(scores: str | None, **given: Any) -> None:
     """Train a model for search by a vector for each token.
@@ -116,7 +117,8 @@ def late(scores: str | None, **given: Any) -> None:
     The score of a document is the sum over the tokens of the query of the largest cosine with a
     token of the document. Without scores, the loss is the cross entropy of the right document
     among all documents of the step. With scores of a teacher, it is the divergence from them over
-    the documents of a row, each scaled to 0..1.
+    the documents of a row, each scaled to 0..1. Without scores, memory grows with the square of
+    --batch-size.
 
     The directory loads in motherbird.LateEmbedder, PyLate and sentence-transformers 6. The same
     command resumes a run that was stopped or killed, with the same result. With --json: {"model",
@@ -139,12 +141,7 @@ def _run(
     from ..train.vectors.tune import DEV, MOST_DEV, finetune_vectors
 
     own = {key: value for key, value in given.items() if value is not None}
-    if recipe is None:
-        own["task"] = task
-    settings = read_settings(VectorTuning, recipe, changes, own)
-    if settings.task != task:
-        what = f'the recipe is of the task "{settings.task}"'
-        raise InputError(what, recipe or "", f"use motherbird finetune {settings.task}")
+    settings = read_settings(VectorTuning, recipe, changes, own, task)
     files = [*train, *(path for path in (dev, queries, documents) if path is not None)]
     directory = options.output(out, [*options.directories(settings.model), *files])
     check_output(directory)
@@ -153,15 +150,14 @@ def _run(
         name: None if path is None else read_texts(path)
         for name, path in (("queries", queries), ("documents", documents))
     }
-    rows = read_pairs(train, columns, settings.negatives, **texts)
-    if task == "dense" and rows.scores:
-        rows.scores.clear()
+    scored = task == "late"
+    rows = read_pairs(train, columns, settings.negatives, **texts, scored=scored)
     sources = {"train": ", ".join(Path(file).name for file in train)}
     if dev is None:
         rows, held_out = split_off(rows, DEV, settings.seed, MOST_DEV)
         sources["dev"] = f"{len(held_out):,} rows of {sources['train']}"
     else:
-        held_out = read_pairs([dev], columns, settings.negatives, **texts)
+        held_out = read_pairs([dev], columns, settings.negatives, **texts, scored=scored)
         sources["dev"] = Path(dev).name
         if bool(held_out.scores) != bool(rows.scores):
             raise InputError("only one of train and dev has scores", dev, "score both, or none")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -38,18 +37,27 @@ max_length = click.option("--max-length", type=click.IntRange(8), metavar="N",
 
 
 def read_settings(
-    kind: type[S], recipe: str | None, changes: tuple[str, ...], given: dict[str, Any]
+    kind: type[S],
+    recipe: str | None,
+    changes: tuple[str, ...],
+    given: dict[str, Any],
+    task: str | None = None,
 ) -> S:
-    """Return settings: those of a recipe, changed by --set, and by the options that are given."""
-    from .. import strict
+    """Return settings: those of a recipe, changed by --set, and by the options that are given.
 
-    if recipe is not None:
-        found: Any = strict.load(kind, recipe, changes)
-        return replace(found, **given)
-    settings: dict[str, Any] = {}
+    Raises:
+        InputError: a setting is wrong, or the recipe is of another task than ``task``.
+    """
+    from .. import strict
+    from ..errors import InputError
+
+    data = {} if recipe is None else strict.read(recipe)
     for change in changes:
-        strict.change(settings, change)
-    return strict.build(kind, {**settings, **given}, "the options")
+        strict.change(data, change)
+    where = "the options" if recipe is None else strict.source(recipe, changes)
+    if task is not None and (other := data.setdefault("task", task)) != task:
+        raise InputError(f"the settings are of the task {other!r}, not {task!r}", where)
+    return strict.build(kind, data | given, where)
 
 
 def listed(settings: dict[str, Any]) -> str:

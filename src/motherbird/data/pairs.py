@@ -103,6 +103,7 @@ def read_pairs(
     *,
     queries: Texts | None = None,
     documents: Texts | None = None,
+    scored: bool = True,
 ) -> Pairs:
     """Read rows of .jsonl, .csv, .tsv or .parquet files, or directories of datasets.
 
@@ -112,17 +113,19 @@ def read_pairs(
         negatives: the largest number of documents of a row that do not answer, from its first.
         queries: texts of queries, of which rows have the ids.
         documents: texts of documents, of which rows have the ids.
+        scored: whether scores are read.
 
     Raises:
-        InputError: a column is missing, a text is empty or no text, there are no rows, or only some
-            rows have scores.
+        InputError: a column is missing, a text is empty or no text, scores are not a number for
+            each document, there are no rows, or only some rows have scores.
     """
     found = Pairs([], [], [], [])
     for path in paths:
         for row in records(path):
             if isinstance(row, DamagedError):
                 raise row
-            query, own, scores = _row(row, columns or PairColumns(), queries, documents)
+            query, own = _row(row, columns or PairColumns(), queries, documents)
+            scores = _scores(row, columns or PairColumns(), len(own)) if scored else None
             last = None if negatives is None else 1 + negatives
             found.queries.append(query)
             found.documents.append(own[:last])
@@ -156,7 +159,7 @@ def split_off(pairs: Pairs, fraction: float, seed: int, most: int) -> tuple[Pair
 
 def _row(
     row: Record, columns: PairColumns, query_texts: Texts | None, document_texts: Texts | None
-) -> tuple[str, list[str], list[float] | None]:
+) -> tuple[str, list[str]]:
     values = row.values
     names = QUERIES if query_texts is None else QUERY_IDS
     query = _find(row, "query", "--query", columns.query, names)
@@ -164,22 +167,32 @@ def _row(
     document = _find(row, "document", "--document", columns.document, names)
     assert query is not None and document is not None
     negative = _find(row, "negative", "--negative", columns.negative, NEGATIVES, needed=False)
-    scored = _find(row, "scores", "--scores", columns.scores, SCORES, needed=False)
     [text] = _texts(row, query, query_texts, single=True)
     documents = list(_texts(row, document, document_texts))
     if negative is not None and values[negative] not in (None, "", []):
         documents += _texts(row, negative, document_texts)
     if not documents:
         raise InputError(f'"{document}" has no document', row.where)
-    if scored is None or not isinstance(values[scored], list):
-        return text, documents, None
-    scores = values[scored]
-    if len(scores) != len(documents):
-        found, wanted = counted(len(scores), "score"), counted(len(documents), "document")
-        raise InputError(f'"{scored}" has {found} for {wanted}', row.where)
+    return text, documents
+
+
+def _scores(row: Record, columns: PairColumns, count: int) -> list[float] | None:
+    """Return the scores of so many documents; None if there are none."""
+    name = _find(row, "scores", "--scores", columns.scores, SCORES, needed=False)
+    if name is None:
+        return None
+    scores = row.values[name]
+    if not isinstance(scores, list):
+        if columns.scores is None:  # such as a label of the pair
+            return None
+        what = f'"{name}" is {describe_type(scores)}, not a list of numbers'
+        raise InputError(what, row.where)
+    if len(scores) != count:
+        found, wanted = counted(len(scores), "score"), counted(count, "document")
+        raise InputError(f'"{name}" has {found} for {wanted}', row.where)
     if not all(isinstance(s, int | float) and abs(s) < float("inf") for s in scores):
-        raise InputError(f'"{scored}" has something other than finite numbers', row.where)
-    return text, documents, [float(score) for score in scores]
+        raise InputError(f'"{name}" has something other than finite numbers', row.where)
+    return [float(score) for score in scores]
 
 
 def _find(

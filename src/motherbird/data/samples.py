@@ -38,15 +38,13 @@ def sample_texts(
     Raises:
         InputError: a file cannot be read, has none of the columns, or there is no text.
     """
-    pools = [
-        _pool(Path(path), max(1, 3 * count // len(paths)), (seed, number), columns)
-        for number, path in enumerate(paths)
-    ]
-    chosen: list[tuple[int, str]] = []
+    pools = [_pool(Path(path), count, (seed, number), columns) for number, path in enumerate(paths)]
+    chosen: dict[str, int] = {}  # the random numbers of texts
     # The smallest pool first, so that what it lacks is divided among the others.
     for left, pool in zip(range(len(pools), 0, -1), sorted(pools, key=len), strict=True):
-        chosen += pool[: (count - len(chosen)) // left]
-    texts = list(dict.fromkeys(text for _, text in sorted(chosen)))
+        own = [(text, rank) for rank, text in pool if text not in chosen]
+        chosen.update(own[: (count - len(chosen)) // left])
+    texts = sorted(chosen, key=lambda text: (chosen[text], text))
     if not texts:
         raise InputError("there is no text", ", ".join(map(str, paths)))
     return texts
@@ -55,8 +53,9 @@ def sample_texts(
 def _pool(
     path: Path, most: int, key: tuple[int, int], columns: Sequence[str]
 ) -> list[tuple[int, str]]:
-    """Return at most so many texts of a file, chosen and ordered by a random number each."""
+    """Return at most so many texts of a file, all different, in the order of random numbers."""
     heap: list[tuple[int, str]] = []  # the smallest numbers, negated
+    known: set[str] = set()  # the texts in it
     found = False
     for number, row in enumerate(records(path)):
         if isinstance(row, DamagedError):
@@ -65,9 +64,12 @@ def _pool(
         found = found or bool(names)
         for place, name in enumerate(names):
             for rank, text in _passages(_text(row, name), (*key, number, place)):
+                if text in known:
+                    continue
+                known.add(text)
                 heapq.heappush(heap, (-rank, text))
                 if len(heap) > most:
-                    heapq.heappop(heap)
+                    known.remove(heapq.heappop(heap)[1])
     if not found:
         how = f"name one with --column; by default {', '.join(COLUMNS)}"
         raise InputError("no row has a column of texts", str(path), how)

@@ -32,7 +32,7 @@ Vectors = Float32[np.ndarray, "tokens d"]
 UNREAD_TOKENS = 512  # of a batch of queries that are filled up with tokens that are not read
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Token ids that are computed together, and which of their vectors are kept."""
 
     text: int  # the index of the text
@@ -64,6 +64,7 @@ class LateEmbedder(TextModel):
     Attributes:
         prefixes: the token before each kind of text, or "".
         lengths: the maximum number of tokens of each kind of text.
+        skipped_ids: the ids of the skiplist.
 
     Raises:
         InputError: a prefix is not a token, a layer does not fit, or an argument is invalid.
@@ -114,7 +115,7 @@ class LateEmbedder(TextModel):
         self.attend_to_expansion = check_flag(attend_to_expansion, "attend_to_expansion")
         words = check_list(skiplist, "skiplist", "tokens")
         self.skiplist = [check_text(word, "skiplist", allow_empty=True) for word in words]
-        self._skipped = self._ids_of(self.skiplist)
+        self.skipped_ids = self._ids_of(self.skiplist)
         self._readers: list[Encoder] = []  # torch's encoder, once a query needs it
 
     def _prefix(self, kind: str, text: str) -> str:
@@ -139,11 +140,8 @@ class LateEmbedder(TextModel):
     def _load(cls, directory: Path, **options: Any) -> "LateEmbedder":
         place, arguments = late_files.read(directory)
         model = backend.load(place, **options)
-        if "query_prefix" not in arguments and model.tokenizer is not None:
-            for kind, prompt in arguments["prompts"].items():
-                token, rest = late_files.split_prefix(model.tokenizer, prompt, added=True)
-                arguments[f"{kind}_prefix"] = token or ""
-                arguments["prompts"][kind] = rest
+        if model.tokenizer is not None:
+            arguments = late_files.with_prefixes(arguments, model.tokenizer)
         return cls(model, **arguments)
 
     @property
@@ -184,10 +182,14 @@ class LateEmbedder(TextModel):
                 length than the longest, which PyLate does not have.
             OutputExistsError: the directory exists and was not written by motherbird.
         """
+        self.check_files()
+        super().save(directory, write_more)
+
+    def check_files(self) -> None:
+        """Raise InputError if there is a setting that PyLate's files cannot have."""
         if self.expand_to not in (None, self.lengths["query"]):
             what = f"expand_to {self.expand_to} is not query_length {self.lengths['query']}"
             raise InputError(what, how="PyLate's files have one number for both: make them equal")
-        super().save(directory, write_more)
 
     def _write_more(self, directory: Path) -> None:
         if self._tokenizer is not self.model.tokenizer:
@@ -232,43 +234,43 @@ class LateEmbedder(TextModel):
         Raises:
             InputError: a text is not a string, empty or too long, or an argument is invalid.
         """
-        if kind not in get_args(Kind):
-            raise InputError(f"unknown kind {kind!r}", how=f"use {' or '.join(get_args(Kind))}")
         listed = check_texts(texts)
-        pieces = self._pieces(listed, kind, max_length, overlap)
-        parts: list[list[Vectors]] = [[] for _ in listed]
+        pieces, truncated = self.divide(listed, kind, max_length, overlap)
+        noun = "document" if kind == "document" else "text"
+        warn_truncated(truncated, len(listed), max_length or 0, noun)
+        return self.embed_pieces(pieces, kind, batch_tokens, on_batch)
+
+    def embed_pieces(
+        self,
+        pieces: Sequence[Piece],
+        kind: Kind,
+        batch_tokens: int | None = None,
+        on_batch: Callable[[int], None] = lambda pieces: None,
+    ) -> list[Vectors]:
+        """Compute the vectors of texts that `divide` has divided, as `embed_tokens` does."""
+        parts: dict[int, list[Vectors]] = {}
         found = self._vectors(pieces, batch_tokens, on_batch)
         for piece, vectors in zip(pieces, found, strict=True):
-            kept = slice(piece.first, piece.last)
-            if kind == "document" and len(self._skipped):
-                own = ~np.isin(piece.ids[kept], self._skipped)
-                parts[piece.text].append(vectors[kept][own])
-            else:
-                parts[piece.text].append(vectors[kept])
-        return [np.concatenate(own) if own[1:] else own[0] for own in parts]
+            kept = vectors[piece.first : piece.last]
+            if kind == "document" and len(self.skipped_ids):
+                kept = kept[~np.isin(piece.ids[piece.first : piece.last], self.skipped_ids)]
+            parts.setdefault(piece.text, []).append(kept)
+        return [np.concatenate(own) if own[1:] else own[0] for own in parts.values()]
 
-    def token_ids(
-        self, texts: Iterable[str], kind: Kind, *, max_length: int | None = None
-    ) -> list[list[int]]:
-        """Return the token ids of each text, truncated, as `embed_tokens` computes them.
-
-        Arguments and errors are those of `embed_tokens`; without ``max_length``, texts are
-        truncated to the length of their kind.
-        """
-        limit = self.lengths[kind] if max_length is None else max_length
-        pieces = self._pieces(check_texts(texts), kind, limit, None, quiet=True)
-        return [piece.ids for piece in pieces]
-
-    def _pieces(
+    def divide(
         self,
-        texts: list[str],
+        texts: Sequence[str],
         kind: Kind,
-        max_length: int | None,
-        overlap: int | None,
-        *,
-        quiet: bool = False,
-    ) -> list[_Piece]:
-        """Tokenize texts, and divide or truncate long ones."""
+        max_length: int | None = None,
+        overlap: int | None = None,
+    ) -> tuple[list[Piece], int]:
+        """Tokenize texts, and divide or truncate long ones; see `embed_tokens`.
+
+        Returns:
+            One or more pieces of each text, in order, and how many texts were truncated.
+        """
+        if kind not in get_args(Kind):
+            raise InputError(f"unknown kind {kind!r}", how=f"use {' or '.join(get_args(Kind))}")
         limit = self._limit(max_length, False) if max_length is not None else self.lengths[kind]
         before, after = self.tokenizer.template_ids()
         prompt = self.prompts.get(kind, "")
@@ -281,13 +283,12 @@ class LateEmbedder(TextModel):
         if room < 1:
             raise InputError(f"no text fits into {limit} tokens", how=f"use {special + 1} or more")
         overlap = room // 4 if overlap is None else check_integer(overlap, "overlap", 0, room - 1)
+        truncated = 0
         if max_length is not None:
             if prompt.strip() and len(self.tokenizer.encode(prompt.rstrip())) + 1 >= limit:
                 what = f"the prompt leaves no room for text within {limit} tokens"
                 raise InputError(what, how="use a larger max_length")
-            if not quiet:
-                noun = "document" if kind == "document" else "text"
-                warn_truncated(sum(len(body) > room for body in bodies), len(bodies), limit, noun)
+            truncated = sum(len(body) > room for body in bodies)
             bodies = [body[:room] for body in bodies]
         pieces = []
         for number, body in enumerate(bodies):
@@ -299,22 +300,19 @@ class LateEmbedder(TextModel):
                 ids = [*before, *body[start : start + room], *after]
                 kept = 0 if first == 0 else len(before) + first - start
                 end = len(ids) if last == len(body) else len(before) + last - start
-                pieces.append(_Piece(number, ids, kept, end))
+                pieces.append(Piece(number, ids, kept, end))
         if kind == "query" and self.expand_to is not None:
-            return [self._expanded(piece, self.expand_to) for piece in pieces]
-        return pieces
+            pieces = [self._expanded(piece, self.expand_to) for piece in pieces]
+        return pieces, truncated
 
-    def _expanded(self, piece: _Piece, length: int) -> _Piece:
+    def _expanded(self, piece: Piece, length: int) -> Piece:
         """Fill up a query with masks."""
         masks = max(0, length - len(piece.ids))
         ids = [*piece.ids, *[self.tokenizer.id_of("mask")] * masks]
         return piece._replace(ids=ids, last=len(ids), masks=masks)
 
     def _vectors(
-        self,
-        pieces: list[_Piece],
-        batch_tokens: int | None,
-        on_batch: Callable[[int], None],
+        self, pieces: Sequence[Piece], batch_tokens: int | None, on_batch: Callable[[int], None]
     ) -> list[Vectors]:
         """Compute the vectors of all tokens of each piece."""
         found: list[Any] = [None] * len(pieces)
@@ -332,7 +330,7 @@ class LateEmbedder(TextModel):
         return found
 
     def _unread(
-        self, pieces: list[_Piece]
+        self, pieces: Sequence[Piece]
     ) -> Iterator[tuple[list[int], list[Float32[np.ndarray, "tokens D"]]]]:
         """Compute queries whose masks no token sees, as `batches` does others."""
         encoder = self._reader()

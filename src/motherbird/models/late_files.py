@@ -18,6 +18,7 @@ from .modules import (
     LIMITS,
     METADATA,
     MODULES,
+    PROMPT_NAMES,
     SETTINGS,
     TYPE,
     VERSIONS,
@@ -31,7 +32,6 @@ from .modules import (
 )
 
 KINDS = ("query", "document")
-NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}  # of prompts
 PREFIXES = {"query": "[Q] ", "document": "[D] "}  # PyLate's
 PYLATE_LENGTHS = {"query": 32, "document": 180}
 PYLATE_DENSE = "pylate.models.Dense.Dense"
@@ -43,7 +43,7 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
 
     Returns:
         The directory of the encoder, and arguments of `LateEmbedder`. Without prefixes, the prompts
-        may start with them; see `split_prefix`.
+        may start with them; see `with_prefixes`.
 
     Raises:
         HeadError: it is another kind of model.
@@ -182,7 +182,9 @@ def _prompts(settings: dict[str, Any], file: Path) -> dict[str, str]:
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict):
         raise InputError("prompts is not an object of names and texts", str(file))
-    names = {kind: (*NAMES[kind], str(settings.get("default_prompt_name"))) for kind in KINDS}
+    names = {
+        kind: (*PROMPT_NAMES[kind], str(settings.get("default_prompt_name"))) for kind in KINDS
+    }
     found = {
         kind: next((prompts[n] for n in own if prompts.get(n) is not None), "")
         for kind, own in names.items()
@@ -217,6 +219,19 @@ def _words(words: Any, file: Path) -> list[str]:
     if not isinstance(words, list | tuple | str) or not all(isinstance(w, str) for w in words):
         raise InputError("skiplist_words is not a list of texts", str(file))
     return list(words)
+
+
+def with_prefixes(arguments: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the arguments of `read` with prefixes, which prompts may start with."""
+    found = dict(arguments)
+    if "query_prefix" not in found:
+        parts = {
+            kind: split_prefix(tokenizer, prompt, added=True)
+            for kind, prompt in found["prompts"].items()
+        }
+        found["prompts"] = {kind: rest for kind, (_, rest) in parts.items()}
+        found |= {f"{kind}_prefix": token or "" for kind, (token, _) in parts.items()}
+    return found
 
 
 def split_prefix(tokenizer: Tokenizer, text: str, added: bool = False) -> tuple[str | None, str]:

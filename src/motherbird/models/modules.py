@@ -6,7 +6,7 @@ read.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ TYPE = "sentence_transformers.models."
 # The lowest versions that read what is written: a library warns about higher ones.
 VERSIONS = {"sentence_transformers": "5.3.0", "transformers": "4.57.6", "pytorch": "2.11.0"}
 KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+# The names of the prompt of each kind of text, in the order in which they are looked for.
+PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 # In the order of KINDS, as words with a space behind each.
 _ORDER = re.compile(r"Transformer (Pooling (Dense )*)?(Normalize )?")
 _ACTIVATIONS: dict[str, Activation] = {"Identity": "identity", "Tanh": "tanh"}
@@ -45,6 +47,11 @@ class Module(NamedTuple):
 
     kind: str
     place: Path
+
+
+def prompt_name(prompts: Mapping[str, str], kind: str) -> str | None:
+    """Return the name of the prompt for "query" or "document", if there is one."""
+    return next((name for name in PROMPT_NAMES[kind] if name in prompts), None)
 
 
 def list_modules(directory: Path, known: Sequence[str]) -> list[Module]:

@@ -12,7 +12,7 @@ from ..errors import InputError, require_extra
 from ..files import read_json_object
 from ..models.embedder import Embedder
 from ..models.late_embedder import LateEmbedder
-from ..models.modules import is_late
+from ..models.modules import is_late, prompt_name
 from ..models.reranker import Reranker
 from ..models.static_embedder import StaticEmbedder, is_static
 
@@ -27,7 +27,7 @@ def open_embedder(
 ) -> Embed:
     """Return what computes vectors of length 1 with a model.
 
-    A prompt called "query" or "document" is put before texts of this kind.
+    A prompt of this kind ("query"; "document", "passage" or "corpus") is put before texts.
 
     Args:
         name_or_dir: a directory or name of motherbird, of static vectors, or of any model of
@@ -52,7 +52,7 @@ def open_embedder(
         embedder = Embedder.load(directory, **options)
         return lambda texts, kind: embedder.embed(
             texts, normalize=True, truncate=not windows, windows=windows,
-            prompt_name=kind if kind in embedder.prompts else None,
+            prompt_name=prompt_name(embedder.prompts, kind),
         )  # fmt: skip
     return _foreign(directory, options)
 

@@ -1,7 +1,5 @@
 """Fine-tuning on labels: from labelled texts to a model directory; see `tuning_run`."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from .threads import executor_for
 from .tuning import FineTuning
 from .tuning_memory import fit_memory
 from .tuning_plan import Parts, Plan, initial_model, plan
-from .tuning_run import INFO, Caller, restore_embeddings, run
+from .tuning_run import Caller, restore_embeddings, run, write_info
 
 DEV = 0.1  # fraction of the training data that is set aside where there is no dev data
 
@@ -107,9 +105,7 @@ def _write(
 
     def write_more(directory: Path) -> None:
         hf_config.write_head(directory, HeadConfig(model.labels, kind, scale, thresholds))
-        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
-        (directory / INFO).write_text(text, encoding="utf-8")
-        shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
+        write_info(directory, info, work)
         name = out.absolute().name
         tuning_card.write(directory, name, made, info)
         tuning_report.write(directory, name, made, info, logits, work)

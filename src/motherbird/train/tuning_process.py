@@ -87,6 +87,9 @@ class TuningProcess(Process[Batch]):
     def initial_model(self) -> Trained:
         """Return the model before the first step."""
 
+    def begin(self, model: Trained) -> None:
+        """Change the model before the first step, on the CPU; called on rank 0."""
+
     @abstractmethod
     def objective(self) -> Objective[Batch] | JointObjective[Batch]:
         """Return what the model is trained for."""
@@ -113,6 +116,8 @@ class TuningProcess(Process[Batch]):
         if found is not None:
             tensors, optimizer_state = found.weights_and_optimizer_state()
             model.load_state_dict(tensors)
+        elif self.distributed.is_main:
+            self.begin(model)
         self.model = model.to(device).train()
         layers = self._plan.config.num_hidden_layers
         optimizer = Optimizer(

@@ -5,6 +5,8 @@ finished: the model of the best epoch, finetune.json with settings and metrics, 
 """
 
 import contextlib
+import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch import nn
 from ..errors import DivergedError, InputError, OutputExistsError, StoppedError
 from ..files import UNFINISHED, read_json_object, resumable_directory
 from ..nn.encoder import Encoder
-from . import signals
+from . import run_log, signals
 from .distributed import Distributed, join
 from .gradients import in_fixed_order
 from .process import RollBack, Session
@@ -164,6 +166,13 @@ def check_output(out: Path) -> None:
     ):
         how = "choose another directory, or delete this one"
         raise OutputExistsError("the output exists", str(out), how)
+
+
+def write_info(directory: Path, info: dict[str, Any], work: Path) -> None:
+    """Write finetune.json and the log of a run into the directory of its model."""
+    text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+    (directory / INFO).write_text(text, encoding="utf-8")
+    shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
 
 
 @torch.no_grad()

@@ -95,9 +95,20 @@ def test_a_student_learns_its_teacher(recipe, data, small_tokenizer, table, tmp_
     found = distill_dense(other, data, tmp_path / "out")
     assert found["curve"][-1] > found["curve"][0] and len(found["curve"]) == 3
     student = Embedder.load(tmp_path / "out", dtype="float32")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Distilled with motherbird from teacher" in card and "| cosine | 0." in card
     assert student.size == 32 and student.model.config.hidden_size == 320
     vectors = student.embed(["a text", "another one"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_pooling_of_the_model_and_a_limit_are_kept(recipe, data, base, tmp_path):
+    Embedder(Encoder.load(base, dtype="float32"), "cls").save(tmp_path / "cls")
+    short = replace(recipe, model=str(tmp_path / "cls"), epochs=1, max_length=16)
+    found = distill_dense(short, data, tmp_path / "out")
+    student = Embedder.load(tmp_path / "out")
+    assert (student.pooling, student.max_length) == ("cls", 16)
+    assert found["truncated"] > 0 and "cosine" in found["dev"]
 
 
 def test_it_resumes_with_the_same_result_and_keeps_vectors(recipe, data, tmp_path, monkeypatch):

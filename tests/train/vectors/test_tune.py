@@ -14,9 +14,14 @@ from motherbird import Embedder, LateEmbedder, StaticEmbedder, maxsim
 from motherbird.data.pairs import Pairs, read_pairs, read_texts, split_off
 from motherbird.errors import InputError, OutputExistsError, StoppedError
 from motherbird.files import sha256
+from motherbird.models.dense import Dense
+from motherbird.nn import Encoder
+from motherbird.nn.vectors import VectorModel
 from motherbird.strict import load
+from motherbird.train.objectives.late import LateObjective
 from motherbird.train.tuning_run import Caller
 from motherbird.train.vectors.recipe import VectorTuning
+from motherbird.train.vectors.rows import TextRows
 from motherbird.train.vectors.tune import finetune_vectors
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes/retrieval"
@@ -139,6 +144,74 @@ def test_stops_and_kills_change_nothing(base, forked, tmp_path):
         sha256(tmp_path / name / "model.safetensors") for name in ("whole", "out", "killed")
     )
     assert first == second == third
+
+
+def test_the_settings_of_a_late_model_are_kept(base, tmp_path):
+    """Its lengths, prompts, prefixes and skiplist; masks are seen by all tokens from then on."""
+    encoder = Encoder.load(base, dtype="float32")
+    projection = Dense(np.eye(16, encoder.config.hidden_size, dtype=np.float32))
+    first = LateEmbedder(
+        encoder, [projection], query_prefix="[Ask] ", document_prefix="[Text] ", query_length=24,
+        document_length=48, expand_to=24, skiplist=[".", "?"],
+        prompts={"query": "search: ", "document": ""}, add_prefixes=True,
+    )  # fmt: skip
+    first.save(tmp_path / "first")
+    train, dev = pairs()
+    lines: list[str] = []
+    caller = Caller(on_plan=lambda plan: lines.extend(plan.lines()))
+    found = finetune_vectors(
+        recipe(tmp_path / "first", "late", epochs=1), train, dev, tmp_path / "out", caller=caller
+    )
+    assert "queries are filled up with [MASK] to 24 tokens, which all tokens see" in lines
+    model = LateEmbedder.load(tmp_path / "out", dtype="float32")
+    for name in ("size", "lengths", "prompts", "prefixes", "skiplist", "expand_to"):
+        assert getattr(model, name) == getattr(first, name), name
+    assert model.attend_to_expansion and found["truncated"] == 0
+    # dev is measured as search computes it, without the tokens of the skiplist
+    queries = model.embed_tokens(dev.queries, "query")
+    documents = model.embed_tokens([text for own in dev.documents for text in own])
+    scores = np.array([[maxsim(q, d) for d in documents] for q in queries])
+    right = scores[np.arange(len(dev)), 2 * np.arange(len(dev))]
+    ranks = 1 + (scores > right[:, None]).sum(axis=1)
+    assert np.where(ranks <= 10, 1 / ranks, 0).mean() == pytest.approx(found["dev"]["MRR@10"])
+    shorter = recipe(tmp_path / "first", "late", epochs=1, query_length=8, document_length=8)
+    found = finetune_vectors(shorter, train, dev, tmp_path / "shorter")
+    model = LateEmbedder.load(tmp_path / "shorter")
+    assert model.lengths == {"query": 8, "document": 8} and model.expand_to == 8
+    assert found["truncated"] > 50
+
+
+def test_tokens_of_the_skiplist_have_no_loss(base):
+    """The loss is that of the same documents without these tokens' vectors."""
+    torch.manual_seed(0)
+    model = VectorModel(Encoder.load(base, dtype="float32"), "tokens")
+    ids = [np.array(text, np.int32) for text in ([1, 7, 9], [1, 8, 7, 5], [1, 9, 9, 6, 7])]
+    batch = TextRows(ids, [3]).batch([0])
+    vectors = model(batch.packed)
+    found = LateObjective(model, skipped=(7, 6)).joint_loss([batch], [vectors])
+    parts = vectors.split([3, 4, 5])
+    kept = torch.cat([parts[0], parts[1][[0, 1, 3]], parts[2][:3]])
+    other = TextRows([ids[0], ids[1][[0, 1, 3]], ids[2][:3]], [3]).batch([0])
+    assert found.item() == pytest.approx(LateObjective(model).joint_loss([other], [kept]).item())
+
+
+def test_the_card(base, tmp_path):
+    train, dev = pairs()
+    sources = {"train": "pairs.jsonl", "command": "motherbird finetune dense --train pairs.jsonl"}
+    settings = recipe(base, "dense", epochs=1, query_prompt="query: ", max_length=40)
+    found = finetune_vectors(settings, train, dev, tmp_path / "model", sources=sources)
+    card = (tmp_path / "model/README.md").read_text()
+    for text in (
+        "# model\n", f"| MRR@10 | {found['dev']['MRR@10']:.4f} |", "| train | pairs.jsonl |",
+        "up to 40 tokens", 'query_prompt = "query: "', "A text is put before a query;",
+        f"```sh\n{sources['command']}\n```", "SentenceTransformer(\"model\")",
+    ):  # fmt: skip
+        assert text in card, text
+    assert str(tmp_path) not in card and "None" not in card
+    finetune_vectors(recipe(base, "late", epochs=1), train, dev, tmp_path / "late")
+    card = (tmp_path / "late/README.md").read_text()
+    assert "128 dimensions for each token" in card and "MultiVectorEncoder" in card
+    assert "part | source" not in card
 
 
 def test_an_encoder_may_begin_as_static_vectors(small_tokenizer, tmp_path):

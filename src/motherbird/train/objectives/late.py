@@ -21,21 +21,27 @@ class LateObjective(TextsObjective):
     Without scores, it is the cross entropy of the first document of a row among all documents of
     the step (ColBERTv2). With scores, it is the KL divergence between the softmax of the teacher's
     and of the model's scores over the documents of a row; ``scaled``: each scaled to 0..1 before,
-    as in JaColBERTv2.5 (Clavie 2024).
+    as in JaColBERTv2.5 (Clavie 2024). Tokens of documents with ``skipped`` ids have no vector.
     """
 
     temperature: float = 1.0  # divides the scores
     scaled: bool = True
+    skipped: tuple[int, ...] = ()
 
     def sum_over_rows(
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_tokens size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the loss over queries."""
         lengths = [n for batch in batches for n in batch.packed.lengths]
-        tokens = torch.cat(list(vectors)).split(lengths)
+        tokens = list(torch.cat(list(vectors)).split(lengths))
         scores = [scores for batch in batches for scores in batch.scores]
         texts = queries_and_documents(batches, vectors[0].device)
         queries, documents = texts.queries.tolist(), texts.documents.tolist()
+        if self.skipped:
+            skipped = torch.tensor(self.skipped)
+            ids = torch.cat([batch.packed.ids.cpu() for batch in batches]).split(lengths)
+            for n in documents:
+                tokens[n] = tokens[n][~torch.isin(ids[n], skipped).to(tokens[n].device)]
         if not scores:
             own = maxsim([tokens[n] for n in queries], [tokens[n] for n in documents])
             allowed = texts.others.clone()
@@ -46,7 +52,7 @@ class LateObjective(TextsObjective):
             ends = [*queries[1:], len(tokens)]
             losses = [
                 self._divergence(
-                    maxsim([tokens[first]], list(tokens[first + 1 : end]))[0],
+                    maxsim([tokens[first]], tokens[first + 1 : end])[0],
                     torch.from_numpy(wanted).to(vectors[0]),
                 )
                 for first, end, wanted in zip(queries, ends, scores, strict=True)

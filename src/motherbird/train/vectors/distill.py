@@ -5,22 +5,17 @@ The student's vector is a linear map of its pooled token vectors; the map begins
 (least squares) for the student as it is.
 """
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from numpy.typing import NDArray
 from torch import nn
 
-from ... import __version__, machine, strict
-from ...core.config import EncoderConfig, Pooling
+from ...core.config import Pooling
 from ...core.measure import Metrics
 from ...data.samples import sample_texts
 from ...errors import counted
@@ -29,84 +24,64 @@ from ...models.embedder import Embedder
 from ...nn.heads import pool
 from ...nn.packed import Packed
 from ...nn.vectors import VectorModel
-from .. import run_log, state
 from ..distributed import Distributed
 from ..objectives import JointObjective
 from ..objectives.texts import TextsBatch
 from ..objectives.vectors import VectorsObjective
 from ..predict import vectors_of
 from ..process import Session
-from ..rows import steps_per_epoch
 from ..state import Best
-from ..tuning_process import TuningProcess
-from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
-from .initial import Start, find_start
+from ..tuning_process import Trained
+from ..tuning_run import SILENT, Caller, run, write_info
+from . import card
+from .initial import find_start
+from .plan import VectorsPlan, VectorsProcess
 from .recipe import Distillation
 from .rows import TextRows
 from .teacher import Teacher
 
-HELD_OUT = 50  # every so many texts are not trained on
+HELD_OUT = 50  # one of so many texts is not trained on
 SAMPLE = 4096  # texts on which the linear map begins
 RIDGE = 1e-3  # of the mean squared length of a student's vector
 EPOCHS = 5
 SCALE = 0.5  # root mean square of the linear map at the beginning
 
 
-@dataclass(frozen=True, eq=False)
-class DistillationPlan:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DistillationPlan(VectorsPlan):
     """What a run learns from, before the first step."""
 
     recipe: Distillation
-    start: Start
     teacher: Teacher
-    texts: list[str]
-    rows: TextRows  # of all texts, with the teacher's vectors once they are computed
+    texts: list[str]  # those that are held out first
     metric: str = "cosine"
-
-    @property
-    def config(self) -> EncoderConfig:
-        """The configuration of the encoder."""
-        return self.start.config
 
     @property
     def pooling(self) -> Pooling:
         """The pooling of the student."""
-        return self.recipe.pooling or "mean"
+        return self.recipe.pooling or self.start.modules.get("pooling", "mean")
 
     @property
     def epochs(self) -> int:
         """The number of epochs."""
         return self.recipe.epochs or EPOCHS
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of steps of an epoch."""
-        return steps_per_epoch(len(self.part(held_out=False)), self.recipe.batch_size)
-
-    @cached_property
-    def tokens(self) -> NDArray[np.int32]:
-        """The ids of all tokens that occur, ascending."""
-        return self.rows.tokens()
-
-    def part(self, *, held_out: bool) -> TextRows:
-        """Return the texts that are trained on, or those that are held out."""
-        chosen = [n for n in range(len(self.rows)) if (n % HELD_OUT == 0) == held_out]
-        targets = self.rows.targets
-        return TextRows(
-            [self.rows.ids[n] for n in chosen],
-            [1] * len(chosen),
-            None if targets is None else targets[chosen],
+    def with_targets(self, vectors: Float32[np.ndarray, "texts size"]) -> "DistillationPlan":
+        """Return the plan with the teacher's vectors of the texts."""
+        dev, train = np.split(vectors, [len(self.dev)])
+        return replace(
+            self, train=replace(self.train, targets=train), dev=replace(self.dev, targets=dev)
         )
 
     def lines(self) -> list[str]:
         """Return what will be done as lines of text."""
-        rows, start = self.rows, self.start
+        start, cut = self.start, self.train.truncated
         begins = "the model" if start.static is None else "static vectors"
         layers, width = self.config.num_hidden_layers, self.config.hidden_size
-        cut = f"; {rows.truncated:,} truncated" if rows.truncated else ""
         return [
-            f"{len(rows):,} texts of {np.mean(rows.lengths):.0f} tokens on average{cut}; every "
-            f"{HELD_OUT}th is held out",
+            f"{len(self.train):,} texts of {np.mean(self.train.lengths):.0f} tokens on average"
+            + (f", {cut:,} truncated" if cut else "")
+            + f"; {len(self.dev):,} more are held out",
             f"an encoder of {layers} layers of {width} starts from {begins}",
             f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, learning "
             f"rate {self.recipe.peak(self.config):.2g}",
@@ -114,44 +89,40 @@ class DistillationPlan:
 
     def key(self) -> dict[str, Any]:
         """Return what the result depends on, besides the machine."""
-        settings = strict.plain(self.recipe)
-        for name in ("timeout", "save_every"):
-            settings.pop(name)
-        return {
-            "recipe": settings, "base": self.start.digest(), "teacher": self.teacher.digest(),
-            "data": [self.rows.digest()],
-        }  # fmt: skip
+        return super().key() | {"teacher": self.teacher.digest}
 
 
-class DistillationProcess(TuningProcess[TextsBatch]):
+class DistillationProcess(VectorsProcess):
     """A process of a distillation run."""
-
-    model: VectorModel
-    train: TextRows
 
     def __init__(self, session: Session, plan: DistillationPlan) -> None:
         super().__init__(session, plan)
         self.plan = plan
-        self.train = plan.part(held_out=False).renumbered(plan.tokens)
-        self.dev = plan.part(held_out=True).renumbered(plan.tokens)
 
     def initial_model(self) -> VectorModel:
-        """Return the student, whose linear map is the best one for it."""
+        """Return the student with any linear map."""
         plan, targets = self.plan, self.train.targets
         assert targets is not None
         encoder = plan.start.encoder(plan.recipe.seed)
         projection = nn.Linear(plan.config.hidden_size, targets.shape[1], bias=False)
         model = VectorModel(encoder, plan.pooling, projection)
         self.keep_embeddings(model)
+        return model
+
+    def begin(self, model: Trained) -> None:
+        """Give the student the best linear map for it as it is."""
+        targets = self.train.targets
+        assert targets is not None
+        assert isinstance(model, VectorModel)
+        assert model.projection is not None
 
         def pooled(packed: Packed) -> torch.Tensor:
-            return pool(encoder(packed), packed, plan.pooling)
+            return pool(model.encoder(packed), packed, self.plan.pooling)
 
         own = vectors_of(model, pooled, self.train.ids[:SAMPLE], torch.float32)
         # Vectors have length 1, so that the scale only decides how fast the map changes.
         weight = linear_fit(own, targets[:SAMPLE])
-        projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
-        return model
+        model.projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
 
     def objective(self) -> JointObjective[TextsBatch]:
         """Return what the model is trained for."""
@@ -180,6 +151,7 @@ def distill_dense(
     out: Path,
     *,
     vectors: Path | None = None,
+    sources: dict[str, str] | None = None,
     on_texts: Callable[[int, int], None] = lambda done, total: None,
     caller: Caller = SILENT,
 ) -> dict[str, Any]:
@@ -191,6 +163,7 @@ def distill_dense(
         out: directory of the model; if it is that of the same run, nothing is computed.
         vectors: directory in which the teacher's vectors are kept for other runs; by default they
             are kept until the model is written.
+        sources: where the texts are from, and the command, for the card.
         on_texts: called on rank 0 with the number of texts whose teacher's vectors exist, and the
             number of all.
         caller: who is told what the run does; its device is the teacher's too.
@@ -205,12 +178,12 @@ def distill_dense(
     """
 
     def make(distributed: Distributed) -> DistillationPlan:
-        return distributed.in_turns(lambda: plan(recipe, data, caller.device))
+        return distributed.in_turns(lambda: plan(recipe, data, sources or {}, caller.device))
 
     def with_targets(
         made: DistillationPlan, distributed: Distributed, work: Path
     ) -> DistillationPlan:
-        found = None
+        found = np.zeros((0, made.teacher.size), np.float32)
         if distributed.is_main:
             done = 0
 
@@ -220,8 +193,7 @@ def distill_dense(
                 on_texts(done, len(made.texts))
 
             found = made.teacher.vectors(made.texts, vectors or work / "teacher", count)
-        targets = distributed.broadcast_object(found)
-        return replace(made, rows=replace(made.rows, targets=targets))
+        return made.with_targets(distributed.broadcast_object(found))
 
     return run(
         make, DistillationProcess, _write, out, recipe.timeout, caller,
@@ -229,18 +201,27 @@ def distill_dense(
     )  # fmt: skip
 
 
-def plan(recipe: Distillation, data: list[str], device: str | None = None) -> DistillationPlan:
+def plan(
+    recipe: Distillation, data: list[str], sources: dict[str, str], device: str | None = None
+) -> DistillationPlan:
     """Load the teacher and what the student starts from, and choose and tokenize the texts."""
     start = find_start(recipe.model, recipe.preset)
     teacher = Teacher(recipe.teacher, device)
     texts = sample_texts(data, recipe.texts, recipe.seed, recipe.columns)
     longest = start.config.max_position_embeddings
     limit = min(recipe.max_length or longest, longest)
-    whole = start.tokenizer.encode_batch(texts)
-    ids = [np.array(start.tokenizer.truncate(each, limit), np.int32) for each in whole]
-    truncated = sum(len(each) > limit for each in whole)
-    rows = TextRows(ids, [1] * len(ids), truncated=truncated)
-    return DistillationPlan(recipe, start, teacher, texts, rows)
+
+    def rows(some: list[str]) -> TextRows:
+        whole = start.tokenizer.encode_batch(some)
+        ids = [np.array(start.tokenizer.truncate(each, limit), np.int32) for each in whole]
+        truncated = sum(len(each) > limit for each in whole)
+        return TextRows(ids, [1] * len(ids), truncated=truncated)
+
+    held_out = -(-len(texts) // HELD_OUT)
+    return DistillationPlan(
+        recipe=recipe, start=start, teacher=teacher, texts=texts,
+        train=rows(texts[held_out:]), dev=rows(texts[:held_out]), sources=sources,
+    )  # fmt: skip
 
 
 def _write(
@@ -248,26 +229,16 @@ def _write(
 ) -> dict[str, Any]:
     """Write the student of the best epoch, and return finetune.json."""
     made, model = process.plan, process.model
-    model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
-    model = model.cpu().eval()
-    metrics = process.dev_metrics()
-    lines = list(run_log.read(work))
-    info: dict[str, Any] = {
-        "dev": metrics, "epoch": best.epoch,
-        "seconds": round(sum(line["seconds"] for line in lines), 1),
-        "curve": [line["evaluation"]["cosine"] for line in lines if "evaluation" in line],
-        "documents": {"train": len(process.train), "dev": len(process.dev)},
-        "truncated": made.rows.truncated, "teacher_name": Path(made.recipe.teacher).name, **key,
-        "motherbird": __version__, "machine": machine.describe(process.stepper.threads.count),
-    }  # fmt: skip
-    restore_embeddings(model.encoder, made.start.encoder(made.recipe.seed), made.tokens)
+    info = process.finish(made, best, work, key)
     assert model.projection is not None
     dense = Dense(model.projection.weight.detach().numpy())
 
     def write_more(directory: Path) -> None:
-        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
-        (directory / INFO).write_text(text, encoding="utf-8")
-        shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
+        write_info(directory, info, work)
+        card.write(directory, out.absolute().name, made, info, model.size)
 
-    Embedder(model.encoder, made.pooling, dense=[dense]).save(out, write_more)
+    student = Embedder(
+        model.encoder, made.pooling, max_length=made.recipe.max_length, dense=[dense]
+    )
+    student.save(out, write_more)
     return info

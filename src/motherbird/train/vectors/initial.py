@@ -83,6 +83,8 @@ def find_start(name_or_dir: str, preset: str | None) -> Start:
     found = weights.load_tokenizer(place, config, True)
     if found is None:
         raise InputError("the model has no tokenizer", str(place), "add its tokenizer.json")
+    if late:
+        modules = late_files.with_prefixes(modules, found)
     return Start(place, config, found, None, modules, late)
 
 

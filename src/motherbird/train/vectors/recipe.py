@@ -52,8 +52,9 @@ class VectorTuning(Tuning):
     negatives: int | None = None  # wrong documents of a row, at most; None: all
     query_prompt: str = ""  # a text before every query
     document_prompt: str = ""  # a text before every document
-    query_length: int | None = None  # tokens of a query; None: as max_length
-    document_length: int | None = None  # tokens of a document; None: as max_length
+    # tokens of a query and of a document; None: those of the model, or max_length
+    query_length: int | None = None
+    document_length: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,7 +92,7 @@ def distill_static(
         raise InputError(what, how="the teacher's vectors have no more")
     chosen = sample_texts(data, settings.texts, settings.seed, settings.columns)
     digest = hashlib.sha256("\0".join(chosen).encode()).hexdigest()
-    key = {"teacher": model.digest(), "tokenizer": sha256(source / TOKENIZER), "sample": digest}
+    key = {"teacher": model.digest, "tokenizer": sha256(source / TOKENIZER), "sample": digest}
     with resumable_directory(out, "model", key) as work:
         of_tokens, of_texts = _vectors(model, tokens, chosen, vectors or work, on_part)
         ids = [e.ids for e in tokens.encode_batch_fast(chosen, add_special_tokens=False)]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,9 @@ class Teacher:
         self.model = load_foreign(self.directory, device)
         self.size = self.embed(["size"]).shape[1]
 
+    @cached_property
     def digest(self) -> dict[str, str]:
-        """Return the SHA-256 of the weights and of every file of settings, by name."""
+        """The SHA-256 of the weights and of every file of settings, by name."""
         found = sorted(
             path
             for pattern in ("*.json", "*.safetensors", "*.bin")
@@ -61,7 +63,7 @@ class Teacher:
             on_texts: called with the number of texts of each file that is there.
         """
         parts = []
-        settings = json.dumps(self.digest(), sort_keys=True)
+        settings = json.dumps(self.digest, sort_keys=True)
         for first in range(0, len(texts), SHARD):
             own = texts[first : first + SHARD]
             key = hashlib.sha256("\0".join([settings, *own]).encode()).hexdigest()

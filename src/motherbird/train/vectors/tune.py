@@ -1,10 +1,8 @@
 """Training for retrieval: a vector for each text ("dense"), or for each token ("late")."""
 
-import json
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ... import __version__, machine, strict
 from ...core import maxsim
-from ...core.config import EncoderConfig
 from ...core.measure import Metrics
 from ...data.pairs import Pairs
 from ...errors import InputError, counted
 from ...models.dense import Dense
 from ...models.embedder import Embedder
 from ...models.late_embedder import Kind, LateEmbedder
+from ...models.modules import prompt_name
 from ...nn.vectors import VectorModel
-from .. import run_log, state
 from ..objectives import JointObjective
 from ..objectives.contrastive import ContrastiveObjective
 from ..objectives.late import LateObjective
 from ..objectives.texts import TextsBatch
 from ..predict import outputs_of, vectors_of
 from ..process import Session
-from ..rows import steps_per_epoch
 from ..state import Best
-from ..tuning_process import TuningProcess
-from ..tuning_run import INFO, SILENT, Caller, restore_embeddings, run
+from ..tuning_run import SILENT, Caller, run, write_info
+from . import card
 from .initial import Start, find_start
+from .plan import VectorsPlan, VectorsProcess
 from .recipe import LATE_SIZE, VectorTuning
 from .rows import TextRows
 
@@ -42,38 +38,18 @@ DEV, MOST_DEV = 0.05, 500  # fraction and largest number of queries that are set
 RANKS = 10  # of MRR@10
 
 
-@dataclass(frozen=True, eq=False)
-class VectorPlan:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalPlan(VectorsPlan):
     """What a run trains on and with, before the first step."""
 
     recipe: VectorTuning
-    start: Start
     untrained: "Embedder | LateEmbedder"  # the model before the first step, with the tokenizer
     projection: NDArray[np.float32] | None  # of the model before the first step
-    train: TextRows
-    dev: TextRows
-    # for the card: where each part is from, and the command or the call that trains
-    sources: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def config(self) -> EncoderConfig:
-        """The configuration of the encoder."""
-        return self.start.config
 
     @property
     def epochs(self) -> int:
         """The largest number of epochs."""
         return self.recipe.epochs_for(len(self.train))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of steps of an epoch."""
-        return steps_per_epoch(len(self.train), self.recipe.batch_size)
-
-    @cached_property
-    def tokens(self) -> NDArray[np.int32]:
-        """The ids of all tokens that occur, ascending."""
-        return np.union1d(self.train.tokens(), self.dev.tokens())
 
     @property
     def metric(self) -> str:
@@ -94,21 +70,20 @@ class VectorPlan:
             f"{len(dev):,}; {length:.0f} tokens of a text on average{cut}",
             f"a vector of {size} dimensions for each {of}; the projection is "
             + ("none" if self.projection is None else "trained too"),
+            *self._expansion(),
             f"at most {counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, "
             f"learning rate {recipe.peak(self.config):.2g}; the best epoch by {self.metric} on dev "
             "is kept",
         ]
 
-    def key(self) -> dict[str, Any]:
-        """Return what the result depends on, besides the machine."""
-        settings = strict.plain(self.recipe)
-        for name in ("timeout", "save_every"):
-            settings.pop(name)
-        data = [self.train.digest(), self.dev.digest()]
-        return {"recipe": settings, "base": self.start.digest(), "data": data}
+    def _expansion(self) -> list[str]:
+        if not isinstance(self.untrained, LateEmbedder) or self.untrained.expand_to is None:
+            return []
+        to = self.untrained.expand_to
+        return [f"queries are filled up with [MASK] to {to} tokens, which all tokens see"]
 
 
-def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]) -> VectorPlan:
+def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]) -> RetrievalPlan:
     """Read what the run starts from, and tokenize the texts.
 
     Raises:
@@ -120,14 +95,8 @@ def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]
     dense = [] if projection is None else [Dense(projection)]
     untrained: Embedder | LateEmbedder
     if recipe.task == "late":
-        given = {key: value for key, value in start.modules.items() if start.late}
-        given |= {
-            "projection": dense, "query_length": recipe.query_length,
-            "document_length": recipe.document_length, "add_prefixes": True,
-            "max_length": recipe.max_length or given.get("max_length"),
-            "prompts": {"query": recipe.query_prompt, "document": recipe.document_prompt},
-        }  # fmt: skip
-        untrained = LateEmbedder(encoder, **given)
+        untrained = LateEmbedder(encoder, dense, **_late_arguments(recipe, start))
+        untrained.check_files()
     else:
         prompts = {"query": recipe.query_prompt, "document": recipe.document_prompt}
         if not any(prompts.values()):
@@ -139,11 +108,34 @@ def plan(recipe: VectorTuning, train: Pairs, dev: Pairs, sources: dict[str, str]
             what = f"dimensions = {wrong[0]} is more than the {untrained.size} of a vector"
             raise InputError(what, how="leave it out")
     own, held_out = (_rows(untrained, recipe, part) for part in (train, dev))
-    return VectorPlan(recipe, start, untrained, projection, own, held_out, sources)
+    return RetrievalPlan(
+        recipe=recipe, start=start, untrained=untrained, projection=projection, train=own,
+        dev=held_out, sources=sources,
+    )  # fmt: skip
+
+
+def _late_arguments(recipe: VectorTuning, start: Start) -> dict[str, Any]:
+    """Return arguments of LateEmbedder: those of the model, changed by the recipe."""
+    found = dict(start.modules) if start.late else {}
+    found.pop("projection", None)
+    for name in ("query_length", "document_length", "max_length"):
+        if (value := getattr(recipe, name)) is not None:
+            found[name] = value
+    if recipe.query_prompt or recipe.document_prompt:
+        found["prompts"] = {"query": recipe.query_prompt, "document": recipe.document_prompt}
+    if found.get("expand_to"):
+        if length := found.get("query_length"):
+            found["expand_to"] = min(length, found.get("max_length") or length)
+        # All tokens see the masks in training, so that they do in the model that is saved.
+        found["attend_to_expansion"] = True
+    return found | {"add_prefixes": True}
 
 
 def _initial_projection(recipe: VectorTuning, start: Start) -> NDArray[np.float32] | None:
-    """Return the projection of the model, one of another size that begins as it, or a new one."""
+    """Return the projection of the model, with fewer dimensions its main directions.
+
+    It is a new one if the model has none, or for more dimensions.
+    """
     width = start.config.hidden_size
     stored: Sequence[Dense] = start.modules.get("projection" if start.late else "dense", ())
     if len(stored) > 1 or any(d.bias is not None or d.activation != "identity" for d in stored):
@@ -163,24 +155,26 @@ def _initial_projection(recipe: VectorTuning, start: Start) -> NDArray[np.float3
 def _rows(model: "Embedder | LateEmbedder", recipe: VectorTuning, pairs: Pairs) -> TextRows:
     """Tokenize queries and documents, row by row."""
     documents = [text for own in pairs.documents for text in own]
-    limits = {
-        "query": recipe.query_length or model.max_length,
-        "document": recipe.document_length or model.max_length,
-    }
+    limits = (
+        model.lengths if isinstance(model, LateEmbedder)
+        else {"query": recipe.query_length or model.max_length,
+              "document": recipe.document_length or model.max_length}
+    )  # fmt: skip
     found: dict[str, list[list[int]]] = {}
     truncated = 0
     texts_of: dict[Kind, list[str]] = {"query": pairs.queries, "document": documents}
     for kind, texts in texts_of.items():
         limit = min(limits[kind], model.max_length)
         if isinstance(model, LateEmbedder):
-            whole = model.token_ids(texts, kind, max_length=model.max_length)
-            ids = model.token_ids(texts, kind, max_length=limit)
+            pieces, cut = model.divide(texts, kind, limit)
+            found[kind] = [piece.ids for piece in pieces]
         else:
-            prompt = model.prompts.get(kind, "")
+            name = prompt_name(model.prompts, kind)
+            prompt = "" if name is None else model.prompts[name]
             whole = model.tokenizer.encode_batch([prompt + text for text in texts])
-            ids = [model.tokenizer.truncate(each, limit) for each in whole]
-        truncated += sum(len(a) < len(b) for a, b in zip(ids, whole, strict=True))
-        found[kind] = ids
+            cut = sum(len(each) > limit for each in whole)
+            found[kind] = [model.tokenizer.truncate(each, limit) for each in whole]
+        truncated += cut
     ids, rest = [], iter(found["document"])
     for query, own in zip(found["query"], pairs.documents, strict=True):
         ids += [query, *(next(rest) for _ in own)]
@@ -192,17 +186,16 @@ def _rows(model: "Embedder | LateEmbedder", recipe: VectorTuning, pairs: Pairs) 
     )
 
 
-class VectorProcess(TuningProcess[TextsBatch]):
+class RetrievalProcess(VectorsProcess):
     """A process of a run that trains for retrieval."""
 
-    model: VectorModel
-    train: TextRows
-
-    def __init__(self, session: Session, plan: VectorPlan) -> None:
+    def __init__(self, session: Session, plan: RetrievalPlan) -> None:
         super().__init__(session, plan)
         self.plan = plan
-        self.train = plan.train.renumbered(plan.tokens)
-        self.dev = plan.dev.renumbered(plan.tokens)
+        # Ids of tokens of documents that have no vector.
+        self.skipped = np.zeros(0, np.int64)
+        if isinstance(plan.untrained, LateEmbedder):
+            self.skipped = np.flatnonzero(np.isin(plan.tokens, plan.untrained.skipped_ids))
 
     def initial_model(self) -> VectorModel:
         """Return the model before the first step."""
@@ -221,38 +214,43 @@ class VectorProcess(TuningProcess[TextsBatch]):
         """Return what the model is trained for."""
         recipe = self.plan.recipe
         if recipe.task == "late":
-            return LateObjective(self.model, recipe.temperature or 1.0, recipe.scaled)
+            skipped = tuple(self.skipped.tolist())
+            return LateObjective(self.model, recipe.temperature or 1.0, recipe.scaled, skipped)
         dimensions = tuple(sorted({*recipe.dimensions, self.model.size}))
         return ContrastiveObjective(self.model, recipe.temperature or 0.05, dimensions)
 
     def dev_metrics(self) -> Metrics:
-        """Return how well the documents of dev are ranked; see `VectorPlan.metric`."""
-        rows = self.dev
+        """Return how well the documents of dev are ranked; see `RetrievalPlan.metric`."""
+        rows, starts = self.dev, self.dev.starts
+        is_query = np.zeros(len(rows.ids), bool)
+        is_query[starts[:-1]] = True
         if self.plan.recipe.task == "late":
-            scores = self._late_scores()
+            found = self._token_vectors(is_query)
+            if rows.scores:  # the documents of each row alone
+                right = [
+                    np.argmax(maxsim.maxsim_many(found[first], found[first + 1 : end]))
+                    == np.argmax(wanted)
+                    for (first, end), wanted in zip(pairwise(starts), rows.scores, strict=True)
+                ]
+                return {"accuracy": float(np.mean(right))}
+            packed = maxsim.pack([found[n] for n in np.flatnonzero(~is_query)], self.model.size)
+            scores = np.stack([maxsim.scores(found[n], *packed) for n in starts[:-1]])
         else:
             own = vectors_of(self.model, self.model, rows.ids, self.stepper.dtype)
-            is_query = np.zeros(len(own), bool)
-            is_query[rows.starts[:-1]] = True
             scores = own[is_query] @ own[~is_query].T
-        firsts = np.array(rows.starts[:-1]) - np.arange(len(rows))  # of each row's documents
-        if rows.scores:
-            right = [
-                np.argmax(scores[n, first : first + len(wanted)]) == np.argmax(wanted)
-                for n, (first, wanted) in enumerate(zip(firsts, rows.scores, strict=True))
-            ]
-            return {"accuracy": float(np.mean(right))}
+        firsts = np.array(starts[:-1]) - np.arange(len(rows))  # of each row's documents
         answers = scores[np.arange(len(rows)), firsts]
         ranks = (scores > answers[:, None]).sum(axis=1) + 1
         return {"MRR@10": float(np.where(ranks <= RANKS, 1 / ranks, 0).mean())}
 
-    def _late_scores(self) -> NDArray[np.float32]:
-        """Return the score of each document of dev for each query."""
-        rows, starts = self.dev, set(self.dev.starts[:-1])
-        found = outputs_of(self.model, self.model, rows.ids, self.stepper.dtype, per_token=True)
-        documents = [own for n, own in enumerate(found) if n not in starts]
-        packed = maxsim.pack(documents, self.model.size)
-        return np.stack([maxsim.scores(found[n], *packed) for n in rows.starts[:-1]])
+    def _token_vectors(self, is_query: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+        """Return the vectors of the tokens of each text of dev."""
+        ids = self.dev.ids
+        found = outputs_of(self.model, self.model, ids, self.stepper.dtype, per_token=True)
+        return [
+            vectors if of_query else vectors[~np.isin(own, self.skipped)]
+            for vectors, own, of_query in zip(found, ids, is_query, strict=True)
+        ]
 
 
 def finetune_vectors(
@@ -271,7 +269,7 @@ def finetune_vectors(
         train: rows to train on.
         dev: rows by which the best epoch is chosen.
         out: directory of the model; if it is that of the same run, nothing is computed.
-        sources: where the rows are from, for the card.
+        sources: where the rows of each part are from, for the card.
         caller: who is told what the run does.
 
     Returns:
@@ -284,28 +282,17 @@ def finetune_vectors(
     """
     return run(
         lambda distributed: distributed.in_turns(lambda: plan(recipe, train, dev, sources or {})),
-        VectorProcess, _write, out, recipe.timeout, caller,
+        RetrievalProcess, _write, out, recipe.timeout, caller,
     )  # fmt: skip
 
 
 def _write(
-    process: VectorProcess, best: Best, work: Path, out: Path, key: dict[str, Any]
+    process: RetrievalProcess, best: Best, work: Path, out: Path, key: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the model of the best epoch, and return finetune.json."""
     made, model = process.plan, process.model
-    model.load_state_dict(state.find(work, best.step).weights_and_optimizer_state()[0])
-    metrics = process.dev_metrics()
-    lines = list(run_log.read(work))
-    info: dict[str, Any] = {
-        "dev": metrics, "epoch": best.epoch,
-        "curve": [line["evaluation"][made.metric] for line in lines if "evaluation" in line],
-        "seconds": round(sum(line["seconds"] for line in lines), 1),
-        "documents": {"train": len(made.train), "dev": len(made.dev)},
-        "truncated": made.train.truncated, "sources": made.sources, **key,
-        "motherbird": __version__, "machine": machine.describe(process.stepper.threads.count),
-    }  # fmt: skip
-    model, trained = model.cpu().eval(), made.untrained
-    restore_embeddings(model.encoder, trained.encoder, made.tokens)
+    info = process.finish(made, best, work, key)
+    trained = made.untrained
     trained.encoder.load_state_dict(model.encoder.state_dict())
     if model.projection is not None:
         dense = (Dense(model.projection.weight.detach().numpy()),)
@@ -315,9 +302,8 @@ def _write(
             trained.projection = dense
 
     def write_more(directory: Path) -> None:
-        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
-        (directory / INFO).write_text(text, encoding="utf-8")
-        shutil.copyfile(work / run_log.LOG, directory / run_log.LOG)
+        write_info(directory, info, work)
+        card.write(directory, out.absolute().name, made, info, model.size)
 
     trained.save(out, write_more)
     return info

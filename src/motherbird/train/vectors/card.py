@@ -1,0 +1,55 @@
+"""The model card (README.md) of a model of vectors."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ... import markdown
+from .. import card
+from .plan import VectorsPlan
+
+EXPLAINED = {
+    "cosine": "cosine is the mean cosine with the vectors of the teacher.",
+    "MRR@10": "MRR@10 is the mean of 1 / rank of the right document among all documents of dev.",
+    "accuracy": "accuracy is how often the document that the teacher prefers is first.",
+}
+
+KINDS = ("query", "document")
+PATHS = ("model", "teacher")  # settings that are directories of the machine, and named above
+
+
+def write(
+    directory: Path, name: str, plan: VectorsPlan, info: Mapping[str, Any], size: int
+) -> None:
+    """Write the card of a model.
+
+    Args:
+        directory: of the model, which is being written.
+        name: of the model.
+        plan: what it was trained on and with.
+        info: the content of finetune.json.
+        size: dimensions of a vector.
+    """
+    recipe: Any = plan.recipe
+    settings = {
+        f.name: getattr(recipe, f.name)
+        for f in fields(recipe)
+        if getattr(recipe, f.name) not in (f.default, None, ()) and f.name not in PATHS
+    }
+    teacher = getattr(recipe, "teacher", None)
+    sources = dict(plan.sources)
+    command = sources.pop("command", None)
+    prompts = [f"a {kind}" for kind in KINDS if getattr(recipe, f"{kind}_prompt", "")]
+    text = card.render(
+        "vectors_card.md.jinja", name=name, plan=plan, info=info, size=size,
+        late=getattr(recipe, "task", "dense") == "late", prompts=prompts,
+        teacher=teacher and Path(teacher).name, base=Path(recipe.model).name,
+        kind=type(recipe).__name__, settings=settings, explained=EXPLAINED[plan.metric],
+        limit=recipe.max_length or plan.config.max_position_embeddings,
+        metrics=(("metric", "dev"), [(k, f"{v:.4f}") for k, v in info["dev"].items()]),
+        sources=(("part", "source"), [*sources.items()]), command=command,
+        machine=card.machine_table(info["machine"]),
+        table=lambda content: markdown.table(*content),
+    )  # fmt: skip
+    (directory / "README.md").write_text(text, encoding="utf-8", errors="replace")
