@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import markdown
+from ...models.embedder import Embedder
+from ...models.late_embedder import LateEmbedder
 from .. import card
 from .plan import VectorsPlan
 
@@ -15,12 +17,15 @@ EXPLAINED = {
     "accuracy": "accuracy is how often the document that the teacher prefers is first.",
 }
 
-KINDS = ("query", "document")
 PATHS = ("model", "teacher")  # settings that are directories of the machine, and named above
 
 
 def write(
-    directory: Path, name: str, plan: VectorsPlan, info: Mapping[str, Any], size: int
+    directory: Path,
+    name: str,
+    plan: VectorsPlan,
+    info: Mapping[str, Any],
+    model: Embedder | LateEmbedder,
 ) -> None:
     """Write the card of a model.
 
@@ -29,7 +34,7 @@ def write(
         name: of the model.
         plan: what it was trained on and with.
         info: the content of finetune.json.
-        size: dimensions of a vector.
+        model: the model.
     """
     recipe: Any = plan.recipe
     settings = {
@@ -40,13 +45,12 @@ def write(
     teacher = getattr(recipe, "teacher", None)
     sources = dict(plan.sources)
     command = sources.pop("command", None)
-    prompts = [f"a {kind}" for kind in KINDS if getattr(recipe, f"{kind}_prompt", "")]
+    prompts = [f"a {kind}" for kind, prompt in model.prompts.items() if prompt]
     text = card.render(
-        "vectors_card.md.jinja", name=name, plan=plan, info=info, size=size,
-        late=getattr(recipe, "task", "dense") == "late", prompts=prompts,
+        "vectors_card.md.jinja", name=name, plan=plan, info=info, size=model.size,
+        late=isinstance(model, LateEmbedder), prompts=prompts, limit=model.max_length,
         teacher=teacher and Path(teacher).name, base=Path(recipe.model).name,
         kind=type(recipe).__name__, settings=settings, explained=EXPLAINED[plan.metric],
-        limit=recipe.max_length or plan.config.max_position_embeddings,
         metrics=(("metric", "dev"), [(k, f"{v:.4f}") for k, v in info["dev"].items()]),
         sources=(("part", "source"), [*sources.items()]), command=command,
         machine=card.machine_table(info["machine"]),

@@ -180,9 +180,7 @@ def distill_dense(
     def make(distributed: Distributed) -> DistillationPlan:
         return distributed.in_turns(lambda: plan(recipe, data, sources or {}, caller.device))
 
-    def with_targets(
-        made: DistillationPlan, distributed: Distributed, work: Path
-    ) -> DistillationPlan:
+    def prepare(made: DistillationPlan, distributed: Distributed, work: Path) -> DistillationPlan:
         found = np.zeros((0, made.teacher.size), np.float32)
         if distributed.is_main:
             done = 0
@@ -197,7 +195,7 @@ def distill_dense(
 
     return run(
         make, DistillationProcess, _write, out, recipe.timeout, caller,
-        prepare=with_targets, signs=("checkpoints", "teacher"),
+        prepare=prepare, signs=("checkpoints", "teacher"),
     )  # fmt: skip
 
 
@@ -233,12 +231,13 @@ def _write(
     assert model.projection is not None
     dense = Dense(model.projection.weight.detach().numpy())
 
-    def write_more(directory: Path) -> None:
-        write_info(directory, info, work)
-        card.write(directory, out.absolute().name, made, info, model.size)
-
     student = Embedder(
         model.encoder, made.pooling, max_length=made.recipe.max_length, dense=[dense]
     )
+
+    def write_more(directory: Path) -> None:
+        write_info(directory, info, work)
+        card.write(directory, out.absolute().name, made, info, student)
+
     student.save(out, write_more)
     return info

@@ -303,7 +303,7 @@ def _write(
 
     def write_more(directory: Path) -> None:
         write_info(directory, info, work)
-        card.write(directory, out.absolute().name, made, info, model.size)
+        card.write(directory, out.absolute().name, made, info, trained)
 
     trained.save(out, write_more)
     return info
