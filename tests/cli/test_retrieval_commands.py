@@ -323,6 +323,7 @@ def test_texts_of_a_datasets_directory(motherbird, model, prose, tmp_path):
         (["--column", "missing"], "no row has a column of texts"),
         (["--dimensions", 4000], "dimensions = 4000 is not within"),
         (["--texts", 3], "--texts"),
+        (["--vectors", __file__], "it is not a directory"),
     ],
 )
 def test_distilling_is_refused(motherbird, model, texts, tmp_path, options, says):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..core.hub import NANO
+from ..errors import InputError
 from . import options
 from .output import print_json, progress
 from .training import Display, metrics_line, read_settings, settings_options
@@ -35,6 +36,15 @@ _columns = click.option("--column", "columns", multiple=True, metavar="NAME",
 _vectors = click.option("--vectors", metavar="DIR", callback=options.not_empty,
                         help="Directory in which the teacher's vectors are kept for other runs on "
                         "the same texts (default: they are removed at the end).")  # fmt: skip
+
+
+def _directory_of_vectors(vectors: str | None, inputs: list[str]) -> Path | None:
+    if vectors is None:
+        return None
+    path = options.output(vectors, inputs)
+    if path.exists() and not path.is_dir():
+        raise InputError("it is not a directory", vectors, "use another name for --vectors")
+    return path
 
 
 @command.command(name="static")
@@ -87,7 +97,7 @@ def static(
 
     inputs = [*data, *options.directories(teacher, tokenizer)]
     directory = options.output_directory(out, inputs)
-    kept = None if vectors is None else options.output(vectors, inputs)
+    kept = _directory_of_vectors(vectors, inputs)
     start = time.perf_counter()
     with progress("distilling", total=1.0, quiet=json_) as advance:
         found = distill_static(
@@ -167,7 +177,7 @@ def dense(
     inputs = [*data, *options.directories(settings.teacher, settings.model)]
     directory = options.output(out, inputs)
     check_output(directory)
-    kept = None if vectors is None else options.output(vectors, inputs)
+    kept = _directory_of_vectors(vectors, inputs)
     quiet = json_ or not options.is_main_process()
     sources = {
         "train": ", ".join(Path(file).name for file in data),
