@@ -68,22 +68,30 @@ INLINE void floats_of(const qkv *in, size_t part, size_t head, size_t token, flo
 // Pack the keys of a document, or another part: a panel has NR tokens.
 static void pack_keys(const qkv *in, size_t part, size_t head, size_t start, size_t length, enum precision p,
                       attention_memory *m, packed *out) {
-    out->groups = groups_of(p, in->size), out->precision = p;
-    for (size_t t = 0; t < round_up(length, NR); t++) {
-        const int32_t *from = row_of(in, part, head, start + t);
-        size_t count = t < length ? out->groups : 0;
-        if (p == INT8) {
-            if (t < length) floats_of(in, part, head, start + t, m->row);
-            else memset(m->row, 0, 4 * in->size);
-            int8_t *bytes = (int8_t *)m->queries.rows;
-            out->scale[t] = to_bytes(m->row, in->size, KEY_MAX, 0, bytes);
-            int32_t sum = 0;
-            for (size_t i = 0; i < in->size; i++) sum += bytes[i];
-            out->start[t] = -A_ZERO * sum;
-            from = m->queries.rows, count = in->size / 4;
-        }
-        int32_t *panel = out->panels + t / NR * NR * out->groups + t % NR;
-        for (size_t g = 0; g < out->groups; g++) panel[g * NR] = g < count ? from[g] : 0;
+    size_t groups = out->groups = groups_of(p, in->size), tokens = round_up(length, NR);
+    out->precision = p;
+    if (p != INT8) {
+        for (size_t t = 0; t < tokens; t += W)
+            for (size_t g = 0; g < groups; g += W) {
+                vi x[W];
+                for (size_t l = 0; l < W; l++)
+                    x[l] = t + l < length ? load_i(row_of(in, part, head, start + t + l) + g) : splat_i(0);
+                transpose(x);
+                int32_t *to = out->panels + t / NR * NR * groups + g * NR + t % NR;
+                for (size_t l = 0; l < W; l++) store_i(to + l * NR, x[l]);
+            }
+        return;
+    }
+    for (size_t t = 0; t < tokens; t++) {
+        if (t < length) floats_of(in, part, head, start + t, m->row);
+        else memset(m->row, 0, 4 * in->size);
+        int8_t *bytes = (int8_t *)m->queries.rows;
+        out->scale[t] = to_bytes(m->row, in->size, KEY_MAX, 0, bytes);
+        int32_t sum = 0;
+        for (size_t i = 0; i < in->size; i++) sum += bytes[i];
+        out->start[t] = -A_ZERO * sum;
+        int32_t *panel = out->panels + t / NR * NR * groups + t % NR;
+        for (size_t g = 0; g < groups; g++) panel[g * NR] = g < in->size / 4 ? m->queries.rows[g] : 0;
     }
 }
 
@@ -158,15 +166,17 @@ static void scores_of(const span *s, const activations *queries, const packed *k
     }
 }
 
-// Convert scores to weights that are not divided by their sum; `inverse` is 1 / sum.
-static void softmax(float *scores, size_t count, int rows, enum precision p, const vf *most, int32_t *weights, float *inverse) {
+// Convert scores to weights that are not divided by their sum; `inverse` is 1 / sum, and `shift` was
+// subtracted from the scores.
+static void softmax(float *scores, size_t count, int rows, enum precision p, const vf *most, int32_t *weights,
+                    float *inverse, float *shift) {
     for (int i = 0; i < rows; i++) {
         const float *row = scores + i * count;
         int32_t *to = weights + i * groups_of(p, count);
-        float shift = max_of(most[i]);
+        shift[i] = max_of(most[i]);
         vf sum[NV] = {splat(0), splat(0)};
         for (size_t k = 0; k < count; k += NR) {
-            vf a = load(row + k) - shift, b = load(row + k + W) - shift;
+            vf a = load(row + k) - shift[i], b = load(row + k + W) - shift[i];
             if (p == FLOAT32) {
                 a = exp2_v(a), b = exp2_v(b);
                 store_i(to + k, (vi)a), store_i(to + k + W, (vi)b);
@@ -193,7 +203,7 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
         s.from = lowest(&s, s.first) / NR * NR, s.to = round_up(end_of(&s, s.last), NR);
         int count = (int)(s.last - s.first + 1);
         vf most[QUERIES];
-        float inverse[QUERIES];
+        float inverse[QUERIES], shift[QUERIES];
         activations queries = {in->groups, row_of(in, 0, head, start + s.first), NULL};
         for (int i = 0; bytes && i < count; i++) {
             floats_of(in, 0, head, start + s.first + i, m->row);
@@ -204,8 +214,8 @@ static void attend(const qkv *in, size_t start, size_t length, size_t head, size
             queries.rows = m->queries.rows;
         }
         scores_of(&s, bytes ? &m->queries : &queries, &m->keys, m->scores, most);
-        softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse);
-        for (int i = 0; logsum && i < count; i++) logsum[s.first + i] = max_of(most[i]) - log2f(inverse[i]);
+        softmax(m->scores, s.to - s.from, count, p, most, m->weights, inverse, shift);
+        for (int i = 0; logsum && i < count; i++) logsum[s.first + i] = shift[i] - log2f(inverse[i]);
         size_t keys = groups_of(p, s.to - s.from);
         for (size_t n = 0; n < in->size; n += NR) {
             tile_f tile;

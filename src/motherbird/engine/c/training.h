@@ -176,43 +176,50 @@ INLINE void rotate(enum precision from, enum precision to, const void *x, const 
     }
 }
 
-// Queries, keys and values of all heads, (T, 3 D), as attention.h reads them: Q and K rotated, Q times
-// log2(e) / sqrt(H). With `dout` (T, D), that is part 3.
-static int read_qkv(const mb_attention *a, const void *in, const void *dout, qkv *out) {
+// Room for queries, keys and values of all heads of a document, and for `dout` if there are four parts.
+static int qkv_allocate(const mb_attention *a, size_t parts, qkv *out) {
     enum precision p = (enum precision)a->precision;
-    size_t size = a->size, width = a->heads * size, parts = dout ? 4 : 3;
-    *out = (qkv){p, a->heads, a->tokens, size, groups_of(p, size), NULL};
-    out->words = buffer(4 * (parts * a->heads * a->tokens + MR) * out->groups);
-    if (!out->words) return -1;
+    *out = (qkv){p, a->heads, a->longest, a->size, groups_of(p, a->size), NULL};
+    out->words = buffer(4 * (parts * a->heads * a->longest + MR) * out->groups);
+    return out->words ? 0 : -1;
+}
+
+// Read a document of (T, 3 D) as attention.h does: Q and K rotated, Q times log2(e) / sqrt(H). With
+// `dout` (T, D), that is part 3.
+static void read_qkv(const mb_attention *a, const void *in, const void *dout, size_t start, size_t length, qkv *out) {
+    enum precision p = out->precision;
+    size_t size = a->size, width = a->heads * size;
     float scale = 1.44269504f / sqrtf((float)size);
-    for (size_t t = 0; t < out->tokens; t++) {
-        const float *cosine = a->cosine + t * size / 2, *sine = a->sine + t * size / 2;
+    for (size_t t = 0; t < length; t++) {
+        size_t from = start + t;
+        const float *cosine = a->cosine + from * size / 2, *sine = a->sine + from * size / 2;
         for (size_t h = 0; h < out->heads; h++) {
             for (size_t part = 0; part < 2; part++) {
-                const void *from = low_row(p, in, t * 3 * width + part * width + h * size);
-                rotate(p, p, from, cosine, sine, 1.0f, part ? 1.0f : scale, size / 2, row_of(out, part, h, t));
+                const void *x = low_row(p, in, from * 3 * width + part * width + h * size);
+                rotate(p, p, x, cosine, sine, 1.0f, part ? 1.0f : scale, size / 2, row_of(out, part, h, t));
             }
-            memcpy(row_of(out, 2, h, t), low_row(p, in, t * 3 * width + 2 * width + h * size), 4 * out->groups);
-            if (dout) memcpy(row_of(out, 3, h, t), low_row(p, dout, t * width + h * size), 4 * out->groups);
+            copy_words(row_of(out, 2, h, t), low_row(p, in, from * 3 * width + 2 * width + h * size), out->groups);
+            if (dout) copy_words(row_of(out, 3, h, t), low_row(p, dout, from * width + h * size), out->groups);
         }
     }
-    return 0;
 }
 
 // out (T, D), and `logsum` (N, T) for the backward pass. Returns -1 without memory.
 static int attention_forward(const mb_attention *a, const void *in, void *out, float *logsum) {
     qkv q;
     attention_memory m = {0};
-    int failed = read_qkv(a, in, NULL, &q) || attention_allocate(&m, &q, a->longest);
+    int failed = qkv_allocate(a, 3, &q) || attention_allocate(&m, &q, a->longest);
     size_t window = a->window < 0 ? (size_t)a->longest : (size_t)a->window, width = q.heads * q.size;
     begin_tiles();
-    for (size_t d = 0; !failed && d < (size_t)a->documents; d++)
+    for (size_t d = 0; !failed && d < (size_t)a->documents; d++) {
+        size_t start = a->starts[d], length = a->starts[d + 1] - start;
+        read_qkv(a, in, NULL, start, length, &q);
         for (size_t h = 0; h < q.heads; h++) {
-            size_t start = a->starts[d], length = a->starts[d + 1] - start;
-            attend(&q, start, length, h, window, 0, &m, logsum + h * q.tokens + start);
-            for (size_t t = start; t < start + length; t++)
-                memcpy((void *)low_row(q.precision, out, t * width + h * q.size), row_of(&q, 0, h, t), 4 * q.groups);
+            attend(&q, 0, length, h, window, 0, &m, logsum + h * a->tokens + start);
+            for (size_t t = 0; t < length; t++)
+                copy_words((void *)low_row(q.precision, out, (start + t) * width + h * q.size), row_of(&q, 0, h, t), q.groups);
         }
+    }
     end_tiles();
     pad_rows(a->precision, out, a->tokens, a->padded, width);
     attention_free(&m), release(q.words);
@@ -308,8 +315,8 @@ static void attend_backward(const mb_attention *a, const qkv *q, size_t start, s
     enum precision p = q->precision;
     size_t half = q->size / 2, width = q->heads * q->size;
     for (size_t part = 0; part < 4; part++) {
-        pack_keys(q, part, h, start, length, p, pack, m->tokens + part);
-        if (part != 2) pack_values(row_of(q, part, h, start), length, q->size, p, m->channels[part]);
+        pack_keys(q, part, h, 0, length, p, pack, m->tokens + part);
+        if (part != 2) pack_values(row_of(q, part, h, 0), length, q->size, p, m->channels[part]);
     }
     for (size_t t = length; t < round_up(length, NR); t++) m->logsum[t] = 0, m->delta[t] = 0;
     for (int by_key = 0; by_key < 2; by_key++)
@@ -317,8 +324,8 @@ static void attend_backward(const mb_attention *a, const qkv *q, size_t start, s
             span s = {first, smaller(first + TILE_ROWS, length) - 1, length, window, 0, 0};
             s.from = lowest(&s, s.first) / NR * NR, s.to = round_up(end_of(&s, s.last), NR);
             size_t count = s.last - s.first + 1;
-            memcpy(m->rows, row_of(q, by_key, h, start + first), 4 * count * q->groups);
-            memcpy(m->others, row_of(q, by_key ? 2 : 3, h, start + first), 4 * count * q->groups);
+            memcpy(m->rows, row_of(q, by_key, h, first), 4 * count * q->groups);
+            memcpy(m->others, row_of(q, by_key ? 2 : 3, h, first), 4 * count * q->groups);
             score_gradients(&s, m, p, by_key);
             // Q was multiplied by log2(e) / sqrt(H).
             weighted_sums(&s, m, m->ds, m->channels[!by_key], q);
@@ -343,13 +350,14 @@ static int attention_backward(const mb_attention *a, const void *in, const void 
     qkv q;
     backward_memory m = {0};
     attention_memory pack = {0};
-    int failed = read_qkv(a, in, dout, &q) || backward_allocate(&m, &q, a->longest);
+    int failed = qkv_allocate(a, 4, &q) || backward_allocate(&m, &q, a->longest);
     size_t window = a->window < 0 ? (size_t)a->longest : (size_t)a->window, width = q.heads * q.size;
     begin_tiles();
-    for (size_t d = 0; !failed && d < (size_t)a->documents; d++)
+    for (size_t d = 0; !failed && d < (size_t)a->documents; d++) {
+        size_t start = a->starts[d], length = a->starts[d + 1] - start;
+        read_qkv(a, in, dout, start, length, &q);
         for (size_t h = 0; h < q.heads; h++) {
-            size_t start = a->starts[d], length = a->starts[d + 1] - start;
-            memcpy(m.logsum, logsum + h * q.tokens + start, 4 * length);
+            memcpy(m.logsum, logsum + h * a->tokens + start, 4 * length);
             for (size_t t = 0; t < length; t++) {
                 size_t at = (start + t) * width + h * q.size;
                 vf sum = splat(0);
@@ -359,6 +367,7 @@ static int attention_backward(const mb_attention *a, const void *in, const void 
             }
             attend_backward(a, &q, start, length, h, window, &m, &pack, din);
         }
+    }
     end_tiles();
     pad_rows(a->precision, din, a->tokens, a->padded, 3 * width);
     backward_free(&m), release(q.words);

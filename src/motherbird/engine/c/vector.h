@@ -35,16 +35,33 @@ INLINE vf min_v(vf a, vf b) { return choose(a < b, a, b); }
 INLINE vf abs_v(vf x) { return (vf)((vi)x & 0x7fffffff); }
 INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 
+#ifndef sum_v
 INLINE float sum_v(vf x) {
-    float total = 0;
-    for (int i = 0; i < W; i++) total += x[i];
-    return total;
+    for (int half = W / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
 }
 
 INLINE float max_of(vf x) {
     float largest = x[0];
     for (int i = 1; i < W; i++) largest = x[i] > largest ? x[i] : largest;
     return largest;
+}
+#endif
+
+// Transpose W rows of W numbers.
+#ifndef transpose
+INLINE void transpose(vi x[W]) {
+    for (int i = 0; i < W; i++)
+        for (int j = 0; j < i; j++) {
+            int32_t other = x[i][j];
+            x[i][j] = x[j][i], x[j][i] = other;
+        }
+}
+#endif
+
+INLINE void copy_words(int32_t *to, const int32_t *from, size_t count) {  // a multiple of W
+    for (size_t i = 0; i < count; i += W) store_i(to + i, load_i(from + i));
 }
 
 // The nearest integer, for |x| below 2^22.
