@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from motherbird import InputError
 from motherbird.core import maxsim as module
-from motherbird.core.maxsim import maxsim, maxsim_many
+from motherbird.core.maxsim import maxsim, maxsim_many, pack, scores
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 
@@ -22,23 +22,25 @@ def loop(query, document):
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     size=st.integers(1, 5),
-    count=st.integers(1, 4),
+    counts=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     seed=st.integers(0, 99),
-    rows=st.integers(1, 20),
+    query_rows=st.integers(1, 9),
+    products=st.integers(1, 60),
 )
-def test_against_a_loop(lengths, size, count, seed, rows):
+def test_against_a_loop(lengths, size, counts, seed, query_rows, products):
     draw = np.random.default_rng(seed)
-    query = draw.normal(size=(count, size)).astype(np.float32)
+    queries = [draw.normal(size=(n, size)).astype(np.float32) for n in counts]
     documents = [draw.normal(size=(n, size)).astype(np.float32) for n in lengths]
-    before, module.ROWS = module.ROWS, rows
-    try:
-        found = maxsim_many(query, documents)
-    finally:
-        module.ROWS = before
-    expected = [loop(query, document) for document in documents]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "QUERY_ROWS", query_rows)
+        patch.setattr(module, "PRODUCTS", products)
+        found = scores(queries, *pack(documents, size))
+        first = maxsim_many(queries[0], documents)
+    expected = [[loop(query, document) for document in documents] for query in queries]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert maxsim(query, documents[0]) == pytest.approx(expected[0], abs=1e-5)
+    np.testing.assert_allclose(first, expected[0], atol=1e-5)
+    assert maxsim(queries[0], documents[0]) == pytest.approx(expected[0][0], abs=1e-5)
 
 
 def test_no_documents():

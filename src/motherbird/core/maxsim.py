@@ -1,6 +1,6 @@
 """MaxSim, the score of late interaction: of each vector of a query the best of a document."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from jaxtyping import Float32, Int64
 from ..errors import InputError, with_article
 from .arguments import check_list
 
-ROWS = 1 << 16  # vectors of documents whose products are computed at once
+QUERY_ROWS = 256  # vectors of queries that are compared at once, or one query
+PRODUCTS = 1 << 22  # dot products that are in memory at once, or those of one document
 
 
 def maxsim(query: Float32[np.ndarray, "n d"], document: Float32[np.ndarray, "m d"]) -> float:
@@ -34,7 +35,7 @@ def maxsim_many(
     listed = check_list(documents, "documents", "matrices of vectors")
     if not listed:
         return np.zeros(0, np.float32)
-    return scores(query, *pack(listed, query.shape[1]))
+    return scores([query], *pack(listed, query.shape[1]))[0]
 
 
 def check_vectors(vectors: Any, name: str, size: int | None = None) -> Float32[np.ndarray, "n d"]:
@@ -64,18 +65,32 @@ def pack(
 
 
 def scores(
-    query: Float32[np.ndarray, "n d"],
+    queries: Sequence[Float32[np.ndarray, "_ d"]],
     vectors: Float32[np.ndarray, "M d"],
     starts: Int64[np.ndarray, " documents"],
-) -> Float32[np.ndarray, " documents"]:
-    """Return `maxsim` of a query with documents that are packed (`pack`); nothing is checked."""
-    found = np.empty(len(starts), np.float32)
+) -> Float32[np.ndarray, "queries documents"]:
+    """Return `maxsim` of queries with documents that are packed (`pack`); nothing is checked."""
+    found = np.empty((len(queries), len(starts)), np.float32)
     ends = np.append(starts[1:], len(vectors))
-    first = 0
-    while first < len(starts):  # whole documents, as many as have ROWS vectors, or one
-        last = max(first + 1, int(np.searchsorted(ends, starts[first] + ROWS, "right")))
-        begin, own = starts[first], slice(first, last)
-        cosines = vectors[begin : ends[last - 1]] @ query.T
-        found[own] = np.maximum.reduceat(cosines, starts[own] - begin, axis=0).sum(axis=1)
-        first = last
+    for some in _runs(np.cumsum([len(query) for query in queries]), QUERY_ROWS):
+        packed = np.concatenate(queries[some])
+        begins = np.cumsum([0, *(len(query) for query in queries[some][:-1])])
+        for own in _runs(ends, PRODUCTS // len(packed)):
+            begin, end = starts[own.start], ends[own.stop - 1]
+            cosines = vectors[begin:end] @ packed.T
+            best = np.maximum.reduceat(cosines, starts[own] - begin, axis=0)
+            found[some, own] = np.add.reduceat(best, begins, axis=1).T
     return found
+
+
+def _runs(ends: Int64[np.ndarray, " n"], size: int) -> Iterator[slice]:
+    """Divide texts, of which the ends of their rows are given, into runs of at most ``size`` rows.
+
+    A text of more rows is a run.
+    """
+    first = 0
+    while first < len(ends):
+        begin = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, begin + size, "right")))
+        yield slice(first, last)
+        first = last

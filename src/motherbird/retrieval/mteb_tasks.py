@@ -63,7 +63,7 @@ class MtebEncoder:
             one, other = ([np.asarray(each, np.float32) for each in own]
                           for own in (embeddings1, embeddings2))  # fmt: skip
             packed, starts = pack(other, one[0].shape[1])
-            return torch.from_numpy(np.stack([scores(each, packed, starts) for each in one]))
+            return torch.from_numpy(scores(one, packed, starts))
         return torch.from_numpy(np.asarray(embeddings1) @ np.asarray(embeddings2).T)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:

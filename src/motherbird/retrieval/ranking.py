@@ -87,7 +87,7 @@ def by_tokens(
     best = Ranking(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
     for block, first in zip(blocks, repeat(None) if starts is None else starts, strict=False):
         packed, ends = pack(block, size)
-        own = _best(np.stack([scores(query, packed, ends) for query in queries]), first)
+        own = _best(scores(queries, packed, ends), first)
         numbers = np.broadcast_to(np.arange(count, count + own.shape[1]), own.shape)
         part = top(np.concatenate([best.scores, own], axis=1))
         numbers = np.concatenate([best.documents, numbers], axis=1)

@@ -234,7 +234,7 @@ class RetrievalProcess(VectorsProcess):
                 ]
                 return {"accuracy": float(np.mean(right))}
             packed = maxsim.pack([found[n] for n in np.flatnonzero(~is_query)], self.model.size)
-            scores = np.stack([maxsim.scores(found[n], *packed) for n in starts[:-1]])
+            scores = maxsim.scores([found[n] for n in starts[:-1]], *packed)
         else:
             own = vectors_of(self.model, self.model, rows.ids, self.stepper.dtype)
             scores = own[is_query] @ own[~is_query].T
