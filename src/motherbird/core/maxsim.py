@@ -69,7 +69,10 @@ def scores(
     vectors: Float32[np.ndarray, "M d"],
     starts: Int64[np.ndarray, " documents"],
 ) -> Float32[np.ndarray, "queries documents"]:
-    """Return `maxsim` of queries with documents that are packed (`pack`); nothing is checked."""
+    """Return `maxsim` of queries with documents that are packed (`pack`); nothing is checked.
+
+    Every query has at least one vector.
+    """
     found = np.empty((len(queries), len(starts)), np.float32)
     ends = np.append(starts[1:], len(vectors))
     for some in _runs(np.cumsum([len(query) for query in queries]), QUERY_ROWS):
