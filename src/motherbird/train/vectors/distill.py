@@ -1,8 +1,9 @@
 """Distillation: a student learns the vectors of a teacher, of which nothing else is used.
 
 As in LEAF (Vujanic and Rueckstiess 2025), texts of all kinds are learned alike, without labels.
-The student's vector is a linear map of its pooled token vectors; the map begins as the best one
-(least squares) for the student as it is.
+The student's vector is a linear map of its pooled token vectors. The map begins as the best one
+(least squares) for the student as it is. If the student begins as static vectors and the mean of
+the teacher's vectors is near 0, the map begins as a rotation, which keeps their ranking.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from ..state import Best
 from ..tuning_process import Trained
 from ..tuning_run import SILENT, Caller, run, write_info
 from . import card
-from .initial import find_start
+from .initial import find_start, to_static
 from .plan import VectorsPlan, VectorsProcess
 from .recipe import Distillation
 from .rows import TextRows
@@ -44,6 +45,7 @@ HELD_OUT = 50  # one of so many texts is not trained on
 SAMPLE = 4096  # texts on which the linear map begins
 RIDGE = 1e-3  # of the mean squared length of a student's vector
 EPOCHS = 5
+CENTERED = 0.1  # mean cosine of two random texts for the teacher, below which a rotation is used
 SCALE = 0.5  # root mean square of the linear map at the beginning
 
 
@@ -110,18 +112,24 @@ class DistillationProcess(VectorsProcess):
         return model
 
     def begin(self, model: Trained) -> None:
-        """Give the student the best linear map for it as it is."""
-        targets = self.train.targets
+        """Give the student the best linear map or rotation for it as it is."""
+        plan, targets = self.plan, self.train.targets
         assert targets is not None
         assert isinstance(model, VectorModel)
         assert model.projection is not None
 
         def pooled(packed: Packed) -> torch.Tensor:
-            return pool(model.encoder(packed), packed, self.plan.pooling)
+            return pool(model.encoder(packed), packed, plan.pooling)
 
         own = vectors_of(model, pooled, self.train.ids[:SAMPLE], torch.float32)
+        wanted, static = targets[:SAMPLE], plan.start.static
+        around_zero = np.square(wanted.mean(axis=0)).sum() < CENTERED
+        if static is not None and plan.pooling == "mean" and around_zero:
+            basis = to_static(own.shape[1], static.table.shape[1], plan.recipe.seed)
+            weight = rotation_fit(own, wanted, basis.astype(np.float32))
+        else:
+            weight = linear_fit(own, wanted)
         # Vectors have length 1, so that the scale only decides how fast the map changes.
-        weight = linear_fit(own, targets[:SAMPLE])
         model.projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
 
     def objective(self) -> JointObjective[TextsBatch]:
@@ -143,6 +151,15 @@ def linear_fit(
     penalty = RIDGE * np.trace(square) / len(square) * np.eye(len(square))
     found = np.linalg.solve(square + penalty, wide.T @ y.astype(np.float64))
     return torch.from_numpy(np.ascontiguousarray(found.T).astype(np.float32))
+
+
+def rotation_fit(
+    x: Float32[np.ndarray, "n D"], y: Float32[np.ndarray, "n d"], basis: Float32[np.ndarray, "k D"]
+) -> Float32[torch.Tensor, "d D"]:
+    """Return the W that turns the part of x within a basis as close to y as a rotation can."""
+    part = (x @ basis.T).astype(np.float64)
+    u, _, vt = np.linalg.svd(y.astype(np.float64).T @ part, full_matrices=False)
+    return torch.from_numpy((u @ vt @ basis).astype(np.float32))
 
 
 def distill_dense(

@@ -102,14 +102,14 @@ def begin_as(encoder: Encoder, table: Float32[np.ndarray, "V d"], seed: int) -> 
         seed: decides the rotation.
     """
     width = encoder.config.hidden_size
-    own = np.asarray(table[:, : width - 3], np.float64)
+    basis = to_static(width, table.shape[1], seed)
+    own = np.asarray(table[:, : len(basis)], np.float64)
     lengths = np.linalg.norm(own, axis=1, keepdims=True)
     longest = np.quantile(lengths, KEPT)
     own = own * np.minimum(1, longest / np.maximum(lengths, 1e-9))
     rest = np.sqrt(np.maximum(0, longest**2 - np.square(own).sum(axis=1, keepdims=True)))
-    constant = np.zeros((1, width))
-    constant[0, -2:] = 0.5**0.5, -(0.5**0.5)
-    rows = own @ _rotation(width, own.shape[1], constant, seed) + rest * constant
+    constant = _constant(width)
+    rows = own @ basis + rest * constant
     # Tokens that the table does not have are like those whose vector is 0.
     whole = np.tile(constant * longest, (encoder.config.vocab_size, 1))
     whole[: len(rows)] = rows
@@ -120,10 +120,25 @@ def begin_as(encoder: Encoder, table: Float32[np.ndarray, "V d"], seed: int) -> 
             parameter.mul_(QUIET)
 
 
-def _rotation(
-    width: int, size: int, constant: Float64[np.ndarray, "1 D"], seed: int
-) -> Float64[np.ndarray, "size D"]:
-    """Return orthogonal vectors of length 1 with a mean of 0, which the norm would subtract."""
+def to_static(width: int, dimensions: int, seed: int) -> Float64[np.ndarray, "d D"]:
+    """Return the matrix that maps the mean vector of an encoder after `begin_as` to static vectors.
+
+    Args:
+        width: D, the hidden size of the encoder.
+        dimensions: those of the table, of which the first width - 3 are kept.
+        seed: that of `begin_as`.
+
+    Returns:
+        Orthogonal rows of length 1, with a mean of 0, which the norms would subtract.
+    """
+    size = min(dimensions, width - 3)
     random = np.random.default_rng(seed).normal(size=(size, width))
-    found, _ = np.linalg.qr(np.concatenate([np.ones((1, width)), constant, random]).T)
+    found, _ = np.linalg.qr(np.concatenate([np.ones((1, width)), _constant(width), random]).T)
     return found[:, 2:].T
+
+
+def _constant(width: int) -> Float64[np.ndarray, "1 D"]:
+    """Return the direction of what `begin_as` adds to make all embeddings equally long."""
+    constant = np.zeros((1, width))
+    constant[0, -2:] = 0.5**0.5, -(0.5**0.5)
+    return constant
