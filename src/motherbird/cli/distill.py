@@ -141,7 +141,7 @@ def _settings(function: F) -> F:
 @click.option("--epochs", type=click.IntRange(1), metavar="N",
               help="Passes over the texts (default: 5).")  # fmt: skip
 @click.option("--lr", type=click.FloatRange(0, min_open=True), metavar="RATE",
-              help="Peak learning rate (default: 1e-3, less for a width above 320).",
+              help="Peak learning rate (default: 3e-4, less for a width above 320).",
               )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(2), metavar="N",
               help="Texts of a step (default: 64).")  # fmt: skip

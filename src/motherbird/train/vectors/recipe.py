@@ -20,7 +20,7 @@ class Distillation(Tuning):
     texts: int = 120_000  # at most
     batch_size: int = 64
     epochs: int | None = None  # passes over the texts; None: 5
-    cosines: float = 20.0  # weight of the squared error of the cosines of pairs; 0 for none
+    cosines: float = 50.0  # weight of the squared error of the cosines of pairs; 0 for none
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,8 +28,8 @@ class Distillation(Tuning):
         check(self.cosines >= 0, f"cosines = {self.cosines} has to be 0 or more")
 
     def peak(self, config: EncoderConfig) -> float:
-        """Return the peak learning rate: by default 1e-3 for a width of 320, less for others."""
-        return self.lr or 1e-3 * min(1.0, 320 / config.hidden_size)
+        """Return the peak learning rate: by default 3e-4 up to a width of 320, less above."""
+        return self.lr or 3e-4 * min(1.0, 320 / config.hidden_size)
 
 
 LATE_SIZE = 128  # dimensions of the vector of a token, by default
