@@ -8,8 +8,8 @@ import sys
 import motherbird
 
 NAMES = {
-    "Classifier", "DamagedError", "Dense", "Embedder", "EncoderConfig", "Guard", "InputError",
-    "LateEmbedder", "MaskedLM", "MotherbirdError", "Reranker", "Router", "Scorer",
+    "Classifier", "DamagedError", "Dense", "Embedder", "EncoderConfig", "Guard", "Index",
+    "InputError", "LateEmbedder", "MaskedLM", "MotherbirdError", "Reranker", "Router", "Scorer",
     "StaticEmbedder", "Tagger", "Tokenizer", "accelerate", "maxsim", "maxsim_many", "nn",
     "presets", "restore", "tokenizer", "__version__",
 }  # fmt: skip

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .models.scorer import Scorer as Scorer
     from .models.static_embedder import StaticEmbedder as StaticEmbedder
     from .models.tagger import Tagger as Tagger
+    from .search.index import Index as Index
 
 _HOMES = {
     "Classifier": "models.classifier",
@@ -40,6 +41,7 @@ _HOMES = {
     "Embedder": "models.embedder",
     "EncoderConfig": "core.config",
     "Guard": "models.guard",
+    "Index": "search.index",
     "InputError": "errors",
     "LateEmbedder": "models.late_embedder",
     "MaskedLM": "models.masked_lm",

@@ -102,7 +102,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(base, table, tmp_path):
     out = tmp_path / "model"
     command = [
         sys.executable, "-m", "motherbird", "finetune", "classify", "--train", str(table),
-        "--model", str(base), "--out", str(out), *QUICK, "--epochs", "60", "--set", "patience=0",
+        "--model", str(base), "--out", str(out), *QUICK, "--epochs", "20", "--set", "patience=0",
         "--json",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -119,5 +119,5 @@ def test_ctrl_c_saves_and_the_same_command_resumes(base, table, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = (out / "log.jsonl").read_text().splitlines()
-    assert len(lines) == 60 * 6 and steps < len(lines)
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 361))
+    assert len(lines) == 20 * 6 and steps < len(lines)
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 121))

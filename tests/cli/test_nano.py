@@ -73,7 +73,6 @@ def test_the_commands_use_it_also_where_a_directory_has_its_name(
         ("info", hub.NANO, "--json"),
         ("embed", "texts.txt", "--out", f"{hub.NANO}/a.npy"),
         ("fill-mask", FRANCE),
-        ("export", hub.NANO, "--format", "hf", "--out", "exported"),
         ("prepare", "texts.txt", "--tokenizer", hub.NANO, "--out", f"{hub.NANO}/set"),
     ):
         hub._warn_of.cache_clear()
@@ -85,6 +84,8 @@ def test_the_commands_use_it_also_where_a_directory_has_its_name(
 
     assert PreparedDataset(f"{hub.NANO}/set").tokenizer.vocab_size == 32768
     motherbird("info", f"./{hub.NANO}").refused("config.json")
+    call = ("export", hub.NANO, "--format", "hf", "--dtype", "bfloat16", "--out", "exported")
+    motherbird(*call).refused("use auto, float32, int8")  # which is allowed for a run
 
 
 def test_the_commands_use_it(motherbird, tmp_path):

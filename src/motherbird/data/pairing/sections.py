@@ -1,7 +1,7 @@
 """Sections of Markdown and reStructuredText, with the headings above them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .pair import Pair, one_line
@@ -38,17 +38,32 @@ def section_pairs(text: str, source: str) -> Iterator[Pair]:
         text: with LF as line ends.
         source: the name of the file in the pairs, which says what format it has.
     """
-    is_markdown = source.lower().endswith(MARKDOWN)
-    path: list[_Section] = []
-    for section in (_markdown if is_markdown else _restructured)(text.split("\n")):
-        path = [*(above for above in path if above.depth < section.depth), section]
+    for titles, section in _sections(source, text.split("\n")):
         body = "\n".join(section.body).strip()
         if body:
-            query = BETWEEN.join(above.title for above in path if above.title)
-            yield Pair(query, body, "heading", f"{source}:{section.line}")
+            yield Pair(BETWEEN.join(titles), body, "heading", f"{source}:{section.line}")
 
 
-def _markdown(lines: list[str]) -> Iterator[_Section]:
+def headings(name: str, lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line of each heading, from 1, and the headings down to it.
+
+    Args:
+        name: of the file, which says what format it has.
+        lines: of the file.
+    """
+    for titles, section in _sections(name, lines):
+        yield section.line, titles
+
+
+def _sections(name: str, lines: Sequence[str]) -> Iterator[tuple[list[str], _Section]]:
+    is_markdown = name.lower().endswith(MARKDOWN)
+    path: list[_Section] = []
+    for section in (_markdown if is_markdown else _restructured)(lines):
+        path = [*(above for above in path if above.depth < section.depth), section]
+        yield [above.title for above in path if above.title], section
+
+
+def _markdown(lines: Sequence[str]) -> Iterator[_Section]:
     section: _Section | None = None
     fence, start = "", 0
     if lines[0].rstrip() == "---":  # front matter
@@ -79,7 +94,7 @@ def _markdown(lines: list[str]) -> Iterator[_Section]:
         yield section
 
 
-def _is_alone(lines: list[str], at: int, start: int) -> bool:
+def _is_alone(lines: Sequence[str], at: int, start: int) -> bool:
     """Return whether a line is a paragraph of one line, which an underline makes a heading."""
     if at < start or _NO_TITLE.match(lines[at]) or _HASHES.fullmatch(lines[at]):
         return False
@@ -92,7 +107,7 @@ def _plain(title: str) -> str:
     return one_line(_LINK.sub(r"\1", title).replace("`", "").replace("**", ""))
 
 
-def _restructured(lines: list[str]) -> Iterator[_Section]:
+def _restructured(lines: Sequence[str]) -> Iterator[_Section]:
     section: _Section | None = None
     styles: list[tuple[str, int]] = []
     number = 0
@@ -116,7 +131,7 @@ def _restructured(lines: list[str]) -> Iterator[_Section]:
         yield section
 
 
-def _title_at(lines: list[str], at: int, follows_title: bool) -> int | None:
+def _title_at(lines: Sequence[str], at: int, follows_title: bool) -> int | None:
     """Return 1 if a title with an overline begins at a line, 0 if one without, or None."""
     above = lines[at - 1].strip() if at and not follows_title else ""
     if above and not _TARGET.fullmatch(above):

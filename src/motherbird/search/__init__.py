@@ -1,0 +1,1 @@
+"""Search over the files of a directory: chunks, full text, vectors, ranking rules, an index."""

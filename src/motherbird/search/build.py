@@ -1,0 +1,114 @@
+"""From a file to what the index has of it."""
+
+import codecs
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from ..data.generated import code_rule
+from .chunks import Chunk, chunks, language
+from .store import Entry
+from .terms import terms
+from .tree import reason_against, state_of
+from .vectors import Vectors
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
+          (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+
+
+def read_entry(root: Path, path: bytes, vectors: Vectors | None = None) -> Entry | str:
+    """Read a file, or return why it is left out.
+
+    Args:
+        root: the directory that is searched.
+        path: of the file, relative to it.
+        vectors: computes those of chunks.
+    """
+    name, full = name_of(path), root / os.fsdecode(path)
+    try:
+        state = state_of(full)
+        if reason := reason_against(name, state):
+            return reason
+        content = full.read_bytes()
+        if state_of(full) != state:
+            return "changed while they were read"
+    except FileNotFoundError:
+        return "removed while they were read"
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+    text = decode(content)
+    if text is None:
+        return "not text"
+    if rule := code_rule(name, text, ("generated", "minified")):
+        return rule
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    found = chunks(name, text)
+    lines = text.split("\n")
+    of_path = " ".join(terms(os.path.splitext(name)[0]))
+    own = [(of_path, " ".join(terms(chunk.symbol)), " ".join(terms(text_of(chunk, lines))))
+           for chunk in found]  # fmt: skip
+    packed = {}
+    if vectors is not None:
+        texts = [text_to_embed(name, chunk, lines) for chunk in found]
+        packed[vectors.name] = pack(vectors.embed(texts)) if texts else b""
+    return Entry(path, state, language(name), text, found, own, packed)
+
+
+def name_of(path: bytes) -> str:
+    """Return a path as text, with / between directories."""
+    return path.decode("utf-8", "replace").replace(os.sep, "/")
+
+
+def decode(content: bytes) -> str | None:
+    """Return the text of a file: UTF-8, UTF-16 with a mark, or Latin-1; None if it is not text."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding)
+            except UnicodeDecodeError:
+                return None
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+        control = sum(c < " " and c not in "\t\n\r\f\v\x1b" for c in text[:4096])
+        return None if control > len(text[:4096]) / 100 else text
+
+
+def text_of(chunk: Chunk, lines: Sequence[str]) -> str:
+    """Return the text of a chunk."""
+    return "\n".join(lines[chunk.start - 1 : chunk.end])
+
+
+def text_to_embed(name: str, chunk: Chunk, lines: Sequence[str]) -> str:
+    """Return what the vector of a chunk is computed of: its path, symbol and text."""
+    path = os.path.splitext(name)[0].replace("/", " ").replace("_", " ")
+    return f"{path} {chunk.symbol.replace('_', ' ')}\n{text_of(chunk, lines)}"
+
+
+# Vectors are kept in 8 bits, each with the scale of its own.
+
+
+def pack(vectors: Float32[np.ndarray, "n D"]) -> bytes:
+    """Return vectors as bytes: for each, a float32 that multiplies its D int8."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True).clip(min=1e-12)
+    found = np.empty((len(vectors), 4 + vectors.shape[1]), np.uint8)
+    found[:, :4] = (largest / 127).astype("<f4").view(np.uint8)
+    found[:, 4:] = np.rint(vectors / largest * 127).astype(np.int8).view(np.uint8)
+    return found.tobytes()
+
+
+def cosines(data: bytes, query: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " n"]:
+    """Return the products of vectors of `pack` with one vector."""
+    rows = np.frombuffer(data, np.uint8).reshape(-1, 4 + len(query))
+    scales = np.ascontiguousarray(rows[:, :4]).view("<f4")[:, 0]
+    found = np.empty(len(rows), np.float32)
+    for first in range(0, len(rows), 4096):  # float32 for a few at a time
+        part = rows[first : first + 4096, 4:].view(np.int8).astype(np.float32)
+        found[first : first + 4096] = part @ query
+    return found * scales

@@ -1,0 +1,320 @@
+"""`Index`: search over the files of a directory."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .. import disk, workers
+from ..core import threads
+from ..errors import InputError
+from .build import cosines, name_of, pack, read_entry, text_of, text_to_embed
+from .cache import home_of, root_of
+from .chunks import language
+from .filters import Filters
+from .query import Query
+from .ranking import CANDIDATES, NEAREST, Ranked, rank
+from .scan import Scan
+from .store import Entry, State, Store
+from .tree import find_files, state_of
+from .vectors import Vectors
+
+BATCH = 64  # files of a transaction
+# Files and bytes that a search adds to the index before it answers.
+FEW, LITTLE = 200, 4_000_000
+WAIT = 10.0  # seconds for which one process waits for another that indexes
+Mode = Literal["bm25", "dense", "hybrid"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A part of a file that answers a query.
+
+    Attributes:
+        path: relative to the directory, with /.
+        start, end: its first and last line, from 1.
+        symbol: the name of what it is or is in; empty for none.
+        kind: "function", "method", "class", "interface", "module", "type", "section", "text" or
+            "data".
+        score: larger is better; comparable within one search only.
+        text: its lines.
+        parts: what the score consists of.
+    """
+
+    path: str
+    start: int
+    end: int
+    symbol: str
+    kind: str
+    score: float
+    text: str
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to a query.
+
+    Attributes:
+        hits: the best first.
+        files, chunks: what the index has.
+        pending: files that are not in the index yet, or changed since; their full text was
+            searched, without vectors.
+        skipped: files that are left out, by reason.
+    """
+
+    hits: list[Hit]
+    files: int
+    chunks: int
+    pending: int
+    skipped: Mapping[str, int]
+
+
+@dataclass
+class Changes:
+    """The files of a directory, compared with the index."""
+
+    files: list[bytes] = field(default_factory=list)  # that may be searched
+    new: list[bytes] = field(default_factory=list)  # or changed
+    gone: list[bytes] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)  # number of files by reason
+    size: int = 0  # bytes of new files
+
+
+class Index:
+    """The index of a directory, open for search.
+
+    Args:
+        root: the directory.
+        path: the file of the index.
+        vectors: for `mode` "dense" and "hybrid"; None for full text alone.
+    """
+
+    def __init__(self, root: Path, path: Path, vectors: Vectors | None = None) -> None:
+        self.root, self.path, self.vectors = root, path, vectors
+        self.store = Store(path)
+
+    @classmethod
+    def open(cls, directory: str | Path, vectors: Vectors | None = None) -> "Index":
+        """Open the index of a directory, which is in the cache of the user.
+
+        Args:
+            directory: in a repository, the index is that of the whole repository.
+            vectors: for `mode` "dense" and "hybrid"; None for full text alone.
+
+        Raises:
+            InputError: there is no such directory.
+            DamagedError: the index is damaged.
+        """
+        root = root_of(Path(directory))
+        return cls(root, home_of(root).database, vectors)
+
+    def close(self) -> None:
+        """Close the index."""
+        self.store.close()
+
+    def changes(self) -> Changes:
+        """Compare the files of the directory with the index."""
+        listing = find_files(self.root)
+        found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
+        known, left_out = self.store.states(), self.store.left_out()
+        for path in listing.files:
+            key = os.fsencode(path.relative_to(self.root))
+            try:
+                state = state_of(path)
+            except OSError:  # it was removed since
+                continue
+            if (reason := left_out.get((key, state))) is not None:
+                found.skipped[reason] = found.skipped.get(reason, 0) + 1
+                continue
+            found.files.append(key)
+            if known.get(key) != state:
+                found.new.append(key)
+                found.size += state.size
+        here = set(found.files)
+        found.gone = [key for key in known if key not in here]
+        return found
+
+    def refresh(
+        self,
+        found: Changes | None = None,
+        on_files: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Changes:
+        """Make the index equal to the directory; an interrupted call is continued by the next.
+
+        Args:
+            found: what `changes` returned.
+            on_files: called with the number of files that are done, and of all.
+
+        Raises:
+            InputError: another process has been indexing the directory for 10 seconds.
+        """
+        found = found or self.changes()
+        name = None if self.vectors is None else self.vectors.name
+        missing = self.store.without_vectors(name) if name else []
+        if not found.new and not found.gone and not missing:
+            return found
+        with _alone(self.path.with_suffix(".lock")):
+            with self.store.writing():
+                self.store.remove(found.gone)
+            done = 0
+            for some, read in self._read(found):
+                with self.store.writing():
+                    self._put(some, read, found)
+                done += len(some)
+                on_files(done, len(found.new))
+            self._fill(missing)
+        return found
+
+    def _fill(self, files: Sequence[tuple[int, bytes]]) -> None:
+        """Compute the vectors of files that the index has without those of the model."""
+        for file, path in files:
+            assert self.vectors is not None
+            chunks, lines = self.store.chunks_of(file), self.store.text(file).split("\n")
+            texts = [text_to_embed(name_of(path), chunk, lines) for chunk in chunks]
+            found = pack(self.vectors.embed(texts)) if texts else b""
+            with self.store.writing():
+                self.store.put_vectors(file, self.vectors.name, found)
+
+    def _put(self, paths: Sequence[bytes], read: Sequence[Entry | str], found: Changes) -> None:
+        self.store.put(entry for entry in read if isinstance(entry, Entry))
+        for key, reason in zip(paths, read, strict=True):
+            if isinstance(reason, str):
+                self.store.remove([key])
+                found.skipped[reason] = found.skipped.get(reason, 0) + 1
+                with_state = _state_or_none(self.root / os.fsdecode(key))
+                if with_state is not None:
+                    self.store.leave_out(key, with_state, reason)
+
+    def _read(self, found: Changes) -> Iterator[tuple[list[bytes], list[Entry | str]]]:
+        """Yield files and what was read of them, in batches; many are read by processes."""
+        batches = [found.new[n : n + BATCH] for n in range(0, len(found.new), BATCH)]
+        count = threads.count() if found.size > LITTLE else 1
+        reader = Reader(self.root, self.vectors)
+        with workers.pool(count if count > 1 else 0, Reader, (self.root, self.vectors)) as pool:
+            answers = workers.in_order(pool, iter(batches)) if pool else map(reader, batches)
+            yield from zip(batches, answers, strict=True)
+
+    def search(
+        self,
+        text: str,
+        count: int = 10,
+        mode: Mode = "hybrid",
+        filters: Filters = Filters(),  # noqa: B008
+        *,
+        use_rules: bool = True,
+    ) -> Result:
+        """Search the files as they are now.
+
+        Args:
+            text: a question, words, or a name.
+            count: of hits, at most.
+            mode: "bm25" for full text, "dense" for vectors, "hybrid" for both.
+            filters: which files are searched.
+            use_rules: whether rules beside words and vectors rank; see `rules`.
+        """
+        query, found = Query(text), self.changes()
+        if len(found.new) <= FEW and found.size <= LITTLE:
+            found = self.refresh(found)
+            files, chunks = self.store.counts()
+            hits = self._search_index(query, count, mode, filters, use_rules)
+            return Result(hits, files, chunks, 0, found.skipped)
+        wanted = [key for key in found.files if _accepts(filters, key)]
+        scan = Scan(self.root, wanted, query)
+        hits = _hits(scan.store, query, scan.bm25, {}, count, use_rules)
+        files, chunks = self.store.counts()
+        return Result(hits, files, chunks, len(found.new), found.skipped)
+
+    def _search_index(
+        self, query: Query, count: int, mode: Mode, filters: Filters, use_rules: bool
+    ) -> list[Hit]:
+        with self.store.reading():
+            allowed = None
+            if filters:
+                allowed = [file for file, path, of in self.store.languages()
+                           if filters.accept(name_of(path), of)]  # fmt: skip
+            with self.store.restricted(allowed) as store:
+                bm25, near = {}, {}
+                if mode != "dense":
+                    bm25 = dict(store.best(query.terms, CANDIDATES))
+                if self.vectors is not None and mode != "bm25":
+                    near = self._nearest(query)
+                return _hits(store, query, bm25, near, count, use_rules)
+
+    def _nearest(self, query: Query) -> dict[int, float]:
+        assert self.vectors is not None
+        ids, data = self.store.vectors(self.vectors.name)
+        values = cosines(data, self.vectors.embed([_spelled(query.text)])[0])
+        best = np.argsort(-values, kind="stable")[:NEAREST]
+        return {ids[n]: float(values[n]) for n in best}
+
+
+class Reader:
+    """Reads files for the index, in a process of its own if there are many."""
+
+    def __init__(self, root: Path, vectors: Vectors | None) -> None:
+        self.root, self.vectors = root, vectors
+
+    def __call__(self, paths: Sequence[bytes]) -> list[Entry | str]:
+        """Return what the index has of each file, or why it is left out."""
+        return [read_entry(self.root, path, self.vectors) for path in paths]
+
+
+def _hits(
+    store: Store, query: Query, bm25: Mapping[int, float], near: Mapping[int, float], count: int,
+    use_rules: bool,
+) -> list[Hit]:  # fmt: skip
+    """Rank candidates, and read their lines."""
+    named = store.named(query.name, CANDIDATES) if query.name and use_rules else []
+    candidates = store.candidates([*bm25, *near, *named])
+    paths = {stored.file: name_of(stored.path) for stored in candidates}
+    found = rank(query, candidates, bm25, near, paths, count, use_rules=use_rules)
+    lines: dict[int, list[str]] = {}
+    for each in found:
+        file = each.stored.file
+        lines.setdefault(file, store.text(file).split("\n"))
+    return [_hit(each, paths[each.stored.file], lines[each.stored.file]) for each in found]
+
+
+def _hit(each: Ranked, path: str, lines: Sequence[str]) -> Hit:
+    chunk = each.stored.chunk
+    text = text_of(chunk, lines)
+    return Hit(path, chunk.start, chunk.end, chunk.symbol, chunk.kind, each.score, text, each.parts)
+
+
+def _accepts(filters: Filters, key: bytes) -> bool:
+    path = name_of(key)
+    return filters.accept(path, language(path))
+
+
+def _state_or_none(path: Path) -> State | None:
+    try:
+        return state_of(path)
+    except OSError:
+        return None
+
+
+def _spelled(text: str) -> str:
+    """Return a query with the words of names apart."""
+    return re.sub(r"[_.:]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", text)).strip() or text
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Be the only process that indexes; wait for another one for some seconds."""
+    end = time.monotonic() + WAIT
+    while True:
+        try:
+            with disk.locked(path):
+                yield
+                return
+        except InputError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)

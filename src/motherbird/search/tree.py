@@ -1,0 +1,71 @@
+"""Which files of a directory are searched."""
+
+import os
+import re
+from pathlib import Path
+
+from ..data.readers.listing import Listing, list_files
+from .chunks import data
+from .languages import language_of
+from .store import State
+
+RULES = ("gitignored", "vendored")
+TEXT = (
+    ".txt", ".md", ".markdown", ".rst", ".tex", ".adoc", ".org", ".html", ".htm", ".css", ".scss",
+    ".less", ".sql", ".proto", ".graphql", ".vue", ".svelte", ".r", ".pl", ".pm", ".clj", ".cljs",
+    ".dart", ".erl", ".hrl", ".fs", ".fsx", ".m", ".mm", ".groovy", ".gradle", ".ps1", ".bat",
+    ".fish", ".zsh", ".vim", ".el", ".lisp", ".scm", ".nim", ".cr", ".v", ".sv", ".vhd", ".asm",
+    ".s", ".cmake", ".mk", ".tf", ".dockerfile", ".xml", ".pxd", ".jinja", ".j2", ".mdx",
+)  # fmt: skip
+NAMES = re.compile(
+    r"makefile|dockerfile|containerfile|rakefile|gemfile|justfile|procfile|jenkinsfile|vagrantfile|"
+    r"cmakelists\.txt|readme|license|copying|authors|changes|changelog|contributing|notice|todo|"
+    r"news|install|build|workspace",
+    re.IGNORECASE,
+)
+LOCKS = re.compile(
+    r"(?:package-lock|npm-shrinkwrap|composer\.lock|pnpm-lock|packages\.lock|flake)\.(?:json|yaml)|"
+    r"(?:yarn|poetry|uv|cargo|gemfile|pipfile|composer|mix|pubspec|flake|pdm)\.lock|go\.sum",
+    re.IGNORECASE,
+)
+SECRETS = re.compile(
+    r"(?:^|[._-])(?:secrets?|credentials?|passwords?|private[_-]?keys?)(?:[._-]|$)|"
+    r"\.(?:pem|key|p12|pfx|keystore|jks)$",
+    re.IGNORECASE,
+)
+LARGEST = 2_000_000  # bytes of a file
+
+
+def find_files(root: Path) -> Listing:
+    """List the files that may be searched, and count the others by reason.
+
+    Raises:
+        InputError: a .gitignore file cannot be read.
+    """
+    return list_files(root, _wanted, RULES, follow_links=False)
+
+
+def _wanted(path: str) -> bool | None:
+    """Return whether a file may be searched, by its path; None if only its suffix is against it."""
+    name = path.rpartition("/")[2].lower()
+    if language_of(name) is not None or name.endswith((*TEXT, *data.SUFFIXES)):
+        return True
+    return True if NAMES.fullmatch(name) else None
+
+
+def reason_against(path: str, state: State) -> str | None:
+    """Return why a file is left out, by its path and size, or None."""
+    name = path.rpartition("/")[2]
+    if LOCKS.fullmatch(name):
+        return "lock files"
+    if language_of(name) is None and SECRETS.search(name):
+        return "secrets, by their names"
+    if state.size > LARGEST:
+        return f"larger than {LARGEST // 10**6} MB"
+    return None
+
+
+def state_of(path: Path) -> State:
+    """Return the state of a file; OSError if it cannot be read."""
+    found = os.stat(path)
+    return State(found.st_size, found.st_mtime_ns)

@@ -1,0 +1,280 @@
+"""The index of a directory: it always answers as one that was made anew."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from code_files import WORDS, source
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from motherbird.errors import DamagedError, InputError
+from motherbird.search import index as module
+from motherbird.search.build import cosines, decode, pack
+from motherbird.search.cache import home_of, root_of
+from motherbird.search.filters import Filters
+from motherbird.search.index import Index
+
+QUERIES = ("how to open a session", "parse_session", "route buffer", "tokens", "token3")
+
+
+def answers(index):
+    """Return everything that a search says, for some queries."""
+    found = []
+    for query in QUERIES:
+        result = index.search(query, 50)
+        found.append([
+            (hit.path, hit.start, hit.end, hit.symbol, hit.kind, hit.text, round(hit.score, 9))
+            for hit in result.hits
+        ])  # fmt: skip
+        found.append((result.files, result.chunks, result.pending))
+    return found
+
+
+def fresh(root, tmp_path):
+    """Return the answers of a new index."""
+    path = tmp_path / f"fresh-{time.monotonic_ns()}.db"
+    index = Index(root, path)
+    try:
+        return answers(index)
+    finally:
+        index.close()
+
+
+def test_a_search_makes_the_index(folder):
+    index = Index.open(folder)
+    result = index.search("how to open a session")
+    assert (result.files, result.pending) == (13, 0) and result.chunks >= 26
+    best = result.hits[0]
+    assert (best.symbol, best.kind, best.start, best.end) == ("open_session", "function", 3, 4)
+    assert ("README.md", "Project", "section") in {
+        (hit.path, hit.symbol, hit.kind) for hit in result.hits
+    }
+    best = index.search("session2()").hits[0]
+    assert (best.symbol, best.kind) == ("session2", "function")
+    assert best.text.startswith("def session2(") and best.parts["definition"] > 0
+
+
+@st.composite
+def edits(draw):
+    """Yield what is done to a directory, one after another."""
+    paths = st.sampled_from([f"part{a}/file_{b}.py" for a in range(4) for b in range(6)])
+    one = st.one_of(
+        st.tuples(st.just("write"), paths, st.integers(0, 40)),
+        st.tuples(st.just("remove"), paths),
+        st.tuples(st.just("rename"), paths, paths),
+        st.tuples(st.just("ignore"), st.sampled_from(["part1/", "file_2.py", "*_3.py", ""])),
+        st.tuples(st.just("search"), st.sampled_from(QUERIES)),
+        st.tuples(st.just("open")),
+    )
+    return draw(st.lists(one, max_size=12))
+
+
+def apply(root, edit):
+    what, *rest = edit
+    path = root / rest[0] if rest else root
+    if what == "write":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source(rest[1]))
+    elif what == "remove":
+        path.unlink(missing_ok=True)
+    elif what == "rename" and path.exists():
+        (root / rest[1]).parent.mkdir(parents=True, exist_ok=True)
+        path.replace(root / rest[1])
+    elif what == "ignore":
+        (root / ".gitignore").write_text(rest[0] + "\n")
+
+
+def check_edits(sequence, tmp_path):
+    root = tmp_path / f"project-{time.monotonic_ns()}"
+    root.mkdir()
+    (root / "file.py").write_text(source(1))
+    index = Index(root, tmp_path / f"{root.name}.db")
+    for edit in sequence:
+        if edit[0] == "search":
+            index.search(edit[1])
+        elif edit[0] == "open":
+            index.close()
+            index = Index(root, tmp_path / f"{root.name}.db")
+        else:
+            apply(root, edit)
+    assert answers(index) == fresh(root, tmp_path)
+    assert index.store.problems() == []
+    index.close()
+
+
+relaxed = settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@relaxed
+@given(edits())
+def test_edits(tmp_path, sequence):
+    check_edits(sequence, tmp_path)
+
+
+@pytest.mark.slow
+@settings(relaxed, max_examples=200)
+@given(edits())
+def test_200_sequences_of_edits(tmp_path, sequence):
+    check_edits(sequence, tmp_path)
+
+
+def test_many_files_are_scanned_first(folder, tmp_path, monkeypatch):
+    """The answer is nearly that of the index, and nothing is written."""
+    monkeypatch.setattr(module, "FEW", 5)
+    index = Index(folder, tmp_path / "index.db")
+    result = index.search("session3")
+    assert (result.files, result.pending) == (0, 13)
+    first = result.hits[0]
+    index.refresh()
+    again = index.search("session3")
+    assert (again.files, again.pending) == (13, 0)
+    assert (again.hits[0].path, again.hits[0].start) == (first.path, first.start)
+
+
+def test_processes_read_many_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LITTLE", 0)
+    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module.threads, "count", lambda: 2)
+    done = []
+    index = Index(folder, tmp_path / "index.db")
+    index.refresh(on_files=lambda *numbers: done.append(numbers))
+    assert done == [(3, 13), (6, 13), (9, 13), (12, 13), (13, 13)]
+    monkeypatch.undo()
+    assert answers(index) == fresh(folder, tmp_path)
+
+
+def test_killed_while_it_is_made(folder, tmp_path):
+    """It goes on where it was, and is the same in the end."""
+    for number in range(150):
+        (folder / f"more_{number}.py").write_text(source(number) * 20)
+    chance, kills, path = np.random.default_rng(0), 0, home_of(folder).database
+    command = [sys.executable, "-m", "motherbird", "index", str(folder)]
+    while kills < 4:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        time.sleep(chance.uniform(0.2, 1.0))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if path.is_file():
+            index = Index(folder, path)
+            assert index.store.problems() == []
+            index.close()
+    index = Index.open(folder)
+    index.refresh()
+    assert answers(index) == fresh(folder, tmp_path)
+
+
+def test_files_that_are_left_out(folder, tmp_path):
+    (folder / "big.py").write_text("x = 1\n" * 400_000)
+    (folder / "poetry.lock").write_text("session\n")
+    (folder / "package-lock.json").write_text("{}\n")
+    (folder / "secrets.yaml").write_text("session: 1\n")
+    (folder / "data.txt").write_bytes(b"session\0")
+    (folder / "made.py").write_text("# automatically generated by a tool\nsession = 1\n")
+    (folder / ".gitignore").write_text("part0/\n")
+    index = Index.open(folder)
+    index.refresh()
+    result = index.search("session")
+    assert result.skipped == {
+        "gitignored": 4, "generated": 1, "larger than 2 MB": 1, "lock files": 1, "not text": 1,
+        "secrets, by their names": 1, "other suffixes": 1,
+    }  # fmt: skip
+    assert not {hit.path for hit in result.hits} & {"data.txt", "made.py", "secrets.yaml"}
+    assert index.search("session").skipped == result.skipped
+    (folder / "data.txt").write_bytes(b"session session\n")
+    assert "data.txt" in {hit.path for hit in index.search("session", 50).hits}
+
+
+def test_encodings():
+    assert decode("ä".encode("utf-16")) == "ä" == decode("\ufeffä".encode()) == decode(b"\xe4")
+    assert decode(b"\xff\xfe\x00") is None and decode(b"\x01\x02\xe4" * 9) is None
+
+
+def test_filters(folder):
+    index = Index.open(folder)
+
+    def paths(**filters):
+        return {
+            hit.path for hit in index.search("open session", 50, filters=Filters(**filters)).hits
+        }
+
+    assert paths(inside=("part1",)) and all(
+        p.startswith("part1/") for p in paths(inside=("part1",))
+    )
+    assert paths(kind="prose") == {"README.md"} == paths(paths=("*.md",))
+    assert paths(languages=("python",)) == paths(kind="code") == paths(paths=("part?/*",))
+    assert not paths(languages=("go",)) and "README.md" in paths()
+
+
+def test_the_index_of_a_repository_is_that_of_its_directories(folder, tmp_path):
+    (folder / ".git").mkdir()
+    assert root_of(folder / "part1") == root_of(folder / "README.md") == folder
+    home = home_of(folder)
+    assert home.root == folder and home.path.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(InputError, match="does not exist"):
+        root_of(tmp_path / "nothing")
+
+
+def test_a_damaged_index_is_named(folder, tmp_path):
+    path = tmp_path / "index.db"
+    index = Index(folder, path)
+    index.refresh()
+    index.close()
+    data = bytearray(path.read_bytes())
+    data[:16] = b"not an index ..."
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match="index --delete"):
+        Index(folder, path)
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.uname().sysname != "Linux", reason="needs bytes in names"
+)
+def test_names_of_odd_bytes(folder):
+    name = os.fsencode(folder) + b"/odd\xff\n.py"
+    with open(name, "w") as file:
+        file.write(source(5))
+    index = Index.open(folder)
+    assert any(hit.path.startswith("odd") for hit in index.search(f"{WORDS[5]}", 50).hits)
+    os.unlink(name)
+    assert not any(hit.path.startswith("odd") for hit in index.search(f"{WORDS[5]}", 50).hits)
+
+
+class Letters:
+    """A model whose vectors are the frequencies of letters."""
+
+    name = "letters"
+
+    def embed(self, texts):
+        found = np.array(
+            [[text.lower().count(c) for c in "abcdefghijklmnopqrst"] for text in texts]
+        )
+        return (found / np.linalg.norm(found, axis=1, keepdims=True).clip(1)).astype(np.float32)
+
+
+def test_vectors(folder, tmp_path):
+    """They are added to an index without them, and follow the files."""
+    Index(folder, tmp_path / "index.db").refresh()
+    index = Index(folder, tmp_path / "index.db", Letters())
+    dense = index.search("open", mode="dense", use_rules=False).hits
+    assert len(dense) == 10 and dense[0].parts["cosine"] == 1.0
+    (folder / "letters.txt").write_text("open open open\n")
+    assert index.search("open", mode="dense", use_rules=False).hits[0].path == "letters.txt"
+    both = index.search("open").hits[0].parts
+    assert both["bm25"] > 0 and "cosine" in both
+    assert index.store.without_vectors("letters") == []
+
+
+def test_vectors_in_8_bits():
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(9000, 24)).astype(np.float32)
+    query = draw.normal(size=24).astype(np.float32)
+    assert np.abs(cosines(pack(vectors), query) - vectors @ query).max() < 0.2
+    assert cosines(b"", query).shape == (0,)

@@ -1,0 +1,62 @@
+"""Terms of texts and queries: identifiers, stems, any script."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("Stemmer")
+
+from motherbird.search.query import Query
+from motherbird.search.terms import LONGEST, terms
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("HTTPServer2", "httpserver2 http server 2"),
+        ("parseHTMLResponse", "parsehtmlresponse pars html respons"),
+        ("HCA060T", "hca060t hca 060 t"),
+        ("snake_case_name", "snake_case_name snake case name"),
+        ("__init__", "init"),
+        ("_private", "privat"),
+        ("routes registered", "rout regist"),
+        ("@nasa why? multi-agent NEAR(", "nasa whi multi agent near"),
+        ("Straße größe 日本語", "straße größe 日本語"),
+        ("_", ""),
+    ],
+)
+def test_terms(text, wanted):
+    assert terms(text) == wanted.split()
+
+
+@given(st.text())
+def test_a_document_has_the_terms_of_a_query_with_its_words(text):
+    """And a term has no white space, so that terms can be joined by spaces."""
+    found = terms(text)
+    assert all(term and not term.isspace() and " " not in term for term in found)
+    assert set(terms(f"before {text} after")) >= set(found)
+    assert all(len(term) <= 4 * LONGEST for term in found)
+
+
+def test_stop_words_do_not_count_unless_there_is_nothing_else():
+    assert Query("how are the routes registered").terms == ["rout", "regist"]
+    assert Query("how to be").terms == ["how", "to", "be"]
+    assert Query("").terms == []
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("Session.get", "get"), ("HTTPAdapter", "HTTPAdapter"), ("get_user", "get_user"),
+        ("std::vector", "vector"), ("close()", "close"), ("session", ""), ("how does it work", ""),
+        ("_private", "_private"), ("a lone \" quote", ""), ("URL", "URL"), ("empty?", ""),
+    ],
+)  # fmt: skip
+def test_names(text, name):
+    assert Query(text).name == name
+
+
+def test_names_in_a_question():
+    assert Query("what does BaseModel do with model_config and Fields").names == {
+        "BaseModel", "model_config",
+    }  # fmt: skip
