@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from ..data.generated import code_rule
 from .chunks import Chunk, chunks, language
 from .store import Entry
-from .terms import terms
+from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors
 
@@ -47,9 +47,8 @@ def read_entry(root: Path, path: bytes, vectors: Vectors | None = None) -> Entry
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     found = chunks(name, text)
     lines = text.split("\n")
-    of_path = " ".join(terms(os.path.splitext(name)[0]))
-    own = [(of_path, " ".join(terms(chunk.symbol)), " ".join(terms(text_of(chunk, lines))))
-           for chunk in found]  # fmt: skip
+    of_path = joined(os.path.splitext(name)[0])
+    own = [(of_path, joined(chunk.symbol), joined(text_of(chunk, lines))) for chunk in found]
     packed = {}
     if vectors is not None:
         texts = [text_to_embed(name, chunk, lines) for chunk in found]

@@ -5,7 +5,6 @@ Documents and queries are divided alike. An identifier counts as a whole and as 
 """
 
 import re
-from functools import lru_cache
 
 from ..errors import require_extra
 
@@ -13,6 +12,7 @@ from ..errors import require_extra
 _WORD = re.compile(r"\w+")
 # Parts of an identifier: an acronym before a word (HTTP|Server), a word, an acronym, a number.
 _PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+MOST_WORDS = 1 << 18  # that are remembered
 LONGEST = 64  # characters of a term; longer words are data, such as hashes
 
 _stem = require_extra("Stemmer", "search").Stemmer("english")
@@ -20,20 +20,33 @@ _stem = require_extra("Stemmer", "search").Stemmer("english")
 
 def terms(text: str) -> list[str]:
     """Return the terms of a text in order, in lower case and stemmed."""
-    found: list[str] = []
-    for word in _WORD.findall(text):
-        found += _of_word(word)
-    return found
+    return joined(text).split()
 
 
-@lru_cache(maxsize=1 << 18)
-def _of_word(word: str) -> tuple[str, ...]:
-    """Return the terms of a word: the whole, and its parts if it has more than one."""
+def joined(text: str) -> str:
+    """Return the terms of a text, joined by spaces."""
+    return " ".join(map(_of_word.__getitem__, _WORD.findall(text)))
+
+
+class _TermsOfWords(dict[str, str]):
+    """The terms of words: the whole, and its parts if it has more than one."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= MOST_WORDS:
+            self.clear()
+        found = self[word] = _divided(word)
+        return found
+
+
+_of_word = _TermsOfWords()
+
+
+def _divided(word: str) -> str:
     if len(word) > LONGEST:
-        return ()
+        return ""
     parts = _PART.findall(word) if word.isascii() else [part for part in word.split("_") if part]
     stems = [_stem.stemWord(part.lower()) for part in parts]
     whole = word.lower().strip("_")
     if len(parts) == 1 and parts[0].lower() == whole:
-        return (stems[0],)
-    return (whole, *stems) if whole else tuple(stems)
+        return stems[0]
+    return " ".join(filter(None, (whole, *stems)))

@@ -7,6 +7,7 @@ about everything in it.
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ...errors import InputError
@@ -50,9 +51,15 @@ class IgnoreFile:
     home: Path
     patterns: tuple[Pattern, ...]
 
+    @cached_property
+    def _length(self) -> int:
+        """The number of bytes of ``home`` before the path of a file in it."""
+        home = os.fsencode(self.home)
+        return 0 if home == b"." else len(os.path.join(home, b""))
+
     def ignores(self, path: Path, is_directory: bool) -> bool | None:
         """Return whether a file or directory is ignored, or None if no pattern matches it."""
-        inside = os.fsencode(path.relative_to(self.home))
+        inside = os.fsencode(path)[self._length :]
         name = inside.rpartition(b"/")[2]
         for pattern in self.patterns:
             if pattern.of_directories and not is_directory:

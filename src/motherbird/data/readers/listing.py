@@ -51,6 +51,7 @@ class Listing:
 @dataclass(frozen=True)
 class _Directory:
     path: Path
+    inside: str  # the path from the root, with / and one at the end; empty for the root
     real_paths: tuple[str, ...]  # those of the directories from the root to this one
     skipped_as: str | None  # the rule by which all of its files are skipped
     ignored: tuple[ignore.IgnoreFile, ...] = ()  # the .gitignore files from the root to this one
@@ -81,7 +82,9 @@ class _Walk:
         self.linked: dict[str, Path] = {}  # links to files, by real path
         self.others: dict[str, Path] = {}  # files with other suffixes, by real path
         self.walked_by_link: set[str] = set()
-        self.todo = deque([_Directory(folder, (real,), None)])  # what links lead to is on the left
+        self.todo = deque(
+            [_Directory(folder, "", (real,), None)]
+        )  # what links lead to is on the left
         while self.todo:
             self.scan(self.todo.pop())
         self.found = {**self.linked, **self.found}
@@ -94,34 +97,42 @@ class _Walk:
     def scan(self, at: _Directory) -> None:
         """Add the files of a directory, and its directories to ``todo``."""
         try:
-            with os.scandir(at.path) as entries:
-                names = sorted(entry.name for entry in entries)
+            with os.scandir(at.path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
             self.skip("unreadable directories", at.path)
             return
+        names = {entry.name for entry in entries}
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
             at = replace(at, skipped_as=at.skipped_as or "vendored")
         if "gitignored" in self.rules and ignore.NAME in names and not at.skipped_as:
             at = replace(at, ignored=(*at.ignored, ignore.read(at.path)))
-        for name in names:
-            path = at.path / name
-            is_link = path.is_symlink()
-            if name.startswith(".") or (is_link and (at.skipped_as or not self.follow_links)):
-                continue
-            is_directory = os.path.isdir(path)
-            if is_link and (problem := self.problem(path, at)):
-                if is_directory or self.wanted(path.relative_to(self.root).as_posix()):
-                    self.skip(problem, path)
-                continue
-            rule = at.skipped_as or self.rule(path, is_directory, is_link, at)
-            real = os.path.realpath(path) if is_link else os.path.join(at.real_paths[-1], name)
-            if not is_directory:
-                self.add(path, rule, is_link, real)
-            elif not is_link:
-                self.todo.append(_Directory(path, (*at.real_paths, real), rule, at.ignored))
-            elif real not in self.walked_by_link:
-                self.walked_by_link.add(real)
-                self.todo.appendleft(_Directory(path, (*at.real_paths, real), rule, at.ignored))
+        for entry in entries:
+            if not entry.name.startswith("."):
+                self.scan_entry(entry, at)
+
+    def scan_entry(self, entry: "os.DirEntry[str]", at: _Directory) -> None:
+        """Add a file, or add a directory to ``todo``."""
+        path, inside = at.path / entry.name, at.inside + entry.name
+        is_link = entry.is_symlink()
+        if is_link and (at.skipped_as or not self.follow_links):
+            return
+        is_directory = _is(entry.is_dir)
+        if is_link and (problem := self.problem(path, at)):
+            if is_directory or self.wanted(inside):
+                self.skip(problem, path)
+            return
+        rule = at.skipped_as or self.rule(path, is_directory, is_link, at)
+        real = os.path.realpath(path) if is_link else os.path.join(at.real_paths[-1], entry.name)
+        if not is_directory:
+            self.add(entry, path, inside, rule, is_link, real)
+            return
+        directory = _Directory(path, f"{inside}/", (*at.real_paths, real), rule, at.ignored)
+        if not is_link:
+            self.todo.append(directory)
+        elif real not in self.walked_by_link:
+            self.walked_by_link.add(real)
+            self.todo.appendleft(directory)
 
     def problem(self, path: Path, at: _Directory) -> str | None:
         """Return why a link is not followed."""
@@ -142,15 +153,19 @@ class _Walk:
                 return "gitignored" if found else None
         return None
 
-    def add(self, path: Path, rule: str | None, is_link: bool, real: str) -> None:
-        wanted = self.wanted(path.relative_to(self.root).as_posix())
+    def add(
+        self, entry: "os.DirEntry[str]", path: Path, inside: str, rule: str | None, is_link: bool,
+        real: str,
+    ) -> None:  # fmt: skip
+        """Add a file if it is wanted, or count it."""
+        wanted = self.wanted(inside)
         if not wanted:
-            if wanted is None and not rule and path.is_file():
+            if wanted is None and not rule and _is(entry.is_file):
                 self.others.setdefault(real, path)
-        elif not path.is_file():
+        elif not _is(entry.is_file):
             self.skip("special files", path)  # such as a pipe
         elif rule:
-            self.skip(rule, path, path.stat().st_size)
+            self.skip(rule, path, entry.stat().st_size)
         elif is_link:
             self.linked.setdefault(real, path)
         else:
@@ -170,6 +185,14 @@ class _Walk:
                 total.add(path.stat().st_size, named if path is paths[0] else None)
         if total.documents:
             self.skipped[OTHER_SUFFIXES] = total
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Return what an entry of a directory says of itself; False if it cannot, such as a loop."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _blobs(real: Path) -> list[Path]:
