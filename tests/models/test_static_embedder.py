@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from motherbird import DamagedError, InputError, StaticEmbedder
+from motherbird.core import hub
 from motherbird.errors import OutputExistsError
+from motherbird.models.static_embedder import read_tokenizer
 
 WORDS = ["[UNK]", "bees", "make", "honey", "milk", "cheese"]
 TEXTS = ["bees make honey", "honey", "milk milk cheese unknown"]
@@ -39,6 +43,24 @@ def test_a_text_is_the_mean_of_its_tokens(embedder):
     np.testing.assert_allclose(np.linalg.norm(embedder.embed(TEXTS, truncate_dim=3), axis=1), 1,
                                rtol=1e-5)  # fmt: skip
     assert embedder.embed([]).shape == (0, 8) and embedder.size == 8
+
+
+@pytest.fixture(scope="module")
+def nano() -> StaticEmbedder:
+    tokenizer = read_tokenizer(hub.find(hub.NANO) / "encoder")
+    table = np.zeros((tokenizer.get_vocab_size(), 4), np.float32)
+    return StaticEmbedder(tokenizer, table)
+
+
+PIECES = st.sampled_from([" ", "  ", "\n", "\t", "[MASK]", "[SEP]", "it's", "é", "e\u0301", "x²",
+                          "日本", "\x1c", "_a", "don't!", "\u00a0", "42", "\r\n"])  # fmt: skip
+
+
+@given(st.lists(st.text(max_size=20) | PIECES, max_size=12).map("".join))
+def test_ids_of_a_text_are_those_of_its_segments(nano, text):
+    assert nano._segments is not None
+    whole = nano.tokenizer.encode(text, add_special_tokens=False).ids
+    assert nano.ids([text]) == [whole] == nano.ids([text])
 
 
 def test_a_text_without_tokens_is_zero(embedder):

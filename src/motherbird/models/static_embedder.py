@@ -1,7 +1,9 @@
 """StaticEmbedder: texts to vectors by a table of one vector for each token, without a network."""
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 KEYS = ("embeddings", "embedding.weight")  # model2vec's, which both read; sentence-transformers'
 KINDS = ("StaticEmbedding", "Normalize")  # modules of sentence-transformers
 TOKENS = 1 << 16  # whose vectors are gathered at once
+# What the pre-tokenizer of GPT-2 never joins: words with the space before them, and white space.
+# Python's \s has the separators 1C to 1F too.
+_SEGMENTS = re.compile(r" ?[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+(?![\S\x1c-\x1f])|[^\S\x1c-\x1f]+")
+MOST_SEGMENTS = 1 << 18  # whose ids are remembered
+LONGEST_SEGMENT = 64  # characters of one that is remembered
 
 
 class StaticEmbedder:
@@ -39,9 +46,16 @@ class StaticEmbedder:
             what = f"a table of shape {table.shape} has no row for each of the "
             raise InputError(f"{what}{tokenizer.get_vocab_size():,} tokens")
         self.tokenizer, self.table = tokenizer, table
+        self._summed = table.astype(np.float32, copy=False)  # float16 is 5 times slower to add
         self.normalize = check_flag(normalize, "normalize")
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        self._segments = _IdsOfSegments(tokenizer) if is_divisible(tokenizer) else None
+        # Tokens that are found across segments: a text with one of them is not divided.
+        self._across = [
+            token.content for token in tokenizer.get_added_tokens_decoder().values()
+            if token.lstrip or token.rstrip or token.single_word or re.search(r"\s", token.content)
+        ]  # fmt: skip
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, revision: str | None = None) -> "StaticEmbedder":
@@ -143,21 +157,62 @@ class StaticEmbedder:
         normalize = self.normalize if normalize is None else check_flag(normalize, "normalize")
         dimensions = self.size if truncate_dim is None else truncate_dim
         dimensions = check_integer(dimensions, "truncate_dim", 1, self.size)
-        encodings = self.tokenizer.encode_batch_fast(check_texts(texts), add_special_tokens=False)
-        vectors = self._means([encoding.ids for encoding in encodings], dimensions)
+        vectors = self._means(self.ids(check_texts(texts)), dimensions)
         if normalize:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
         return vectors
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text."""
+        if self._segments is None:
+            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
+        known = self._segments.__getitem__
+        return [
+            self.tokenizer.encode(text, add_special_tokens=False).ids
+            if any(token in text for token in self._across)
+            else list(chain.from_iterable(map(known, _SEGMENTS.findall(text))))
+            for text in texts
+        ]
+
     def _means(self, ids: list[list[int]], dimensions: int) -> Float32[np.ndarray, "n D"]:
         means = np.zeros((len(ids), dimensions), np.float32)
-        table = self.table[:, :dimensions]
+        table = self._summed[:, :dimensions]
         for number, own in enumerate(ids):
             for first in range(0, len(own), TOKENS):
                 part = table[own[first : first + TOKENS]]
                 means[number] += part.sum(axis=0, dtype=np.float32)
             means[number] /= max(1, len(own))
         return means
+
+
+class _IdsOfSegments(dict[str, list[int]]):
+    """The token ids of the segments of texts: most occur many times."""
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def __missing__(self, segment: str) -> list[int]:
+        found: list[int] = self.tokenizer.encode(segment, add_special_tokens=False).ids
+        if len(segment) <= LONGEST_SEGMENT and len(self) < MOST_SEGMENTS:
+            self[segment] = found
+        return found
+
+
+def is_divisible(tokenizer: "Tokenizer") -> bool:
+    """Return whether the ids of a text are those of its segments, one after the other.
+
+    They are with the pre-tokenizer of GPT-2.
+    """
+    parts = (tokenizer.pre_tokenizer, tokenizer.normalizer)
+    own, normalizer = (json.loads(part.__getstate__()) if part else {} for part in parts)
+    return (
+        own.get("type") == "ByteLevel"
+        and own.get("use_regex", True)
+        and not own.get("add_prefix_space")
+        and normalizer.get("type") in (None, "NFC")
+    )
 
 
 def is_static(directory: Path) -> bool:
