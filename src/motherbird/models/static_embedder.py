@@ -23,8 +23,12 @@ WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 KEYS = ("embeddings", "embedding.weight")  # model2vec's, which both read; sentence-transformers'
 KINDS = ("StaticEmbedding", "Normalize")  # modules of sentence-transformers
 TOKENS = 1 << 16  # whose vectors are gathered at once
-# What the pre-tokenizer of GPT-2 never joins: words with the space before them, and white space.
-# Python's \s has the separators 1C to 1F too.
+# What the pre-tokenizer of GPT-2 never joins: its words, for ASCII; or else words with the space
+# before them, and white space. Python's \s has the separators 1C to 1F too.
+_WORDS = re.compile(
+    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^ \t-\rA-Za-z0-9]+"
+    r"|[ \t-\r]+(?![^ \t-\r])|[ \t-\r]+"
+)
 _SEGMENTS = re.compile(r" ?[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+(?![\S\x1c-\x1f])|[^\S\x1c-\x1f]+")
 MOST_SEGMENTS = 1 << 18  # whose ids are remembered
 LONGEST_SEGMENT = 64  # characters of one that is remembered
@@ -51,11 +55,9 @@ class StaticEmbedder:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._segments = _IdsOfSegments(tokenizer) if is_divisible(tokenizer) else None
-        # Tokens that are found across segments: a text with one of them is not divided.
-        self._across = [
-            token.content for token in tokenizer.get_added_tokens_decoder().values()
-            if token.lstrip or token.rstrip or token.single_word or re.search(r"\s", token.content)
-        ]  # fmt: skip
+        # Added tokens are found before words are.
+        added = tokenizer.get_added_tokens_decoder().values()
+        self._added = re.compile("|".join(re.escape(token.content) for token in added) or r"(?!)")
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, revision: str | None = None) -> "StaticEmbedder":
@@ -170,10 +172,12 @@ class StaticEmbedder:
         known = self._segments.__getitem__
         return [
             self.tokenizer.encode(text, add_special_tokens=False).ids
-            if any(token in text for token in self._across)
-            else list(chain.from_iterable(map(known, _SEGMENTS.findall(text))))
+            if self._added.search(text)
+            else list(chain.from_iterable(
+                map(known, (_WORDS if text.isascii() else _SEGMENTS).findall(text))
+            ))
             for text in texts
-        ]
+        ]  # fmt: skip
 
     def _means(self, ids: list[list[int]], dimensions: int) -> Float32[np.ndarray, "n D"]:
         means = np.zeros((len(ids), dimensions), np.float32)
