@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from code_files import source
@@ -121,3 +122,20 @@ def test_it_starts_without_torch(project):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_many_files_are_indexed_in_the_background(motherbird, project):
+    for number in range(250):
+        (project / f"more_{number}.py").write_text(source(number))
+    call = ("search", "session2()", "--json")
+    first = motherbird(*call, "--no-background").done().json
+    assert first["index"]["pending"] == 257 and first["hits"][0]["symbol"] == "session2"
+    result = motherbird("search", "session2()")
+    assert "257 files not in the index yet" in result.err
+    assert "it is being made in the background" in result.err
+    end = time.monotonic() + 60
+    while motherbird(*call, "--no-background").json["index"]["pending"]:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    found = motherbird(*call).done().json
+    assert found["index"]["files"] == 257 and found["hits"][0]["symbol"] == "session2"

@@ -8,13 +8,17 @@ import click
 from ..core.hub import NANO
 from . import options
 from .evaluate_mteb import mteb
+from .evaluate_search import search
 from .output import print_json, progress
 from .retrieval import retrieval
 
 
 @click.group(name="evaluate")
 def command() -> None:
-    """Evaluate a model: masked-LM loss (lm), search (retrieval, mteb), or fine-tuned (glue)."""
+    """Evaluate a model: masked-LM loss (lm), search (retrieval, mteb), or fine-tuned (glue).
+
+    search measures motherbird search itself.
+    """
 
 
 @command.command(name="lm")
@@ -197,3 +201,4 @@ def _shown(value: float | None, form: str) -> str:
 
 command.add_command(retrieval)
 command.add_command(mteb)
+command.add_command(search)

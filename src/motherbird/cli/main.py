@@ -35,6 +35,7 @@ COMMANDS = {
     "guard": "Check texts for a language model by the rules of a policy.",
     "index": "Make, list or delete indexes for search.",
     "info": "Describe a model, or this machine.",
+    "mcp": "Serve search to editors and agents (MCP).",
     "prepare": "Clean, tokenize and pack text for training.",
     "pretrain": "Pretrain an encoder from a recipe.",
     "route": "Choose the cheapest LLM that is good enough for each text.",

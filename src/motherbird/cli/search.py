@@ -38,6 +38,8 @@ SHOWN = 5  # lines of a hit
 @click.option("--model", metavar="DIR", callback=options.not_empty,
               help="Static vectors (see motherbird distill static); without them, hybrid is full "
               "text.")  # fmt: skip
+@click.option("--no-background", is_flag=True,
+              help="Do not make the index of many new files in the background.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Show what each score consists of.")
 @options.as_json
 def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> None:
@@ -50,8 +52,9 @@ def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> No
     QUERY is a question, some words, or a name. Results are functions, classes, sections and other
     parts of files, the best first, with their lines. The index of a directory, or of the whole
     repository that it is in, is kept in the cache of the user and follows every change of the
-    files; see motherbird index. Files that git ignores, vendored, generated and binary files are
-    left out.
+    files. If there are many new files, the answer is from a scan of them, and a process in the
+    background adds them to the index. Files that git ignores, and vendored, generated and binary
+    files are left out (motherbird index --report).
 
     With --json: {"query", "hits": [{"path", "start", "end", "symbol", "kind", "score", "text"}],
     "index": {"files", "chunks", "pending", "skipped"}, "seconds"}; lines from 1, paths relative to
@@ -61,6 +64,11 @@ def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> No
 
     start = time.perf_counter()
     root, found = _search(query, paths, **given)
+    started = bool(found.pending) and not given["no_background"]
+    if started:
+        from ..search import background
+
+        started = background.start(root, given["model"])
     seconds = round(time.perf_counter() - start, 3)
     if json_:
         hits = [_as_json(hit, given["explain"]) for hit in found.hits]
@@ -75,7 +83,7 @@ def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> No
     else:
         for hit in found.hits:
             click.echo(_shown(hit, Query(query), prefix, root, given))
-    _notes(found, seconds)
+    _notes(found, seconds, started)
 
 
 def _search(
@@ -142,15 +150,16 @@ def _shown(hit: "Hit", query: "Query", prefix: str, root: Path, given: dict[str,
     return "\n".join([head, *body, ""])
 
 
-def _notes(found: "Result", seconds: float) -> None:
+def _notes(found: "Result", seconds: float, started: bool) -> None:
     """Say what was not found, or not searched, on standard error."""
     from ..errors import counted
 
     if not found.hits:
         click.echo(f"nothing found in {counted(found.files or found.pending, 'file')}", err=True)
     if found.pending:
+        what = "it is being made in the background" if started else "motherbird index makes it"
         click.echo(f"{counted(found.pending, 'file')} not in the index yet, searched by full text "
-                   f"alone ({seconds:.1f} s); motherbird index makes it", err=True)  # fmt: skip
+                   f"alone ({seconds:.1f} s); {what}", err=True)  # fmt: skip
 
 
 def _prefix(root: Path) -> str:

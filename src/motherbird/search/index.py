@@ -231,6 +231,41 @@ class Index:
         files, chunks = self.store.counts()
         return Result(hits, files, chunks, len(found.new), found.skipped)
 
+    def similar(self, path: str, line: int, count: int = 10) -> list[Hit]:
+        """Return the parts of files that are most like the one with a line of a file.
+
+        Args:
+            path: of the file, relative to the directory.
+            line: of the file, from 1.
+            count: of hits, at most.
+
+        Raises:
+            InputError: the file is not searched, or has no such line.
+        """
+        lines, chunks = self.read(path), self.store.chunks_of(self._file(path))
+        found = next((chunk for chunk in chunks if chunk.start <= line <= chunk.end), None)
+        if found is None:
+            raise InputError(f"line {line} is empty, or not in the file", path)
+        query = Query(text_of(found, lines))
+        hits = self._search_index(query, count + 1, "hybrid", Filters(), False)
+        return [hit for hit in hits if (hit.path, hit.start) != (path, found.start)][:count]
+
+    def read(self, path: str) -> list[str]:
+        """Return the lines of a file that is searched, as it is now.
+
+        Raises:
+            InputError: the file is not searched.
+        """
+        self.refresh()
+        return self.store.text(self._file(path)).split("\n")
+
+    def _file(self, path: str) -> int:
+        """Return the id of a file."""
+        wanted = os.fsencode(path.replace("/", os.sep))
+        if (found := self.store.file(wanted)) is None:
+            raise InputError("the file is not searched", path, "motherbird index --report says why")
+        return found
+
     def _search_index(
         self, query: Query, count: int, mode: Mode, filters: Filters, use_rules: bool
     ) -> list[Hit]:

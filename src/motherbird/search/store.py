@@ -102,7 +102,10 @@ class Store:
         self.path = path
         self._allowed = ""  # a condition on columns of `chunks` in SQL
         with self._errors():
-            self.db = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+            # Threads may share it, but only one of them may use it at a time.
+            self.db = sqlite3.connect(
+                path, timeout=WAIT, isolation_level=None, check_same_thread=False
+            )
             self.db.execute("pragma journal_mode = wal")
             self.db.execute("pragma synchronous = normal")
             version = self.db.execute("pragma user_version").fetchone()[0]
@@ -222,6 +225,11 @@ class Store:
     def languages(self) -> list[tuple[int, bytes, str]]:
         """Return the id, path and language of every file."""
         return self.db.execute("select id, path, language from files").fetchall()
+
+    def file(self, path: bytes) -> int | None:
+        """Return the id of a file, or None."""
+        row = self.db.execute("select id from files where path = ?", (path,)).fetchone()
+        return None if row is None else int(row[0])
 
     def text(self, file: int) -> str:
         """Return the text of a file by its id."""
