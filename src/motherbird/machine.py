@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ def isa_extensions() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Return the versions of those of `PACKAGES` that are installed."""
+    from importlib import metadata  # imports much, and every command imports this module
+
     found = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):

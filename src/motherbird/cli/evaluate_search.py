@@ -29,9 +29,10 @@ def search(
     \b
     motherbird evaluate search questions.jsonl --data src
 
-    QUESTIONS, whose answers are known, is a .jsonl file, or a .json file with a list. A row has "query", "relevant" (a list
-    of paths, or of {"path", "start_line", "end_line"}), and perhaps "secondary" (more of them) and
-    "category". Each answer counts once, at the first hit of its file and lines.
+    QUESTIONS, whose answers are known, is a .jsonl file, or a .json file with a list. A row has
+    "query", "relevant" (a list of paths, or of {"path", "start_line", "end_line"}), and perhaps
+    "secondary" (more of them) and "category". Each answer counts once, at the first hit of its file
+    and lines.
 
     With --json: {"questions", "data", "modes": {mode: {"all" and each category: {"questions",
     "nDCG@10", "hit@1", "hit@5", "milliseconds"}}}}; hit@5 is the fraction of questions with an

@@ -131,7 +131,9 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 def list_texts(path: Path) -> Listing:
     """Return the files of an evaluation set."""
-    return readers.list_directory(path, ["*"]) if path.is_dir() else Listing([path])
+    return (
+        readers.list_directory(path, ["*"]) if path.is_dir() else Listing(path.parent, [path.name])
+    )
 
 
 def _strings(value: Any) -> Iterator[str]:

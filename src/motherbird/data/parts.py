@@ -75,7 +75,7 @@ def _split(source: Source) -> Iterator[Part]:
         yield from (Part(0, 0, package=package) for package in source.packages or (None,))
         return
     path = Path(source.path)
-    listing = Listing([path]) if path.is_file() else _list(path, source)
+    listing = Listing(path.parent, [path.name]) if path.is_file() else _list(path, source)
     if not listing.files and not source.optional:
         what = f"source {source.name!r}: no file to read"
         how = "check its files"

@@ -124,10 +124,11 @@ class Index:
         listing = find_files(self.root)
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
         known, left_out = self.store.states(), self.store.left_out()
-        for path in listing.files:
-            key = os.fsencode(path.relative_to(self.root))
+        root = os.fspath(self.root)
+        for name in listing.names:
+            key = os.fsencode(name)
             try:
-                state = state_of(path)
+                state = state_of(os.path.join(root, name))
             except OSError:  # it was removed since
                 continue
             if (reason := left_out.get((key, state))) is not None:

@@ -65,7 +65,7 @@ def reason_against(path: str, state: State) -> str | None:
     return None
 
 
-def state_of(path: Path) -> State:
+def state_of(path: str | Path) -> State:
     """Return the state of a file; OSError if it cannot be read."""
     found = os.stat(path)
     return State(found.st_size, found.st_mtime_ns)

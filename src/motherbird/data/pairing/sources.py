@@ -62,7 +62,7 @@ def read_source(path: Path, tally: Tally, on_progress: OnProgress) -> Iterator[D
             listing = readers.list_directory(inside, follow_links=False)
             yield from _files(listing, inside, name, tally, on_progress)
     else:
-        yield from _files(Listing([path]), path, name, tally, on_progress)
+        yield from _files(Listing(path.parent, [path.name]), path, name, tally, on_progress)
 
 
 def _files(

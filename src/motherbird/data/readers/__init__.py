@@ -115,7 +115,7 @@ def read(path: str | Path, *, field: str = "text", keep_empty: bool = False) -> 
         raise InputError("the file is empty", str(path), "write a header and rows")
     skipped: list[str] = []
     found, documents = False, 0
-    listing = list_directory(path) if path.is_dir() else Listing([path])
+    listing = list_directory(path) if path.is_dir() else Listing(path.parent, [path.name])
     if problems := describe(listing.skipped):
         log.warning("skipped in %s: %s", path, problems)
     for file in listing.files:

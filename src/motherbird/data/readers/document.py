@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ def name_of(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
-def plain_name(path: Path) -> str:
+def plain_name(path: PurePath) -> str:
     """Return the file name in lower case, without a suffix of compression."""
     name = path.name.lower()
     for suffix in COMPRESSED:

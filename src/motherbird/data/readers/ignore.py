@@ -57,7 +57,7 @@ class IgnoreFile:
         home = os.fsencode(self.home)
         return 0 if home == b"." else len(os.path.join(home, b""))
 
-    def ignores(self, path: Path, is_directory: bool) -> bool | None:
+    def ignores(self, path: str | Path, is_directory: bool) -> bool | None:
         """Return whether a file or directory is ignored, or None if no pattern matches it."""
         inside = os.fsencode(path)[self._length :]
         name = inside.rpartition(b"/")[2]

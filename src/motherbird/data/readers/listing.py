@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal, get_args
 
@@ -39,8 +40,14 @@ Wanted = Callable[[str], bool | None]
 class Listing:
     """The files of a directory, sorted by name, and the number of those that are skipped."""
 
-    files: list[Path] = field(default_factory=list)
+    root: Path = Path()
+    names: list[str] = field(default_factory=list)  # paths in the directory, with /
     skipped: dict[str, Count] = field(default_factory=dict)  # by reason
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The paths of the files."""
+        return [self.root / name for name in self.names]
 
     def problems(self) -> str:
         """Describe what is skipped, apart from `RULES` and other suffixes; empty if nothing."""
@@ -50,7 +57,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Directory:
-    path: Path
+    path: str
     inside: str  # the path from the root, with / and one at the end; empty for the root
     real_paths: tuple[str, ...]  # those of the directories from the root to this one
     skipped_as: str | None  # the rule by which all of its files are skipped
@@ -65,7 +72,7 @@ def list_files(
     Raise InputError if a .gitignore file cannot be used.
     """
     walk = _Walk(folder, wanted, rules, follow_links)
-    return Listing(sorted(walk.found.values()), walk.skipped)
+    return Listing(folder, sorted(walk.found.values(), key=_parts), walk.skipped)
 
 
 class _Walk:
@@ -74,24 +81,24 @@ class _Walk:
     def __init__(
         self, folder: Path, wanted: Wanted, rules: Sequence[str], follow_links: bool
     ) -> None:
-        self.root, self.wanted, self.rules, self.follow_links = folder, wanted, rules, follow_links
-        self.found: dict[str, Path] = {}  # by real path
+        self.wanted, self.rules, self.follow_links = wanted, rules, follow_links
+        self.root = os.fspath(folder)
+        self.found: dict[str, str] = {}  # paths in the directory, by real path
         self.skipped: dict[str, Count] = {}
         real = os.path.realpath(folder)
         self.targets = [Path(real), *_blobs(Path(real))]
-        self.linked: dict[str, Path] = {}  # links to files, by real path
-        self.others: dict[str, Path] = {}  # files with other suffixes, by real path
+        self.linked: dict[str, str] = {}  # links to files, by real path
+        self.others: dict[str, str] = {}  # files with other suffixes, by real path
         self.walked_by_link: set[str] = set()
-        self.todo = deque(
-            [_Directory(folder, "", (real,), None)]
-        )  # what links lead to is on the left
+        # What links lead to is on the left.
+        self.todo = deque([_Directory(self.root, "", (real,), None)])
         while self.todo:
             self.scan(self.todo.pop())
         self.found = {**self.linked, **self.found}
         self.count_others()
 
-    def skip(self, reason: str, path: Path, size: int = 0) -> None:
-        example = {"where": name_of(path.relative_to(self.root))}
+    def skip(self, reason: str, inside: str, size: int = 0) -> None:
+        example = {"where": name_of(Path(inside))}
         self.skipped.setdefault(reason, Count()).add(size, example)
 
     def scan(self, at: _Directory) -> None:
@@ -100,32 +107,32 @@ class _Walk:
             with os.scandir(at.path) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
-            self.skip("unreadable directories", at.path)
+            self.skip("unreadable directories", at.inside)
             return
         names = {entry.name for entry in entries}
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
             at = replace(at, skipped_as=at.skipped_as or "vendored")
         if "gitignored" in self.rules and ignore.NAME in names and not at.skipped_as:
-            at = replace(at, ignored=(*at.ignored, ignore.read(at.path)))
+            at = replace(at, ignored=(*at.ignored, ignore.read(Path(at.path))))
         for entry in entries:
             if not entry.name.startswith("."):
                 self.scan_entry(entry, at)
 
     def scan_entry(self, entry: "os.DirEntry[str]", at: _Directory) -> None:
         """Add a file, or add a directory to ``todo``."""
-        path, inside = at.path / entry.name, at.inside + entry.name
+        path, inside = entry.path, at.inside + entry.name
         is_link = entry.is_symlink()
         if is_link and (at.skipped_as or not self.follow_links):
             return
         is_directory = _is(entry.is_dir)
         if is_link and (problem := self.problem(path, at)):
             if is_directory or self.wanted(inside):
-                self.skip(problem, path)
+                self.skip(problem, inside)
             return
-        rule = at.skipped_as or self.rule(path, is_directory, is_link, at)
+        rule = at.skipped_as or self.rule(entry, is_directory, is_link, at)
         real = os.path.realpath(path) if is_link else os.path.join(at.real_paths[-1], entry.name)
         if not is_directory:
-            self.add(entry, path, inside, rule, is_link, real)
+            self.add(entry, inside, rule, is_link, real)
             return
         directory = _Directory(path, f"{inside}/", (*at.real_paths, real), rule, at.ignored)
         if not is_link:
@@ -134,7 +141,7 @@ class _Walk:
             self.walked_by_link.add(real)
             self.todo.appendleft(directory)
 
-    def problem(self, path: Path, at: _Directory) -> str | None:
+    def problem(self, path: str, at: _Directory) -> str | None:
         """Return why a link is not followed."""
         real = os.path.realpath(path)
         if not os.path.exists(path):
@@ -143,48 +150,60 @@ class _Walk:
             return "links out of the directory"
         return "link loops" if real in at.real_paths else None
 
-    def rule(self, path: Path, is_directory: bool, is_link: bool, at: _Directory) -> str | None:
+    def rule(
+        self, entry: "os.DirEntry[str]", is_directory: bool, is_link: bool, at: _Directory
+    ) -> str | None:
         """Return the rule by which a file or directory is skipped."""
-        if "vendored" in self.rules and is_directory and path.name in VENDORED:
+        if "vendored" in self.rules and is_directory and entry.name in VENDORED:
             return "vendored"
         for file in reversed(at.ignored):
             # For git, a link to a directory is a file.
-            if (found := file.ignores(path, is_directory and not is_link)) is not None:
+            found = file.ignores(entry.path, is_directory and not is_link)
+            if found is not None:
                 return "gitignored" if found else None
         return None
 
     def add(
-        self, entry: "os.DirEntry[str]", path: Path, inside: str, rule: str | None, is_link: bool,
-        real: str,
-    ) -> None:  # fmt: skip
+        self, entry: "os.DirEntry[str]", inside: str, rule: str | None, is_link: bool, real: str
+    ) -> None:
         """Add a file if it is wanted, or count it."""
         wanted = self.wanted(inside)
         if not wanted:
             if wanted is None and not rule and _is(entry.is_file):
-                self.others.setdefault(real, path)
+                self.others.setdefault(real, inside)
         elif not _is(entry.is_file):
-            self.skip("special files", path)  # such as a pipe
+            self.skip("special files", inside)  # such as a pipe
         elif rule:
-            self.skip(rule, path, entry.stat().st_size)
+            self.skip(rule, inside, entry.stat().st_size)
         elif is_link:
-            self.linked.setdefault(real, path)
+            self.linked.setdefault(real, inside)
         else:
-            self.found.setdefault(real, path)
+            self.found.setdefault(real, inside)
 
     def count_others(self) -> None:
         """Count the files with other suffixes, with an example of each of the most frequent."""
-        by_suffix: dict[str, list[Path]] = {}
-        for path in sorted(path for real, path in self.others.items() if real not in self.found):
-            suffix = PurePath(plain_name(path)).suffix or path.suffix.lower() or "no suffix"
-            by_suffix.setdefault(suffix, []).append(path)
+        by_suffix: dict[str, list[str]] = {}
+        for real, inside in self.others.items():
+            if real not in self.found:
+                path = PurePath(inside)
+                suffix = PurePath(plain_name(path)).suffix or path.suffix.lower() or "no suffix"
+                by_suffix.setdefault(suffix, []).append(inside)
+        for names in by_suffix.values():
+            names.sort(key=_parts)
+        ordered = sorted(by_suffix.items(), key=lambda item: (-len(item[1]), _parts(item[1][0])))
         total = Count()
-        for suffix, paths in sorted(by_suffix.items(), key=lambda item: -len(item[1])):
-            example = name_of(paths[0].relative_to(self.root))
-            named = {"where": example, "suffix": f"{suffix} {len(paths):,}"}
-            for path in paths:
-                total.add(path.stat().st_size, named if path is paths[0] else None)
+        for suffix, names in ordered:
+            first = {"where": name_of(Path(names[0])), "suffix": f"{suffix} {len(names):,}"}
+            for name in names:
+                size = os.stat(os.path.join(self.root, name)).st_size
+                total.add(size, first if name is names[0] else None)
         if total.documents:
             self.skipped[OTHER_SUFFIXES] = total
+
+
+def _parts(inside: str) -> list[str]:
+    """Return the key by which `Path` sorts."""
+    return inside.split("/")
 
 
 def _is(kind: Callable[[], bool]) -> bool:
