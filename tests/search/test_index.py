@@ -192,6 +192,24 @@ def test_files_that_are_left_out(folder, tmp_path):
     assert "data.txt" in {hit.path for hit in index.search("session", 50).hits}
 
 
+def test_own_patterns_overrule_others(folder, monkeypatch, tmp_path):
+    """Those of .motherbirdignore, git's for the repository, and git's for all repositories."""
+    settings = tmp_path / "settings" / "git"
+    settings.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(settings.parent))
+    (settings / "ignore").write_text("file_1.py\nfile_2.py\n")
+    (folder / ".git/info").mkdir(parents=True)
+    (folder / ".git/info/exclude").write_text("!file_2.py\nfile_3.py\n")
+    (folder / "vendor").mkdir()
+    (folder / "vendor/a.py").write_text(source(2))
+    (folder / ".gitignore").write_text("part0/\n")
+    (folder / ".motherbirdignore").write_text("!vendor/\n!part0/\nfile_4.py\n")
+    paths = {hit.path for hit in Index.open(folder).search("open session close token", 100).hits}
+    names = {path.rpartition("/")[2] for path in paths}
+    assert {"a.py", "file_0.py", "file_2.py"} <= names
+    assert not names & {"file_1.py", "file_3.py", "file_4.py"}
+
+
 def test_encodings():
     assert decode("ä".encode("utf-16")) == "ä" == decode("\ufeffä".encode()) == decode(b"\xe4")
     assert decode(b"\xff\xfe\x00") is None and decode(b"\x01\x02\xe4" * 9) is None

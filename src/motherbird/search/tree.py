@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from ..data.readers import ignore
 from ..data.readers.listing import Listing, list_files
 from .chunks import data
 from .languages import language_of
@@ -42,7 +43,16 @@ def find_files(root: Path) -> Listing:
     Raises:
         InputError: a .gitignore file cannot be read.
     """
-    return list_files(root, _wanted, RULES, follow_links=False)
+    ignored = (ignore.read_file(_global_ignore(), root),
+               ignore.read_file(root / ".git" / "info" / "exclude", root))  # fmt: skip
+    names = (ignore.NAME, ignore.OWN)
+    return list_files(root, _wanted, RULES, follow_links=False, ignored=ignored, names=names)
+
+
+def _global_ignore() -> Path:
+    """Return the file of patterns that git uses in every repository, unless its settings differ."""
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return Path(settings) / "git" / "ignore"
 
 
 def _wanted(path: str) -> bool | None:

@@ -14,6 +14,7 @@ from ...errors import InputError
 from .document import name_of
 
 NAME = ".gitignore"
+OWN = ".motherbirdignore"  # the same for motherbird search, which can take files back in
 _CLASSES = {
     b"alnum": rb"0-9A-Za-z", b"alpha": rb"A-Za-z", b"blank": rb" \t", b"cntrl": rb"\x00-\x1f\x7f",
     b"digit": rb"0-9", b"graph": rb"!-~", b"lower": rb"a-z", b"print": rb" -~",
@@ -50,6 +51,7 @@ class IgnoreFile:
 
     home: Path
     patterns: tuple[Pattern, ...]
+    name: str = NAME
 
     @cached_property
     def _length(self) -> int:
@@ -69,15 +71,26 @@ class IgnoreFile:
         return None
 
 
-def read(home: Path) -> IgnoreFile:
+def read(home: Path, name: str = NAME) -> IgnoreFile:
     """Read the .gitignore of a directory; InputError if it cannot be read.
 
     As in git, one that is a link or a directory has no patterns, and lines that cannot match
     anything are ignored.
     """
-    path = home / NAME
-    if path.is_symlink() or not path.is_file():
-        return IgnoreFile(home, ())
+    path = home / name
+    if path.is_symlink():
+        return IgnoreFile(home, (), name)
+    return read_file(path, home, name)
+
+
+def read_file(path: Path, home: Path, name: str = NAME) -> IgnoreFile:
+    """Read patterns for the files of a directory from any file, or none if there is no such file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not path.is_file():
+        return IgnoreFile(home, (), name)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -86,7 +99,7 @@ def read(home: Path) -> IgnoreFile:
         raise InputError(what, name_of(path), how) from error
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     found = [_pattern(line.removesuffix(b"\r")) for line in lines]
-    return IgnoreFile(home, tuple(pattern for pattern in reversed(found) if pattern))
+    return IgnoreFile(home, tuple(pattern for pattern in reversed(found) if pattern), name)
 
 
 def _pattern(line: bytes) -> Pattern | None:

@@ -65,13 +65,27 @@ class _Directory:
 
 
 def list_files(
-    folder: Path, wanted: Wanted, rules: Sequence[str] = (), follow_links: bool = True
+    folder: Path,
+    wanted: Wanted,
+    rules: Sequence[str] = (),
+    follow_links: bool = True,
+    ignored: Sequence[ignore.IgnoreFile] = (),
+    names: Sequence[str] = (ignore.NAME,),
 ) -> Listing:
     """List the regular files below a directory that are wanted and not skipped by ``rules``.
 
-    Raise InputError if a .gitignore file cannot be used.
+    Args:
+        folder: the directory.
+        wanted: of a path in it, whether the file would be read.
+        rules: some of `RULES`.
+        follow_links: whether links to files and directories in the directory are followed.
+        ignored: patterns for the whole directory, which those of the files in it can overrule.
+        names: of the files with patterns, the last one overrules the others.
+
+    Raises:
+        InputError: a file with patterns cannot be read.
     """
-    walk = _Walk(folder, wanted, rules, follow_links)
+    walk = _Walk(folder, wanted, rules, follow_links, ignored, names)
     return Listing(folder, sorted(walk.found.values(), key=_parts), walk.skipped)
 
 
@@ -79,9 +93,16 @@ class _Walk:
     """A walk through a directory: files first, and then what links lead to."""
 
     def __init__(
-        self, folder: Path, wanted: Wanted, rules: Sequence[str], follow_links: bool
+        self,
+        folder: Path,
+        wanted: Wanted,
+        rules: Sequence[str],
+        follow_links: bool,
+        ignored: Sequence[ignore.IgnoreFile],
+        names: Sequence[str],
     ) -> None:
         self.wanted, self.rules, self.follow_links = wanted, rules, follow_links
+        self.names = names
         self.root = os.fspath(folder)
         self.found: dict[str, str] = {}  # paths in the directory, by real path
         self.skipped: dict[str, Count] = {}
@@ -91,7 +112,7 @@ class _Walk:
         self.others: dict[str, str] = {}  # files with other suffixes, by real path
         self.walked_by_link: set[str] = set()
         # What links lead to is on the left.
-        self.todo = deque([_Directory(self.root, "", (real,), None)])
+        self.todo = deque([_Directory(self.root, "", (real,), None, tuple(ignored))])
         while self.todo:
             self.scan(self.todo.pop())
         self.found = {**self.linked, **self.found}
@@ -112,8 +133,9 @@ class _Walk:
         names = {entry.name for entry in entries}
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
             at = replace(at, skipped_as=at.skipped_as or "vendored")
-        if "gitignored" in self.rules and ignore.NAME in names and not at.skipped_as:
-            at = replace(at, ignored=(*at.ignored, ignore.read(Path(at.path))))
+        if "gitignored" in self.rules and not at.skipped_as:
+            own = [ignore.read(Path(at.path), name) for name in self.names if name in names]
+            at = replace(at, ignored=(*at.ignored, *own))
         for entry in entries:
             if not entry.name.startswith("."):
                 self.scan_entry(entry, at)
@@ -154,14 +176,16 @@ class _Walk:
         self, entry: "os.DirEntry[str]", is_directory: bool, is_link: bool, at: _Directory
     ) -> str | None:
         """Return the rule by which a file or directory is skipped."""
-        if "vendored" in self.rules and is_directory and entry.name in VENDORED:
-            return "vendored"
+        is_vendored = "vendored" in self.rules and is_directory and entry.name in VENDORED
         for file in reversed(at.ignored):
             # For git, a link to a directory is a file.
             found = file.ignores(entry.path, is_directory and not is_link)
-            if found is not None:
-                return "gitignored" if found else None
-        return None
+            if found is None:
+                continue
+            if file.name == ignore.OWN:
+                return "ignored" if found else None
+            return "vendored" if is_vendored else "gitignored" if found else None
+        return "vendored" if is_vendored else None
 
     def add(
         self, entry: "os.DirEntry[str]", inside: str, rule: str | None, is_link: bool, real: str
