@@ -8,10 +8,10 @@ import sys
 import motherbird
 
 NAMES = {
-    "Classifier", "DamagedError", "Dense", "Embedder", "EncoderConfig", "Guard", "Index",
-    "InputError", "LateEmbedder", "MaskedLM", "MotherbirdError", "Reranker", "Router", "Scorer",
-    "StaticEmbedder", "Tagger", "Tokenizer", "accelerate", "maxsim", "maxsim_many", "nn",
-    "presets", "restore", "tokenizer", "__version__",
+    "Classifier", "DamagedError", "Dense", "DocumentIndex", "Embedder", "EncoderConfig", "Guard",
+    "Index", "InputError", "LateEmbedder", "MaskedLM", "MotherbirdError", "Reranker", "Router",
+    "Scorer", "StaticEmbedder", "Tagger", "Tokenizer", "accelerate", "maxsim", "maxsim_many",
+    "nn", "presets", "restore", "tokenizer", "__version__",
 }  # fmt: skip
 
 

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from .models.scorer import Scorer as Scorer
     from .models.static_embedder import StaticEmbedder as StaticEmbedder
     from .models.tagger import Tagger as Tagger
+    from .search.documents import DocumentIndex as DocumentIndex
     from .search.index import Index as Index
 
 _HOMES = {
     "Classifier": "models.classifier",
     "DamagedError": "errors",
     "Dense": "models.dense",
+    "DocumentIndex": "search.documents",
     "Embedder": "models.embedder",
     "EncoderConfig": "core.config",
     "Guard": "models.guard",

@@ -8,7 +8,8 @@ import pytest
 
 from motherbird.errors import InputError
 from motherbird.search.evaluate import Question, Target, evaluate, read_questions
-from motherbird.search.index import Hit, Index
+from motherbird.search.index import Index
+from motherbird.search.lookup import Hit
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,8 @@ from . import options
 from .output import has_color, print_json
 
 if TYPE_CHECKING:
-    from ..search.index import Hit, Result
+    from ..search.index import Result
+    from ..search.lookup import Hit
     from ..search.query import Query
 
 SHOWN = 5  # lines of a hit

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 
 from ..data.generated import code_rule
 from .chunks import Chunk, chunks, language
-from .store import Entry
+from .store import Entry, State
 from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors
@@ -44,9 +44,23 @@ def read_entry(root: Path, path: bytes, vectors: Vectors | None = None) -> Entry
         return "not text"
     if rule := code_rule(name, text, ("generated", "minified")):
         return rule
+    return entry_of(path, name, text, state, vectors)
+
+
+def entry_of(
+    path: bytes, name: str, text: str, state: State, vectors: Vectors | None = None
+) -> Entry:
+    """Divide a text, and return what the index has of it.
+
+    Args:
+        path: by which the index knows the file.
+        name: the same as text, which says what format it has.
+        text: of the file.
+        state: that of the file when it was read.
+        vectors: computes those of chunks.
+    """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    found = chunks(name, text)
-    lines = text.split("\n")
+    found, lines = chunks(name, text), text.split("\n")
     of_path = joined(os.path.splitext(name)[0])
     own = [(of_path, joined(chunk.symbol), joined(text_of(chunk, lines))) for chunk in found]
     packed = {}

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import parse_json
-from .index import Hit, Index, Mode
+from .index import Index
+from .lookup import Hit, Mode
 
 DEPTH = 10  # hits of a question
 

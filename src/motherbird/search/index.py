@@ -1,25 +1,21 @@
 """`Index`: search over the files of a directory."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from .. import disk, workers
 from ..core import threads
 from ..errors import InputError
-from .build import cosines, name_of, pack, read_entry, text_of, text_to_embed
+from .build import name_of, pack, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
 from .filters import Filters
+from .lookup import Hit, Mode, find, ranked
 from .query import Query
-from .ranking import CANDIDATES, NEAREST, Ranked, rank
 from .scan import Scan
 from .store import Entry, State, Store
 from .tree import find_files, state_of
@@ -29,32 +25,6 @@ BATCH = 64  # files of a transaction
 # Files and bytes that a search adds to the index before it answers.
 FEW, LITTLE = 200, 4_000_000
 WAIT = 10.0  # seconds for which one process waits for another that indexes
-Mode = Literal["bm25", "dense", "hybrid"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A part of a file that answers a query.
-
-    Attributes:
-        path: relative to the directory, with /.
-        start, end: its first and last line, from 1.
-        symbol: the name of what it is or is in; empty for none.
-        kind: "function", "method", "class", "interface", "module", "type", "section", "text" or
-            "data".
-        score: larger is better; comparable within one search only.
-        text: its lines.
-        parts: what the score consists of.
-    """
-
-    path: str
-    start: int
-    end: int
-    symbol: str
-    kind: str
-    score: float
-    text: str
-    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -224,11 +194,11 @@ class Index:
         if len(found.new) <= FEW and found.size <= LITTLE:
             found = self.refresh(found)
             files, chunks = self.store.counts()
-            hits = self._search_index(query, count, mode, filters, use_rules)
+            hits = find(self.store, self.vectors, query, count, mode, filters, use_rules=use_rules)
             return Result(hits, files, chunks, 0, found.skipped)
         wanted = [key for key in found.files if _accepts(filters, key)]
         scan = Scan(self.root, wanted, query)
-        hits = _hits(scan.store, query, scan.bm25, {}, count, use_rules)
+        hits = ranked(scan.store, query, scan.bm25, {}, count, use_rules=use_rules)
         files, chunks = self.store.counts()
         return Result(hits, files, chunks, len(found.new), found.skipped)
 
@@ -248,7 +218,7 @@ class Index:
         if found is None:
             raise InputError(f"line {line} is empty, or not in the file", path)
         query = Query(text_of(found, lines))
-        hits = self._search_index(query, count + 1, "hybrid", Filters(), False)
+        hits = find(self.store, self.vectors, query, count + 1, use_rules=False)
         return [hit for hit in hits if (hit.path, hit.start) != (path, found.start)][:count]
 
     def read(self, path: str) -> list[str]:
@@ -267,29 +237,6 @@ class Index:
             raise InputError("the file is not searched", path, "motherbird index --report says why")
         return found
 
-    def _search_index(
-        self, query: Query, count: int, mode: Mode, filters: Filters, use_rules: bool
-    ) -> list[Hit]:
-        with self.store.reading():
-            allowed = None
-            if filters:
-                allowed = [file for file, path, of in self.store.languages()
-                           if filters.accept(name_of(path), of)]  # fmt: skip
-            with self.store.restricted(allowed) as store:
-                bm25, near = {}, {}
-                if mode != "dense":
-                    bm25 = dict(store.best(query.terms, CANDIDATES))
-                if self.vectors is not None and mode != "bm25":
-                    near = self._nearest(query)
-                return _hits(store, query, bm25, near, count, use_rules)
-
-    def _nearest(self, query: Query) -> dict[int, float]:
-        assert self.vectors is not None
-        ids, data = self.store.vectors(self.vectors.name)
-        values = cosines(data, self.vectors.embed([_spelled(query.text)])[0])
-        best = np.argsort(-values, kind="stable")[:NEAREST]
-        return {ids[n]: float(values[n]) for n in best}
-
 
 class Reader:
     """Reads files for the index, in a process of its own if there are many."""
@@ -302,28 +249,6 @@ class Reader:
         return [read_entry(self.root, path, self.vectors) for path in paths]
 
 
-def _hits(
-    store: Store, query: Query, bm25: Mapping[int, float], near: Mapping[int, float], count: int,
-    use_rules: bool,
-) -> list[Hit]:  # fmt: skip
-    """Rank candidates, and read their lines."""
-    named = store.named(query.name, CANDIDATES) if query.name and use_rules else []
-    candidates = store.candidates([*bm25, *near, *named])
-    paths = {stored.file: name_of(stored.path) for stored in candidates}
-    found = rank(query, candidates, bm25, near, paths, count, use_rules=use_rules)
-    lines: dict[int, list[str]] = {}
-    for each in found:
-        file = each.stored.file
-        lines.setdefault(file, store.text(file).split("\n"))
-    return [_hit(each, paths[each.stored.file], lines[each.stored.file]) for each in found]
-
-
-def _hit(each: Ranked, path: str, lines: Sequence[str]) -> Hit:
-    chunk = each.stored.chunk
-    text = text_of(chunk, lines)
-    return Hit(path, chunk.start, chunk.end, chunk.symbol, chunk.kind, each.score, text, each.parts)
-
-
 def _accepts(filters: Filters, key: bytes) -> bool:
     path = name_of(key)
     return filters.accept(path, language(path))
@@ -334,11 +259,6 @@ def _state_or_none(path: Path) -> State | None:
         return state_of(path)
     except OSError:
         return None
-
-
-def _spelled(text: str) -> str:
-    """Return a query with the words of names apart."""
-    return re.sub(r"[_.:]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", text)).strip() or text
 
 
 @contextmanager

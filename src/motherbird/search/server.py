@@ -15,7 +15,8 @@ from ..errors import MotherbirdError, require_extra
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-    from .index import Hit, Index
+    from .index import Index
+    from .lookup import Hit
 
 T = TypeVar("T")
 

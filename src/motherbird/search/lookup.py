@@ -1,0 +1,102 @@
+"""From a query to hits, in an index."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from .build import cosines, name_of, text_of
+from .filters import Filters
+from .query import Query
+from .ranking import CANDIDATES, NEAREST, Ranked, rank
+from .store import Store
+from .vectors import Vectors
+
+Mode = Literal["bm25", "dense", "hybrid"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A part of a file that answers a query.
+
+    Attributes:
+        path: relative to the directory, with /.
+        start, end: its first and last line, from 1.
+        symbol: the name of what it is or is in; empty for none.
+        kind: "function", "method", "class", "interface", "module", "type", "section", "text" or
+            "data".
+        score: larger is better; comparable within one search only.
+        text: its lines.
+        parts: what the score consists of.
+    """
+
+    path: str
+    start: int
+    end: int
+    symbol: str
+    kind: str
+    score: float
+    text: str
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def find(
+    store: Store,
+    vectors: Vectors | None,
+    query: Query,
+    count: int,
+    mode: Mode = "hybrid",
+    filters: Filters = Filters(),  # noqa: B008
+    *,
+    use_rules: bool = True,
+) -> list[Hit]:
+    """Return the best chunks of an index for a query; see `Index.search`."""
+    with store.reading():
+        allowed = None
+        if filters:
+            allowed = [file for file, path, language in store.languages()
+                       if filters.accept(name_of(path), language)]  # fmt: skip
+        with store.restricted(allowed):
+            bm25: dict[int, float] = {}
+            near: dict[int, float] = {}
+            if mode != "dense":
+                bm25 = dict(store.best(query.terms, CANDIDATES))
+            if vectors is not None and mode != "bm25":
+                near = _nearest(store, vectors, query)
+            return ranked(store, query, bm25, near, count, use_rules=use_rules)
+
+
+def _nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
+    ids, data = store.vectors(vectors.name)
+    values = cosines(data, vectors.embed([_spelled(query.text)])[0])
+    best = np.argsort(-values, kind="stable")[:NEAREST]
+    return {ids[n]: float(values[n]) for n in best}
+
+
+def _spelled(text: str) -> str:
+    """Return a query with the words of names apart."""
+    return re.sub(r"[_.:]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", text)).strip() or text
+
+
+def ranked(
+    store: Store, query: Query, bm25: Mapping[int, float], near: Mapping[int, float], count: int,
+    *, use_rules: bool = True,
+) -> list[Hit]:  # fmt: skip
+    """Rank candidates, and read their lines."""
+    named = store.named(query.name, CANDIDATES) if query.name and use_rules else []
+    candidates = store.candidates([*bm25, *near, *named])
+    paths = {stored.file: name_of(stored.path) for stored in candidates}
+    found = rank(query, candidates, bm25, near, paths, count, use_rules=use_rules)
+    lines: dict[int, list[str]] = {}
+    for each in found:
+        file = each.stored.file
+        lines.setdefault(file, store.text(file).split("\n"))
+    return [_hit(each, paths[each.stored.file], lines[each.stored.file]) for each in found]
+
+
+def _hit(each: Ranked, path: str, lines: Sequence[str]) -> Hit:
+    chunk = each.stored.chunk
+    text = text_of(chunk, lines)
+    return Hit(path, chunk.start, chunk.end, chunk.symbol, chunk.kind, each.score, text, each.parts)

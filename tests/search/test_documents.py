@@ -1,0 +1,38 @@
+"""An index of documents of one's own."""
+
+import pytest
+
+from motherbird import DocumentIndex, InputError
+
+DOCUMENTS = [
+    {"id": "bees", "text": "Bees make honey."},
+    {"id": "guide.md", "text": "# Cheese\n\nMade of milk.\n\n# Bread\n\nMade of flour.\n"},
+    {"id": "two", "text": "Honey is sweet.", "source": "not kept"},
+]
+
+
+def test_documents(tmp_path):
+    index = DocumentIndex(tmp_path / "index.db")
+    assert index.add(DOCUMENTS) == 3 == len(index)
+    assert {hit.path for hit in index.search("honey")} == {"bees", "two"}
+    [hit] = index.search("flour")
+    assert (hit.path, hit.symbol, hit.kind, hit.start) == ("guide.md", "Bread", "section", 5)
+    index.add([{"id": "bees", "text": "Bees live in a hive."}])
+    assert len(index) == 3 and {hit.path for hit in index.search("honey")} == {"two"}
+    index.close()
+    index = DocumentIndex(tmp_path / "index.db")
+    assert index.delete(["two", "nothing"]) == 1 and index.search("honey") == []
+    assert [hit.path for hit in index.search("hive", count=1, mode="bm25")] == ["bees"]
+    assert index.store.problems() == []
+
+
+def test_all_or_none(tmp_path):
+    index = DocumentIndex(tmp_path / "index.db")
+    for wrong in ({"id": "a"}, {"id": "", "text": "b"}, {"id": 3, "text": "b"}):
+        with pytest.raises(InputError, match="document 1"):
+            index.add([DOCUMENTS[0], wrong])
+    assert len(index) == 0
+    with pytest.raises(InputError, match="empty"):
+        index.search("")
+    with pytest.raises(InputError, match="count"):
+        index.search("a", count=0)
