@@ -68,9 +68,9 @@ def test_scores_that_are_no_list(value, tmp_path):
 
 
 def test_scores_are_not_read_where_they_are_not_used(tmp_path):
-    row = {"query": "q", "positive": "p", "negative": "n", "labels": ["fruit"]}
+    row = {"query": "q", "positive": "p", "negative": "n", "scores": ["fruit"], "labels": [1]}
     path = write(tmp_path / "a.jsonl", [row, {"query": "q", "positive": "p"}])
-    with pytest.raises(InputError, match='"labels" has 1 score for 2 documents'):
+    with pytest.raises(InputError, match='"scores" has 1 score for 2 documents'):
         read_pairs([path])
     found = read_pairs([path], scored=False)
     assert (found.documents, found.scores) == ([["p", "n"], ["p"]], [])

@@ -20,7 +20,7 @@ DOCUMENTS: tuple[str, ...] = (
     "hypothesis",
 )
 NEGATIVES = ("negative", "negatives")
-SCORES = ("scores", "score", "labels")
+SCORES = ("scores",)
 QUERY_IDS, DOCUMENT_IDS = ("query_id", "qid"), ("document_ids", "doc_ids", "positive_id")
 SPLIT = 0x7061697273  # first part of the key of the order of `split_off`
 
