@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from code_files import source
@@ -87,9 +88,8 @@ def test_index(motherbird, project):
 def test_a_damaged_index(motherbird, project):
     motherbird("index").done()
     [home] = motherbird("index", "--list", "--json").done().json
-    path = os.path.join(home["index"], "index.db")
-    with open(path, "r+b") as file:
-        file.write(b"something else  ")
+    [path] = Path(home["index"]).glob("index-*.db")
+    path.write_bytes(b"something else  " + path.read_bytes()[16:])
     result = motherbird("index", "--check")
     assert result.code == 1 and "damaged" in result.out
     motherbird("search", "session").refused("index --delete removes it", code=1)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("Stemmer")
 
+from motherbird.search import rules
 from motherbird.search.query import Query
 from motherbird.search.terms import LONGEST, terms
 
@@ -60,3 +61,25 @@ def test_names_in_a_question():
     assert Query("what does BaseModel do with model_config and Fields").names == {
         "BaseModel", "model_config",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "factor"),
+    [
+        ("src/a.py", 1.0), ("tests/a.py", 0.3), ("a/test_b.py", 0.3), ("a/b_test.go", 0.3),
+        ("a/FooTest.java", 0.3), ("a/FooSpec.scala", 0.3), ("a/b.test.ts", 0.3), ("latest.py", 1.0),
+        ("contest/a.py", 1.0), ("a/greatest.py", 1.0), ("examples/a.py", 0.3),
+        ("a/__init__.py", 0.6),
+        ("a.pyi", 0.7), ("a/__init__.pyi", 0.42), ("tests/__init__.py", 0.18), ("conftest.py", 0.3),
+        ("a/testimony.py", 1.0), ("vendor/a.c", 0.3), ("a/attest.rs", 1.0),
+    ],
+)  # fmt: skip
+def test_files_that_are_lowered(path, factor):
+    assert rules.factor(path, "python") == pytest.approx(factor)
+    assert rules.factor(path, "prose") == pytest.approx(factor / 2)
+
+
+def test_questions_about_tests():
+    assert rules.asks_for_lowered(Query("which test checks routes"))
+    assert rules.asks_for_lowered(Query("examples of streaming"))
+    assert not rules.asks_for_lowered(Query("where are routes registered"))

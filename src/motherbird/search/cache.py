@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, require_extra
 from ..files import read_json
+from .store import VERSION
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Home:
 
     @property
     def database(self) -> Path:
-        """The index itself."""
-        return self.path / "index.db"
+        """The index itself; another version of motherbird has another file."""
+        return self.path / f"index-{VERSION}.db"
 
     @property
     def root(self) -> Path | None:

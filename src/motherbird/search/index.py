@@ -93,7 +93,8 @@ class Index:
         """Compare the files of the directory with the index."""
         listing = find_files(self.root)
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
-        known, left_out = self.store.states(), self.store.left_out()
+        with self.store.reading():
+            known, left_out = self.store.states(), self.store.left_out()
         root = os.fspath(self.root)
         for name in listing.names:
             key = os.fsencode(name)

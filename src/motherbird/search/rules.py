@@ -26,7 +26,7 @@ _LOWERED = (
         r"(?:^|/)(?:_?tests?|__tests__|testing|specs?|fixtures|mocks?|_?examples?|samples?|demos?|"
         r"docs?_src|tutorials?|benchmarks?|compat|_compat|legacy|deprecated|single_include|"
         r"third_party|vendor(?:ed)?|_vendor)(?:/|$)"
-        r"|(?:^|/)(?:test_[^/]*|conftest|[^/]*(?:[._-](?:tests?|spec)|(?<=[a-z])(?:Tests?|Spec|Suite)))"
+        r"|(?:^|/)(?:test_[^/]*|conftest|[^/]*(?:[._-](?:tests?|spec)|(?-i:(?<=[a-z0-9])(?:Tests?|Spec|Suite))))"
         r"\.[^/.]+$", re.IGNORECASE)),
     # files that collect what others define
     (0.6, re.compile(r"(?:^|/)(?:__init__\.pyi?|index\.[jt]sx?|mod\.rs|package-info\.java)$")),

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, InputError, NoRoomError
 from .chunks import Chunk
 
-VERSION = 1  # of the tables, chunks and terms; another one means that the index is made again
+VERSION = 1  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
 # Weights of the terms of a path, a symbol and a text.
 WEIGHTS = (4.0, 6.0, 1.0)
@@ -94,8 +94,7 @@ class Store:
         path: the file; it is created if it does not exist.
 
     Raises:
-        DamagedError: the file is damaged, or not an index.
-        InputError: another version of motherbird wrote it.
+        DamagedError: the file is damaged, or not an index of this version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,8 +111,8 @@ class Store:
             if version == 0:
                 self._create()
             elif version != VERSION:
-                what = f"the index has version {version}, and this motherbird writes {VERSION}"
-                raise InputError(what, str(path), "delete it with motherbird index --delete")
+                what = f"the index has version {version}, and this motherbird reads {VERSION}"
+                raise DamagedError(what, str(path), "delete it with motherbird index --delete")
 
     def close(self) -> None:
         """Close the file."""
@@ -134,6 +133,9 @@ class Store:
             if "locked" in str(error) or "busy" in str(error):
                 what = f"another process has been writing for {WAIT:.0f} seconds"
                 raise InputError(what, str(self.path), "wait for it, or stop it") from error
+            if "full" in str(error):
+                what = "the disk is full; the index is as it was before"
+                raise NoRoomError(what, str(self.path), "free some space") from error
             raise InputError(f"the index cannot be used ({error})", str(self.path)) from error
         except sqlite3.DatabaseError as error:
             what = f"the index is damaged ({error})"
