@@ -1,9 +1,6 @@
 """The index of a directory: it always answers as one that was made anew."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -147,27 +144,6 @@ def test_processes_read_many_files(folder, tmp_path, monkeypatch):
     index.refresh(on_files=lambda *numbers: done.append(numbers))
     assert done == [(3, 13), (6, 13), (9, 13), (12, 13), (13, 13)]
     monkeypatch.undo()
-    assert answers(index) == fresh(folder, tmp_path)
-
-
-def test_killed_while_it_is_made(folder, tmp_path):
-    """It goes on where it was, and is the same in the end."""
-    for number in range(150):
-        (folder / f"more_{number}.py").write_text(source(number) * 20)
-    chance, kills, path = np.random.default_rng(0), 0, home_of(folder).database
-    command = [sys.executable, "-m", "motherbird", "index", str(folder)]
-    while kills < 4:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        time.sleep(chance.uniform(0.2, 1.0))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-        if path.is_file():
-            index = Index(folder, path)
-            assert index.store.problems() == []
-            index.close()
-    index = Index.open(folder)
-    index.refresh()
     assert answers(index) == fresh(folder, tmp_path)
 
 

@@ -198,7 +198,7 @@ class _Walk:
         elif not _is(entry.is_file):
             self.skip("special files", inside)  # such as a pipe
         elif rule:
-            self.skip(rule, inside, entry.stat().st_size)
+            self.skip(rule, inside, _size(entry.path))
         elif is_link:
             self.linked.setdefault(real, inside)
         else:
@@ -219,10 +219,18 @@ class _Walk:
         for suffix, names in ordered:
             first = {"where": name_of(Path(names[0])), "suffix": f"{suffix} {len(names):,}"}
             for name in names:
-                size = os.stat(os.path.join(self.root, name)).st_size
+                size = _size(os.path.join(self.root, name))
                 total.add(size, first if name is names[0] else None)
         if total.documents:
             self.skipped[OTHER_SUFFIXES] = total
+
+
+def _size(path: str) -> int:
+    """Return the bytes of a file, 0 if it was removed since."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _parts(inside: str) -> list[str]:
