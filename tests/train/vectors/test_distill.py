@@ -103,7 +103,7 @@ def test_a_student_learns_its_teacher(recipe, data, small_tokenizer, table, tmp_
     assert found["dev"]["cosine"] > 0.95 and found["documents"]["dev"] == 6
     static = tmp_path / "static"
     StaticEmbedder(small_tokenizer.backend, table).save(static)
-    other = replace(recipe, model=str(static), preset="nano", epochs=3)
+    other = replace(recipe, model=str(static), preset="nano", epochs=3, texts=120)
     found = distill_dense(other, data, tmp_path / "out")
     assert found["curve"][-1] > found["curve"][0] and len(found["curve"]) == 3
     student = Embedder.load(tmp_path / "out", dtype="float32")
