@@ -30,7 +30,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
-def _same_start():
+def _same_start(monkeypatch, tmp_path_factory):
+    # No test writes an index into the cache of the user.
+    monkeypatch.setenv("MOTHERBIRD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     if torch is not None:
         torch.manual_seed(0)
         torch.set_num_threads(2)
