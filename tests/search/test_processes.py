@@ -116,3 +116,21 @@ def test_killed_while_it_is_made(folder):
 @pytest.mark.slow
 def test_killed_200_times(folder):
     killed(folder, 200)
+
+
+def test_changes_are_added_when_they_happen(folder):
+    command = [sys.executable, "-m", "motherbird", "index", str(folder), "--watch"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "13 of 13 files" in process.stdout.readline()
+        index = Index.open(folder)
+        end = time.monotonic() + 30
+        while b"new.py" not in index.store.states():
+            assert time.monotonic() < end
+            (folder / "new.py").write_text(source(int(1000 * end)))  # until it is watched
+            time.sleep(0.3)
+        index.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATHS]...")
 @click.option("--model", metavar="DIR", callback=options.not_empty,
               help="Static vectors (see motherbird distill static).")  # fmt: skip
+@click.option("--watch", "watched", is_flag=True,
+              help="Go on, and add every change of the files when it happens; Ctrl-C ends it.",
+              )  # fmt: skip
 @click.option("--report", is_flag=True, help="Say which files are left out, and why.")
 @click.option("--list", "list_", is_flag=True, help="List all indexes, with their sizes.")
 @click.option("--delete", is_flag=True, help="Delete the index of PATHS.")
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 @options.threads
 @options.as_json
 def command(
-    paths: tuple[str, ...], model: str | None, report: bool, list_: bool, delete: bool,
-    check: bool, json_: bool,
+    paths: tuple[str, ...], model: str | None, watched: bool, report: bool, list_: bool,
+    delete: bool, check: bool, json_: bool,
 ) -> None:  # fmt: skip
     """Make or update the index of PATHS (default: the current directory) for motherbird search.
 
@@ -45,8 +48,10 @@ def command(
     from ..errors import InputError
     from ..search.cache import homes
 
-    if sum((list_, delete, check)) > 1:
-        raise InputError("--list, --delete and --check exclude each other")
+    if sum((list_, delete, check, watched)) > 1:
+        raise InputError("--list, --delete, --check and --watch exclude each other")
+    if watched and len(_roots(paths)) > 1:
+        raise InputError("--watch is for one directory", how="start a process for each")
     if list_:
         _print([_about(home) for home in homes()], json_, "no index")
     elif delete:
@@ -55,6 +60,17 @@ def command(
         _check(paths, json_)
     else:
         _make(paths, model, report, json_)
+        if watched:
+            _watch(paths, model)
+
+
+def _watch(paths: tuple[str, ...], model: str | None) -> None:
+    from ..search.index import Index
+    from ..search.vectors import StaticVectors
+    from ..search.watch import watch
+
+    [root] = _roots(paths)
+    watch(Index.open(root, StaticVectors(model) if model else None))
 
 
 def _roots(paths: tuple[str, ...]) -> list[Path]:

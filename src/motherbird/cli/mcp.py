@@ -11,7 +11,10 @@ from . import options
 @click.argument("path", default=".", type=click.Path(), metavar="[PATH]")
 @click.option("--model", metavar="DIR", callback=options.not_empty,
               help="Static vectors (see motherbird distill static).")  # fmt: skip
-def command(path: str, model: str | None) -> None:
+@click.option("--watch", is_flag=True,
+              help="Add changes of the files when they happen, and not with the next call.",
+              )  # fmt: skip
+def command(path: str, model: str | None, watch: bool) -> None:
     """Serve search over PATH (default: the current directory) to editors and agents, by MCP.
 
     \b
@@ -25,4 +28,4 @@ def command(path: str, model: str | None) -> None:
     from ..search.cache import root_of
     from ..search.server import make
 
-    make(root_of(Path(path)), model).run("stdio")
+    make(root_of(Path(path)), model, watched=watch).run("stdio")

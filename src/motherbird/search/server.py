@@ -51,6 +51,16 @@ class Server:
                 self._index = Index.open(self.root, vectors)
             return work(self._index)
 
+    def watch(self) -> None:
+        """Add changes of files when they happen; in a thread, with a connection of its own."""
+        from .index import Index
+        from .vectors import StaticVectors
+        from .watch import watch
+
+        index = Index.open(self.root, StaticVectors(self.model) if self.model else None)
+        index.refresh()
+        watch(index)
+
     def search(
         self, query: str, k: int = 10, path: str = "", language: str = "", kind: str = ""
     ) -> dict[str, Any]:
@@ -90,8 +100,14 @@ class Server:
                 "pending": len(changes.new), "skipped": changes.skipped}  # fmt: skip
 
 
-def make(root: Path, model: str | None = None) -> "MCPServer[Any]":
-    """Return the MCP server of a directory."""
+def make(root: Path, model: str | None = None, *, watched: bool = False) -> "MCPServer[Any]":
+    """Return the MCP server of a directory.
+
+    Args:
+        root: see `Server`.
+        model: see `Server`.
+        watched: whether changes of files are added when they happen.
+    """
     require_extra("mcp", "mcp")
     import anyio.to_thread
     from mcp.server import MCPServer
@@ -101,6 +117,8 @@ def make(root: Path, model: str | None = None) -> "MCPServer[Any]":
         "motherbird", instructions=INSTRUCTIONS.format(root=root), log_level="ERROR"
     )
     own = Server(root, model)
+    if watched:
+        threading.Thread(target=own.watch, daemon=True).start()
 
     async def run(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
