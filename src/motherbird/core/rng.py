@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Positions = NDArray[np.integer[Any]] | Sequence[int] | int
-STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
+STEP = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
+FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # of splitmix64
+MASK = 2**64 - 1
 ROUNDS = 6  # of the Feistel network; 4 suffice for a pseudo-random permutation
 
 
@@ -26,19 +28,30 @@ def random_bits(key: Sequence[int], positions: Positions) -> NDArray[np.uint64]:
     Returns:
         uint64, with the shape of ``positions``.
     """
-    state = np.zeros(1, np.uint64)
+    state = 0
+    for number in key:
+        state = _mix_integer(state + STEP) ^ int(number)
+    state = _mix_integer(state + STEP)
+    if isinstance(positions, int):
+        return np.array(_mix_integer(positions * STEP + state), np.uint64)
     with np.errstate(over="ignore"):
-        for number in key:
-            state = _mix(state + STEP) ^ np.uint64(number)
-        state = _mix(state + STEP)[0]
-        drawn = _mix(np.atleast_1d(positions).astype(np.uint64) * STEP + state)
+        own = np.atleast_1d(positions).astype(np.uint64)
+        drawn = _mix(own * np.uint64(STEP) + np.uint64(state))
     return drawn.reshape(np.shape(positions))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
     return x ^ (x >> np.uint64(31))
+
+
+def _mix_integer(x: int) -> int:
+    """Return the same for one number: Python is faster than NumPy at that."""
+    x &= MASK
+    x = ((x ^ (x >> 30)) * FIRST) & MASK
+    x = ((x ^ (x >> 27)) * SECOND) & MASK
+    return x ^ (x >> 31)
 
 
 def shuffled(positions: Positions, total: int, key: Sequence[int]) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ def _pool(
     """Return at most so many texts of a file, all different, in the order of random numbers."""
     heap: list[tuple[int, str]] = []  # the smallest numbers, negated
     known: set[str] = set()  # the texts in it
+    limit = 2**64  # a larger number does not get into it
     found = False
     for number, row in enumerate(records(path)):
         if isinstance(row, DamagedError):
@@ -63,13 +64,15 @@ def _pool(
         names = [name for name in columns or COLUMNS if name in row.values]
         found = found or bool(names)
         for place, name in enumerate(names):
-            for rank, text in _passages(_text(row, name), (*key, number, place)):
-                if text in known:
+            whole = _text(row, name)
+            for rank, own in _passages(whole, (*key, number, place)):
+                if rank > limit or (text := whole[own]) in known:
                     continue
                 known.add(text)
                 heapq.heappush(heap, (-rank, text))
                 if len(heap) > most:
                     known.remove(heapq.heappop(heap)[1])
+                    limit = -heap[0][0]
     if not found:
         how = f"name one with --column; by default {', '.join(COLUMNS)}"
         raise InputError("no row has a column of texts", str(path), how)
@@ -83,14 +86,14 @@ def _text(row: Record, name: str) -> str:
     return (value or "").strip()
 
 
-def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
-    """Yield the passages of a text, each with a random number."""
-    words = list(re.finditer(r"\S+", text))
-    if not words:
+def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+    """Yield where the passages of a text are, each with a random number."""
+    count = len(text.split(None, WHOLE))
+    if count <= WHOLE:
+        if count:
+            yield int(random_bits(key, 0)), slice(None)
         return
-    if len(words) <= WHOLE:
-        yield int(random_bits(key, 0)), text
-        return
+    words = [word.span() for word in re.finditer(r"\S+", text)]
     # Numbers for as many passages as there can be: its rank, its length, whether it is short.
     drawn = random_bits(key, range(3 * (len(words) // WORDS[0] + 1))).tolist()
     first, shortened = 0, int(SHORT_SHARE * 2**64)
@@ -101,5 +104,5 @@ def _passages(text: str, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
         end = last
         if short < shortened:
             end = min(last, first + SHORT[0] + length % (SHORT[1] - SHORT[0] + 1) - 1)
-        yield rank, text[words[first].start() : words[end].end()]
+        yield rank, slice(words[first][0], words[end][1])
         first = last + 1
