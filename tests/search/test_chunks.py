@@ -1,5 +1,7 @@
 """Chunks of files: definitions of every language, sections, paragraphs, keys."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,7 +130,9 @@ def test_a_class_is_divided_where_it_is_long():
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([*SOURCES, "a.md", "a.rst", "a.txt", "a.json", "a.yaml", "a.toml", "Makefile"]),
+    st.sampled_from(
+        [*SOURCES, "a.md", "a.rst", "a.txt", "a.html", "a.json", "a.yaml", "a.toml", "Makefile"]
+    ),
     st.data(),
 )
 def test_chunks_are_in_order_and_have_every_line(name, data):
@@ -154,6 +158,33 @@ def test_sections():
         (1, 1, "", "text"), (3, 5, "One", "section"), (7, 9, "One > Two", "section"),
         (11, 11, "Three", "section"),
     ]  # fmt: skip
+
+
+def test_headings_of_html():
+    text = "<p>a\n<h1 id=x>One <b>two</b></h1>\n<p>b\n<H2>Three &amp; four</H2>\nc\n<h1>Five</h1>\n"
+    assert [(c.start, c.end, c.symbol) for c in chunks("a.html", text)] == [
+        (1, 1, ""), (2, 3, "One two"), (4, 5, "One two > Three & four"), (6, 6, "Five"),
+    ]  # fmt: skip
+    assert [c.symbol for c in chunks("b.html", "<p>no heading\n")] == [""]
+
+
+def test_cells_of_a_notebook():
+    nbformat = {
+        "cells": [
+            {"cell_type": "markdown", "metadata": {}, "source": ["# Title\n", "text"]},
+            {"cell_type": "code", "outputs": [{"text": ["3\n"]}], "source": ["1 + 2"]},
+            {"cell_type": "code", "outputs": [], "source": []},
+        ],
+        "nbformat": 4,
+    }
+    text = json.dumps(nbformat, indent=1)
+    found = chunks("a.ipynb", text)
+    lines = text.split("\n")
+    assert [c.symbol for c in found] == ["cell 1", "cell 2"]
+    assert "".join(lines[found[0].start - 1 : found[0].end]).split() == [
+        '"#', 'Title\\n",', '"text"',
+    ]  # fmt: skip
+    assert lines[found[1].start - 1].strip() == '"1 + 2"' and found[1].start == found[1].end
 
 
 def test_keys():

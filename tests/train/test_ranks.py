@@ -278,9 +278,8 @@ def test_only_a_lost_rank_is_called_lost(error, is_lost, monkeypatch):
     assert is_lost or found.value is error
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_rank_that_dies_or_hangs_ends_the_run(how, tree, smoke_set, train, ranks, tmp_path):
     """Non-zero, no process left, a good checkpoint, and the same end after it."""
     recipe = replace(tree, train=replace(tree.train, timeout=4.0)).with_steps(30)

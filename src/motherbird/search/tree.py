@@ -12,11 +12,12 @@ from .store import State
 
 RULES = ("gitignored", "vendored")
 TEXT = (
-    ".txt", ".md", ".markdown", ".rst", ".tex", ".adoc", ".org", ".html", ".htm", ".css", ".scss",
-    ".less", ".sql", ".proto", ".graphql", ".vue", ".svelte", ".r", ".pl", ".pm", ".clj", ".cljs",
-    ".dart", ".erl", ".hrl", ".fs", ".fsx", ".m", ".mm", ".groovy", ".gradle", ".ps1", ".bat",
-    ".fish", ".zsh", ".vim", ".el", ".lisp", ".scm", ".nim", ".cr", ".v", ".sv", ".vhd", ".asm",
-    ".s", ".cmake", ".mk", ".tf", ".dockerfile", ".xml", ".pxd", ".jinja", ".j2", ".mdx",
+    ".txt", ".md", ".markdown", ".rst", ".tex", ".adoc", ".org", ".html", ".htm", ".xhtml",
+    ".ipynb", ".css", ".scss", ".less", ".sql", ".proto", ".graphql", ".vue", ".svelte", ".r",
+    ".pl", ".pm", ".clj", ".cljs", ".dart", ".erl", ".hrl", ".fs", ".fsx", ".m", ".mm", ".groovy",
+    ".gradle", ".ps1", ".bat", ".fish", ".zsh", ".vim", ".el", ".lisp", ".scm", ".nim", ".cr",
+    ".v", ".sv", ".vhd", ".asm", ".s", ".cmake", ".mk", ".tf", ".dockerfile", ".xml", ".pxd",
+    ".jinja", ".j2", ".mdx",
 )  # fmt: skip
 NAMES = re.compile(
     r"makefile|dockerfile|containerfile|rakefile|gemfile|justfile|procfile|jenkinsfile|vagrantfile|"

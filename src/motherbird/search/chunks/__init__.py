@@ -1,7 +1,7 @@
 """Chunks: the parts of a file that search finds, such as a function or a section.
 
 A chunk is whole lines. Chunks of a file do not overlap. They have all of its lines but those
-between them that are blank or only close brackets.
+between them that are blank or only close brackets, and the outputs of notebooks.
 """
 
 from ...data.pairing.sections import is_divided
@@ -25,6 +25,10 @@ def chunks(name: str, text: str) -> list[Chunk]:
         return code.chunks(found, text, lines)
     if is_divided(lower):
         return prose.sections(name, lines)
+    if lower.endswith(prose.HTML):
+        return prose.pages(lines)
+    if lower.endswith(".ipynb"):
+        return prose.cells(lines)
     if lower.endswith(data.SUFFIXES):
         return data.chunks(lower, lines)
     return prose.paragraphs(lines)

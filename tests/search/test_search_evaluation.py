@@ -76,6 +76,7 @@ def test_reading(tmp_path):
         read_questions(path)
 
 
+@pytest.mark.slow
 def test_this_repository():
     """By full text alone; docs/search.md has the figures with vectors."""
     root = HERE.parents[1]

@@ -78,7 +78,7 @@ def together(folder, tmp_path, seconds):
 
 
 def test_two_writers_and_four_readers(folder, tmp_path):
-    together(folder, tmp_path, 6)
+    together(folder, tmp_path, 4)
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def killed(folder, count):
 
 
 def test_killed_while_it_is_made(folder):
-    killed(folder, 4)
+    killed(folder, 2)
 
 
 @pytest.mark.slow
