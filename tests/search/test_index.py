@@ -270,5 +270,36 @@ def test_vectors_in_8_bits():
     draw = np.random.default_rng(0)
     vectors = draw.normal(size=(9000, 24)).astype(np.float32)
     query = draw.normal(size=24).astype(np.float32)
-    assert np.abs(cosines(pack(vectors), query) - vectors @ query).max() < 0.2
-    assert cosines(b"", query).shape == (0,)
+    rows = np.frombuffer(pack(vectors), np.uint8).reshape(-1, 28)
+    assert np.abs(cosines(rows, query) - vectors @ query).max() < 0.2
+    assert cosines(rows[:0], query).shape == (0,)
+
+
+def test_changes_of_the_same_size_in_the_same_moment(folder, tmp_path):
+    """Also where the time of modification does not tell."""
+    path = folder / "part1/file_1.py"
+    index = Index.open(folder)
+    for number in range(30):
+        path.write_text(f"def zebra():\n    return {number:03}\n")
+        if number % 3 == 0:
+            os.utime(path, ns=(0, path.stat().st_mtime_ns))
+        [hit] = index.search("zebra").hits
+        assert f"return {number:03}" in hit.text
+        (folder / f"new_{number}.txt").write_text("giraffe")
+        assert len(index.search("giraffe", 50, use_rules=False).hits) == number + 1
+
+
+def test_a_file_that_is_only_touched_is_not_read_again(folder, tmp_path):
+    index = Index(folder, tmp_path / "index.db", Letters())
+    index.refresh()
+    before = index.store.db.execute(
+        "select id, first, data from files, vectors on id = file"
+    ).fetchall()
+    for path in folder.rglob("*.py"):
+        os.utime(path, ns=(0, 10**18))
+    index.refresh()
+    assert not index.changes().new
+    after = index.store.db.execute(
+        "select id, first, data from files, vectors on id = file"
+    ).fetchall()
+    assert before == after

@@ -1,31 +1,38 @@
 """From a file to what the index has of it."""
 
 import codecs
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from ..data.generated import code_rule
+from ..data.readers.listing import settled
 from .chunks import Chunk, chunks, language
 from .store import Entry, State
 from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors
 
+# Reasons that may not hold at the next time.
+CHANGED, REMOVED = "changed while they were read", "removed while they were read"
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 
 
-def read_entry(root: Path, path: bytes, vectors: Vectors | None = None) -> Entry | str:
-    """Read a file, or return why it is left out.
+def read_entry(
+    root: Path, path: bytes, vectors: Vectors | None = None, known: bytes | None = None
+) -> Entry | State | str:
+    """Read a file, or return its state if it is as it was before, or why it is left out.
 
     Args:
         root: the directory that is searched.
         path: of the file, relative to it.
         vectors: computes those of chunks.
+        known: the digest that it had before.
     """
     name, full = name_of(path), root / os.fsdecode(path)
     try:
@@ -34,21 +41,26 @@ def read_entry(root: Path, path: bytes, vectors: Vectors | None = None) -> Entry
             return reason
         content = full.read_bytes()
         if state_of(full) != state:
-            return "changed while they were read"
+            return CHANGED
+        # A file that changes again in the same moment must not look as it does now.
+        state = State(state.size, settled(state.changed))
     except FileNotFoundError:
-        return "removed while they were read"
+        return REMOVED
     except OSError as error:
         return f"not readable ({error.strerror})"
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    if digest == known:
+        return state
     text = decode(content)
     if text is None:
         return "not text"
     if rule := code_rule(name, text, ("generated", "minified")):
         return rule
-    return entry_of(path, name, text, state, vectors)
+    return entry_of(path, name, text, state, digest, vectors)
 
 
 def entry_of(
-    path: bytes, name: str, text: str, state: State, vectors: Vectors | None = None
+    path: bytes, name: str, text: str, state: State, digest: bytes, vectors: Vectors | None = None
 ) -> Entry:
     """Divide a text, and return what the index has of it.
 
@@ -57,6 +69,7 @@ def entry_of(
         name: the same as text, which says what format it has.
         text: of the file.
         state: that of the file when it was read.
+        digest: of its content.
         vectors: computes those of chunks.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -67,7 +80,7 @@ def entry_of(
     if vectors is not None:
         texts = [text_to_embed(name, chunk, lines) for chunk in found]
         packed[vectors.name] = pack(vectors.embed(texts)) if texts else b""
-    return Entry(path, state, language(name), text, found, own, packed)
+    return Entry(path, state, digest, language(name), text, found, own, packed)
 
 
 def name_of(path: bytes) -> str:
@@ -116,9 +129,10 @@ def pack(vectors: Float32[np.ndarray, "n D"]) -> bytes:
     return found.tobytes()
 
 
-def cosines(data: bytes, query: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " n"]:
+def cosines(
+    rows: UInt8[np.ndarray, "n bytes"], query: Float32[np.ndarray, " D"]
+) -> Float32[np.ndarray, " n"]:
     """Return the products of vectors of `pack` with one vector."""
-    rows = np.frombuffer(data, np.uint8).reshape(-1, 4 + len(query))
     scales = np.ascontiguousarray(rows[:, :4]).view("<f4")[:, 0]
     found = np.empty(len(rows), np.float32)
     for first in range(0, len(rows), 4096):  # float32 for a few at a time

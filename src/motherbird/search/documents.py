@@ -55,7 +55,7 @@ class DocumentIndex:
         with self.store.writing():
             for first in range(0, len(rows), BATCH):
                 self.store.put(
-                    entry_of(name.encode("utf-8", "surrogatepass"), name, text, State(0, 0),
+                    entry_of(name.encode("utf-8", "surrogatepass"), name, text, State(0, 0), b"",
                              self.vectors)
                     for name, text in rows[first : first + BATCH]
                 )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from .. import disk, workers
 from ..core import threads
+from ..data.readers.listing import Listing, settled
 from ..errors import InputError
-from .build import name_of, pack, read_entry, text_of, text_to_embed
+from .build import CHANGED, REMOVED, name_of, pack, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
 from .filters import Filters
@@ -55,6 +56,7 @@ class Changes:
     gone: list[bytes] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)  # number of files by reason
     size: int = 0  # bytes of new files
+    settled: dict[bytes, State] = field(default_factory=dict)  # states of files that are the same
 
 
 class Index:
@@ -69,6 +71,7 @@ class Index:
     def __init__(self, root: Path, path: Path, vectors: Vectors | None = None) -> None:
         self.root, self.path, self.vectors = root, path, vectors
         self.store = Store(path)
+        self._listing: Listing | None = None  # of the last search
 
     @classmethod
     def open(cls, directory: str | Path, vectors: Vectors | None = None) -> "Index":
@@ -91,7 +94,9 @@ class Index:
 
     def changes(self) -> Changes:
         """Compare the files of the directory with the index."""
-        listing = find_files(self.root)
+        listing = self._listing
+        if listing is None or not listing.is_current():
+            listing = self._listing = find_files(self.root)
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
         with self.store.reading():
             known, left_out = self.store.states(), self.store.left_out()
@@ -106,12 +111,23 @@ class Index:
                 found.skipped[reason] = found.skipped.get(reason, 0) + 1
                 continue
             found.files.append(key)
-            if known.get(key) != state:
-                found.new.append(key)
-                found.size += state.size
+            before = known.get(key)
+            if before == state or (before == State(state.size, -1) and self._is_same(key, found)):
+                continue
+            found.new.append(key)
+            found.size += state.size
         here = set(found.files)
         found.gone = [key for key in known if key not in here]
         return found
+
+    def _is_same(self, key: bytes, found: Changes) -> bool:
+        """Return whether a file has the content that the index has; note its state if it has."""
+        with self.store.reading():
+            known = self.store.digests([key])
+        read = read_entry(self.root, key, known=known.get(key))
+        if isinstance(read, State):
+            found.settled[key] = read
+        return isinstance(read, State)
 
     def refresh(
         self,
@@ -131,6 +147,7 @@ class Index:
         name = None if self.vectors is None else self.vectors.name
         missing = self.store.without_vectors(name) if name else []
         if not found.new and not found.gone and not missing:
+            self._touch(found)
             return found
         with _alone(self.path.with_suffix(".lock")):
             with self.store.writing():
@@ -152,25 +169,40 @@ class Index:
             texts = [text_to_embed(name_of(path), chunk, lines) for chunk in chunks]
             found = pack(self.vectors.embed(texts)) if texts else b""
             with self.store.writing():
-                self.store.put_vectors(file, self.vectors.name, found)
+                first = self.store.first_chunk(file)
+                self.store.put_vectors(file, self.vectors.name, first, found)
 
-    def _put(self, paths: Sequence[bytes], read: Sequence[Entry | str], found: Changes) -> None:
+    def _touch(self, found: Changes) -> None:
+        """Note the states of files that were read again, and are the same."""
+        settled = {key: state for key, state in found.settled.items() if state.changed != -1}
+        if settled:
+            with self.store.writing():
+                for key, state in settled.items():
+                    self.store.touch(key, state)
+
+    def _put(
+        self, paths: Sequence[bytes], read: Sequence[Entry | State | str], found: Changes
+    ) -> None:
         self.store.put(entry for entry in read if isinstance(entry, Entry))
         for key, reason in zip(paths, read, strict=True):
-            if isinstance(reason, str):
+            if isinstance(reason, State):
+                self.store.touch(key, reason)
+            elif isinstance(reason, str):
                 self.store.remove([key])
                 found.skipped[reason] = found.skipped.get(reason, 0) + 1
-                with_state = _state_or_none(self.root / os.fsdecode(key))
-                if with_state is not None:
-                    self.store.leave_out(key, with_state, reason)
+                state = _state_or_none(self.root / os.fsdecode(key))
+                if state is not None and reason not in (CHANGED, REMOVED):
+                    self.store.leave_out(key, state, reason)
 
-    def _read(self, found: Changes) -> Iterator[tuple[list[bytes], list[Entry | str]]]:
+    def _read(self, found: Changes) -> Iterator[tuple[list[bytes], list[Entry | State | str]]]:
         """Yield files and what was read of them, in batches; many are read by processes."""
+        known = self.store.digests(found.new)
         batches = [found.new[n : n + BATCH] for n in range(0, len(found.new), BATCH)]
+        requests = [[(path, known.get(path)) for path in batch] for batch in batches]
         count = threads.count() if found.size > LITTLE else 1
         reader = Reader(self.root, self.vectors)
         with workers.pool(count if count > 1 else 0, Reader, (self.root, self.vectors)) as pool:
-            answers = workers.in_order(pool, iter(batches)) if pool else map(reader, batches)
+            answers = workers.in_order(pool, iter(requests)) if pool else map(reader, requests)
             yield from zip(batches, answers, strict=True)
 
     def search(
@@ -245,9 +277,9 @@ class Reader:
     def __init__(self, root: Path, vectors: Vectors | None) -> None:
         self.root, self.vectors = root, vectors
 
-    def __call__(self, paths: Sequence[bytes]) -> list[Entry | str]:
-        """Return what the index has of each file, or why it is left out."""
-        return [read_entry(self.root, path, self.vectors) for path in paths]
+    def __call__(self, files: Sequence[tuple[bytes, bytes | None]]) -> list[Entry | State | str]:
+        """Return what `read_entry` does for each file, given its path and digest."""
+        return [read_entry(self.root, path, self.vectors, known) for path, known in files]
 
 
 def _accepts(filters: Filters, key: bytes) -> bool:
@@ -256,10 +288,12 @@ def _accepts(filters: Filters, key: bytes) -> bool:
 
 
 def _state_or_none(path: Path) -> State | None:
+    """Return the state of a file that is left out, or None if it was removed."""
     try:
-        return state_of(path)
+        found = state_of(path)
     except OSError:
         return None
+    return State(found.size, settled(found.changed))
 
 
 @contextmanager

@@ -69,10 +69,11 @@ def find(
 
 
 def _nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
-    ids, data = store.vectors(vectors.name)
-    values = cosines(data, vectors.embed([_spelled(query.text)])[0])
+    own = vectors.embed([_spelled(query.text)])[0]
+    ids, rows = store.vectors(vectors.name, 4 + len(own))
+    values = cosines(rows, own)
     best = np.argsort(-values, kind="stable")[:NEAREST]
-    return {ids[n]: float(values[n]) for n in best}
+    return {int(ids[n]): float(values[n]) for n in best}
 
 
 def _spelled(text: str) -> str:

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import DamagedError, InputError, NoRoomError
 from .chunks import Chunk
 
-VERSION = 1  # of the tables, chunks and terms; with another one the index is made again
+VERSION = 2  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
 # Weights of the terms of a path, a symbol and a text.
 WEIGHTS = (4.0, 6.0, 1.0)
@@ -27,7 +30,8 @@ create table left_out (
 ) without rowid;
 create table files (
     id integer primary key, path blob not null unique, size integer not null,
-    changed integer not null, language text not null, text blob not null, terms blob not null
+    changed integer not null, digest blob not null, language text not null, text blob not null,
+    terms blob not null
 );
 create table chunks (
     id integer primary key, file integer not null, first integer not null, last integer not null,
@@ -36,7 +40,8 @@ create table chunks (
 create index chunks_of_file on chunks (file);
 create index chunks_by_name on chunks (name) where name != '';
 create table vectors (
-    file integer not null, model text not null, data blob not null, primary key (file, model)
+    file integer not null, model text not null, first integer not null, data blob not null,
+    primary key (file, model)
 ) without rowid;
 create virtual table terms using fts5 (
     path, symbol, body, content='',
@@ -60,6 +65,7 @@ class Entry:
     Attributes:
         path: relative to the directory, as the file system has it.
         state: that of the file when it was read.
+        digest: of its content.
         language: see `chunks.language`.
         text: of the file.
         chunks: in order.
@@ -69,6 +75,7 @@ class Entry:
 
     path: bytes
     state: State
+    digest: bytes
     language: str
     text: str
     chunks: Sequence[Chunk]
@@ -100,6 +107,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._allowed = ""  # a condition on columns of `chunks` in SQL
+        # The vectors that were read last, and of which state of the index.
+        self._kept: tuple[object, tuple[NDArray[np.int64], NDArray[np.uint8]]] | None = None
         with self._errors():
             # Threads may share it, but only one of them may use it at a time.
             self.db = sqlite3.connect(
@@ -180,9 +189,17 @@ class Store:
             terms = zlib.compress(json.dumps(entry.terms).encode(), 1)
             text = zlib.compress(entry.text.encode("utf-8", "surrogatepass"), 1)
             file = self.db.execute(
-                "insert into files (path, size, changed, language, text, terms) "
-                "values (?, ?, ?, ?, ?, ?)",
-                (entry.path, entry.state.size, entry.state.changed, entry.language, text, terms),
+                "insert into files (path, size, changed, digest, language, text, terms) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    entry.path,
+                    entry.state.size,
+                    entry.state.changed,
+                    entry.digest,
+                    entry.language,
+                    text,
+                    terms,
+                ),
             ).lastrowid
             first = self._next_chunk()
             ids = range(first, first + len(entry.chunks))
@@ -196,7 +213,7 @@ class Store:
                 ((number, *own) for number, own in zip(ids, entry.terms, strict=True)),
             )
             for model, data in entry.vectors.items():
-                self.put_vectors(int(file or 0), model, data)
+                self.put_vectors(int(file or 0), model, first, data)
 
     def _next_chunk(self) -> int:
         found = self.db.execute("select max(id) from chunks").fetchone()[0]
@@ -223,6 +240,20 @@ class Store:
             self.db.execute("delete from files where id = ?", (file,))
             count += 1
         return count
+
+    def digests(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return the digests of those of some files that there are."""
+        found = {}
+        for path in paths:
+            row = self.db.execute("select digest from files where path = ?", (path,)).fetchone()
+            if row is not None:
+                found[path] = row[0]
+        return found
+
+    def touch(self, path: bytes, state: State) -> None:
+        """Note that a file has another state and the same content; within `writing`."""
+        self.db.execute("update files set size = ?, changed = ? where path = ?",
+                        (state.size, state.changed, path))  # fmt: skip
 
     def languages(self) -> list[tuple[int, bytes, str]]:
         """Return the id, path and language of every file."""
@@ -305,21 +336,37 @@ class Store:
 
     # Vectors
 
-    def put_vectors(self, file: int, model: str, data: bytes) -> None:
-        """Store the vectors of the chunks of a file; within `writing`."""
-        self.db.execute("insert or replace into vectors values (?, ?, ?)", (file, model, data))
+    def put_vectors(self, file: int, model: str, first: int, data: bytes) -> None:
+        """Store the vectors of the chunks of a file, whose ids begin with one; in `writing`."""
+        self.db.execute("insert or replace into vectors values (?, ?, ?, ?)",
+                        (file, model, first, data))  # fmt: skip
 
-    def vectors(self, model: str) -> tuple[list[int], bytes]:
-        """Return the ids of chunks in order, and their vectors one after the other."""
+    def vectors(self, model: str, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the ids of chunks and their vectors; they are remembered until something changes.
+
+        Args:
+            model: whose vectors.
+            size: bytes of a vector.
+
+        Returns:
+            n ids, and an array (n, size).
+        """
+        version = self.db.execute("pragma data_version").fetchone()[0]
+        key = (model, version, self.db.total_changes)
+        if self._kept is not None and self._kept[0] == key and not self._allowed:
+            return self._kept[1]
         allowed = self._allowed and f"and {self._allowed} "
-        files = self.db.execute(
-            f"select file, data from vectors where model = ? {allowed}order by file", (model,)
+        rows = self.db.execute(
+            f"select first, data from vectors where model = ? {allowed}order by first", (model,)
         ).fetchall()
-        of_file: dict[int, list[int]] = {}
-        for number, file in self.db.execute("select id, file from chunks order by file, id"):
-            of_file.setdefault(file, []).append(number)
-        ids = [number for file, _ in files for number in of_file.get(file, ())]
-        return ids, b"".join(data for _, data in files)
+        firsts = np.array([first for first, _ in rows], np.int64)
+        counts = np.array([len(data) // size for _, data in rows], np.int64)
+        before = np.cumsum(counts) - counts
+        ids = np.repeat(firsts - before, counts) + np.arange(counts.sum())
+        whole = np.frombuffer(b"".join(data for _, data in rows), np.uint8).reshape(-1, size)
+        if not self._allowed:
+            self._kept = (key, (ids, whole))
+        return ids, whole
 
     def without_vectors(self, model: str) -> list[tuple[int, bytes]]:
         """Return the ids and paths of files without vectors of a model."""
@@ -328,6 +375,11 @@ class Store:
             "(select 1 from vectors where file = files.id and model = ?)",
             (model,),
         ).fetchall()
+
+    def first_chunk(self, file: int) -> int:
+        """Return the id of the first chunk of a file, 0 if it has none."""
+        row = self.db.execute("select min(id) from chunks where file = ?", (file,)).fetchone()
+        return row[0] or 0
 
     def chunks_of(self, file: int) -> list[Chunk]:
         """Return the chunks of a file in order."""

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ..data.readers import ignore
-from ..data.readers.listing import Listing, list_files
+from ..data.readers.listing import Listing, list_files, settled
 from .chunks import data
 from .languages import language_of
 from .store import State
@@ -44,10 +44,14 @@ def find_files(root: Path) -> Listing:
     Raises:
         InputError: a .gitignore file cannot be read.
     """
-    ignored = (ignore.read_file(_global_ignore(), root),
-               ignore.read_file(root / ".git" / "info" / "exclude", root))  # fmt: skip
+    files = (_global_ignore(), root / ".git" / "info" / "exclude")
+    ignored = [ignore.read_file(path, root) for path in files]
     names = (ignore.NAME, ignore.OWN)
-    return list_files(root, _wanted, RULES, follow_links=False, ignored=ignored, names=names)
+    found = list_files(root, _wanted, RULES, follow_links=False, ignored=ignored, names=names)
+    for path in files:
+        if path.is_file():
+            found.seen[os.fspath(path)] = settled(path.stat().st_ctime_ns)
+    return found
 
 
 def _global_ignore() -> Path:

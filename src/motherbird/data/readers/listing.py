@@ -9,6 +9,7 @@ those that need the text of a file by `generated`.
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ VENDORED = {
     "_vendor", "Pods", "Carthage", "Godeps",
 }  # fmt: skip
 VIRTUALENV = "pyvenv.cfg"  # the file that makes a directory a virtual environment
+CLOCK = 100_000_000  # nanoseconds; clocks of local file systems, but FAT's, are finer
 HUB_REPOSITORIES = ("models--", "datasets--", "spaces--")
 
 OTHER_SUFFIXES = "other suffixes"  # the reason for files without a reader that nothing selects
@@ -43,6 +45,15 @@ class Listing:
     root: Path = Path()
     names: list[str] = field(default_factory=list)  # paths in the directory, with /
     skipped: dict[str, Count] = field(default_factory=dict)  # by reason
+    # Directories and files of patterns, with the time of their last change in nanoseconds.
+    seen: dict[str, int] = field(default_factory=dict)
+
+    def is_current(self) -> bool:
+        """Return whether no directory and no file of patterns has changed since."""
+        try:
+            return all(os.stat(path).st_ctime_ns == changed for path, changed in self.seen.items())
+        except OSError:
+            return False
 
     @cached_property
     def files(self) -> list[Path]:
@@ -86,7 +97,12 @@ def list_files(
         InputError: a file with patterns cannot be read.
     """
     walk = _Walk(folder, wanted, rules, follow_links, ignored, names)
-    return Listing(folder, sorted(walk.found.values(), key=_parts), walk.skipped)
+    return Listing(folder, sorted(walk.found.values(), key=_parts), walk.skipped, walk.seen)
+
+
+def settled(changed: int) -> int:
+    """Return a time of change in nanoseconds, or -1 if the next change could have the same time."""
+    return changed if time.time_ns() - changed > CLOCK else -1
 
 
 class _Walk:
@@ -106,6 +122,7 @@ class _Walk:
         self.root = os.fspath(folder)
         self.found: dict[str, str] = {}  # paths in the directory, by real path
         self.skipped: dict[str, Count] = {}
+        self.seen: dict[str, int] = {}
         real = os.path.realpath(folder)
         self.targets = [Path(real), *_blobs(Path(real))]
         self.linked: dict[str, str] = {}  # links to files, by real path
@@ -125,6 +142,7 @@ class _Walk:
     def scan(self, at: _Directory) -> None:
         """Add the files of a directory, and its directories to ``todo``."""
         try:
+            self.seen[at.path] = settled(os.stat(at.path).st_ctime_ns)
             with os.scandir(at.path) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError:
@@ -134,11 +152,17 @@ class _Walk:
         if "vendored" in self.rules and VIRTUALENV in names and at.path != self.root:
             at = replace(at, skipped_as=at.skipped_as or "vendored")
         if "gitignored" in self.rules and not at.skipped_as:
-            own = [ignore.read(Path(at.path), name) for name in self.names if name in names]
+            own = [self.patterns(at.path, name) for name in self.names if name in names]
             at = replace(at, ignored=(*at.ignored, *own))
         for entry in entries:
             if not entry.name.startswith("."):
                 self.scan_entry(entry, at)
+
+    def patterns(self, directory: str, name: str) -> ignore.IgnoreFile:
+        """Read a file of patterns."""
+        path = os.path.join(directory, name)
+        self.seen[path] = settled(os.stat(path, follow_symlinks=False).st_ctime_ns)
+        return ignore.read(Path(directory), name)
 
     def scan_entry(self, entry: "os.DirEntry[str]", at: _Directory) -> None:
         """Add a file, or add a directory to ``todo``."""
