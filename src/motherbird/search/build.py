@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from ..data.generated import code_rule
 from ..data.readers.listing import settled
 from .chunks import Chunk, chunks, language
-from .store import Entry, State
+from .store import Entry, InBytes, State
 from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors
@@ -79,7 +79,7 @@ def entry_of(
     packed = {}
     if vectors is not None:
         texts = [text_to_embed(name, chunk, lines) for chunk in found]
-        packed[vectors.name] = pack(vectors.embed(texts)) if texts else b""
+        packed[vectors.name] = pack(vectors.embed(texts)) if texts else InBytes(b"", b"")
     return Entry(path, state, digest, language(name), text, found, own, packed)
 
 
@@ -118,24 +118,22 @@ def text_to_embed(name: str, chunk: Chunk, lines: Sequence[str]) -> str:
 
 
 # Vectors are kept in 8 bits, each with the scale of its own.
+ROWS = 256  # that are float32 at once, so that they stay in the cache
 
 
-def pack(vectors: Float32[np.ndarray, "n D"]) -> bytes:
-    """Return vectors as bytes: for each, a float32 that multiplies its D int8."""
+def pack(vectors: Float32[np.ndarray, "n D"]) -> InBytes:
+    """Return vectors in 8 bits."""
     largest = np.abs(vectors).max(axis=1, keepdims=True).clip(min=1e-12)
-    found = np.empty((len(vectors), 4 + vectors.shape[1]), np.uint8)
-    found[:, :4] = (largest / 127).astype("<f4").view(np.uint8)
-    found[:, 4:] = np.rint(vectors / largest * 127).astype(np.int8).view(np.uint8)
-    return found.tobytes()
+    data = np.rint(vectors / largest * 127).astype(np.int8)
+    return InBytes((largest / 127).astype("<f4").tobytes(), data.tobytes())
 
 
-def cosines(
-    rows: UInt8[np.ndarray, "n bytes"], query: Float32[np.ndarray, " D"]
-) -> Float32[np.ndarray, " n"]:
+def cosines(packed: InBytes, query: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " n"]:
     """Return the products of vectors of `pack` with one vector."""
-    scales = np.ascontiguousarray(rows[:, :4]).view("<f4")[:, 0]
-    found = np.empty(len(rows), np.float32)
-    for first in range(0, len(rows), 4096):  # float32 for a few at a time
-        part = rows[first : first + 4096, 4:].view(np.int8).astype(np.float32)
-        found[first : first + 4096] = part @ query
-    return found * scales
+    rows = np.frombuffer(packed.data, np.int8).reshape(-1, len(query))
+    found, part = np.empty(len(rows), np.float32), np.empty((ROWS, len(query)), np.float32)
+    for first in range(0, len(rows), ROWS):
+        own = part[: len(rows) - first]
+        np.copyto(own, rows[first : first + ROWS])
+        np.dot(own, query, out=found[first : first + ROWS])
+    return found * np.frombuffer(packed.scales, "<f4")

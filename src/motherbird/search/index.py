@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import disk, workers
 from ..core import threads
@@ -18,7 +19,7 @@ from .filters import Filters
 from .lookup import Hit, Mode, find, ranked
 from .query import Query
 from .scan import Scan
-from .store import Entry, State, Store
+from .store import Entry, InBytes, State, Store
 from .tree import find_files, state_of
 from .vectors import Vectors
 
@@ -71,7 +72,10 @@ class Index:
     def __init__(self, root: Path, path: Path, vectors: Vectors | None = None) -> None:
         self.root, self.path, self.vectors = root, path, vectors
         self.store = Store(path)
-        self._listing: Listing | None = None  # of the last search
+        # What the last search read.
+        self._listing: Listing | None = None
+        self._known: tuple[Any, tuple[dict[bytes, State], dict[Any, str]]] | None = None
+        self._filled: Any = None  # the version of the index in which no vectors were missing
 
     @classmethod
     def open(cls, directory: str | Path, vectors: Vectors | None = None) -> "Index":
@@ -98,27 +102,35 @@ class Index:
         if listing is None or not listing.is_current():
             listing = self._listing = find_files(self.root)
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
-        with self.store.reading():
-            known, left_out = self.store.states(), self.store.left_out()
-        root = os.fspath(self.root)
+        known, left_out = self._states()
+        start = os.path.join(self.root, "")
         for name in listing.names:
             key = os.fsencode(name)
             try:
-                state = state_of(os.path.join(root, name))
+                status = os.stat(start + name)
             except OSError:  # it was removed since
                 continue
-            if (reason := left_out.get((key, state))) is not None:
-                found.skipped[reason] = found.skipped.get(reason, 0) + 1
-                continue
-            found.files.append(key)
+            state = (status.st_size, status.st_mtime_ns)
             before = known.get(key)
-            if before == state or (before == State(state.size, -1) and self._is_same(key, found)):
-                continue
-            found.new.append(key)
-            found.size += state.size
+            if before != state:
+                if (reason := left_out.get((key, State(*state)))) is not None:
+                    found.skipped[reason] = found.skipped.get(reason, 0) + 1
+                    continue
+                if before != (status.st_size, -1) or not self._is_same(key, found):
+                    found.new.append(key)
+                    found.size += status.st_size
+            found.files.append(key)
         here = set(found.files)
         found.gone = [key for key in known if key not in here]
         return found
+
+    def _states(self) -> tuple[dict[bytes, State], dict[tuple[bytes, State], str]]:
+        """Return the states of files in the index, and the reasons of those that are left out."""
+        with self.store.reading():
+            version = self.store.version()
+            if self._known is None or self._known[0] != version:
+                self._known = (version, (self.store.states(), self.store.left_out()))
+        return self._known[1]
 
     def _is_same(self, key: bytes, found: Changes) -> bool:
         """Return whether a file has the content that the index has; note its state if it has."""
@@ -145,7 +157,10 @@ class Index:
         """
         found = found or self.changes()
         name = None if self.vectors is None else self.vectors.name
-        missing = self.store.without_vectors(name) if name else []
+        missing = []
+        if name and self._filled != self.store.version():
+            missing = self.store.without_vectors(name)
+            self._filled = None if missing else self.store.version()
         if not found.new and not found.gone and not missing:
             self._touch(found)
             return found
@@ -167,7 +182,7 @@ class Index:
             assert self.vectors is not None
             chunks, lines = self.store.chunks_of(file), self.store.text(file).split("\n")
             texts = [text_to_embed(name_of(path), chunk, lines) for chunk in chunks]
-            found = pack(self.vectors.embed(texts)) if texts else b""
+            found = pack(self.vectors.embed(texts)) if texts else InBytes(b"", b"")
             with self.store.writing():
                 first = self.store.first_chunk(file)
                 self.store.put_vectors(file, self.vectors.name, first, found)

@@ -70,9 +70,12 @@ def find(
 
 def _nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
     own = vectors.embed([_spelled(query.text)])[0]
-    ids, rows = store.vectors(vectors.name, 4 + len(own))
-    values = cosines(rows, own)
-    best = np.argsort(-values, kind="stable")[:NEAREST]
+    ids, packed = store.vectors(vectors.name)
+    values = -cosines(packed, own)
+    best = np.arange(len(values))
+    if len(values) > NEAREST:
+        best = np.sort(np.argpartition(values, NEAREST)[:NEAREST])
+    values = -values
     return {int(ids[n]): float(values[n]) for n in best}
 
 

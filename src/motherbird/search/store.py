@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, InputError, NoRoomError
 from .chunks import Chunk
 
-VERSION = 2  # of the tables, chunks and terms; with another one the index is made again
+VERSION = 3  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
 # Weights of the terms of a path, a symbol and a text.
 WEIGHTS = (4.0, 6.0, 1.0)
@@ -40,8 +41,8 @@ create table chunks (
 create index chunks_of_file on chunks (file);
 create index chunks_by_name on chunks (name) where name != '';
 create table vectors (
-    file integer not null, model text not null, first integer not null, data blob not null,
-    primary key (file, model)
+    file integer not null, model text not null, first integer not null, scales blob not null,
+    data blob not null, primary key (file, model)
 ) without rowid;
 create virtual table terms using fts5 (
     path, symbol, body, content='',
@@ -50,12 +51,18 @@ create virtual table terms using fts5 (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """By what a change of a file is noticed."""
 
     size: int  # bytes
-    changed: int  # time of modification in nanoseconds
+    changed: int  # time of modification in nanoseconds; -1 if it says nothing
+
+
+class InBytes(NamedTuple):
+    """Vectors in 8 bits: n float32, and n times D int8 that they multiply."""
+
+    scales: bytes
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Entry:
     text: str
     chunks: Sequence[Chunk]
     terms: Sequence[tuple[str, str, str]]
-    vectors: dict[str, bytes]
+    vectors: dict[str, InBytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +113,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._allowed = ""  # a condition on columns of `chunks` in SQL
+        self._allowed = ""  # a condition on the files of chunks and vectors in SQL
         # The vectors that were read last, and of which state of the index.
-        self._kept: tuple[object, tuple[NDArray[np.int64], NDArray[np.uint8]]] | None = None
+        self._kept: tuple[object, tuple[NDArray[np.int64], InBytes]] | None = None
         with self._errors():
             # Threads may share it, but only one of them may use it at a time.
             self.db = sqlite3.connect(
@@ -336,34 +343,34 @@ class Store:
 
     # Vectors
 
-    def put_vectors(self, file: int, model: str, first: int, data: bytes) -> None:
+    def put_vectors(self, file: int, model: str, first: int, vectors: InBytes) -> None:
         """Store the vectors of the chunks of a file, whose ids begin with one; in `writing`."""
-        self.db.execute("insert or replace into vectors values (?, ?, ?, ?)",
-                        (file, model, first, data))  # fmt: skip
+        self.db.execute("insert or replace into vectors values (?, ?, ?, ?, ?)",
+                        (file, model, first, *vectors))  # fmt: skip
 
-    def vectors(self, model: str, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def version(self) -> tuple[int, int]:
+        """Return what is another one after any change of the index."""
+        return self.db.execute("pragma data_version").fetchone()[0], self.db.total_changes
+
+    def vectors(self, model: str) -> tuple[NDArray[np.int64], InBytes]:
         """Return the ids of chunks and their vectors; they are remembered until something changes.
 
         Args:
             model: whose vectors.
-            size: bytes of a vector.
-
-        Returns:
-            n ids, and an array (n, size).
         """
-        version = self.db.execute("pragma data_version").fetchone()[0]
-        key = (model, version, self.db.total_changes)
+        key = (model, self.version())
         if self._kept is not None and self._kept[0] == key and not self._allowed:
             return self._kept[1]
         allowed = self._allowed and f"and {self._allowed} "
         rows = self.db.execute(
-            f"select first, data from vectors where model = ? {allowed}order by first", (model,)
+            f"select first, scales, data from vectors where model = ? {allowed}order by first",
+            (model,),
         ).fetchall()
-        firsts = np.array([first for first, _ in rows], np.int64)
-        counts = np.array([len(data) // size for _, data in rows], np.int64)
+        whole = InBytes(*(b"".join(row[n] for row in rows) for n in (1, 2)))
+        firsts = np.array([first for first, *_ in rows], np.int64)
+        counts = np.array([len(scales) // 4 for _, scales, _ in rows], np.int64)
         before = np.cumsum(counts) - counts
         ids = np.repeat(firsts - before, counts) + np.arange(counts.sum())
-        whole = np.frombuffer(b"".join(data for _, data in rows), np.uint8).reshape(-1, size)
         if not self._allowed:
             self._kept = (key, (ids, whole))
         return ids, whole
