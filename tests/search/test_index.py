@@ -13,9 +13,9 @@ from motherbird.errors import DamagedError, InputError
 from motherbird.search import index as module
 from motherbird.search.build import cosines, decode, pack
 from motherbird.search.cache import home_of, root_of
+from motherbird.search.entry import InBytes
 from motherbird.search.filters import Filters
 from motherbird.search.index import Index
-from motherbird.search.store import InBytes
 
 QUERIES = ("how to open a session", "parse_session", "route buffer", "tokens", "token3")
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from ..data.generated import code_rule
 from ..data.readers.listing import settled
 from .chunks import Chunk, chunks, language
-from .store import Entry, InBytes, State
+from .entry import Entry, InBytes, State
 from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors

@@ -7,9 +7,10 @@ from typing import Any
 from ..core.arguments import check_integer, check_path, check_text
 from ..errors import InputError
 from .build import entry_of
+from .entry import State
 from .lookup import Hit, Mode, find
 from .query import Query
-from .store import State, Store
+from .store import Store
 from .vectors import Vectors
 
 BATCH = 256  # documents of a transaction

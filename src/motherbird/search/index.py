@@ -15,11 +15,12 @@ from ..errors import InputError
 from .build import CHANGED, REMOVED, name_of, pack, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
+from .entry import Entry, InBytes, State
 from .filters import Filters
 from .lookup import Hit, Mode, find, ranked
 from .query import Query
 from .scan import Scan
-from .store import Entry, InBytes, State, Store
+from .store import Store
 from .tree import find_files, state_of
 from .vectors import Vectors
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import rules
+from .entry import StoredChunk
 from .query import Query
-from .store import StoredChunk
 
 CANDIDATES = 200  # chunks with the largest BM25
 NEAREST = 100  # chunks with the largest cosine

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from .entry import StoredChunk, name_of
 from .query import Query
-from .store import StoredChunk, name_of
 from .terms import terms
 
 DEFINITION = 2.0  # a chunk that defines the name that is asked for

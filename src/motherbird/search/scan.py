@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .build import name_of, read_entry
+from .entry import Entry
 from .query import Query
 from .rules import factor, path_match
-from .store import WEIGHTS, Entry, Store
+from .store import WEIGHTS, Store
 from .tree import LARGEST
 
 BEST = 120  # files that are divided

@@ -11,15 +11,14 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, InputError, NoRoomError
 from .chunks import Chunk
+from .entry import Entry, InBytes, State, StoredChunk, name_of
 
 VERSION = 3  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
@@ -49,56 +48,6 @@ create virtual table terms using fts5 (
     tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc Pc'"
 );
 """
-
-
-class State(NamedTuple):
-    """By what a change of a file is noticed."""
-
-    size: int  # bytes
-    changed: int  # time of modification in nanoseconds; -1 if it says nothing
-
-
-class InBytes(NamedTuple):
-    """Vectors in 8 bits: n float32, and n times D int8 that they multiply."""
-
-    scales: bytes
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file as it is stored.
-
-    Attributes:
-        path: relative to the directory, as the file system has it.
-        state: that of the file when it was read.
-        digest: of its content.
-        language: see `chunks.language`.
-        text: of the file.
-        chunks: in order.
-        terms: those of the path, the symbol and the text of each chunk, joined by spaces.
-        vectors: of the chunks, by the name of the model.
-    """
-
-    path: bytes
-    state: State
-    digest: bytes
-    language: str
-    text: str
-    chunks: Sequence[Chunk]
-    terms: Sequence[tuple[str, str, str]]
-    vectors: dict[str, InBytes]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """A chunk in the index."""
-
-    id: int
-    file: int
-    path: bytes
-    language: str
-    chunk: Chunk
 
 
 class Store:
@@ -426,10 +375,3 @@ class Store:
             except (zlib.error, ValueError) as error:
                 found.append(f"{name}: {error}")
         return found
-
-
-def name_of(chunk: Chunk) -> str:
-    """Return the last part of the symbol of a definition; empty for other chunks."""
-    if chunk.kind in ("section", "text", "data"):
-        return ""
-    return chunk.symbol.replace("::", ".").replace(":", ".").rpartition(".")[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 from ..data.readers import ignore
 from ..data.readers.listing import Listing, list_files, settled
 from .chunks import data
+from .entry import State
 from .languages import language_of
-from .store import State
 
 RULES = ("gitignored", "vendored")
 TEXT = (

@@ -89,10 +89,13 @@ def train(
     def rate(progress: Progress) -> float:
         return schedule.at(int(WHOLE * max(1e-3, done(progress))), WHOLE)
 
+    reported = 0.0  # the fraction after the last step: 1 ends the run, and not before it is told
+
     def stop(progress: Progress) -> bool:
-        return progress.step > 0 and done(progress) >= 1  # at least one step
+        return reported >= 1
 
     for report in run_steps(stepper, batches, Progress(Cursor(seed)), rate, stop):
-        on_step(report, done(report.progress))
+        reported = done(report.progress)
+        on_step(report, reported)
     model.eval()
     return report
