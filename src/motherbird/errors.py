@@ -82,6 +82,10 @@ class NoRoomError(MotherbirdError, code="no-room"):
     """The disk has too little free space."""
 
 
+class BusyError(MotherbirdError, code="busy"):
+    """Another process has been writing the same index for too long."""
+
+
 class WorkerError(MotherbirdError, code="worker"):
     """A worker process, or another rank, died, hung or failed."""
 

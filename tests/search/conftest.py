@@ -5,10 +5,8 @@ from code_files import source
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test uses the cache of the user."""
+def needs_grammars():
     pytest.importorskip("tree_sitter")
-    monkeypatch.setenv("MOTHERBIRD_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

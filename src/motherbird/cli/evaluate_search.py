@@ -8,8 +8,6 @@ import click
 from . import options
 from .output import print_json, progress
 
-MODES = ("bm25", "dense", "hybrid")
-
 
 @click.command(name="search")
 @click.argument("questions", type=click.Path())
@@ -38,18 +36,13 @@ def search(
     "nDCG@10", "hit@1", "hit@5", "milliseconds"}}}}; hit@5 is the fraction of questions with an
     answer among the first five hits, milliseconds the median of a search.
     """  # noqa: D301
-    from ..errors import InputError
     from ..search.evaluate import evaluate, read_questions
     from ..search.index import Index
-    from ..search.vectors import StaticVectors
+    from ..search.vectors import load
 
     names = [name.strip() for name in modes.split(",")]
-    if unknown := [name for name in names if name not in MODES]:
-        raise InputError(f"unknown mode {unknown[0]!r}", "--mode", f"use {', '.join(MODES)}")
-    if "dense" in names and model is None:
-        raise InputError("--mode dense needs vectors", how="pass --model")
     rows = read_questions(Path(questions))
-    index = Index.open(data, StaticVectors(model) if model else None)
+    index = Index.open(data, load(model))
     found: dict[str, Any] = {}
     try:
         with progress("indexing", total=1.0, quiet=json_) as update:

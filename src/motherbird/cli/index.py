@@ -66,11 +66,11 @@ def command(
 
 def _watch(paths: tuple[str, ...], model: str | None) -> None:
     from ..search.index import Index
-    from ..search.vectors import StaticVectors
+    from ..search.vectors import load
     from ..search.watch import watch
 
     [root] = _roots(paths)
-    watch(Index.open(root, StaticVectors(model) if model else None))
+    watch(Index.open(root, load(model)))
 
 
 def _roots(paths: tuple[str, ...]) -> list[Path]:
@@ -122,7 +122,8 @@ def _check(paths: tuple[str, ...], json_: bool) -> None:
         if path.is_file():
             try:
                 index = Index(root, path)
-                problems = index.store.problems()
+                with index.store.errors():
+                    problems = index.store.problems()
                 index.close()
             except DamagedError as error:
                 problems = [str(error)]
@@ -137,10 +138,11 @@ def _check(paths: tuple[str, ...], json_: bool) -> None:
 
 
 def _make(paths: tuple[str, ...], model: str | None, report: bool, json_: bool) -> None:
+    from ..search.cache import home_of
     from ..search.index import Index
-    from ..search.vectors import StaticVectors
+    from ..search.vectors import load
 
-    vectors = StaticVectors(model) if model else None
+    vectors = load(model)
     found: list[dict[str, Any]] = []
     for root in _roots(paths):
         start = time.perf_counter()
@@ -150,7 +152,7 @@ def _make(paths: tuple[str, ...], model: str | None, report: bool, json_: bool) 
                 completed=done / max(1, total), text=f"{done:,} of {total:,} files"
             ))  # fmt: skip
         files, chunks = index.store.counts()
-        size = sum(p.stat().st_size for p in index.path.parent.iterdir() if p.is_file())
+        size = home_of(root).size()
         index.close()
         found.append({
             "root": str(root), "index": str(index.path), "files": files, "chunks": chunks,

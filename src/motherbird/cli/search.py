@@ -1,7 +1,7 @@
 """``motherbird search``."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,10 @@ def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> No
         started = background.start(root, given["model"])
     seconds = round(time.perf_counter() - start, 3)
     if json_:
-        hits = [_as_json(hit, given["explain"]) for hit in found.hits]
+        hits = [
+            hit.as_json() | ({"parts": _rounded(hit.parts)} if given["explain"] else {})
+            for hit in found.hits
+        ]
         about = {"files": found.files, "chunks": found.chunks, "pending": found.pending,
                  "skipped": dict(found.skipped)}  # fmt: skip
         print_json({"query": query, "hits": hits, "index": about, "seconds": seconds})
@@ -92,21 +95,12 @@ def _search(
     languages: tuple[str, ...], kind: Any, mode: Any, model: str | None, **rest: Any,
 ) -> "tuple[Path, Result]":  # fmt: skip
     """Return the root of the index, and the result."""
-    from ..core.arguments import check_text
     from ..errors import InputError
     from ..search.cache import root_of
     from ..search.filters import Filters
     from ..search.index import Index
-    from ..search.languages import LANGUAGES
-    from ..search.vectors import StaticVectors
+    from ..search.vectors import load
 
-    check_text(query, "QUERY")
-    known = [language.name for language in LANGUAGES]
-    for name in languages:
-        if name not in known:
-            raise InputError(f"unknown language {name!r}", how=f"use {', '.join(known)}")
-    if mode == "dense" and model is None:
-        raise InputError("--mode dense needs vectors", how="pass --model")
     targets = [Path(path) for path in paths or (".",)]
     roots = {root_of(target) for target in targets}
     if len(roots) > 1:
@@ -115,22 +109,19 @@ def _search(
     [root] = roots
     inside = tuple(target.resolve().relative_to(root).as_posix() for target in targets)
     filters = Filters(() if "." in inside else inside, patterns, languages, kind)
-    index = Index.open(targets[0], StaticVectors(model) if model else None)
+    index = Index.open(targets[0], load(model))
     try:
         return root, index.search(query, count, mode, filters)
     finally:
         index.close()
 
 
-def _as_json(hit: "Hit", explain: bool) -> dict[str, Any]:
-    found = {name: getattr(hit, name)
-             for name in ("path", "start", "end", "symbol", "kind", "score", "text")}  # fmt: skip
-    found["score"] = round(hit.score, 4)
-    return found | ({"parts": {n: round(v, 4) for n, v in hit.parts.items()}} if explain else {})
+def _rounded(parts: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in parts.items()}
 
 
 def _shown(hit: "Hit", query: "Query", prefix: str, root: Path, given: dict[str, Any]) -> str:
-    """Return a hit as text: its target, what it is, and lines of it."""
+    """Return a hit as text: its place, what it is, and lines of it."""
     from ..search.lines import around, best_lines
 
     def colored(text: str, **style: Any) -> str:

@@ -34,7 +34,7 @@ def read_entry(
         vectors: computes those of chunks.
         known: the digest that it had before.
     """
-    name, full = name_of(path), root / os.fsdecode(path)
+    name, full = path_text(path), root / os.fsdecode(path)
     try:
         state = state_of(full)
         if reason := reason_against(name, state):
@@ -83,7 +83,7 @@ def entry_of(
     return Entry(path, state, digest, language(name), text, found, own, packed)
 
 
-def name_of(path: bytes) -> str:
+def path_text(path: bytes) -> str:
     """Return a path as text, with / between directories."""
     return path.decode("utf-8", "replace").replace(os.sep, "/")
 

@@ -57,7 +57,7 @@ class StoredChunk:
     chunk: Chunk
 
 
-def name_of(chunk: Chunk) -> str:
+def defined_name(chunk: Chunk) -> str:
     """Return the last part of the symbol of a definition; empty for other chunks."""
     if chunk.kind in ("section", "text", "data"):
         return ""

@@ -5,6 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import InputError
+from .languages import LANGUAGES
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -15,12 +18,23 @@ class Filters:
         paths: patterns such as ``*.py`` or ``src/*``; one has to match the path or the name.
         languages: such as "python"; one has to be that of the file.
         kind: "code" is a language, "prose" is not.
+
+    Raises:
+        InputError: a language or kind is unknown.
     """
 
     inside: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     kind: Literal["code", "prose"] | None = None
+
+    def __post_init__(self) -> None:
+        known = [language.name for language in LANGUAGES]
+        for name in self.languages:
+            if name not in known:
+                raise InputError(f"unknown language {name!r}", how=f"use {', '.join(known)}")
+        if self.kind not in (None, "code", "prose"):
+            raise InputError(f"unknown kind {self.kind!r}", how="use code or prose")
 
     def __bool__(self) -> bool:
         return bool(self.inside or self.paths or self.languages or self.kind)

@@ -3,21 +3,22 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import disk, workers
 from ..core import threads
+from ..core.arguments import check_integer, check_path, check_text
 from ..data.readers.listing import Listing, settled
-from ..errors import InputError
-from .build import CHANGED, REMOVED, name_of, pack, read_entry, text_of, text_to_embed
+from ..errors import BusyError, InputError
+from .build import CHANGED, REMOVED, pack, path_text, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
 from .entry import Entry, InBytes, State
 from .filters import Filters
-from .lookup import Hit, Mode, find, ranked
+from .lookup import Hit, Mode, check_mode, find, ranked
 from .query import Query
 from .scan import Scan
 from .store import Store
@@ -90,7 +91,7 @@ class Index:
             InputError: there is no such directory.
             DamagedError: the index is damaged.
         """
-        root = root_of(Path(directory))
+        root = root_of(check_path(directory, "the directory"))
         return cls(root, home_of(root).database, vectors)
 
     def close(self) -> None:
@@ -154,8 +155,13 @@ class Index:
             on_files: called with the number of files that are done, and of all.
 
         Raises:
-            InputError: another process has been indexing the directory for 10 seconds.
+            BusyError: another process has been indexing the directory for 10 seconds.
+            DamagedError: the index is damaged.
         """
+        with self.store.errors():
+            return self._refresh(found, on_files)
+
+    def _refresh(self, found: Changes | None, on_files: Callable[[int, int], None]) -> Changes:
         found = found or self.changes()
         name = None if self.vectors is None else self.vectors.name
         missing = []
@@ -182,7 +188,7 @@ class Index:
         for file, path in files:
             assert self.vectors is not None
             chunks, lines = self.store.chunks_of(file), self.store.text(file).split("\n")
-            texts = [text_to_embed(name_of(path), chunk, lines) for chunk in chunks]
+            texts = [text_to_embed(path_text(path), chunk, lines) for chunk in chunks]
             found = pack(self.vectors.embed(texts)) if texts else InBytes(b"", b"")
             with self.store.writing():
                 first = self.store.first_chunk(file)
@@ -238,8 +244,22 @@ class Index:
             mode: "bm25" for full text, "dense" for vectors, "hybrid" for both.
             filters: which files are searched.
             use_rules: whether rules beside words and vectors rank; see `rules`.
+
+        Raises:
+            InputError: the query is empty, or an argument is invalid.
+            BusyError: another process has been indexing the directory for 10 seconds.
+            DamagedError: the index is damaged.
         """
-        query, found = Query(text), self.changes()
+        query = Query(check_text(text, "the query"))
+        count = check_integer(count, "count", 1)
+        check_mode(mode, self.vectors)
+        with self.store.errors():
+            return self._search(query, count, mode, filters, use_rules)
+
+    def _search(
+        self, query: Query, count: int, mode: Mode, filters: Filters, use_rules: bool
+    ) -> Result:
+        found = self.changes()
         if len(found.new) <= FEW and found.size <= LITTLE:
             found = self.refresh(found)
             files, chunks = self.store.counts()
@@ -262,7 +282,9 @@ class Index:
         Raises:
             InputError: the file is not searched, or has no such line.
         """
-        lines, chunks = self.read(path), self.store.chunks_of(self._file(path))
+        lines = self.read(path)
+        with self.store.errors():
+            chunks = self.store.chunks_of(self._file(path))
         found = next((chunk for chunk in chunks if chunk.start <= line <= chunk.end), None)
         if found is None:
             raise InputError(f"line {line} is empty, or not in the file", path)
@@ -277,7 +299,8 @@ class Index:
             InputError: the file is not searched.
         """
         self.refresh()
-        return self.store.text(self._file(path)).split("\n")
+        with self.store.errors():
+            return self.store.text(self._file(path)).split("\n")
 
     def _file(self, path: str) -> int:
         """Return the id of a file."""
@@ -299,7 +322,7 @@ class Reader:
 
 
 def _accepts(filters: Filters, key: bytes) -> bool:
-    path = name_of(key)
+    path = path_text(key)
     return filters.accept(path, language(path))
 
 
@@ -316,12 +339,13 @@ def _state_or_none(path: Path) -> State | None:
 def _alone(path: Path) -> Iterator[None]:
     """Be the only process that indexes; wait for another one for some seconds."""
     end = time.monotonic() + WAIT
-    while True:
-        try:
-            with disk.locked(path):
-                yield
-                return
-        except InputError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(disk.locked(path))
+                break
+            except InputError as error:
+                if time.monotonic() > end:
+                    raise BusyError(error.what, error.where, error.how) from error
+                time.sleep(0.1)
+        yield

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .build import cosines, name_of, text_of
+from ..errors import InputError
+from .build import cosines, path_text, text_of
 from .filters import Filters
 from .query import Query
 from .ranking import CANDIDATES, NEAREST, Ranked, rank
@@ -41,6 +42,11 @@ class Hit:
     text: str
     parts: Mapping[str, float] = field(default_factory=dict)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON, without ``parts``."""
+        names = ("path", "start", "end", "symbol", "kind", "text")
+        return {name: getattr(self, name) for name in names} | {"score": round(self.score, 4)}
+
 
 def find(
     store: Store,
@@ -52,12 +58,17 @@ def find(
     *,
     use_rules: bool = True,
 ) -> list[Hit]:
-    """Return the best chunks of an index for a query; see `Index.search`."""
+    """Return the best chunks of an index for a query; see `Index.search`.
+
+    Raises:
+        InputError: there is no such mode, or it needs vectors.
+    """
+    check_mode(mode, vectors)
     with store.reading():
         allowed = None
         if filters:
             allowed = [file for file, path, language in store.languages()
-                       if filters.accept(name_of(path), language)]  # fmt: skip
+                       if filters.accept(path_text(path), language)]  # fmt: skip
         with store.restricted(allowed):
             bm25: dict[int, float] = {}
             near: dict[int, float] = {}
@@ -68,14 +79,21 @@ def find(
             return ranked(store, query, bm25, near, count, use_rules=use_rules)
 
 
+def check_mode(mode: str, vectors: Vectors | None) -> None:
+    """Raise InputError if there is no such mode, or it needs vectors."""
+    if mode not in get_args(Mode):
+        raise InputError(f"unknown mode {mode!r}", how=f"use {', '.join(get_args(Mode))}")
+    if mode == "dense" and vectors is None:
+        raise InputError("the mode dense needs vectors", how="pass a model of static vectors")
+
+
 def _nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
     own = vectors.embed([_spelled(query.text)])[0]
     ids, packed = store.vectors(vectors.name)
-    values = -cosines(packed, own)
+    values = cosines(packed, own)
     best = np.arange(len(values))
     if len(values) > NEAREST:
-        best = np.sort(np.argpartition(values, NEAREST)[:NEAREST])
-    values = -values
+        best = np.sort(np.argpartition(-values, NEAREST)[:NEAREST])
     return {int(ids[n]): float(values[n]) for n in best}
 
 
@@ -91,7 +109,7 @@ def ranked(
     """Rank candidates, and read their lines."""
     named = store.named(query.name, CANDIDATES) if query.name and use_rules else []
     candidates = store.candidates([*bm25, *near, *named])
-    paths = {stored.file: name_of(stored.path) for stored in candidates}
+    paths = {stored.file: path_text(stored.path) for stored in candidates}
     found = rank(query, candidates, bm25, near, paths, count, use_rules=use_rules)
     lines: dict[int, list[str]] = {}
     for each in found:

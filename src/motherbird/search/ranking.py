@@ -57,16 +57,14 @@ def rank(
         if cosines:
             own = cosines.get(chunk.id, low)
             parts["cosine"] = COSINE * (own - low) / max(high - low, 1e-6)
-        score = sum(parts.values())
         if use_rules:
             parts["file"] = coherence.get(chunk.file, 0.0)
             parts["path"] = rules.path_match(query, path)
             parts["definition"] = rules.definition(query, chunk)
-            score = sum(parts.values())
-            if lower:
-                language = chunk.language if has_code else ""
-                parts["factor"] = rules.factor(path, language)
-                score *= parts["factor"]
+        score = sum(parts.values())
+        if use_rules and lower:
+            parts["factor"] = rules.factor(path, chunk.language if has_code else "")
+            score *= parts["factor"]
         found.append(Ranked(chunk, score, parts))
     found.sort(key=lambda each: (-each.score, each.stored.path, each.stored.chunk.start))
     return _in_turns(found, count) if use_rules else found[:count]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from .entry import StoredChunk, name_of
+from .entry import StoredChunk, defined_name
 from .query import Query
 from .terms import terms
 
@@ -69,7 +69,7 @@ def path_match(query: Query, path: str) -> float:
 
 def definition(query: Query, stored: StoredChunk) -> float:
     """Return how much it speaks for a chunk that it defines a name in the query."""
-    name = name_of(stored.chunk)
+    name = defined_name(stored.chunk)
     if not name or stored.chunk.kind == "module":
         return 0.0
     if query.name:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .build import name_of, read_entry
+from .build import path_text, read_entry
 from .entry import Entry
 from .query import Query
 from .rules import factor, path_match
@@ -60,7 +60,7 @@ def _best_files(
         path, counts, size = row
         long = 0.25 + 0.75 * size / average
         words = sum(w * n / (n + K1 * long) for w, n in zip(weights, counts, strict=True))
-        name = name_of(path)
+        name = path_text(path)
         own = words / (sum(weights) or 1.0) + path_match(query, name)
         return own * factor(name, "")
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mcp.server import MCPServer
 
     from .index import Index
-    from .lookup import Hit
 
 T = TypeVar("T")
 
@@ -43,21 +42,20 @@ class Server:
     def with_index(self, work: "Callable[[Index], T]") -> T:
         """Call a function with the index, which is opened now if it was not."""
         from .index import Index
-        from .vectors import StaticVectors
+        from .vectors import load
 
         with self._lock:
             if self._index is None:
-                vectors = StaticVectors(self.model) if self.model else None
-                self._index = Index.open(self.root, vectors)
+                self._index = Index.open(self.root, load(self.model))
             return work(self._index)
 
     def watch(self) -> None:
         """Add changes of files when they happen; in a thread, with a connection of its own."""
         from .index import Index
-        from .vectors import StaticVectors
+        from .vectors import load
         from .watch import watch
 
-        index = Index.open(self.root, StaticVectors(self.model) if self.model else None)
+        index = Index.open(self.root, load(self.model))
         index.refresh()
         watch(index)
 
@@ -73,7 +71,7 @@ class Server:
             kind=kind or None,  # type: ignore[arg-type]
         )  # fmt: skip
         found = self.with_index(lambda index: index.search(query, k, filters=filters))
-        answer: dict[str, Any] = {"hits": [_as_json(hit) for hit in found.hits]}
+        answer: dict[str, Any] = {"hits": [hit.as_json() for hit in found.hits]}
         if found.pending:
             background.start(self.root, self.model)
             answer["note"] = f"{found.pending} files are being indexed; full text was searched"
@@ -82,7 +80,7 @@ class Server:
     def similar(self, path: str, line: int, k: int = 10) -> dict[str, Any]:
         """Return the parts of files that are most like the one with a line of a file."""
         hits = self.with_index(lambda index: index.similar(path, line, k))
-        return {"hits": [_as_json(hit) for hit in hits]}
+        return {"hits": [hit.as_json() for hit in hits]}
 
     def read(self, path: str, start: int = 1, end: int = 0) -> dict[str, Any]:
         """Return lines of a file that is searched."""
@@ -147,8 +145,3 @@ def make(root: Path, model: str | None = None, *, watched: bool = False) -> "MCP
         return await run(own.status)
 
     return server
-
-
-def _as_json(hit: "Hit") -> dict[str, Any]:
-    names = ("path", "start", "end", "symbol", "kind", "text")
-    return {name: getattr(hit, name) for name in names} | {"score": round(hit.score, 4)}

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DamagedError, InputError, NoRoomError
+from ..errors import BusyError, DamagedError, InputError, NoRoomError
 from .chunks import Chunk
-from .entry import Entry, InBytes, State, StoredChunk, name_of
+from .entry import Entry, InBytes, State, StoredChunk, defined_name
 
 VERSION = 3  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
@@ -65,7 +65,7 @@ class Store:
         self._allowed = ""  # a condition on the files of chunks and vectors in SQL
         # The vectors that were read last, and of which state of the index.
         self._kept: tuple[object, tuple[NDArray[np.int64], InBytes]] | None = None
-        with self._errors():
+        with self.errors():
             # Threads may share it, but only one of them may use it at a time.
             self.db = sqlite3.connect(
                 path, timeout=WAIT, isolation_level=None, check_same_thread=False
@@ -91,18 +91,19 @@ class Store:
                 self.db.execute(f"pragma user_version = {VERSION}")
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """Raise errors of motherbird in place of those of SQLite and zlib."""
         try:
             yield
         except sqlite3.OperationalError as error:
             if "locked" in str(error) or "busy" in str(error):
                 what = f"another process has been writing for {WAIT:.0f} seconds"
-                raise InputError(what, str(self.path), "wait for it, or stop it") from error
+                raise BusyError(what, str(self.path), "wait for it, or stop it") from error
             if "full" in str(error):
                 what = "the disk is full; the index is as it was before"
                 raise NoRoomError(what, str(self.path), "free some space") from error
             raise InputError(f"the index cannot be used ({error})", str(self.path)) from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, zlib.error) as error:
             what = f"the index is damaged ({error})"
             how = "motherbird index --delete removes it, and the next search makes a new one"
             raise DamagedError(what, str(self.path), how) from error
@@ -110,7 +111,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Change the index in a transaction: completely, or not at all."""
-        with self._errors():
+        with self.errors():
             self.db.execute("begin immediate")
             try:
                 yield
@@ -123,7 +124,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """See one state of the index in all queries of the block."""
-        with self._errors():
+        with self.errors():
             self.db.execute("begin")
             try:
                 yield
@@ -147,22 +148,14 @@ class Store:
             file = self.db.execute(
                 "insert into files (path, size, changed, digest, language, text, terms) "
                 "values (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    entry.path,
-                    entry.state.size,
-                    entry.state.changed,
-                    entry.digest,
-                    entry.language,
-                    text,
-                    terms,
-                ),
+                (entry.path, *entry.state, entry.digest, entry.language, text, terms),
             ).lastrowid
             first = self._next_chunk()
             ids = range(first, first + len(entry.chunks))
             self.db.executemany(
                 "insert into chunks values (?, ?, ?, ?, ?, ?, ?)",
-                ((number, file, chunk.start, chunk.end, chunk.symbol, name_of(chunk), chunk.kind)
-                 for number, chunk in zip(ids, entry.chunks, strict=True)),
+                ((number, file, chunk.start, chunk.end, chunk.symbol, defined_name(chunk),
+                  chunk.kind) for number, chunk in zip(ids, entry.chunks, strict=True)),
             )  # fmt: skip
             self.db.executemany(
                 "insert into terms (rowid, path, symbol, body) values (?, ?, ?, ?)",
@@ -235,7 +228,7 @@ class Store:
     # Queries
 
     @contextmanager
-    def restricted(self, files: Iterable[int] | None) -> Iterator["Store"]:
+    def restricted(self, files: Iterable[int] | None) -> Iterator[None]:
         """Within this block, find chunks of these files only; None for all."""
         if files is not None:
             self.db.execute("create temp table if not exists allowed (file integer primary key)")
@@ -243,7 +236,7 @@ class Store:
             self.db.executemany("insert into allowed values (?)", ((file,) for file in files))
         self._allowed = "" if files is None else "file in (select file from allowed)"
         try:
-            yield self
+            yield
         finally:
             self._allowed = ""
 

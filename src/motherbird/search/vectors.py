@@ -38,3 +38,8 @@ class StaticVectors:
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """Return a vector of length 1 for each text; 0 for one without tokens."""
         return self.model.embed(texts, normalize=True)
+
+
+def load(name_or_dir: str | Path | None) -> StaticVectors | None:
+    """Load static vectors, or return None where no model is given."""
+    return None if name_or_dir is None else StaticVectors(name_or_dir)

@@ -7,9 +7,9 @@ between them that are blank or only close brackets, and the outputs of notebooks
 from ...data.pairing.sections import is_divided
 from ..languages import language_of
 from . import code, data, prose
-from .chunk import Chunk, parts
+from .chunk import Chunk
 
-__all__ = ["Chunk", "chunks", "language", "parts"]
+__all__ = ["Chunk", "chunks", "language"]
 
 
 def chunks(name: str, text: str) -> list[Chunk]:
