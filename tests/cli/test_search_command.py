@@ -96,10 +96,10 @@ def test_a_damaged_index(motherbird, project):
 
 
 def test_mistakes(motherbird, project, tmp_path):
-    motherbird("search", "").refused("QUERY")
+    motherbird("search", "").refused("the query")
     motherbird("search", "x", "nothing").refused("does not exist")
     motherbird("search", "x", "--language", "pyton").refused("unknown language 'pyton'")
-    motherbird("search", "x", "--mode", "dense").refused("--mode dense needs vectors")
+    motherbird("search", "x", "--mode", "dense").refused("the mode dense needs vectors")
     motherbird("search", "x", ".", tmp_path).refused("different directories")
     motherbird("index", "--list", "--delete").refused("exclude each other")
     result = motherbird("search", "zzzzzz")

@@ -9,7 +9,8 @@ from code_files import WORDS, source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from motherbird.errors import DamagedError, InputError
+from motherbird import disk
+from motherbird.errors import BusyError, DamagedError, InputError
 from motherbird.search import index as module
 from motherbird.search.build import cosines, decode, pack
 from motherbird.search.cache import home_of, root_of
@@ -227,6 +228,45 @@ def test_a_damaged_index_is_named(folder, tmp_path):
     path.write_bytes(data)
     with pytest.raises(DamagedError, match="index --delete"):
         Index(folder, path)
+
+
+def test_an_index_that_is_damaged_inside_is_named(folder, tmp_path):
+    path = tmp_path / "index.db"
+    index = Index(folder, path)
+    index.refresh()
+    index.close()
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + bytes(len(data) - 4096))
+    with pytest.raises(DamagedError, match="index --delete"):
+        Index(folder, path).search("session")
+
+
+def test_wrong_arguments(folder):
+    index = Index.open(folder)
+    for call, says in (
+        (lambda: index.search(""), "the query"),
+        (lambda: index.search("a", 0), "count"),
+        (lambda: index.search("a", mode="dense"), "needs vectors"),
+        (lambda: Filters(languages=("pyton",)), "unknown language 'pyton'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            call()
+
+
+def test_another_process_that_indexes_is_named(folder, tmp_path, monkeypatch):
+    """An error while the index is locked is raised as it is."""
+    monkeypatch.setattr(module, "WAIT", 0.3)
+    index = Index(folder, tmp_path / "index.db")
+    with disk.locked(tmp_path / "index.lock"):
+        with pytest.raises(BusyError, match=f"pid {os.getpid()}"):
+            index.refresh()
+
+    def fail(*arguments):
+        raise InputError("a mistake")
+
+    monkeypatch.setattr(index, "_put", fail)
+    with pytest.raises(InputError, match="a mistake"):
+        index.refresh()
 
 
 @pytest.mark.skipif(
