@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from motherbird import disk
+from motherbird.search.cache import home_of
+
 mcp = pytest.importorskip("mcp")
 
 COMMAND = (sys.executable, "-m", "motherbird", "mcp")
@@ -77,25 +80,58 @@ def test_calls_at_the_same_time(folder):
     asyncio.run(run())
 
 
+class Pipes:
+    """A server as a process, and messages on its pipes."""
+
+    def __init__(self, folder):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [*COMMAND, str(folder)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {},
+                 "clientInfo": {"name": "test", "version": "1"}}  # fmt: skip
+        self.send("initialize", hello, 1)
+        assert self.answer()["result"]["serverInfo"]["name"] == "motherbird"
+        self.send("notifications/initialized")
+
+    def send(self, method, params=None, number=None):
+        message = {"jsonrpc": "2.0", "method": method}
+        message |= {} if params is None else {"params": params}
+        message |= {} if number is None else {"id": number}
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def call(self, number, tool, **arguments):
+        self.send("tools/call", {"name": tool, "arguments": arguments}, number)
+
+    def answer(self):
+        return json.loads(self.process.stdout.readline())
+
+
 def test_it_says_nothing_else_and_ends_with_its_client(folder):
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        [*COMMAND, str(folder)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
-    greeting = {
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": {"protocolVersion": "2025-06-18", "capabilities": {},
-                   "clientInfo": {"name": "test", "version": "1"}},
-    }  # fmt: skip
-    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call",
-            "params": {"name": "search", "arguments": {"query": "session"}}}  # fmt: skip
-    for message in (greeting, {"jsonrpc": "2.0", "method": "notifications/initialized"}, call):
-        process.stdin.write(json.dumps(message) + "\n")
-        process.stdin.flush()
-    answers = [json.loads(process.stdout.readline()) for _ in range(2)]
-    assert [answer["id"] for answer in answers] == [1, 2]
-    assert answers[0]["result"]["serverInfo"]["name"] == "motherbird"
+    server = Pipes(folder)
+    server.call(2, "search", query="session")
+    assert server.answer()["id"] == 2
     start = time.monotonic()
-    out, _ = process.communicate(timeout=20)
+    out, _ = server.process.communicate(timeout=20)
     assert all(json.loads(line) for line in out.splitlines())
-    assert process.returncode == 0 and time.monotonic() - start < 10
+    assert server.process.returncode == 0 and time.monotonic() - start < 10
+
+
+def test_a_call_that_is_cancelled(folder):
+    """It waits for another process that indexes; its answer is not waited for, nor given."""
+    lock = home_of(folder).database.with_suffix(".lock")
+    server = Pipes(folder)
+    with disk.locked(lock):
+        server.call(2, "search", query="session")
+        time.sleep(0.5)
+        server.send("notifications/cancelled", {"requestId": 2, "reason": "too slow"})
+        time.sleep(0.2)
+    server.call(3, "search", query="session")
+    answers = [server.answer()]
+    while answers[-1]["id"] != 3:
+        answers.append(server.answer())
+    assert answers[-1]["result"]["structuredContent"]["hits"]
+    assert all("error" in answer for answer in answers[:-1])
+    server.process.communicate(timeout=20)
+    assert server.process.returncode == 0

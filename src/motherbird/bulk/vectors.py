@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub
 from ..core.arguments import check_texts
 from ..engine.model import MAX_TOKENS, NativeModel

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int32
 from numpy.typing import NDArray
 
+from ..arrays import Int32
 from ..errors import InputError, counted, with_article
 from ..files import check_utf_8
 from ..machine import MAX_THREADS

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64
 
+from ..arrays import Int, Int32, Int64
 from ..errors import InputError
 from .arguments import Documents, check_ids, check_integer
 from .config import EncoderConfig

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
 
+from ..arrays import Float32, Int, Int32
 from ..errors import InputError
 from .config import EncoderConfig
 from .tokenizer import Tokenizer

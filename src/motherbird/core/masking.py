@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int
 
+from ..arrays import Bool, Int
 from ..errors import InputError
 from .rng import Positions, random_bits
 from .tokenizer import Tokenizer

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
+from ..arrays import Float32, Int64
 from ..errors import InputError, with_article
 from .arguments import check_list
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ..arrays import Float
 from . import metrics, spans
 
 # What is predicted: one label of a text, any number of them, a number, or a tag of each word.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
+from ..arrays import Bool, Float, Int
 from ..errors import InputError, counted
 from . import metrics
 from .arguments import check_list

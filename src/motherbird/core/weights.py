@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import safetensors
-from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from ..arrays import Float32
 from ..errors import DamagedError, HeadError, InputError
 from ..files import LFS_POINTER, check_files, parse_json, read_json, read_json_object
 from . import hf_config, hub

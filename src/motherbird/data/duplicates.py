@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt32, UInt64
 
 from .. import disk
+from ..arrays import Bool, UInt32, UInt64
 from ..errors import require_extra
 from .sequences import sequences
 

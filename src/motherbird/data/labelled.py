@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
+from ..arrays import Int
 from ..core.arguments import check_integer, check_text
 from ..core.measure import Kind
 from ..core.rng import random_bits

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
 
+from ..arrays import Int
 from ..core.arguments import check_flag, check_integer, check_type
 from ..core.masking import Masking, masking_for
 from ..core.rng import shuffled

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
 
+from ..arrays import Int
 from ..nn.packed import Packed
 
 

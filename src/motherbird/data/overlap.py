@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt64
 from numpy.typing import NDArray
 
+from ..arrays import UInt64
 from ..errors import DamagedError, InputError, NotTextError
 from . import readers
 from .duplicates import text_hash

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Integer, Shaped, UInt
 from numpy.typing import NDArray
 
 from .. import disk
+from ..arrays import Int, Integer, Shaped, UInt
 from ..errors import InputError
 
 SPECIAL_TOKENS = 2  # of each piece: [CLS] and [SEP]

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
-from jaxtyping import Float, Shaped
 
 from .. import __version__
+from ..arrays import Float, Shaped
 from ..core import tokenizer as tokenizer_module
 from ..core.rng import random_bits
 from ..core.tokenizer import Tokenizer

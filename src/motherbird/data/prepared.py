@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt
 from numpy.typing import NDArray
 
 from .. import files
+from ..arrays import Int, Shaped, UInt
 from ..core import tokenizer
 from ..core.arguments import check_integer, check_path
 from ..errors import DamagedError, InputError, require_extra, with_article

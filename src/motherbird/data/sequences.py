@@ -7,7 +7,8 @@ and four of Thai, Lao, Khmer or Burmese, which is about the average length of th
 """
 
 import numpy as np
-from jaxtyping import Int, UInt64
+
+from ..arrays import Int, UInt64
 
 BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _INVERSE = pow(BASE, -1, 1 << 64)

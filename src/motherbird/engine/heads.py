@@ -4,8 +4,8 @@ import ctypes
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.config import EncoderConfig
 from ..core.weights import EMBEDDING, Stored
 from . import library

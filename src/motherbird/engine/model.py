@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32
 
+from ..arrays import Float32, Int, Int32
 from ..core import hf_config, threads, weights
 from ..core.arguments import check_path
 from ..core.batching import check_batch

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.batching import concatenate
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ..arrays import Float
 from ..core import batching
 from ..errors import ParityError
 from ..nn.packed import pack, unpack

@@ -10,12 +10,12 @@ H ** -0.5, which saves a multiplication in the graph.
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from torch import nn
 
 from .. import __version__
+from ..arrays import Float32
 from ..core.config import EncoderConfig, Pooling
 from ..errors import InputError
 from .models import Exportable

@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..arrays import Float, Int
 from ..core import hf_config
 from ..engine import library
 from ..engine.model import NativeModel

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..arrays import Bool, Int
 from ..errors import InputError
 
 # Arguments of a ModernBertModel that do not change its output. The classifiers of transformers 5.0

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.hf_config import HeadConfig
 from ..core.inference import InferenceModel
 from ..core.measure import Metrics

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Float32
 
+from ..arrays import Float, Float32
 from ..core.arguments import check_type
 from ..errors import InputError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub, weights
 from ..core.arguments import Documents, check_flag, check_ids, check_integer, check_texts
 from ..core.config import Pooling

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub, weights
 from ..core.arguments import check_list, check_path, check_type
 from ..core.normalization import encoded, normalize, unchanged

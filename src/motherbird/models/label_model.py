@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hf_config, weights
 from ..core.arguments import Documents, check_ids, check_list, check_type
 from ..core.hf_config import HeadConfig

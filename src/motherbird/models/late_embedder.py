@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
+from ..arrays import Float32, Int64
 from ..core import weights
 from ..core.arguments import check_flag, check_integer, check_list, check_text, check_texts
 from ..core.batching import concatenate, split_by_tokens

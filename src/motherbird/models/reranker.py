@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.arguments import check_text, check_texts, check_type
 from ..errors import HeadError
 from .scorer import Ranked, Scorer

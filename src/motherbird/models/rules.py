@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.normalization import Normalized, normalize
 from ..core.spans import scheme_of, spans
 from ..core.words import Offsets, first_tokens, split_words

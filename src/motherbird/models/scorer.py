@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hf_config
 from ..core.arguments import (
     Documents,

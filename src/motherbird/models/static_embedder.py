@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from numpy.typing import NDArray
 
-from ..core import hub
+from ..arrays import Float32, Float64, Shaped
+from ..core import hub, weights
 from ..core.arguments import check_flag, check_integer, check_path, check_texts
 from ..core.weights import few, read_tensors
 from ..errors import DamagedError, InputError
 from ..files import new_directory, read_json
+from .modules import read_modules
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,6 +36,53 @@ MOST_SEGMENTS = 1 << 18  # whose ids are remembered
 LONGEST_SEGMENT = 64  # characters of one that is remembered
 
 
+def padding_direction(width: int) -> Float64[np.ndarray, " D"]:
+    """Return the direction of what makes all embeddings equally long that begin as static vectors.
+
+    Their norm divides by the same number then. Its mean is 0, so that the norm keeps it.
+    """
+    direction = np.zeros(width)
+    direction[-2:] = 0.5**0.5, -(0.5**0.5)
+    return direction
+
+
+class _Table:
+    """A table of vectors, of which rows are read in float32.
+
+    Few rows are converted when they are read, and the whole table when as many were read as it has:
+    a query is answered without that, and a float16 table is 5 times slower to add.
+
+    Args:
+        stored: (V, D), the rows as they are stored.
+        convert: makes (n, D) float32 vectors of rows; None if they are vectors, of any dtype.
+    """
+
+    def __init__(
+        self,
+        stored: Shaped[np.ndarray, "V D"],
+        convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
+    ) -> None:
+        self.stored, self.convert = stored, convert
+        self._whole: NDArray[np.float32] | None = None
+        self._read = 0  # rows
+
+    def __getitem__(self, ids: Sequence[int]) -> Float32[np.ndarray, "n D"]:
+        if self._whole is None:
+            self._read += len(ids)
+            if self._read < len(self.stored):
+                return self._converted(self.stored[ids])
+        return self.float32()[ids]
+
+    def float32(self) -> Float32[np.ndarray, "V D"]:
+        """Return the vectors of all tokens."""
+        if self._whole is None:
+            self._whole = self._converted(self.stored)
+        return self._whole
+
+    def _converted(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        return rows.astype(np.float32, copy=False) if self.convert is None else self.convert(rows)
+
+
 class StaticEmbedder:
     """A table of vectors with its tokenizer: a text is the mean of the vectors of its tokens.
 
@@ -44,13 +93,14 @@ class StaticEmbedder:
     """
 
     def __init__(
-        self, tokenizer: "Tokenizer", table: Shaped[np.ndarray, "V D"], normalize: bool = True
-    ) -> None:
-        if table.ndim != 2 or len(table) < tokenizer.get_vocab_size():
-            what = f"a table of shape {table.shape} has no row for each of the "
+        self, tokenizer: "Tokenizer", table: Shaped[np.ndarray, "V D"] | _Table,
+        normalize: bool = True,
+    ) -> None:  # fmt: skip
+        own = table if isinstance(table, _Table) else _Table(table)
+        if own.stored.ndim != 2 or len(own.stored) < tokenizer.get_vocab_size():
+            what = f"a table of shape {own.stored.shape} has no row for each of the "
             raise InputError(f"{what}{tokenizer.get_vocab_size():,} tokens")
-        self.tokenizer, self.table = tokenizer, table
-        self._summed = table.astype(np.float32, copy=False)  # float16 is 5 times slower to add
+        self.tokenizer, self._table = tokenizer, own
         self.normalize = check_flag(normalize, "normalize")
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -73,6 +123,52 @@ class StaticEmbedder:
         modules = read_json(directory / "modules.json")
         place = directory / str(modules[0]["path"])
         return cls(read_tokenizer(place), _table(place), len(modules) > 1)
+
+    @classmethod
+    def from_encoder(
+        cls, name_or_dir: str | Path, *, revision: str | None = None
+    ) -> "StaticEmbedder":
+        """Use the input embeddings of an encoder that began as static vectors.
+
+        Such an encoder (`motherbird distill dense`) keeps static vectors in its embeddings, and
+        they change with it in training. A vector is an embedding after the norm, without its
+        part in the `padding_direction`. Those of other encoders mean little.
+
+        Args:
+            name_or_dir: see `Embedder.load`.
+            revision: branch, tag or commit on the Hub.
+
+        Raises:
+            InputError: there is no such directory, or it has no encoder or no tokenizer.
+            DamagedError: a file is missing or damaged.
+        """
+        place, _ = read_modules(hub.find(name_or_dir, revision))
+        config = weights.encoder_config(place)
+        tensors = weights.published_names(read_tensors(place))
+        names = (weights.EMBEDDING, *(f"model.embeddings.norm.{n}" for n in ("weight", "bias")))
+        table, scale, shift = (tensors.get(name) for name in names)
+        if table is None or scale is None:
+            raise DamagedError("the embeddings or their norm are missing", str(place))
+        weight = scale.float32(), 0 if shift is None else shift.float32()
+
+        def normed(rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+            x = table._replace(raw=rows).float32()
+            x = x - x.mean(axis=1, keepdims=True)
+            x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(config.norm_eps))
+            return x * weight[0] + weight[1]
+
+        padding = padding_direction(config.hidden_size).astype(np.float32)
+
+        def own(rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+            x = normed(rows)
+            return x - np.outer(x @ padding, padding)
+
+        return cls(read_tokenizer(place), _Table(table.raw, own))
+
+    @property
+    def table(self) -> Shaped[np.ndarray, "V D"]:
+        """The vector of each token, in the dtype of the file, or float32 for an encoder."""
+        return self._table.stored if self._table.convert is None else self._table.float32()
 
     def save(
         self,
@@ -137,7 +233,7 @@ class StaticEmbedder:
     @property
     def size(self) -> int:
         """D, the size of a vector."""
-        return self.table.shape[1]
+        return self._table.stored.shape[1]
 
     def embed(
         self,
@@ -181,10 +277,9 @@ class StaticEmbedder:
 
     def _means(self, ids: list[list[int]], dimensions: int) -> Float32[np.ndarray, "n D"]:
         means = np.zeros((len(ids), dimensions), np.float32)
-        table = self._summed[:, :dimensions]
         for number, own in enumerate(ids):
             for first in range(0, len(own), TOKENS):
-                part = table[own[first : first + TOKENS]]
+                part = self._table[own[first : first + TOKENS]][:, :dimensions]
                 means[number] += part.sum(axis=0, dtype=np.float32)
             means[number] /= max(1, len(own))
         return means

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core.arguments import check_list, check_names, check_text
 from ..core.measure import Metrics, measure
 from ..core.spans import OUTSIDE, scheme_of, spans, to_bio

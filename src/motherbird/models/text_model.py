@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub, weights
 from ..core.arguments import (
     Documents,

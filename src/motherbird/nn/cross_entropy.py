@@ -8,9 +8,9 @@ pass, and the logits are not kept (as in Cut Cross-Entropy, Wijmans et al. 2024,
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..arrays import Float, Int
 from .autograd import first_order
 
 LOGITS = 2**26  # of a chunk, on a CPU; every chunk passes over the gradient of the weight

@@ -11,11 +11,11 @@ from functools import cache, lru_cache, partial
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, relu, silu
 from torch.utils.checkpoint import checkpoint
 
+from ..arrays import Float, Int, Shaped
 from ..core.arguments import check_type
 from ..core.batching import check_batch
 from ..core.config import Activation, EncoderConfig

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..arrays import Float
 from ..core.config import EncoderConfig
 from ..engine import library
 from ..errors import InputError

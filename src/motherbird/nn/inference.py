@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int32
 
+from ..arrays import Float32, Int, Int32
 from ..core.arguments import check_type
 from ..core.config import EncoderConfig
 from ..core.inference import Output, check_output, check_positions

@@ -3,9 +3,9 @@
 import math
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from ..arrays import Shaped
 from ..core.config import EncoderConfig
 from ..errors import InputError
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, run
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import nn
 
+from ..arrays import Float32
 from ..core import hub
 from ..core.config import EncoderConfig, Pooling
 from ..core.tokenizer import Tokenizer

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from ..arrays import Bool, Int, Shaped
 from ..core.arguments import check_type
 from ..core.batching import concatenate
 from ..errors import InputError

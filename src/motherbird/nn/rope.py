@@ -10,9 +10,9 @@ per batch from the positions.
 from typing import Any, cast
 
 import torch
-from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
+from ..arrays import Complex, Float, Int, Shaped
 from .autograd import first_order
 
 ROWS = 256  # tokens that are rotated at once, so that they stay in the cache

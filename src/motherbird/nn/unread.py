@@ -1,9 +1,9 @@
 """The encoder on documents with tokens that no token reads, such as ColBERT's unattended [MASK]."""
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..arrays import Bool, Float
 from ..core.batching import check_batch
 from .attention import AttentionPlan
 from .attention.oracle import visible

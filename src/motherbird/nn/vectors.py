@@ -7,10 +7,10 @@ They are trained in torch. The classes that users run are `motherbird.Embedder` 
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ..arrays import Float
 from ..core.config import Pooling
 from .encoder import Encoder
 from .heads import pool

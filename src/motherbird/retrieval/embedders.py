@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub
 from ..errors import InputError, require_extra
 from ..files import read_json_object

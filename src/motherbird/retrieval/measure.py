@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
+from ..arrays import Float64
 from ..errors import require_extra
 from .ranking import Ranking
 from .sets import RetrievalSet

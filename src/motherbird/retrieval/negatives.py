@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..data.pairs import DOCUMENTS, Pairs
 from ..data.readers.records import records
 from ..errors import DamagedError, InputError

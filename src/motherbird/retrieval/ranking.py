@@ -6,8 +6,8 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
+from ..arrays import Float32, Int64
 from ..core.maxsim import pack, scores
 from ..errors import require_extra
 

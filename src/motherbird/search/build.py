@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..data.generated import code_rule
 from ..data.readers.listing import settled
+from . import pdf
 from .chunks import Chunk, chunks, language
 from .entry import Entry, InBytes, State
 from .terms import joined
@@ -51,9 +52,9 @@ def read_entry(
     digest = hashlib.blake2b(content, digest_size=16).digest()
     if digest == known:
         return state
-    text = decode(content)
+    text = decoded(name, content)
     if text is None:
-        return "not text"
+        return "PDF that cannot be read" if name.lower().endswith(pdf.SUFFIX) else "not text"
     if rule := code_rule(name, text, ("generated", "minified")):
         return rule
     return entry_of(path, name, text, state, digest, vectors)
@@ -86,6 +87,11 @@ def entry_of(
 def path_text(path: bytes) -> str:
     """Return a path as text, with / between directories."""
     return path.decode("utf-8", "replace").replace(os.sep, "/")
+
+
+def decoded(name: str, content: bytes) -> str | None:
+    """Return the text of a file by its name; None if it has none."""
+    return pdf.read(content) if name.lower().endswith(pdf.SUFFIX) else decode(content)
 
 
 def decode(content: bytes) -> str | None:

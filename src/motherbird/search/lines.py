@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .build import decode
+from .build import decoded
 from .query import Query
 from .terms import terms
 
@@ -29,7 +29,7 @@ def around(path: Path, start: int, end: int, more: int) -> tuple[int, list[str]]
         The number of the first one, from 1, and the lines.
     """
     try:
-        text = decode(path.read_bytes()) or ""
+        text = decoded(path.name, path.read_bytes()) or ""
     except OSError:
         text = ""
     first = max(1, start - more)

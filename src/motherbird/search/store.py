@@ -305,9 +305,9 @@ class Store:
             return self._kept[1]
         allowed = self._allowed and f"and {self._allowed} "
         rows = self.db.execute(
-            f"select first, scales, data from vectors where model = ? {allowed}order by first",
-            (model,),
+            f"select first, scales, data from vectors where model = ? {allowed}", (model,)
         ).fetchall()
+        rows.sort()  # SQLite would copy them for that
         whole = InBytes(*(b"".join(row[n] for row in rows) for n in (1, 2)))
         firsts = np.array([first for first, *_ in rows], np.int64)
         counts = np.array([len(scales) // 4 for _, scales, _ in rows], np.int64)
@@ -320,8 +320,8 @@ class Store:
     def without_vectors(self, model: str) -> list[tuple[int, bytes]]:
         """Return the ids and paths of files without vectors of a model."""
         return self.db.execute(
-            "select id, path from files where not exists "
-            "(select 1 from vectors where file = files.id and model = ?)",
+            "select id, path from files "
+            "where id not in (select file from vectors where model = ?) order by id",
             (model,),
         ).fetchall()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.readers import ignore
 from ..data.readers.listing import Listing, list_files, settled
+from . import pdf
 from .chunks import data
 from .entry import State
 from .languages import language_of
@@ -17,7 +18,7 @@ TEXT = (
     ".pl", ".pm", ".clj", ".cljs", ".dart", ".erl", ".hrl", ".fs", ".fsx", ".m", ".mm", ".groovy",
     ".gradle", ".ps1", ".bat", ".fish", ".zsh", ".vim", ".el", ".lisp", ".scm", ".nim", ".cr",
     ".v", ".sv", ".vhd", ".asm", ".s", ".cmake", ".mk", ".tf", ".dockerfile", ".xml", ".pxd",
-    ".jinja", ".j2", ".mdx",
+    ".jinja", ".j2", ".mdx", pdf.SUFFIX,
 )  # fmt: skip
 NAMES = re.compile(
     r"makefile|dockerfile|containerfile|rakefile|gemfile|justfile|procfile|jenkinsfile|vagrantfile|"
@@ -75,8 +76,11 @@ def reason_against(path: str, state: State) -> str | None:
         return "lock files"
     if language_of(name) is None and SECRETS.search(name):
         return "secrets, by their names"
-    if state.size > LARGEST:
-        return f"larger than {LARGEST // 10**6} MB"
+    is_pdf = name.lower().endswith(pdf.SUFFIX)
+    if is_pdf and not pdf.is_readable():
+        return "PDF, which needs the package pypdf"
+    if state.size > (largest := pdf.LARGEST if is_pdf else LARGEST):
+        return f"larger than {largest // 10**6} MB"
     return None
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
 
+from ..arrays import Float32
 from ..core import hub, weights
-from ..files import sha256
-from ..models.static_embedder import StaticEmbedder
+from ..files import MANIFEST, read_manifest, sha256
+from ..models.static_embedder import StaticEmbedder, is_static
 
 
 @runtime_checkable
@@ -26,14 +26,16 @@ class StaticVectors:
     """Static vectors: fast enough for all files of a directory that was never seen before.
 
     Args:
-        name_or_dir: see `StaticEmbedder.load`.
+        name_or_dir: static vectors, or an encoder that began as such; see `StaticEmbedder`.
     """
 
     def __init__(self, name_or_dir: str | Path) -> None:
         directory = hub.find(name_or_dir)
-        self.model = StaticEmbedder.load(directory)
-        digests = [sha256(path)[:16] for path in weights.weight_files(directory)]
-        self.name = " ".join(["static", *digests])
+        load = StaticEmbedder.load if is_static(directory) else StaticEmbedder.from_encoder
+        self.model = load(directory)
+        files = weights.weight_files(directory)  # which were compared with what is recorded
+        digests = [_recorded_digest(file) or sha256(file) for file in files]
+        self.name = " ".join(["static", *(digest[:16] for digest in digests)])
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """Return a vector of length 1 for each text; 0 for one without tokens."""
@@ -43,3 +45,13 @@ class StaticVectors:
 def load(name_or_dir: str | Path | None) -> StaticVectors | None:
     """Load static vectors, or return None where no model is given."""
     return None if name_or_dir is None else StaticVectors(name_or_dir)
+
+
+def _recorded_digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file by the manifest of its directory or the parent, if it has it."""
+    for home in (path.parent, path.parent.parent):
+        if (home / MANIFEST).is_file():
+            found = read_manifest(home)["sha256"].get(path.relative_to(home).as_posix())
+            if found is not None:
+                return str(found)
+    return None

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
 from torch import Tensor
 
+from ..arrays import Shaped
 from ..errors import InputError, MotherbirdError, WorkerError
 from ..nn.devices import resolve_device
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch.nn import functional
 
+from ..arrays import Int
 from ..data.loader import BatchBuilder, BatchRequest, Cursor, RowFilter, masking_of
 from ..data.micro_batch import MicroBatch
 from ..data.prepared import PreparedDataset

@@ -8,10 +8,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ..arrays import Float, Int
 from ..core.rng import shuffled
 from ..data.loader import ORDER, Cursor
 from ..errors import InputError, NoMemoryError

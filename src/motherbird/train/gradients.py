@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from ..arrays import Float
 from .distributed import Distributed
 from .threads import Executor
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from ..arrays import Float
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.hub import is_included

@@ -8,8 +8,9 @@ are scaled to the size of AdamW's, so that both use one learning rate (Moonlight
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from ..arrays import Float
 
 MOMENTUM = 0.95
 COEFFICIENTS, ROUNDS = (3.4445, -4.7750, 2.0315), 5  # of the polynomial that is iterated

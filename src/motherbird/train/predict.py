@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..arrays import Float32
 from ..core.batching import concatenate, split_by_tokens
 from ..nn.heads import SequenceClassifier, TokenClassifier
 from ..nn.packed import Packed

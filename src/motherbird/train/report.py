@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
+from ..arrays import Float
 from ..errors import InputError, OutputExistsError, human, require_extra
 from ..files import read_json, write_text
 from . import card, run_info, run_log, state

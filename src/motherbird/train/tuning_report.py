@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
+from ..arrays import Float
 from ..core import spans
 from ..core.measure import losses, mean_loss, predicted_tags, sigmoid
 from ..data.labelled import Labelled

@@ -52,6 +52,27 @@ def test_a_new_encoder_computes_static_vectors(small_tokenizer, table):
     assert np.abs(own - cosines).max() < 1e-3
 
 
+def test_its_embeddings_are_the_static_vectors(small_tokenizer, table, tmp_path):
+    config = replace(
+        presets.nano(), vocab_size=small_tokenizer.vocab_size, num_hidden_layers=1,
+        pad_token_id=None, cls_token_id=None, sep_token_id=None, bos_token_id=None,
+        eos_token_id=None,
+    )  # fmt: skip
+    encoder = Encoder(config).eval()
+    encoder.tokenizer = small_tokenizer
+    begin_as(encoder, table, seed=0)
+    Embedder(encoder).save(tmp_path / "model")
+    whole = StaticEmbedder.from_encoder(tmp_path / "model")
+    assert whole.table.shape == (small_tokenizer.vocab_size, config.hidden_size)
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    shorter = table * np.minimum(1, np.quantile(lengths, 0.9) / lengths)
+    texts = ["a file of numbers", "def open(path):", "the"]
+    wanted = StaticEmbedder(whole.tokenizer, shorter).embed(texts)
+    few = StaticEmbedder.from_encoder(tmp_path / "model")  # reads rows, not the whole table
+    for found in (whole.embed(texts), few.embed(texts)):
+        np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-3)
+
+
 def test_linear_fit():
     draw = np.random.default_rng(0)
     x, weight = draw.normal(size=(500, 20)), draw.normal(size=(7, 20))

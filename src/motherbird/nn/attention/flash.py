@@ -7,10 +7,10 @@ pretraining run.
 """
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ...arrays import Int
 from . import banded
 from .plan import LONG, AttentionPlan, Heads
 

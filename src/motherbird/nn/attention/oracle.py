@@ -4,9 +4,9 @@
 """
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
+from ...arrays import Bool
 from ..packed import Packed
 from .plan import AttentionPlan, Heads
 

@@ -5,9 +5,9 @@ from functools import cached_property
 from itertools import groupby
 
 import torch
-from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from ...arrays import Complex, Float, Int
 from ..packed import Packed
 from ..rope import tables
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...arrays import Float, Int
 from ..autograd import first_order
 from .plan import AttentionPlan, Heads, Tile
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ...arrays import Float, Int
 from ...core.arguments import check_list, check_type
 from ...core.config import EncoderConfig, Pooling
 from ...errors import InputError

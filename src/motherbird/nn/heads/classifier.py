@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...arrays import Float
 from ...core.arguments import check_labels
 from ...core.config import EncoderConfig
 from ...core.hf_config import read_labels

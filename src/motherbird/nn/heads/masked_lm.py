@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ...arrays import Float, Int
 from ...core.config import EncoderConfig
 from ...errors import InputError, counted
 from ..cross_entropy import cross_entropy

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ...arrays import Float, Int
 from ..model import GraphBuilder
 from ..packed import Packed, pack
 from .base import as_integers, check_targets, pool

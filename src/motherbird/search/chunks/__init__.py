@@ -6,6 +6,7 @@ between them that are blank or only close brackets, and the outputs of notebooks
 
 from ...data.pairing.sections import is_divided
 from ..languages import language_of
+from .. import pdf
 from . import code, data, prose
 from .chunk import Chunk
 
@@ -29,6 +30,8 @@ def chunks(name: str, text: str) -> list[Chunk]:
         return prose.pages(lines)
     if lower.endswith(".ipynb"):
         return prose.cells(lines)
+    if lower.endswith(pdf.SUFFIX):
+        return prose.printed(lines, pdf.PAGE)
     if lower.endswith(data.SUFFIXES):
         return data.chunks(lower, lines)
     return prose.paragraphs(lines)

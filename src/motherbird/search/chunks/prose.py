@@ -32,6 +32,15 @@ def pages(lines: Sequence[str]) -> list[Chunk]:
     return _below(starts, lines) if starts else paragraphs(lines)
 
 
+def printed(lines: Sequence[str], between: str) -> list[Chunk]:
+    """Divide the text of a PDF into its pages, given the line between them."""
+    found: list[Chunk] = []
+    ends = [-1, *(n for n, line in enumerate(lines) if line == between), len(lines)]
+    for number, (before, end) in enumerate(pairwise(ends), 1):
+        found += parts(lines, before + 1, end - 1, f"page {number}", "text")
+    return found
+
+
 def cells(lines: Sequence[str]) -> list[Chunk]:
     """Divide a notebook (.ipynb) into the sources of its cells, without outputs."""
     found: list[Chunk] = []

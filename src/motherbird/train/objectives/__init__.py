@@ -8,9 +8,9 @@ all micro-batches and ranks, which `Objective.weight` returns before anything is
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...arrays import Float
 from ...nn.packed import Packed
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from ...arrays import Float
 from .texts import TextsBatch, TextsObjective, queries_and_documents
 
 

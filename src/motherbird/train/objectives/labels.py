@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from ...arrays import Float, Shaped
 from ...core.measure import Kind
 from ...nn.heads import IGNORED, SequenceClassifier, TokenClassifier
 from ...nn.packed import Packed

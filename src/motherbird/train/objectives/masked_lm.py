@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from ...arrays import Float
 from ...core.masking import Masking
 from ...data.micro_batch import MicroBatch
 from ...nn.heads import MaskedLM

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
+from ...arrays import Float
 from ...nn.heads import SequenceClassifier
 from .labels import LabelledBatch
 

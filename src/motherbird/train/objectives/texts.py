@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...arrays import Bool, Float, Int
 from ...nn.packed import Packed
 from ...nn.vectors import VectorModel
 

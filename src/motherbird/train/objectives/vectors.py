@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from ...arrays import Float
 from .texts import TextsBatch, TextsObjective
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import nn
 
+from ...arrays import Float32
 from ...core.config import Pooling
 from ...core.measure import Metrics
 from ...data.samples import sample_texts

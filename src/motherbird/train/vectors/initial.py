@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
 
+from ...arrays import Float32, Float64
 from ...core import hub, weights
 from ...core import tokenizer as tokenizers
 from ...core.config import EncoderConfig
@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...files import sha256
 from ...models import late_files
 from ...models.modules import is_late, read_modules
-from ...models.static_embedder import StaticEmbedder, is_static
+from ...models.static_embedder import StaticEmbedder, is_static, padding_direction
 from ...nn.encoder import Encoder
 from ..recipe import Geometry
 
@@ -92,7 +92,7 @@ def find_start(name_or_dir: str, preset: str | None) -> Start:
 def begin_as(encoder: Encoder, table: Float32[np.ndarray, "V d"], seed: int) -> None:
     """Make a new encoder compute static vectors: its mean vector is a linear map of theirs.
 
-    Two dimensions hold +c and -c, by which all embeddings have the same length: the norms divide by
+    The `padding_direction` gives all embeddings the same length: the norms divide by
     the same number, and the length of a static vector, its weight in the mean, is kept. The other
     dimensions are a random rotation of the first dimensions of the table. The layers add little.
 
@@ -108,10 +108,10 @@ def begin_as(encoder: Encoder, table: Float32[np.ndarray, "V d"], seed: int) -> 
     longest = np.quantile(lengths, KEPT)
     own = own * np.minimum(1, longest / np.maximum(lengths, 1e-9))
     rest = np.sqrt(np.maximum(0, longest**2 - np.square(own).sum(axis=1, keepdims=True)))
-    constant = _constant(width)
-    rows = own @ basis + rest * constant
+    padding = padding_direction(width)
+    rows = own @ basis + rest * padding
     # Tokens that the table does not have are like those whose vector is 0.
-    whole = np.tile(constant * longest, (encoder.config.vocab_size, 1))
+    whole = np.tile(padding * longest, (encoder.config.vocab_size, 1))
     whole[: len(rows)] = rows
     whole *= width**0.5 / longest  # the length after the norm
     encoder.embeddings.tok_embeddings.weight.copy_(torch.from_numpy(whole.astype(np.float32)))
@@ -133,12 +133,7 @@ def to_static(width: int, dimensions: int, seed: int) -> Float64[np.ndarray, "d 
     """
     size = min(dimensions, width - 3)
     random = np.random.default_rng(seed).normal(size=(size, width))
-    found, _ = np.linalg.qr(np.concatenate([np.ones((1, width)), _constant(width), random]).T)
+    found, _ = np.linalg.qr(
+        np.concatenate([np.ones((1, width)), padding_direction(width)[None], random]).T
+    )
     return found[:, 2:].T
-
-
-def _constant(width: int) -> Float64[np.ndarray, "1 D"]:
-    """Return the direction of what `begin_as` adds to make all embeddings equally long."""
-    constant = np.zeros((1, width))
-    constant[0, -2:] = 0.5**0.5, -(0.5**0.5)
-    return constant

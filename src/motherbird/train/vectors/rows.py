@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from numpy.typing import NDArray
 
+from ...arrays import Float32
 from ...core.batching import concatenate
 from ...nn.packed import Packed
 from ..objectives.texts import TextsBatch

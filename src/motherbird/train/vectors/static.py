@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, mse_loss, normalize
 
 from ... import machine
+from ...arrays import Float, Float32
 from ...core import hub
 from ...data.samples import sample_texts
 from ...errors import InputError

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from ... import files
+from ...arrays import Float32
 from ...core import hub
 from ...retrieval.embedders import load_foreign
 
