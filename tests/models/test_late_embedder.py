@@ -349,6 +349,23 @@ def test_a_stanford_checkpoint_without_its_matrix(stanford, encoder):
         LateEmbedder.load(stanford)
 
 
+def test_the_linear_layer_of_a_dense_model_gives_vectors_of_tokens(encoder, tmp_path):
+    """As in MultiVectorEncoder, which says that it converts the model."""
+    library = pytest.importorskip("sentence_transformers")
+    width = encoder.config.hidden_size
+    weight = np.random.default_rng(0).normal(size=(7, width)).astype(np.float32)
+    prompts = {"query": "search: "}
+    dense = Embedder(encoder, prompts=prompts, dense=[Dense(weight)])
+    dense.save(tmp_path / "dense")
+    model = LateEmbedder.load(tmp_path / "dense", dtype="float32")
+    assert model.size == 7 and model.prefixes == {"query": "", "document": ""}
+    theirs = library.MultiVectorEncoder(str(tmp_path / "dense"), device="cpu")
+    texts = ["some words", "a longer text of some other words"]
+    for kind, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
+        for own, their in zip(model.embed_tokens(texts, kind), encode(texts), strict=True):
+            np.testing.assert_allclose(own, their.float().numpy(), atol=1e-4)
+
+
 def test_other_models_are_refused(toy, tokenizer, encoder, saved, stanford, tmp_path):
     MaskedLM(toy).save(tmp_path / "masked", tokenizer=tokenizer)
     with pytest.raises(HeadError, match="not a late-interaction model.*use a ColBERT model") as e:

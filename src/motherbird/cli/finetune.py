@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import options
+from .finetune_multitask import multitask
 from .finetune_vectors import dense, late
 from .output import print_json, progress
 from .training import Display, listed, max_length, metrics_line, read_settings, settings_options
@@ -264,3 +265,4 @@ def show_parts(parts: "Parts") -> None:
 
 command.add_command(dense)
 command.add_command(late)
+command.add_command(multitask)

@@ -1,6 +1,8 @@
 """Late-interaction directories: of PyLate, of sentence-transformers 6, and of ColBERT's library.
 
-PyLate's is written, which sentence-transformers 6 reads too.
+PyLate's is written, which sentence-transformers 6 reads too. A model with a vector for each text
+whose vectors come from linear layers is read as well: the layers are used for those of tokens, as
+MultiVectorEncoder of sentence-transformers 6 does.
 """
 
 import string
@@ -13,6 +15,7 @@ import numpy as np
 from ..core.tokenizer import Tokenizer
 from ..core.weights import published_names, read_tensors
 from ..errors import DamagedError, HeadError, InputError
+from ..files import read_json
 from .dense import Dense
 from .modules import (
     LIMITS,
@@ -28,6 +31,7 @@ from .modules import (
     modules_list,
     read_dense,
     read_length,
+    read_modules,
     read_optional,
 )
 
@@ -51,6 +55,13 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
         DamagedError: a file is missing or damaged.
     """
     if not is_late(directory):
+        if projects(directory):
+            place, arguments = read_modules(directory)
+            return place, {
+                "projection": arguments["dense"],
+                "prompts": _prompts(read_optional(directory / SETTINGS), directory / SETTINGS),
+                "query_prefix": "", "document_prefix": "", "max_length": arguments["max_length"],
+            }  # fmt: skip
         what = "this is not a late-interaction model: nothing projects the vectors of its tokens"
         other = (directory / "1_Pooling").is_dir()
         how = "load it with Embedder" if other else "use a ColBERT model, or train one"
@@ -61,6 +72,15 @@ def read(directory: Path) -> tuple[Path, dict[str, Any]]:
     if not place.is_dir():
         raise InputError("the directory of the encoder is missing", str(place))
     return place, arguments
+
+
+def projects(directory: Path) -> bool:
+    """Return whether a directory has linear layers after the encoder (Dense modules)."""
+    if not (directory / MODULES).is_file():
+        return False
+    modules = read_json(directory / MODULES)
+    kinds = [str(each.get("type")) for each in modules if isinstance(each, dict)]
+    return any(kind.rpartition(".")[2] == "Dense" for kind in kinds)
 
 
 def _read_pylate(directory: Path) -> tuple[Path, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Models whose output is vectors: one for each text, or one for each token (late interaction).
+"""Models whose output is vectors: one for each text, for each token (late interaction), or both.
 
 They are trained in torch. The classes that users run are `motherbird.Embedder` and
 `motherbird.LateEmbedder`.
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ..arrays import Float
+from ..arrays import Float, Int
 from ..core.config import Pooling
 from .encoder import Encoder
-from .heads import pool
+from .heads import MaskedLM, pool
 from .packed import Packed
 
 Of = Pooling | Literal["tokens"]
@@ -53,3 +53,41 @@ class VectorModel(nn.Module):
         if self.projection is not None:
             x = self.projection(x)
         return normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+
+
+class MultitaskModel(nn.Module):
+    """An encoder with one linear layer for vectors of tokens and of texts, and a masked-LM head.
+
+    The vector of a text is the mean of those of its tokens.
+
+    Args:
+        masked_lm: the encoder with its masked-LM head, which may have been trained or not.
+        projection: from the hidden size to that of the vectors.
+    """
+
+    def __init__(self, masked_lm: MaskedLM, projection: nn.Linear) -> None:
+        super().__init__()
+        self.model, self.projection = masked_lm.encoder, projection
+        self.head, self.decoder = masked_lm.head, masked_lm.decoder
+        self._masked_lm = [masked_lm]  # in a list, so that the encoder is not in here twice
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder."""
+        return self.model
+
+    @property
+    def masked_lm(self) -> MaskedLM:
+        """The encoder with its masked-LM head."""
+        return self._masked_lm[0]
+
+    def forward(self, packed: Packed) -> Float[Tensor, "T size"]:
+        """Return the vectors of the tokens, in float32 or wider, of any length."""
+        x = self.projection(self.model(packed))
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def masked_loss(
+        self, packed: Packed, positions: Int[Tensor, " M"], targets: Int[Tensor, " M"]
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the cross entropy of masked tokens; see `MaskedLM.loss`."""
+        return self.masked_lm.loss(packed, positions, targets)

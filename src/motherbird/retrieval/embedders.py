@@ -12,6 +12,7 @@ from ..errors import InputError, require_extra
 from ..files import read_json_object
 from ..models.embedder import Embedder
 from ..models.late_embedder import LateEmbedder
+from ..models.late_files import projects
 from ..models.modules import is_late, prompt_name
 from ..models.reranker import Reranker
 from ..models.static_embedder import StaticEmbedder, is_static
@@ -72,7 +73,7 @@ def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) 
         InputError: there is no such model, or it is of another kind.
     """
     directory = hub.find(name_or_dir, revision)
-    if not is_late(directory):
+    if not is_late(directory) and not (is_ours(directory) and projects(directory)):
         what = "this is not a late-interaction model"
         raise InputError(what, str(directory), "use the mode dense")
     if is_ours(directory):

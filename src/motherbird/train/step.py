@@ -71,8 +71,9 @@ class Stepper(Generic[Batch]):
     """Takes training steps: updates a model and its optimizer in place.
 
     The objective's model is on its device and in training mode. Weights stay float32; ``dtype`` is
-    that of matrix products. ``tree``: see `gradients`. Without ``limits``, a loss or a gradient
-    that is not finite is an error instead of a skipped step or a rollback.
+    that of matrix products. ``tree``: see `gradients`; ``micro_tokens``: see `_joint_losses`.
+    Without ``limits``, a loss or a gradient that is not finite is an error instead of a skipped
+    step or a rollback.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class Stepper(Generic[Batch]):
         seed: int,
         tree: bool = False,
         limits: Limits | None = None,
+        micro_tokens: int = 0,
     ) -> None:
         self.objective, self.optimizer, self.distributed = objective, optimizer, distributed
         self.dtype, self.seed, self.tree, self.limits = dtype, seed, tree, limits
+        self.micro_tokens = micro_tokens
         self.threads = executor_for(distributed.device)
         self.parameters = list(optimizer.named.values())
         self.dense = DenseRows()
@@ -149,10 +152,13 @@ class Stepper(Generic[Batch]):
     ) -> list[Loss]:
         """Return functions whose gradients are those of the joint loss, and sum up to it.
 
-        Graphs are kept for as many micro-batches as are computed at the same time; if there are
-        more, vectors are computed twice.
+        Graphs are kept for as many micro-batches as are computed at the same time, or for as many
+        tokens as these may have; if there are more, vectors are computed twice.
         """
-        kept = len(batches) <= self.threads.count
+        own = [objective.own_loss(batch) for batch in batches]
+        joint = [number for number, loss in enumerate(own) if loss is None]
+        tokens = sum(len(batches[number].packed.ids) for number in joint)
+        kept = len(joint) <= self.threads.count or tokens <= self.threads.count * self.micro_tokens
 
         def vectors(number: int) -> Tensor:
             batch = batches[number]
@@ -162,15 +168,22 @@ class Stepper(Generic[Batch]):
             with torch.set_grad_enabled(kept):
                 return vectors(number)
 
-        found = list(self.threads.in_order(first, range(len(batches))))
-        detached = [each.detach().requires_grad_() for each in found]
-        loss = objective.joint_loss(batches, detached) * factor
-        gradients = torch.autograd.grad(loss, detached)
-        value = loss.detach() / len(batches)
+        found = dict(zip(joint, self.threads.in_order(first, joint), strict=True))
+        detached = {number: each.detach().requires_grad_() for number, each in found.items()}
+        gradients: dict[int, Tensor] = {}
+        value = torch.zeros(())
+        if joint:
+            loss = objective.joint_loss([batches[n] for n in joint], list(detached.values()))
+            loss = loss * factor
+            gradients = dict(
+                zip(joint, torch.autograd.grad(loss, list(detached.values())), strict=True)
+            )
+            value = loss.detach() / len(joint)
 
         def pull(number: int) -> Tensor:
-            own = found[number] if kept else vectors(number)
-            product = (own * gradients[number]).sum()
+            if (alone := own[number]) is not None:
+                return self._compute(lambda: alone() * factor, keys[number])
+            product = ((found[number] if kept else vectors(number)) * gradients[number]).sum()
             return product + (value - product.detach())
 
         return [partial(pull, number) for number in range(len(batches))]

@@ -17,7 +17,7 @@ from ..data.loader import Cursor
 from ..errors import NoMemoryError
 from ..nn.devices import DTYPES, fastest_dtype, warn_if_emulated
 from ..nn.heads import HeadModel
-from ..nn.vectors import VectorModel
+from ..nn.vectors import MultitaskModel, VectorModel
 from .objectives import JointObjective, Objective
 from .optimizer import Optimizer
 from .process import Process, Session
@@ -29,7 +29,7 @@ from .tuning import Tuning
 
 log = logging.getLogger(__name__)
 
-Trained = HeadModel[Any] | VectorModel
+Trained = HeadModel[Any] | VectorModel | MultitaskModel
 LEAST_TOKENS = 64  # of a micro-batch
 
 
@@ -129,8 +129,9 @@ class TuningProcess(Process[Batch]):
         if self.distributed.is_main:
             warn_if_emulated(dtype, device)
         self.stepper = Stepper(
-            self.objective(), optimizer, self.distributed, dtype, seed=recipe.seed
-        )
+            self.objective(), optimizer, self.distributed, dtype, seed=recipe.seed,
+            micro_tokens=progress.micro_tokens or recipe.micro_tokens,
+        )  # fmt: skip
 
     def keep_embeddings(self, model: Trained) -> None:
         """Keep the embeddings of tokens that occur; on a CPU, their gradients are sparse."""
@@ -166,6 +167,7 @@ class TuningProcess(Process[Batch]):
         if self.distributed.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory: the step is repeated with micro-batches of %d tokens", tokens)
+        self.stepper.micro_tokens = tokens
         return replace(progress, micro_tokens=tokens)
 
     def complete(self, report: StepReport) -> tuple[StepReport, Progress, bool]:

@@ -5,8 +5,8 @@ between them that are blank or only close brackets, and the outputs of notebooks
 """
 
 from ...data.pairing.sections import is_divided
-from ..languages import language_of
 from .. import pdf
+from ..languages import language_of
 from . import code, data, prose
 from .chunk import Chunk
 

@@ -5,7 +5,7 @@ loss is a sum over terms (masked tokens, pairs, ...). A step divides it by the n
 all micro-batches and ranks, which `Objective.weight` returns before anything is computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
@@ -57,6 +57,12 @@ class JointObjective(Protocol[Batch_contra]):
 
     def weight(self, batch: Batch_contra) -> int:
         """Return the number of loss terms of a micro-batch."""
+
+    def own_loss(self, batch: Any) -> Callable[[], Tensor] | None:
+        """Return what computes the loss of a micro-batch that does not depend on others, or None.
+
+        Such a micro-batch is not among those of `joint_loss`.
+        """
 
     def joint_loss(
         self, batches: Sequence[Any], vectors: Sequence[Float[Tensor, "_rows size"]]

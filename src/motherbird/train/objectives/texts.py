@@ -1,8 +1,9 @@
 """A batch of rows of texts, and what objectives of their vectors share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,14 @@ from torch import Tensor
 
 from ...arrays import Bool, Float, Int
 from ...nn.packed import Packed
-from ...nn.vectors import VectorModel
+from ...nn.vectors import MultitaskModel, VectorModel
+
+
+class MaskedTokens(NamedTuple):
+    """The masked tokens of a batch."""
+
+    positions: Int[Tensor, " M"]
+    targets: Int[Tensor, " M"]  # their ids before
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +32,8 @@ class TextsBatch:
     targets: Float[Tensor, "rows size"] | None = None  # the vector of a teacher for each row
     scores: tuple[NDArray[np.float32], ...] = ()  # a teacher's score of each document of each row
     counts: bool = True  # False for one without a loss, so that every rank has as many as others
+    task: int = 0  # which of several tasks the rows are of
+    masked: MaskedTokens | None = None  # if masked tokens are predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +75,15 @@ def queries_and_documents(batches: Sequence[TextsBatch], device: torch.device) -
 class TextsObjective(ABC):
     """An objective of the vectors of rows of texts; see `objectives.JointObjective`."""
 
-    model: VectorModel
+    model: VectorModel | MultitaskModel
 
     def weight(self, batch: TextsBatch) -> int:
         """Return the number of rows."""
         return len(batch.sizes) * batch.counts
+
+    def own_loss(self, batch: TextsBatch) -> Callable[[], Tensor] | None:
+        """Return None: the loss is that of all micro-batches."""
+        return None
 
     def joint_loss(
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_rows size"]]

@@ -1,7 +1,7 @@
 """The model card (README.md) of a model of vectors."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,7 @@ def write(
         model: the model.
     """
     recipe: Any = plan.recipe
-    settings = {
-        f.name: getattr(recipe, f.name)
-        for f in fields(recipe)
-        if getattr(recipe, f.name) not in (f.default, None, ()) and f.name not in PATHS
-    }
+    settings = {name: value for name, value in _changed(recipe).items() if name not in PATHS}
     teacher = getattr(recipe, "teacher", None)
     sources = dict(plan.sources)
     command = sources.pop("command", None)
@@ -57,3 +53,20 @@ def write(
         table=lambda content: markdown.table(*content),
     )  # fmt: skip
     (directory / "README.md").write_text(text, encoding="utf-8", errors="replace")
+
+
+def _changed(settings: Any) -> dict[str, Any]:
+    """Return settings that differ from the default, with the last parts of paths only."""
+    found: dict[str, Any] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if value in (each.default, None, ()):
+            continue
+        if isinstance(value, tuple) and is_dataclass(value[0]):
+            value = [_changed(item) for item in value]
+        elif each.name == "data":
+            value = [Path(path).name for path in value]
+        elif each.name in ("model", "teacher", "vectors"):
+            value = Path(value).name
+        found[each.name] = value
+    return found

@@ -74,3 +74,53 @@ class VectorTuning(Tuning):
     def epochs_for(self, rows: int) -> int:
         """Return the number of epochs for a number of rows."""
         return self.epochs or (1 if rows >= 50_000 else 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOfSeveral:
+    """What one of several tasks is, and how much it counts.
+
+    "vectors" learns a teacher's vectors of texts, "pairs" to rank documents by vectors of texts and
+    of tokens, "masked" to predict masked tokens.
+    """
+
+    kind: Literal["vectors", "pairs", "masked"]
+    data: tuple[str, ...]  # files of texts, or of queries with documents
+    rows: int = 120_000  # texts or queries, at most
+    weight: float = 1.0  # factor of the loss of a row
+    teacher: str | None = None  # "vectors": name or directory of a model of sentence-transformers
+    vectors: str | None = None  # "vectors": directory in which the teacher's vectors are kept
+    cosines: float = 50.0  # "vectors": see `Distillation`
+    late: float = 1.0  # "pairs": factor of the loss of late interaction; 0 for none
+    temperature: float = 0.05  # "pairs": divides the cosines of texts
+    late_temperature: float = 1.0  # "pairs": divides the scores of late interaction
+    dimensions: tuple[int, ...] = ()  # "pairs": first dimensions that can be used alone
+    rate: float = 0.3  # "masked": fraction of the tokens
+
+    def __post_init__(self) -> None:
+        check(len(self.data) > 0, "data has no file")
+        check(self.rows >= 100, f"rows = {self.rows} has to be at least 100")
+        check(self.weight > 0, f"weight = {self.weight} has to be more than 0")
+        check(self.late >= 0, f"late = {self.late} has to be 0 or more")
+        for name in ("temperature", "late_temperature"):
+            check(getattr(self, name) > 0, f"{name} = {getattr(self, name)} has to be more than 0")
+        check(self.cosines >= 0, f"cosines = {self.cosines} has to be 0 or more")
+        check(0 < self.rate < 1, f"rate = {self.rate} is not within 0..1")
+        teaches = (self.kind == "vectors") == (self.teacher is not None)
+        check(teaches, 'teacher is for the kind "vectors", which needs one')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multitask(Tuning):
+    """A run that trains one encoder for several tasks, whose rows are mixed in every step."""
+
+    task: tuple[TaskOfSeveral, ...]
+    epochs: int | None = None  # passes over the rows of all tasks; None: 1
+    batch_size: int = 256  # rows of a step, of all tasks
+    pooling: None = None  # the mean: the vector of a text is that of those of its tokens
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(len(self.task) > 0, "there is no [[task]]")
+        own = self.max_length
+        check(own is None or own <= 8192, f"max_length = {own} is more than 8192")

@@ -1,4 +1,7 @@
-"""Rows of texts: a text with the vector of a teacher, or a query with its documents."""
+"""Rows of texts: a text with the vector of a teacher, or a query with its documents.
+
+Also rows of several such tasks.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,8 +14,9 @@ from numpy.typing import NDArray
 
 from ...arrays import Float32
 from ...core.batching import concatenate
+from ...core.masking import Masking
 from ...nn.packed import Packed
-from ..objectives.texts import TextsBatch
+from ..objectives.texts import MaskedTokens, TextsBatch
 from ..rows import Rows
 
 
@@ -78,3 +82,86 @@ class TextRows(Rows[TextsBatch]):
             tuple(self.scores[number] for number in numbers) if self.scores else (),
             counts,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRows(Rows[TextsBatch]):
+    """Rows of several tasks, task by task; those of a micro-batch are of one task.
+
+    Attributes:
+        tasks: the rows of each task.
+        maskings: how tokens of a task are masked, or None.
+        seed: decides which tokens are.
+    """
+
+    tasks: Sequence[TextRows]
+    maskings: Sequence[Masking | None]
+    seed: int
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """The number of tokens of each row."""
+        return [length for rows in self.tasks for length in rows.lengths]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The number of the first row of each task."""
+        return np.cumsum([0, *map(len, self.tasks)])[:-1]
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were truncated."""
+        return sum(rows.truncated for rows in self.tasks)
+
+    def tokens(self) -> NDArray[np.int32]:
+        """Return the ids of all tokens that occur, also as masks, ascending."""
+        masks = [masking.mask_id for masking in self.maskings if masking is not None]
+        whole = [*(rows.tokens() for rows in self.tasks), np.array(masks, np.int32)]
+        return np.unique(np.concatenate(whole))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all rows."""
+        return hashlib.sha256("".join(rows.digest() for rows in self.tasks).encode()).hexdigest()
+
+    def renumbered(self, tokens: NDArray[np.int32]) -> "TaskRows":
+        """Return the same rows with the positions of their ids in ``tokens``, ascending."""
+
+        def own(masking: Masking) -> Masking:
+            special = tuple(np.flatnonzero(np.isin(tokens, masking.special_ids)).tolist())
+            mask = int(np.searchsorted(tokens, masking.mask_id))
+            return Masking(masking.rate, mask, special, len(tokens))
+
+        return TaskRows(
+            [rows.renumbered(tokens) for rows in self.tasks],
+            [masking and own(masking) for masking in self.maskings],
+            self.seed,
+        )
+
+    def batch(self, numbers: Sequence[int], *, counts: bool = True) -> TextsBatch:
+        """Pack rows of one task; without ``counts``, the batch has no loss."""
+        task = int(np.searchsorted(self.starts, numbers[0], "right")) - 1
+        own = [int(number - self.starts[task]) for number in numbers]
+        found = replace(self.tasks[task].batch(own, counts=counts), task=task)
+        if (masking := self.maskings[task]) is None:
+            return found
+        ids, lengths = found.packed.ids, found.packed.lengths
+        # A token has the same mask in any batch.
+        positions = np.concatenate([
+            (number << 16) + np.arange(length) for number, length in zip(own, lengths, strict=True)
+        ])  # fmt: skip
+        masked, at = masking.mask(ids.numpy(), (self.seed, task), positions)
+        chosen = torch.from_numpy(at)
+        packed = replace(found.packed, ids=torch.from_numpy(masked))
+        return replace(found, packed=packed, masked=MaskedTokens(chosen, ids[chosen]))
+
+    def micro_batches(
+        self, numbers: Sequence[int], micro_tokens: int, parts: int, ranks: int = 1
+    ) -> list[TextsBatch]:
+        """Divide the rows of each task into micro-batches of similar length and size."""
+        tasks = np.searchsorted(self.starts, numbers, "right") - 1
+        found: list[TextsBatch] = []
+        for task in range(len(self.tasks)):
+            own = [number for number, each in zip(numbers, tasks, strict=True) if each == task]
+            if own:
+                found += super().micro_batches(own, micro_tokens, parts, ranks)
+        return found

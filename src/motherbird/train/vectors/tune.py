@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...arrays import Float32
 from ...core import maxsim
 from ...core.measure import Metrics
 from ...data.pairs import Pairs
@@ -186,6 +187,19 @@ def _rows(model: "Embedder | LateEmbedder", recipe: VectorTuning, pairs: Pairs) 
     )
 
 
+def mean_reciprocal_rank(scores: Float32[np.ndarray, "n m"], starts: Sequence[int]) -> float:
+    """Return MRR@10 of the first document of each row among all documents.
+
+    Args:
+        scores: of each document for the query of each row.
+        starts: see `TextRows.starts`.
+    """
+    firsts = np.array(starts[:-1]) - np.arange(len(scores))  # of each row's documents
+    answers = scores[np.arange(len(scores)), firsts]
+    ranks = (scores > answers[:, None]).sum(axis=1) + 1
+    return float(np.where(ranks <= RANKS, 1 / ranks, 0).mean())
+
+
 class RetrievalProcess(VectorsProcess):
     """A process of a run that trains for retrieval."""
 
@@ -238,10 +252,7 @@ class RetrievalProcess(VectorsProcess):
         else:
             own = vectors_of(self.model, self.model, rows.ids, self.stepper.dtype)
             scores = own[is_query] @ own[~is_query].T
-        firsts = np.array(starts[:-1]) - np.arange(len(rows))  # of each row's documents
-        answers = scores[np.arange(len(rows)), firsts]
-        ranks = (scores > answers[:, None]).sum(axis=1) + 1
-        return {"MRR@10": float(np.where(ranks <= RANKS, 1 / ranks, 0).mean())}
+        return {"MRR@10": mean_reciprocal_rank(scores, starts)}
 
     def _token_vectors(self, is_query: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
         """Return the vectors of the tokens of each text of dev."""

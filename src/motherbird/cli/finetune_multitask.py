@@ -1,0 +1,80 @@
+"""``motherbird finetune multitask``: one encoder for several tasks."""
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from . import options
+from .output import print_json, progress
+from .training import Display, metrics_line, read_settings
+
+
+@click.command(name="multitask")
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False), metavar="RECIPE.toml")
+@click.option("--out", required=True, metavar="DIR", callback=options.not_empty,
+              help="Directory of the new model.")  # fmt: skip
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+              help="Change a setting, such as lr=1e-4 or task.0.rows=1000; repeatable.",
+              )  # fmt: skip
+@options.device
+@options.threads
+@options.as_json
+def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json_: bool) -> None:
+    """Train one encoder for search, masked-LM and a teacher's vectors at the same time.
+
+    \b
+    motherbird finetune multitask recipes/nano-multitask.toml --out model
+
+    RECIPE.toml names the model to start from, one of motherbird distill dense, and tasks:
+
+    \b
+    model = "dense"
+    [[task]]
+    kind = "vectors"                  # as distill dense
+    teacher = "all-MiniLM-L6-v2"
+    data = ["texts.jsonl"]
+    [[task]]
+    kind = "pairs"                    # as finetune dense and late together
+    data = ["pairs.jsonl"]
+    [[task]]
+    kind = "masked"                   # predicts masked tokens
+    data = ["texts.jsonl"]
+
+    A step has rows of all tasks, each with the loss of its task times its weight. The directory
+    loads in motherbird.Embedder, LateEmbedder and MaskedLM. The same command resumes a run that was
+    stopped or killed, with the same result.
+
+    With --json: {"model", "dev": {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}, "curve",
+    "documents", "epoch", "seconds", ...}.
+    """  # noqa: D301
+    from ..train.tuning_run import check_output
+    from ..train.vectors.multitask import train
+    from ..train.vectors.recipe import Multitask
+
+    settings = read_settings(Multitask, recipe, changes, {})
+    files = [path for task in settings.task for path in task.data]
+    teachers = [task.teacher for task in settings.task if task.teacher]
+    inputs = [recipe, *files, *options.directories(settings.model, *teachers)]
+    directory = options.output(out, inputs)
+    check_output(directory)
+    quiet = json_ or not options.is_main_process()
+    sources: dict[str, str] = {
+        task.kind: ", ".join(path.rpartition("/")[2] for path in task.data)
+        for task in settings.task
+    }
+    sources["command"] = shlex.join(["motherbird", *sys.argv[1:]])
+    with progress("", total=1.0, quiet=quiet) as update:
+        display = Display(quiet, update)
+        found: dict[str, Any] = train(
+            settings, directory, sources=sources, on_texts=display.texts,
+            caller=display.caller(device),
+        )  # fmt: skip
+    if not options.is_main_process():
+        return
+    if json_:
+        print_json({"model": str(directory), **found})
+        return
+    click.echo(f"dev: {metrics_line(found['dev'])}")
+    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s of training")
