@@ -24,6 +24,7 @@ def demo_folder(tmp_path_factory):
     from motherbird.cli.demo import command
     from motherbird.data.prepare import prepare
     from motherbird.models.dense import Dense
+    from motherbird.models.embedder import Embedder
     from motherbird.models.late_embedder import LateEmbedder
     from motherbird.models.static_embedder import StaticEmbedder, read_tokenizer
     from motherbird.nn import Encoder, SequenceClassifier
@@ -44,6 +45,7 @@ def demo_folder(tmp_path_factory):
     encoder = Encoder.load(out, dtype="stored")
     projection = [Dense(np.ones((4, encoder.config.hidden_size)))]
     LateEmbedder(encoder, projection, add_prefixes=True).save(folder / "late")
+    Embedder(encoder, dense=projection).save(folder / "dense")
     ranker = SequenceClassifier(encoder.config, ("relevant",))
     ranker.save(folder / "reranker", tokenizer=encoder.tokenizer)
     return folder
