@@ -1,10 +1,16 @@
-"""``motherbird finetune dense`` and ``late``, and ``motherbird distill dense``."""
+"""``motherbird finetune dense``, ``late`` and ``multitask``, and ``motherbird distill dense``."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from motherbird import Embedder, LateEmbedder
+from motherbird import Dense, Embedder, LateEmbedder
+from motherbird.nn import Encoder
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 ROWS = [
     {"query": f"open {thing}", "positive": f"open({thing}) opens it.", "negative": "Nothing."}
@@ -135,3 +141,37 @@ def test_a_student_of_a_teacher(motherbird, model, prose, tmp_path):
     assert Embedder.load(tmp_path / "out").size == 32
     motherbird(*call, "--out", tmp_path / "more", "--preset", "nano").refused("static vectors")
     motherbird(*call, "--out", tmp_path / "out", "--lr", 1e-4).refused("the model of another run")
+
+
+def test_several_tasks(motherbird, model, pairs, tmp_path):
+    """The recipe of this project, on a small model and small files."""
+    torch.manual_seed(0)
+    encoder = Encoder.load(model, dtype="float32")
+    weight = np.eye(8, encoder.config.hidden_size)
+    Embedder(encoder, dense=[Dense(weight)]).save(tmp_path / "dense")
+    rows = [{"text": f"{row['query']} number {n}"} for row in ROWS for n in range(20)]
+    texts = write(tmp_path / "texts.jsonl", rows)
+    own = (f"model={tmp_path / 'dense'}", f"task.0.teacher={tmp_path / 'dense'}",
+           f"task.0.data=['{texts}']", f"task.1.data=['{pairs}']", f"task.2.data=['{texts}']",
+           "batch_size=64", "dtype=float32")  # fmt: skip
+    call = ("finetune", "multitask", RECIPES / "nano-multitask.toml", *given(own))
+    done = motherbird(*call, "--out", tmp_path / "out")
+    assert done.code == 0 and "masked accuracy" in done.out
+    for says in ("vectors: 137 rows", "pairs: 6 rows", "with weight 0.2", "1 epoch of 5 steps"):
+        assert says in done.err, says
+    assert LateEmbedder.load(tmp_path / "out").size == 8
+    found = motherbird(*call, "--out", tmp_path / "out", "--json").done().json
+    assert set(found["dev"]) == {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}
+    card = (tmp_path / "out/README.md").read_text()
+    assert "[[task]]" in card and str(tmp_path) not in card.partition("```sh\nmotherbird fine")[0]
+    for changed, says in (
+        (f"task.1.data=['{texts}']", "query"),
+        ("task.1.kind=nothing", "task.1.kind"),
+        (f"model={model}", "not one of mean pooling and one linear layer"),
+    ):
+        motherbird(*call, *given([changed]), "--out", tmp_path / "more").refused(says)
+    assert not (tmp_path / "more").exists()
+
+
+def given(changes):
+    return [word for change in changes for word in ("--set", change)]
