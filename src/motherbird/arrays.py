@@ -14,6 +14,7 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Float32 as Float32
     from jaxtyping import Float64 as Float64
     from jaxtyping import Int as Int
+    from jaxtyping import Int8 as Int8
     from jaxtyping import Int32 as Int32
     from jaxtyping import Int64 as Int64
     from jaxtyping import Integer as Integer
@@ -29,5 +30,5 @@ else:
         def __class_getitem__(cls, array: object) -> Any:
             return Any
 
-    Complex = Float = Float32 = Float64 = Int = Int32 = Int64 = Integer = Shaped = Bool
+    Complex = Float = Float32 = Float64 = Int = Int8 = Int32 = Int64 = Integer = Shaped = Bool
     UInt = UInt32 = UInt64 = Bool

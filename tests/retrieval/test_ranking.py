@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird.core.maxsim import maxsim
+from motherbird.retrieval import ranking
 from motherbird.retrieval.measure import interval, means, measure
 from motherbird.retrieval.ranking import Ranking, by_tokens, by_vectors, by_words, fuse, rerank, top
 from motherbird.retrieval.sets import RetrievalSet
@@ -105,21 +106,40 @@ def test_documents_without_words():
 
 
 @given(
-    one=st.permutations(range(6)), other=st.permutations(range(6)), missing=st.integers(0, 5)
+    one=st.permutations(range(6)), other=st.permutations(range(6)), missing=st.integers(0, 5),
+    last=st.integers(2, 6), seed=st.integers(0, 5),
 )  # fmt: skip
-def test_fusion(one, other, missing):
-    second = [*other[: 6 - missing], *[-1] * missing]
-    made = [Ranking(np.array([o], np.int64), np.zeros((1, 6), np.float32)) for o in (one, second)]
-    expected = dict.fromkeys(range(6), 0.0)
-    for ranking in (one, second):
-        for rank, document in enumerate(ranking):
-            if document >= 0:
-                expected[document] += 1 / (61 + rank)
-    found = fuse(made, 6)
-    np.testing.assert_allclose(found.scores[0], sorted(expected.values(), reverse=True), rtol=1e-5)
-    np.testing.assert_allclose(
-        found.scores[0], [expected[n] for n in found.documents[0].tolist()], rtol=1e-5
+def test_fusion(one, other, missing, last, seed):
+    """Of six documents, all of which vectors rank, and words some; ``last`` is that which has 0."""
+    found = 6 - missing
+    values = -np.sort(-np.random.default_rng(seed).uniform(0.1, 9, size=(2, 6)), axis=1)
+    values[0, found:] = 0
+    ranked = ([*one[:found], *[-1] * missing], list(other))
+    words, vectors = (
+        Ranking(np.array([documents], np.int64), own[None].astype(np.float32))
+        for documents, own in zip(ranked, values, strict=True)
     )
+    expected = dict.fromkeys(range(6), 0.0)
+    for documents, own, weight in zip(ranked, values, (1, ranking.VECTORS), strict=True):
+        low = own[last - 1]
+        for document, value in zip(documents, own, strict=True):
+            if document >= 0:
+                expected[document] += weight * max(0.0, (value - low) / (own[0] - low))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "FUSED", last)
+        both = fuse(words, vectors, 6)
+    assert sorted(both.documents[0]) == list(range(6))
+    np.testing.assert_allclose(both.scores[0], sorted(expected.values(), reverse=True), atol=1e-5)
+    np.testing.assert_allclose(
+        both.scores[0], [expected[n] for n in both.documents[0].tolist()], atol=1e-5
+    )
+
+
+def test_fusion_of_a_single_document():
+    one = Ranking(np.array([[0]], np.int64), np.array([[0.3]], np.float32))
+    none = Ranking(np.array([[-1]], np.int64), np.zeros((1, 1), np.float32))
+    assert fuse(none, one, 1).documents.tolist() == [[0]]
+    assert fuse(none, none, 1).documents.tolist() == [[-1]]
 
 
 def a_set(relevant, documents=200):

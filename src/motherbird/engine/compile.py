@@ -67,7 +67,7 @@ def compiler(target: str = "") -> list[str]:
 def compile_objects(
     folder: Path, *more: str, target: str = "", sources: Path = SOURCES
 ) -> list[str]:
-    """Compile an object file for each variant; CalledProcessError if that fails.
+    """Compile an object file for each variant, and the rest; CalledProcessError if that fails.
 
     Args:
         folder: where they are written.
@@ -76,7 +76,7 @@ def compile_objects(
         sources: the directory of the sources.
     """
     name = (target.partition("-")[0] or platform.machine()).lower()
-    variants: dict[str, list[str]] = {"engine": [], "portable": []}
+    variants: dict[str, list[str]] = {"engine": [], "words": [], "portable": []}
     variants |= VARIANTS.get(MACHINES.get(name, name), {})
     command = compiler(target)
     if ZIG_CC == command[: len(ZIG_CC)]:

@@ -4,6 +4,7 @@ import ctypes
 import os
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_int, c_int64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..core.weights import Stored
@@ -99,6 +100,14 @@ class Variant(ctypes.Structure):
     ]
 
 
+def compiled() -> Path:
+    """Return the file of the library, or raise InputError if it was not compiled."""
+    if not LIBRARY.is_file():
+        how = "install motherbird again, or in a checkout: python -m motherbird.engine.compile"
+        raise InputError("the engine is not compiled", str(LIBRARY), how)
+    return LIBRARY
+
+
 @cache
 def variant(name: str | None = None) -> Variant:
     """Return a variant by name; None is that of `VARIABLE`, or the fastest on this CPU.
@@ -107,10 +116,7 @@ def variant(name: str | None = None) -> Variant:
         InputError: the library was not compiled, or this CPU cannot run the variant.
     """
     name = name or os.environ.get(VARIABLE) or None
-    if not LIBRARY.is_file():
-        how = "install motherbird again, or in a checkout: python -m motherbird.engine.compile"
-        raise InputError("the engine is not compiled", str(LIBRARY), how)
-    library = ctypes.CDLL(str(LIBRARY))
+    library = ctypes.CDLL(str(compiled()))
     library.mb_find.restype = POINTER(Variant)
     found = library.mb_find(name.encode() if name else None)
     if not found:

@@ -1,22 +1,22 @@
 """StaticEmbedder: texts to vectors by a table of one vector for each token, without a network."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Float32, Float64, Shaped
+from ..arrays import Float32, Float64, Int32, Shaped
 from ..core import hub, weights
 from ..core.arguments import check_flag, check_integer, check_path, check_texts
-from ..core.weights import few, read_tensors
+from ..core.weights import Stored, few, read_tensors
+from ..engine.words import add_rows
 from ..errors import DamagedError, InputError
 from ..files import new_directory, read_json
 from .modules import read_modules
+from .segments import Segments, is_divisible
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 KEYS = ("embeddings", "embedding.weight")  # model2vec's, which both read; sentence-transformers'
 KINDS = ("StaticEmbedding", "Normalize")  # modules of sentence-transformers
-TOKENS = 1 << 16  # whose vectors are gathered at once
-# What the pre-tokenizer of GPT-2 never joins: its words, for ASCII; or else words with the space
-# before them, and white space. Python's \s has the separators 1C to 1F too.
-_WORDS = re.compile(
-    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^ \t-\rA-Za-z0-9]+"
-    r"|[ \t-\r]+(?![^ \t-\r])|[ \t-\r]+"
-)
-_SEGMENTS = re.compile(r" ?[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+(?![\S\x1c-\x1f])|[^\S\x1c-\x1f]+")
-MOST_SEGMENTS = 1 << 18  # whose ids are remembered
-LONGEST_SEGMENT = 64  # characters of one that is remembered
 
 
 def padding_direction(width: int) -> Float64[np.ndarray, " D"]:
@@ -54,33 +44,66 @@ class _Table:
 
     Args:
         stored: (V, D), the rows as they are stored.
-        convert: makes (n, D) float32 vectors of rows; None if they are vectors, of any dtype.
     """
 
-    def __init__(
-        self,
-        stored: Shaped[np.ndarray, "V D"],
-        convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
-    ) -> None:
-        self.stored, self.convert = stored, convert
+    def __init__(self, stored: Shaped[np.ndarray, "V D"]) -> None:
+        self.stored = stored
         self._whole: NDArray[np.float32] | None = None
         self._read = 0  # rows
 
-    def __getitem__(self, ids: Sequence[int]) -> Float32[np.ndarray, "n D"]:
-        if self._whole is None:
-            self._read += len(ids)
-            if self._read < len(self.stored):
-                return self._converted(self.stored[ids])
-        return self.float32()[ids]
+    def add_rows(self, ids: Int32[np.ndarray, " T"], out: Float32[np.ndarray, " d"]) -> None:
+        """Add the first d dimensions of the vectors of some tokens to ``out``."""
+        self._read += len(ids)
+        if self._whole is None and self._read < len(self.stored):
+            own = self.converted(self.stored[ids])[:, : len(out)]
+            out += own.sum(axis=0, dtype=np.float32)
+        else:
+            add_rows(self.float32(), ids, out)
 
     def float32(self) -> Float32[np.ndarray, "V D"]:
         """Return the vectors of all tokens."""
         if self._whole is None:
-            self._whole = self._converted(self.stored)
+            self._whole = np.ascontiguousarray(self.converted(self.stored), np.float32)
         return self._whole
 
-    def _converted(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return rows.astype(np.float32, copy=False) if self.convert is None else self.convert(rows)
+    def whole(self) -> Shaped[np.ndarray, "V D"]:
+        """Return the vectors of all tokens, in the dtype of the file if they are in one."""
+        return self.stored
+
+    def converted(self, rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of stored rows."""
+        return rows.astype(np.float32, copy=False)
+
+
+class _Embeddings(_Table):
+    """The embeddings of an encoder, of which the norm makes vectors; see `from_encoder`.
+
+    Args:
+        stored: the embeddings.
+        weight: that of the norm.
+        bias: that of the norm, or 0.
+        eps: that of the norm.
+    """
+
+    def __init__(
+        self, stored: Stored, weight: Float32[np.ndarray, " D"],
+        bias: Float32[np.ndarray, " D"] | int, eps: float,
+    ) -> None:  # fmt: skip
+        super().__init__(stored.raw)
+        self.dtype, self.weight, self.bias, self.eps = stored.dtype, weight, bias, np.float32(eps)
+        self.padding = padding_direction(len(weight)).astype(np.float32)
+
+    def whole(self) -> Float32[np.ndarray, "V D"]:
+        """Return the vectors of all tokens."""
+        return self.float32()
+
+    def converted(self, rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of embeddings."""
+        x = Stored(self.dtype, rows).float32()
+        x = x - x.mean(axis=1, keepdims=True)
+        x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + self.eps)
+        x = x * self.weight + self.bias
+        return x - np.outer(x @ self.padding, self.padding)
 
 
 class StaticEmbedder:
@@ -104,10 +127,7 @@ class StaticEmbedder:
         self.normalize = check_flag(normalize, "normalize")
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._segments = _IdsOfSegments(tokenizer) if is_divisible(tokenizer) else None
-        # Added tokens are found before words are.
-        added = tokenizer.get_added_tokens_decoder().values()
-        self._added = re.compile("|".join(re.escape(token.content) for token in added) or r"(?!)")
+        self._segments = Segments(tokenizer) if is_divisible(tokenizer) else None
 
     @classmethod
     def load(cls, name_or_dir: str | Path, *, revision: str | None = None) -> "StaticEmbedder":
@@ -149,26 +169,14 @@ class StaticEmbedder:
         table, scale, shift = (tensors.get(name) for name in names)
         if table is None or scale is None:
             raise DamagedError("the embeddings or their norm are missing", str(place))
-        weight = scale.float32(), 0 if shift is None else shift.float32()
-
-        def normed(rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
-            x = table._replace(raw=rows).float32()
-            x = x - x.mean(axis=1, keepdims=True)
-            x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(config.norm_eps))
-            return x * weight[0] + weight[1]
-
-        padding = padding_direction(config.hidden_size).astype(np.float32)
-
-        def own(rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
-            x = normed(rows)
-            return x - np.outer(x @ padding, padding)
-
-        return cls(read_tokenizer(place), _Table(table.raw, own))
+        bias = 0 if shift is None else shift.float32()
+        own = _Embeddings(table, scale.float32(), bias, config.norm_eps)
+        return cls(read_tokenizer(place), own)
 
     @property
     def table(self) -> Shaped[np.ndarray, "V D"]:
         """The vector of each token, in the dtype of the file, or float32 for an encoder."""
-        return self._table.stored if self._table.convert is None else self._table.float32()
+        return self._table.whole()
 
     def save(
         self,
@@ -255,63 +263,29 @@ class StaticEmbedder:
         normalize = self.normalize if normalize is None else check_flag(normalize, "normalize")
         dimensions = self.size if truncate_dim is None else truncate_dim
         dimensions = check_integer(dimensions, "truncate_dim", 1, self.size)
-        vectors = self._means(self.ids(check_texts(texts)), dimensions)
+        vectors = self._means(self._ids(check_texts(texts)), dimensions)
         if normalize:
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
         return vectors
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text."""
-        if self._segments is None:
-            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-            return [encoding.ids for encoding in encodings]
-        known = self._segments.__getitem__
-        return [
-            self.tokenizer.encode(text, add_special_tokens=False).ids
-            if self._added.search(text)
-            else list(chain.from_iterable(
-                map(known, (_WORDS if text.isascii() else _SEGMENTS).findall(text))
-            ))
-            for text in texts
-        ]  # fmt: skip
+        return [own.tolist() for own in self._ids(texts)]
 
-    def _means(self, ids: list[list[int]], dimensions: int) -> Float32[np.ndarray, "n D"]:
+    def _ids(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        if self._segments is not None:
+            return [self._segments.ids(text) for text in texts]
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def _means(
+        self, ids: Sequence[NDArray[np.int32]], dimensions: int
+    ) -> Float32[np.ndarray, "n D"]:
         means = np.zeros((len(ids), dimensions), np.float32)
-        for number, own in enumerate(ids):
-            for first in range(0, len(own), TOKENS):
-                part = self._table[own[first : first + TOKENS]][:, :dimensions]
-                means[number] += part.sum(axis=0, dtype=np.float32)
-            means[number] /= max(1, len(own))
+        for mean, own in zip(means, ids, strict=True):
+            self._table.add_rows(own, mean)
+            mean /= max(1, len(own))
         return means
-
-
-class _IdsOfSegments(dict[str, list[int]]):
-    """The token ids of the segments of texts: most occur many times."""
-
-    def __init__(self, tokenizer: "Tokenizer") -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-
-    def __missing__(self, segment: str) -> list[int]:
-        found: list[int] = self.tokenizer.encode(segment, add_special_tokens=False).ids
-        if len(segment) <= LONGEST_SEGMENT and len(self) < MOST_SEGMENTS:
-            self[segment] = found
-        return found
-
-
-def is_divisible(tokenizer: "Tokenizer") -> bool:
-    """Return whether the ids of a text are those of its segments, one after the other.
-
-    They are with the pre-tokenizer of GPT-2.
-    """
-    parts = (tokenizer.pre_tokenizer, tokenizer.normalizer)
-    own, normalizer = (json.loads(part.__getstate__()) if part else {} for part in parts)
-    return (
-        own.get("type") == "ByteLevel"
-        and own.get("use_regex", True)
-        and not own.get("add_prefix_space")
-        and normalizer.get("type") in (None, "NFC")
-    )
 
 
 def is_static(directory: Path) -> bool:

@@ -89,9 +89,9 @@ class _Search:
         if mode == "bm25":
             return by_words(self.data.queries, self.data.documents)
         if mode == "hybrid":
-            vectors = "dense" if self.embed is not None else "late"
-            both = [self.ranking("bm25"), self.ranking(vectors)]
-            return fuse(both, len(self.data.documents))
+            kind = "dense" if self.embed is not None else "late"
+            words, vectors = self.ranking("bm25"), self.ranking(kind)
+            return fuse(words, vectors, len(self.data.documents))
         if mode == "rerank":
             return self._reranked()
         return spread(self._dense() if mode == "dense" else self._late(), np.array(self.known))

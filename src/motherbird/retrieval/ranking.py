@@ -13,7 +13,8 @@ from ..errors import require_extra
 
 DEPTH = 1000  # documents of a ranking, at most
 ROWS = 256  # queries whose scores are computed at once
-RRF = 60  # of reciprocal rank fusion (Cormack et al. 2009)
+FUSED = 100  # documents of a ranking whose scores count in `fuse`
+VECTORS = 0.7  # weight of the scores of vectors in it
 
 Starts = Int64[np.ndarray, " _"]  # the first passage of each document
 
@@ -179,22 +180,40 @@ def _index(documents: Sequence[str]) -> Any:
     return index
 
 
-def fuse(rankings: Sequence[Ranking], count: int) -> Ranking:
-    """Fuse rankings by the sum of 1 / (60 + rank).
+def fuse(words: Ranking, vectors: Ranking, count: int) -> Ranking:
+    """Fuse a ranking by words and one by vectors: the sum of their scores, each scaled.
+
+    1 is the score of the best document, and 0 that of the hundredth; others have 0. It was better
+    than the sum of 1 / (60 + rank) (Cormack et al. 2009): see docs/log.md.
 
     Args:
-        rankings: of the same queries.
+        words: the ranking by words.
+        vectors: that by vectors, of the same queries.
         count: number of documents.
     """
-    rows = len(rankings[0].documents)
     parts = []
-    for first in range(0, rows, ROWS):
-        last = min(rows, first + ROWS)
-        scores = np.zeros((last - first, count + 1), np.float32)  # the last is that of -1
-        for ranking in rankings:
-            own = ranking.documents[first:last]
-            gains = (1 / (RRF + 1 + np.arange(own.shape[1]))).astype(np.float32)
+    for first in range(0, len(words.documents), ROWS):
+        rows = slice(first, first + ROWS)
+        # The last column is that of -1.
+        scores = np.zeros((len(words.documents[rows]), count + 1), np.float32)
+        for ranking, weight in ((words, 1.0), (vectors, VECTORS)):
+            own = ranking.documents[rows]
+            gains = np.float32(weight) * _scaled(ranking.scores[rows])
             np.put_along_axis(scores, own, np.take_along_axis(scores, own, axis=1) + gains, axis=1)
-        part = top(scores[:, :count])
-        parts.append(Ranking(np.where(part.scores > 0, part.documents, -1), part.scores))
+        # Documents of one of the rankings are before all others, even with a score of 0.
+        seen = np.zeros(scores.shape, bool)
+        for ranking in (words, vectors):
+            np.put_along_axis(seen, ranking.documents[rows], True, axis=1)
+        part = top(np.where(seen, scores, -1)[:, :count])
+        parts.append(Ranking(np.where(part.scores >= 0, part.documents, -1), part.scores))
     return _joined(parts)
+
+
+def _scaled(
+    scores: Float32[np.ndarray, "queries depth"],
+) -> Float32[np.ndarray, "queries depth"]:
+    """Scale the descending scores of each query: 1 for the best, 0 from the last that counts."""
+    high, low = scores[:, :1], scores[:, min(FUSED, scores.shape[1]) - 1, None]
+    equal = high == low
+    scaled = (scores - low) / np.where(equal, 1, high - low)
+    return np.where(equal, scores > 0, np.maximum(0, scaled)).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import Float32
 from ..data.generated import code_rule
 from ..data.readers.listing import settled
+from ..engine.words import products
 from . import pdf
 from .chunks import Chunk, chunks, language
 from .entry import Entry, InBytes, State
@@ -124,7 +125,6 @@ def text_to_embed(name: str, chunk: Chunk, lines: Sequence[str]) -> str:
 
 
 # Vectors are kept in 8 bits, each with the scale of its own.
-ROWS = 256  # that are float32 at once, so that they stay in the cache
 
 
 def pack(vectors: Float32[np.ndarray, "n D"]) -> InBytes:
@@ -137,9 +137,4 @@ def pack(vectors: Float32[np.ndarray, "n D"]) -> InBytes:
 def cosines(packed: InBytes, query: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " n"]:
     """Return the products of vectors of `pack` with one vector."""
     rows = np.frombuffer(packed.data, np.int8).reshape(-1, len(query))
-    found, part = np.empty(len(rows), np.float32), np.empty((ROWS, len(query)), np.float32)
-    for first in range(0, len(rows), ROWS):
-        own = part[: len(rows) - first]
-        np.copyto(own, rows[first : first + ROWS])
-        np.dot(own, query, out=found[first : first + ROWS])
-    return found * np.frombuffer(packed.scales, "<f4")
+    return products(rows, query) * np.frombuffer(packed.scales, "<f4")

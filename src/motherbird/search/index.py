@@ -76,6 +76,7 @@ class Index:
         self.store = Store(path)
         # What the last search read.
         self._listing: Listing | None = None
+        self._paths: list[tuple[bytes, str]] = []  # of its files: as the index has them, and whole
         self._known: tuple[Any, tuple[dict[bytes, State], dict[Any, str]]] | None = None
         self._filled: Any = None  # the version of the index in which no vectors were missing
 
@@ -103,13 +104,13 @@ class Index:
         listing = self._listing
         if listing is None or not listing.is_current():
             listing = self._listing = find_files(self.root)
+            start = os.path.join(self.root, "")
+            self._paths = [(os.fsencode(name), start + name) for name in listing.names]
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
         known, left_out = self._states()
-        start = os.path.join(self.root, "")
-        for name in listing.names:
-            key = os.fsencode(name)
+        for key, path in self._paths:
             try:
-                status = os.stat(start + name)
+                status = os.stat(path)
             except OSError:  # it was removed since
                 continue
             state = (status.st_size, status.st_mtime_ns)

@@ -64,6 +64,7 @@ class Store:
         self.path = path
         self._allowed = ""  # a condition on the files of chunks and vectors in SQL
         # The vectors that were read last, and of which state of the index.
+        self._counts: tuple[object, tuple[int, int]] | None = None
         self._kept: tuple[object, tuple[NDArray[np.int64], InBytes]] | None = None
         with self.errors():
             # Threads may share it, but only one of them may use it at a time.
@@ -219,11 +220,13 @@ class Store:
         return zlib.decompress(row[0]).decode("utf-8", "surrogatepass") if row else ""
 
     def counts(self) -> tuple[int, int]:
-        """Return the number of files and of chunks."""
-        [row] = self.db.execute(
-            "select (select count(*) from files), (select count(*) from chunks)"
-        )
-        return row[0], row[1]
+        """Return the number of files and of chunks; they are remembered until something changes."""
+        if self._counts is None or self._counts[0] != self.version():
+            [row] = self.db.execute(
+                "select (select count(*) from files), (select count(*) from chunks)"
+            )
+            self._counts = (self.version(), (row[0], row[1]))
+        return self._counts[1]
 
     # Queries
 

@@ -1,6 +1,7 @@
 """Distillation of vectors: the start from static vectors, what is learned, exact resume."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -69,7 +70,8 @@ def test_its_embeddings_are_the_static_vectors(small_tokenizer, table, tmp_path)
     texts = ["a file of numbers", "def open(path):", "the"]
     wanted = StaticEmbedder(whole.tokenizer, shorter).embed(texts)
     few = StaticEmbedder.from_encoder(tmp_path / "model")  # reads rows, not the whole table
-    for found in (whole.embed(texts), few.embed(texts)):
+    other = pickle.loads(pickle.dumps(whole))  # in another process
+    for found in (whole.embed(texts), few.embed(texts), other.embed(texts)):
         np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-3)
 
 
