@@ -28,6 +28,7 @@ def demo_folder(tmp_path_factory):
     from motherbird.models.late_embedder import LateEmbedder
     from motherbird.models.static_embedder import StaticEmbedder, read_tokenizer
     from motherbird.nn import Encoder, SequenceClassifier
+    from motherbird.train.vectors.initial import begin_as
 
     folder = tmp_path_factory.mktemp("docs")
     sources = folder / "sources"
@@ -45,6 +46,8 @@ def demo_folder(tmp_path_factory):
     encoder = Encoder.load(out, dtype="stored")
     projection = [Dense(np.ones((4, encoder.config.hidden_size)))]
     LateEmbedder(encoder, projection, add_prefixes=True).save(folder / "late")
+    weights = np.linspace(0.1, 1, len(table))[:, None]
+    begin_as(encoder, (table * weights).astype(np.float32), 0)
     Embedder(encoder, dense=projection).save(folder / "dense")
     ranker = SequenceClassifier(encoder.config, ("relevant",))
     ranker.save(folder / "reranker", tokenizer=encoder.tokenizer)

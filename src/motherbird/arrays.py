@@ -24,11 +24,11 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import UInt64 as UInt64
 else:
 
-    class Bool:
-        """An array; its type and shape are in brackets."""
+    class _Array:
+        """An array of any type and shape."""
 
         def __class_getitem__(cls, array: object) -> Any:
             return Any
 
-    Complex = Float = Float32 = Float64 = Int = Int8 = Int32 = Int64 = Integer = Shaped = Bool
-    UInt = UInt32 = UInt64 = Bool
+    Bool = Complex = Float = Float32 = Float64 = Int = Int8 = Int32 = Int64 = _Array
+    Integer = Shaped = UInt = UInt32 = UInt64 = _Array

@@ -10,7 +10,7 @@ import torch
 from motherbird import Dense, Embedder, LateEmbedder
 from motherbird.nn import Encoder
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes/retrieval"
 
 ROWS = [
     {"query": f"open {thing}", "positive": f"open({thing}) opens it.", "negative": "Nothing."}
@@ -154,7 +154,7 @@ def test_several_tasks(motherbird, model, pairs, tmp_path):
     own = (f"model={tmp_path / 'dense'}", f"task.0.teacher={tmp_path / 'dense'}",
            f"task.0.data=['{texts}']", f"task.1.data=['{pairs}']", f"task.2.data=['{texts}']",
            "batch_size=64", "dtype=float32")  # fmt: skip
-    call = ("finetune", "multitask", RECIPES / "nano-multitask.toml", *given(own))
+    call = ("finetune", "multitask", RECIPES / "multitask.toml", *given(own))
     done = motherbird(*call, "--out", tmp_path / "out")
     assert done.code == 0 and "masked accuracy" in done.out
     for says in ("vectors: 137 rows", "pairs: 6 rows", "with weight 0.2", "1 epoch of 5 steps"):

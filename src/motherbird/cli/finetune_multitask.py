@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,10 +23,10 @@ from .training import Display, metrics_line, read_settings
 @options.threads
 @options.as_json
 def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json_: bool) -> None:
-    """Train one encoder for search, masked-LM and a teacher's vectors at the same time.
+    """Train one encoder for search and masked-LM at the same time.
 
     \b
-    motherbird finetune multitask recipes/nano-multitask.toml --out model
+    motherbird finetune multitask recipes/retrieval/multitask.toml --out model
 
     RECIPE.toml names the model to start from, one of motherbird distill dense, and tasks:
 
@@ -49,21 +50,21 @@ def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json
     With --json: {"model", "dev": {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}, "curve",
     "documents", "epoch", "seconds", ...}.
     """  # noqa: D301
+    from ..errors import InputError
     from ..train.tuning_run import check_output
     from ..train.vectors.multitask import train
     from ..train.vectors.recipe import Multitask
 
     settings = read_settings(Multitask, recipe, changes, {})
+    for task in settings.task:
+        if task.vectors is not None and Path(task.vectors).is_file():
+            raise InputError("this is a file, not a directory", task.vectors, "name another")
     files = [path for task in settings.task for path in task.data]
-    teachers = [task.teacher for task in settings.task if task.teacher]
-    inputs = [recipe, *files, *options.directories(settings.model, *teachers)]
-    directory = options.output(out, inputs)
+    own = [settings.model, *(task.teacher for task in settings.task if task.teacher)]
+    directory = options.output(out, [recipe, *files, *options.directories(*own)])
     check_output(directory)
     quiet = json_ or not options.is_main_process()
-    sources: dict[str, str] = {
-        task.kind: ", ".join(path.rpartition("/")[2] for path in task.data)
-        for task in settings.task
-    }
+    sources = {str(t.kind): ", ".join(Path(p).name for p in t.data) for t in settings.task}
     sources["command"] = shlex.join(["motherbird", *sys.argv[1:]])
     with progress("", total=1.0, quiet=quiet) as update:
         display = Display(quiet, update)

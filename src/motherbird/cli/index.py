@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.command(name="index")
 @click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATHS]...")
 @click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors (see motherbird distill static).")  # fmt: skip
+              help="Static vectors (see motherbird distill static), or an encoder that began as "
+              "such.")  # fmt: skip
 @click.option("--watch", "watched", is_flag=True,
               help="Go on, and add every change of the files when it happens; Ctrl-C ends it.",
               )  # fmt: skip

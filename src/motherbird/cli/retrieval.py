@@ -71,7 +71,7 @@ def retrieval(
 
     A set has corpus.jsonl (_id, title, text), queries.jsonl (_id, text), also as .jsonl.gz, and
     qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
-    BM25, by MaxSim of the vectors of tokens (late), or by the sum of 1 / (60 + rank) over BM25 and
+    BM25, by MaxSim of the vectors of tokens (late), or by the sum of the scaled scores of BM25 and
     vectors. Texts longer than the limit of a model of motherbird are computed in windows; other
     models, queries of late, and rerankers truncate them. The metrics are nDCG@10, recall@100 and
     MRR@10, see docs/evaluation.md.

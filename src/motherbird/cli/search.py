@@ -37,8 +37,8 @@ SHOWN = 5  # lines of a hit
               show_default=True,
               help="Full text (bm25), vectors (dense), or both.")  # fmt: skip
 @click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors (see motherbird distill static); without them, hybrid is full "
-              "text.")  # fmt: skip
+              help="Static vectors (see motherbird distill static), or an encoder that began as "
+              "such; without it, hybrid is full text.")  # fmt: skip
 @click.option("--no-background", is_flag=True,
               help="Do not make the index of many new files in the background.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Show what each score consists of.")

@@ -1,4 +1,4 @@
-"""For static vectors: token ids by what was seen before, sums of rows, products in 8 bits."""
+"""For static vectors: remembers the token ids of words, adds rows, and multiplies in 8 bits."""
 
 import ctypes
 from collections.abc import Callable
@@ -69,7 +69,8 @@ class Words:
             room[count : count + len(own)] = own
             count += len(own)
             at.value += len(segment)
-            if len(segment) <= self._longest and self._used < self._most:
+            # C has room for an id for each byte.
+            if len(own) <= len(segment) <= self._longest and self._used < self._most:
                 self._add(segment, own)
 
     def _add(self, segment: bytes, ids: NDArray[np.int32]) -> None:
@@ -90,7 +91,7 @@ def add_rows(
     )
 
 
-def products(
+def dot_products(
     rows: Int8[np.ndarray, "n D"], vector: Float32[np.ndarray, " D"]
 ) -> Float32[np.ndarray, " n"]:
     """Return the products of rows in 8 bits with a vector, which is rounded to 16 bits."""

@@ -79,7 +79,8 @@ def projects(directory: Path) -> bool:
     if not (directory / MODULES).is_file():
         return False
     modules = read_json(directory / MODULES)
-    kinds = [str(each.get("type")) for each in modules if isinstance(each, dict)]
+    rows = modules if isinstance(modules, list) else []
+    kinds = [str(each.get("type")) for each in rows if isinstance(each, dict)]
     return any(kind.rpartition(".")[2] == "Dense" for kind in kinds)
 
 

@@ -7,6 +7,7 @@ space, or of other characters with the space before them.
 
 import json
 import re
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ LONGEST = 64  # characters of one that is remembered
 
 def is_divisible(tokenizer: "Tokenizer") -> bool:
     """Return whether the ids of a text are those of its segments, one after the other."""
+    model = tokenizer.model
+    if getattr(model, "byte_fallback", False) or getattr(model, "dropout", None):
+        return False
     parts = (tokenizer.pre_tokenizer, tokenizer.normalizer)
     own, normalizer = (json.loads(part.__getstate__()) if part else {} for part in parts)
     return (
@@ -45,7 +49,7 @@ class Segments:
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
-        self._known = _Known(tokenizer)
+        self._known = _Known(self._encode)
         self._words = Words(self._encode, MOST, LONGEST)
         # Added tokens are found before words are.
         added = tokenizer.get_added_tokens_decoder().values()
@@ -71,12 +75,12 @@ class Segments:
 class _Known(dict[str, list[int]]):
     """The token ids of segments of texts that are not ASCII."""
 
-    def __init__(self, tokenizer: "Tokenizer") -> None:
+    def __init__(self, encode: Callable[[str], list[int]]) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self._encode = encode
 
     def __missing__(self, segment: str) -> list[int]:
-        found: list[int] = self.tokenizer.encode(segment, add_special_tokens=False).ids
+        found = self._encode(segment)
         if len(segment) <= LONGEST and len(self) < MOST:
             self[segment] = found
         return found

@@ -26,6 +26,10 @@ KEYS = ("embeddings", "embedding.weight")  # model2vec's, which both read; sente
 KINDS = ("StaticEmbedding", "Normalize")  # modules of sentence-transformers
 
 
+PADDING_SHARE = 0.4  # of embeddings that began as static vectors, at least; it begins near 1
+SAMPLE = 1024  # rows by which it is found
+
+
 def padding_direction(width: int) -> Float64[np.ndarray, " D"]:
     """Return the direction of what makes all embeddings equally long that begin as static vectors.
 
@@ -53,6 +57,8 @@ class _Table:
 
     def add_rows(self, ids: Int32[np.ndarray, " T"], out: Float32[np.ndarray, " d"]) -> None:
         """Add the first d dimensions of the vectors of some tokens to ``out``."""
+        if (largest := int(ids.max(initial=-1))) >= len(self.stored):
+            raise InputError(f"the tokenizer has the id {largest}, and the table no such row")
         self._read += len(ids)
         if self._whole is None and self._read < len(self.stored):
             own = self.converted(self.stored[ids])[:, : len(out)]
@@ -99,11 +105,19 @@ class _Embeddings(_Table):
 
     def converted(self, rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
         """Return the vectors of embeddings."""
+        x = self._normed(rows)
+        return x - np.outer(x @ self.padding, self.padding)
+
+    def _normed(self, rows: Shaped[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:
         x = Stored(self.dtype, rows).float32()
         x = x - x.mean(axis=1, keepdims=True)
         x /= np.sqrt(np.square(x).mean(axis=1, keepdims=True) + self.eps)
-        x = x * self.weight + self.bias
-        return x - np.outer(x @ self.padding, self.padding)
+        return x * self.weight + self.bias
+
+    def padding_share(self) -> float:
+        """Return how much of the lengths of embeddings is their part in the padding direction."""
+        some = self._normed(self.stored[:: -(-len(self.stored) // SAMPLE)])
+        return float(np.mean(some @ self.padding / np.linalg.norm(some, axis=1)))
 
 
 class StaticEmbedder:
@@ -140,8 +154,7 @@ class StaticEmbedder:
         directory = hub.find(name_or_dir, revision)
         if not is_static(directory):
             raise InputError("this is not a table of static vectors", str(directory))
-        modules = read_json(directory / "modules.json")
-        place = directory / str(modules[0]["path"])
+        place, modules = place_of(directory), read_json(directory / "modules.json")
         return cls(read_tokenizer(place), _table(place), len(modules) > 1)
 
     @classmethod
@@ -152,14 +165,14 @@ class StaticEmbedder:
 
         Such an encoder (`motherbird distill dense`) keeps static vectors in its embeddings, and
         they change with it in training. A vector is an embedding after the norm, without its
-        part in the `padding_direction`. Those of other encoders mean little.
+        part in the `padding_direction`.
 
         Args:
             name_or_dir: see `Embedder.load`.
             revision: branch, tag or commit on the Hub.
 
         Raises:
-            InputError: there is no such directory, or it has no encoder or no tokenizer.
+            InputError: there is no such directory, or it has no encoder that began as such.
             DamagedError: a file is missing or damaged.
         """
         place, _ = read_modules(hub.find(name_or_dir, revision))
@@ -171,6 +184,9 @@ class StaticEmbedder:
             raise DamagedError("the embeddings or their norm are missing", str(place))
         bias = 0 if shift is None else shift.float32()
         own = _Embeddings(table, scale.float32(), bias, config.norm_eps)
+        if own.padding_share() < PADDING_SHARE:
+            what = "the encoder did not begin as static vectors"
+            raise InputError(what, str(place), "use one of motherbird distill dense")
         return cls(read_tokenizer(place), own)
 
     @property
@@ -296,6 +312,11 @@ def is_static(directory: Path) -> bool:
         return False
     kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
     return bool(kinds) and kinds == list(KINDS[: len(kinds)])
+
+
+def place_of(directory: Path) -> Path:
+    """Return where the table of a directory with static vectors is."""
+    return directory / str(read_json(directory / "modules.json")[0]["path"])
 
 
 def read_tokenizer(place: Path) -> "Tokenizer":

@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays import Float32
 from ..data.generated import code_rule
 from ..data.readers.listing import settled
-from ..engine.words import products
+from ..engine.words import dot_products
 from . import pdf
 from .chunks import Chunk, chunks, language
 from .entry import Entry, InBytes, State
@@ -21,6 +21,7 @@ from .vectors import Vectors
 
 # Reasons that may not hold at the next time.
 CHANGED, REMOVED = "changed while they were read", "removed while they were read"
+PASSING = (CHANGED, REMOVED, pdf.MISSING)
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
           (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 
@@ -55,7 +56,7 @@ def read_entry(
         return state
     text = decoded(name, content)
     if text is None:
-        return "PDF that cannot be read" if name.lower().endswith(pdf.SUFFIX) else "not text"
+        return "PDF that cannot be read" if pdf.is_pdf(name) else "not text"
     if rule := code_rule(name, text, ("generated", "minified")):
         return rule
     return entry_of(path, name, text, state, digest, vectors)
@@ -92,7 +93,7 @@ def path_text(path: bytes) -> str:
 
 def decoded(name: str, content: bytes) -> str | None:
     """Return the text of a file by its name; None if it has none."""
-    return pdf.read(content) if name.lower().endswith(pdf.SUFFIX) else decode(content)
+    return pdf.read(content) if pdf.is_pdf(name) else decode(content)
 
 
 def decode(content: bytes) -> str | None:
@@ -137,4 +138,4 @@ def pack(vectors: Float32[np.ndarray, "n D"]) -> InBytes:
 def cosines(packed: InBytes, query: Float32[np.ndarray, " D"]) -> Float32[np.ndarray, " n"]:
     """Return the products of vectors of `pack` with one vector."""
     rows = np.frombuffer(packed.data, np.int8).reshape(-1, len(query))
-    return products(rows, query) * np.frombuffer(packed.scales, "<f4")
+    return dot_products(rows, query) * np.frombuffer(packed.scales, "<f4")

@@ -13,12 +13,13 @@ from ..core import threads
 from ..core.arguments import check_integer, check_path, check_text
 from ..data.readers.listing import Listing, settled
 from ..errors import BusyError, InputError
-from .build import CHANGED, REMOVED, pack, path_text, read_entry, text_of, text_to_embed
+from .build import PASSING, pack, path_text, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
 from .entry import Entry, InBytes, State
 from .filters import Filters
 from .lookup import Hit, Mode, check_mode, find, ranked
+from .pdf import is_pdf
 from .query import Query
 from .scan import Scan
 from .store import Store
@@ -214,7 +215,7 @@ class Index:
                 self.store.remove([key])
                 found.skipped[reason] = found.skipped.get(reason, 0) + 1
                 state = _state_or_none(self.root / os.fsdecode(key))
-                if state is not None and reason not in (CHANGED, REMOVED):
+                if state is not None and reason not in PASSING:
                     self.store.leave_out(key, state, reason)
 
     def _read(self, found: Changes) -> Iterator[tuple[list[bytes], list[Entry | State | str]]]:
@@ -323,8 +324,9 @@ class Reader:
 
 
 def _accepts(filters: Filters, key: bytes) -> bool:
+    """Return whether a scan reads a file: PDF takes too long."""
     path = path_text(key)
-    return filters.accept(path, language(path))
+    return filters.accept(path, language(path)) and not is_pdf(path)
 
 
 def _state_or_none(path: Path) -> State | None:

@@ -63,7 +63,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._allowed = ""  # a condition on the files of chunks and vectors in SQL
-        # The vectors that were read last, and of which state of the index.
+        # What was read last, and of which state of the index: counts, and vectors.
         self._counts: tuple[object, tuple[int, int]] | None = None
         self._kept: tuple[object, tuple[NDArray[np.int64], InBytes]] | None = None
         with self.errors():
@@ -221,11 +221,12 @@ class Store:
 
     def counts(self) -> tuple[int, int]:
         """Return the number of files and of chunks; they are remembered until something changes."""
-        if self._counts is None or self._counts[0] != self.version():
+        version = self.version()
+        if self._counts is None or self._counts[0] != version:
             [row] = self.db.execute(
                 "select (select count(*) from files), (select count(*) from chunks)"
             )
-            self._counts = (self.version(), (row[0], row[1]))
+            self._counts = (version, (row[0], row[1]))
         return self._counts[1]
 
     # Queries

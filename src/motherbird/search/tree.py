@@ -76,9 +76,9 @@ def reason_against(path: str, state: State) -> str | None:
         return "lock files"
     if language_of(name) is None and SECRETS.search(name):
         return "secrets, by their names"
-    is_pdf = name.lower().endswith(pdf.SUFFIX)
+    is_pdf = pdf.is_pdf(name)
     if is_pdf and not pdf.is_readable():
-        return "PDF, which needs the package pypdf"
+        return pdf.MISSING
     if state.size > (largest := pdf.LARGEST if is_pdf else LARGEST):
         return f"larger than {largest // 10**6} MB"
     return None

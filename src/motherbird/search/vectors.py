@@ -9,7 +9,8 @@ import numpy as np
 from ..arrays import Float32
 from ..core import hub, weights
 from ..files import MANIFEST, read_manifest, sha256
-from ..models.static_embedder import StaticEmbedder, is_static
+from ..models.modules import read_modules
+from ..models.static_embedder import StaticEmbedder, is_static, place_of
 
 
 @runtime_checkable
@@ -31,9 +32,13 @@ class StaticVectors:
 
     def __init__(self, name_or_dir: str | Path) -> None:
         directory = hub.find(name_or_dir)
-        load = StaticEmbedder.load if is_static(directory) else StaticEmbedder.from_encoder
-        self.model = load(directory)
-        files = weights.weight_files(directory)  # which were compared with what is recorded
+        if is_static(directory):
+            self.model = StaticEmbedder.load(directory)
+            place = place_of(directory)
+        else:
+            self.model = StaticEmbedder.from_encoder(directory)
+            place, _ = read_modules(directory)
+        files = weights.weight_files(place)  # loading verified them by the manifest
         digests = [_recorded_digest(file) or sha256(file) for file in files]
         self.name = " ".join(["static", *(digest[:16] for digest in digests)])
 

@@ -75,6 +75,11 @@ def test_its_embeddings_are_the_static_vectors(small_tokenizer, table, tmp_path)
         np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-3)
 
 
+def test_embeddings_of_another_encoder_are_refused(base):
+    with pytest.raises(InputError, match="did not begin as static vectors"):
+        StaticEmbedder.from_encoder(base)
+
+
 def test_linear_fit():
     draw = np.random.default_rng(0)
     x, weight = draw.normal(size=(500, 20)), draw.normal(size=(7, 20))

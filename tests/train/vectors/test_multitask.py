@@ -20,7 +20,7 @@ from motherbird.train.objectives.multitask import MultitaskObjective, Part
 from motherbird.train.objectives.vectors import VectorsObjective
 from motherbird.train.tuning_run import Caller
 from motherbird.train.vectors.multitask import train
-from motherbird.train.vectors.recipe import Multitask, TaskOfSeveral
+from motherbird.train.vectors.recipe import Multitask, MultitaskTask
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def recipe(model, prose, tmp_path):
         for row in dict.fromkeys(rows)
     ))  # fmt: skip
     tasks = (
-        TaskOfSeveral(kind="vectors", data=(str(texts),), rows=300, teacher=str(model)),
-        TaskOfSeveral(kind="pairs", data=(str(pairs),), rows=200, weight=0.5, dimensions=(8,)),
-        TaskOfSeveral(kind="masked", data=(str(texts),), rows=150, weight=0.1),
+        MultitaskTask(kind="vectors", data=(str(texts),), rows=300, teacher=str(model)),
+        MultitaskTask(kind="pairs", data=(str(pairs),), rows=200, weight=0.5, dimensions=(8,)),
+        MultitaskTask(kind="masked", data=(str(texts),), rows=150, weight=0.1),
     )
     return Multitask(
         model=str(model), task=tasks, epochs=3, batch_size=64, lr=1e-3, dtype="float32",
@@ -106,14 +106,19 @@ def test_losses_are_those_of_the_objectives_alone(recipe, base):
     torch.testing.assert_close(found, expected)
     masked = batches[2].masked
     assert (batches[2].packed.ids[masked.positions] != masked.targets).float().mean() > 0.6
-    alone = model.masked_lm.loss(batches[2].packed, *masked) / len(masked.targets)
-    torch.testing.assert_close(objective.own_loss(batches[2])(), 0.1 * 8 * alone)
+    alone = model.masked_lm.loss(batches[2].packed, *masked)
+    torch.testing.assert_close(objective.own_loss(batches[2])(), 0.1 * alone)
 
 
 def test_mistakes(recipe, base, tmp_path):
     with pytest.raises(InputError, match="not one of mean pooling and one linear layer"):
         train(replace(recipe, model=str(base)), tmp_path / "out")
-    with pytest.raises(InputError, match="teacher is for the kind"):
+    with pytest.raises(InputError, match="teacher is a setting of vectors, and this task is pairs"):
         replace(recipe.task[1], teacher="all-MiniLM-L6-v2")
+    with pytest.raises(InputError, match="two tasks of one kind"):
+        replace(recipe, task=recipe.task[:1] * 2)
+    other = replace(recipe.task[0], teacher=str(base))
+    with pytest.raises(InputError, match="vectors of 32 dimensions, and the model of 24"):
+        train(replace(recipe, task=(other,)), tmp_path / "out")
     with pytest.raises(InputError, match="there is no"):
         replace(recipe, task=())

@@ -30,7 +30,7 @@ def chunks(name: str, text: str) -> list[Chunk]:
         return prose.pages(lines)
     if lower.endswith(".ipynb"):
         return prose.cells(lines)
-    if lower.endswith(pdf.SUFFIX):
+    if pdf.is_pdf(name):
         return prose.printed(lines, pdf.PAGE)
     if lower.endswith(data.SUFFIXES):
         return data.chunks(lower, lines)

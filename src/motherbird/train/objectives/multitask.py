@@ -33,8 +33,8 @@ class Part:
 class MultitaskObjective:
     """The sum over rows of the losses of their tasks; see `objectives.JointObjective`.
 
-    Vectors of tokens are computed once for all losses of a row. That of masked tokens is the mean
-    of a micro-batch, for each of its rows.
+    Vectors of tokens are computed once for all losses of a row. The weight of masked tokens is that
+    of each of them, not of a row.
     """
 
     model: MultitaskModel
@@ -49,9 +49,7 @@ class MultitaskObjective:
         if batch.masked is None:
             return None
         [part] = self.tasks[batch.task]
-        masked = batch.masked
-        factor = part.weight * self.weight(batch) / max(1, len(masked.targets))
-        return partial(self._masked, batch, factor)
+        return partial(self._masked, batch, part.weight * batch.counts)
 
     def _masked(self, batch: TextsBatch, factor: float) -> Tensor:
         assert batch.masked is not None
@@ -61,7 +59,7 @@ class MultitaskObjective:
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_tokens size"]]
     ) -> Float[Tensor, ""]:
         """Return the sum of the losses over all rows, given the vectors of tokens."""
-        loss = torch.zeros((), device=vectors[0].device if vectors else None)
+        loss = torch.zeros((), device=vectors[0].device)
         for number, parts in enumerate(self.tasks):
             pairs = [pair for pair in zip(batches, vectors, strict=True) if pair[0].task == number]
             if not pairs:

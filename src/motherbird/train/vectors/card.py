@@ -15,8 +15,15 @@ EXPLAINED = {
     "cosine": "cosine is the mean cosine with the vectors of the teacher.",
     "MRR@10": "MRR@10 is the mean of 1 / rank of the right document among all documents of dev.",
     "accuracy": "accuracy is how often the document that the teacher prefers is first.",
+    "MRR@10 late": "MRR@10 late is the same by late interaction.",
+    "masked accuracy": "masked accuracy is how many of the masked tokens are predicted.",
 }
 
+# What is trained on, by the class of the settings.
+ROWS = {
+    "Distillation": "texts", "VectorTuning": "queries with their documents",
+    "Multitask": "rows of all tasks",
+}  # fmt: skip
 PATHS = ("model", "teacher")  # settings that are directories of the machine, and named above
 
 
@@ -41,12 +48,14 @@ def write(
     teacher = getattr(recipe, "teacher", None)
     sources = dict(plan.sources)
     command = sources.pop("command", None)
+    explained = " ".join(text for name, text in EXPLAINED.items() if name in info["dev"])
     prompts = [f"a {kind}" for kind, prompt in model.prompts.items() if prompt]
     text = card.render(
         "vectors_card.md.jinja", name=name, plan=plan, info=info, size=model.size,
         late=isinstance(model, LateEmbedder), prompts=prompts, limit=model.max_length,
         teacher=teacher and Path(teacher).name, base=Path(recipe.model).name,
-        kind=type(recipe).__name__, settings=settings, explained=EXPLAINED[plan.metric],
+        rows=ROWS[type(recipe).__name__], kind=type(recipe).__name__, settings=settings,
+        explained=explained,
         metrics=(("metric", "dev"), [(k, f"{v:.4f}") for k, v in info["dev"].items()]),
         sources=(("part", "source"), [*sources.items()]), command=command,
         machine=card.machine_table(info["machine"]),

@@ -1,4 +1,4 @@
-"""Several tasks in one run: one encoder learns the vectors of a teacher, to search, and masks.
+"""Several tasks in one run: a teacher's vectors, ranking of documents, and masked tokens.
 
 The result is one directory for all of them: `Embedder`, `LateEmbedder` with the same linear layer
 for the vectors of tokens, and `MaskedLM`.
@@ -45,7 +45,7 @@ from ..tuning_run import SILENT, Caller, run, write_info
 from . import card
 from .initial import find_start
 from .plan import VectorsPlan, VectorsProcess
-from .recipe import Multitask, TaskOfSeveral
+from .recipe import Multitask, MultitaskTask
 from .rows import TaskRows, TextRows
 from .teacher import Teacher
 from .tune import DEV, MOST_DEV, mean_reciprocal_rank
@@ -94,8 +94,11 @@ class MultitaskPlan(VectorsPlan):
 
     def key(self) -> dict[str, Any]:
         """Return what the result depends on, besides the machine."""
-        teachers = [teacher and teacher.digest for teacher in self.teachers]
-        return super().key() | {"teachers": teachers}
+        found = super().key() | {"teachers": [each and each.digest for each in self.teachers]}
+        for task in found["recipe"]["task"]:
+            for name in ("data", "teacher", "vectors"):  # what they name is in the digests
+                task.pop(name, None)
+        return found
 
     def with_targets(self, found: "Sequence[Targets | None]") -> "MultitaskPlan":
         """Return the plan with the teacher's vectors of the texts of each task."""
@@ -131,12 +134,12 @@ class MultitaskProcess(VectorsProcess):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             masked_lm = MaskedLM(encoder)
-        if plan.start.static is None and head_tensors(plan.start.directory):
+        if head_tensors(plan.start.directory):
             stored = MaskedLM.load(plan.start.directory, dtype="float32")
             masked_lm.head.load_state_dict(stored.head.state_dict())
             masked_lm.decoder.load_state_dict(stored.decoder.state_dict())
         bias = masked_lm.decoder.bias
-        assert bias is not None
+        assert bias is not None  # see `plan`
         masked_lm.decoder.bias = nn.Parameter(bias.detach()[plan.tokens])
         projection = nn.Linear(plan.projection.inputs, plan.projection.outputs, bias=False)
         projection.weight = nn.Parameter(torch.from_numpy(plan.projection.weight.copy()))
@@ -154,12 +157,15 @@ class MultitaskProcess(VectorsProcess):
         """Return what the model is trained for."""
         return MultitaskObjective(self.model, [self._parts(t) for t in self.plan.recipe.task])
 
-    def _parts(self, task: TaskOfSeveral) -> list[Part]:
+    def _parts(self, task: MultitaskTask) -> list[Part]:
         model = self.model
         if task.kind == "vectors":
             return [Part(task.weight, VectorsObjective(model, task.cosines))]
         if task.kind == "masked":
-            return [Part(task.weight)]
+            # A constant in place of the number of masked tokens, which differs between
+            # micro-batches: the loss of a step must not depend on how rows are divided.
+            rows = self.plan.train.tasks[self.plan.recipe.task.index(task)]
+            return [Part(task.weight / (task.rate * float(np.mean(rows.lengths))))]
         dimensions = tuple(sorted({*task.dimensions, self.plan.projection.outputs}))
         dense = Part(task.weight, ContrastiveObjective(model, task.temperature, dimensions))
         late = LateObjective(model, task.late_temperature)
@@ -285,6 +291,17 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
     if start.late or start.modules.get("pooling", "mean") != "mean" or not simple:
         what = "the model is not one of mean pooling and one linear layer"
         raise InputError(what, str(start.directory), "start from one of motherbird distill dense")
+    if not (start.config.decoder_bias and start.config.tie_word_embeddings):
+        what = "the decoder of masked tokens has no bias, or weights of its own"
+        raise InputError(what, str(start.directory), "start from another model")
+    teachers = [None if t.teacher is None else Teacher(t.teacher, device) for t in recipe.task]
+    for task, teacher in zip(recipe.task, teachers, strict=True):
+        if teacher is not None and teacher.size != dense[0].outputs:
+            what = f"the teacher has vectors of {teacher.size} dimensions, and the model of "
+            raise InputError(f"{what}{dense[0].outputs}", str(task.teacher))
+        if wrong := [d for d in task.dimensions if d > dense[0].outputs]:
+            raise InputError(f"dimensions = {wrong[0]} is more than the {dense[0].outputs} of a "
+                             "vector", how="leave it out")  # fmt: skip
     longest = start.config.max_position_embeddings
     limit = min(recipe.max_length or longest, longest)
     parts: list[tuple[TextRows, TextRows]] = []
@@ -299,6 +316,8 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
             texts.append([])
             continue
         chosen = sample_texts(data, task.rows, recipe.seed, ())
+        if len(chosen) < 2:
+            raise InputError("one text is too few to set some aside", ", ".join(data))
         count = min(MOST_HELD_OUT, -(-len(chosen) // HELD_OUT))
         some = [_text_rows(start.tokenizer, t, limit) for t in (chosen[count:], chosen[:count])]
         parts.append((some[0], some[1]))
@@ -311,7 +330,7 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
         recipe=recipe, start=start, sources=sources, projection=dense[0], texts=texts,
         train=TaskRows([own for own, _ in parts], maskings, recipe.seed),
         dev=TaskRows([dev for _, dev in parts], maskings, recipe.seed),
-        teachers=[None if t.teacher is None else Teacher(t.teacher, device) for t in recipe.task],
+        teachers=teachers,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Settings of runs that train models of vectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from ...core.config import EncoderConfig
@@ -76,8 +76,16 @@ class VectorTuning(Tuning):
         return self.epochs or (1 if rows >= 50_000 else 3)
 
 
+# The settings that only one kind of task has.
+SETTINGS_OF = {
+    "vectors": ("teacher", "vectors", "cosines"),
+    "pairs": ("late", "temperature", "late_temperature", "dimensions"),
+    "masked": ("rate",),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
-class TaskOfSeveral:
+class MultitaskTask:
     """What one of several tasks is, and how much it counts.
 
     "vectors" learns a teacher's vectors of texts, "pairs" to rank documents by vectors of texts and
@@ -106,21 +114,26 @@ class TaskOfSeveral:
             check(getattr(self, name) > 0, f"{name} = {getattr(self, name)} has to be more than 0")
         check(self.cosines >= 0, f"cosines = {self.cosines} has to be 0 or more")
         check(0 < self.rate < 1, f"rate = {self.rate} is not within 0..1")
-        teaches = (self.kind == "vectors") == (self.teacher is not None)
-        check(teaches, 'teacher is for the kind "vectors", which needs one')
+        check(all(d >= 1 for d in self.dimensions), "dimensions have to be at least 1")
+        for kind, own in SETTINGS_OF.items():
+            for name in own if kind != self.kind else ():
+                default = next(f.default for f in fields(self) if f.name == name)
+                good = getattr(self, name) == default
+                check(good, f"{name} is a setting of {kind}, and this task is {self.kind}")
+        check(self.kind != "vectors" or self.teacher is not None, "the teacher is missing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Multitask(Tuning):
     """A run that trains one encoder for several tasks, whose rows are mixed in every step."""
 
-    task: tuple[TaskOfSeveral, ...]
+    task: tuple[MultitaskTask, ...]
     epochs: int | None = None  # passes over the rows of all tasks; None: 1
     batch_size: int = 256  # rows of a step, of all tasks
-    pooling: None = None  # the mean: the vector of a text is that of those of its tokens
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(len(self.task) > 0, "there is no [[task]]")
-        own = self.max_length
-        check(own is None or own <= 8192, f"max_length = {own} is more than 8192")
+        kinds = [task.kind for task in self.task]
+        check(len({*kinds}) == len(kinds), "there are two tasks of one kind: name all files in one")
+        check(self.pooling in (None, "mean"), "pooling has to be mean")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from motherbird.core import hub
-from motherbird.engine.words import Words, add_rows, products
+from motherbird.engine.words import Words, add_rows, dot_products
 from motherbird.models.segments import Segments
 from motherbird.models.static_embedder import read_tokenizer
 
@@ -56,7 +56,7 @@ def test_sums_and_products(data, count, width):
     add_rows(table, ids, out)
     np.testing.assert_allclose(out, 1 + table[ids, :first].sum(axis=0), rtol=1e-4, atol=1e-4)
     rows = data.draw(arrays.arrays(np.int8, (count, width)))
-    found = products(rows, table[0])
+    found = dot_products(rows, table[0])
     np.testing.assert_allclose(found, rows.astype(np.float64) @ table[0],
                                atol=1e-4 * np.abs(rows.astype(float)).sum(axis=1).max() + 1e-6,
                                )  # fmt: skip
@@ -65,5 +65,5 @@ def test_sums_and_products(data, count, width):
 def test_products_of_the_largest_values():
     rows = np.full((2, 3000), -128, np.int8)
     vector = np.ones(3000, np.float32)
-    np.testing.assert_allclose(products(rows, vector), [-384000, -384000], rtol=1e-3)
-    assert products(rows[:0], vector).shape == (0,)
+    np.testing.assert_allclose(dot_products(rows, vector), [-384000, -384000], rtol=1e-3)
+    assert dot_products(rows[:0], vector).shape == (0,)
