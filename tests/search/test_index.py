@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from motherbird import disk
 from motherbird.errors import BusyError, DamagedError, InputError
 from motherbird.search import index as module
-from motherbird.search import pdf
+from motherbird.search import tree
 from motherbird.search.build import cosines, decode, pack
 from motherbird.search.cache import home_of, root_of
 from motherbird.search.entry import InBytes
 from motherbird.search.filters import Filters
 from motherbird.search.index import Index
-from motherbird.search.lines import around
 
 QUERIES = ("how to open a session", "parse_session", "route buffer", "tokens", "token3")
 
@@ -348,50 +347,35 @@ def test_a_file_that_is_only_touched_is_not_read_again(folder, tmp_path):
     assert before == after
 
 
-def a_pdf(*pages):
-    """Return a PDF file with a line of text on each page."""
-    count = len(pages)
-    kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(count))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {count} >>",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-    ]
-    for n, text in enumerate(pages):
-        stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
-        objects += [
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {5 + 2 * n} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> >> >>",
-            f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",
-        ]
-    body, starts = b"%PDF-1.4\n", []
-    for number, each in enumerate(objects, 1):
-        starts.append(len(body))
-        body += f"{number} 0 obj\n{each}\nendobj\n".encode()
-    table = "".join(f"{start:010} 00000 n \n" for start in starts)
-    size = len(objects) + 1
-    return (
-        body
-        + (
-            f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\n"
-            f"startxref\n{len(body)}\n%%EOF\n"
-        ).encode()
-    )
+def test_the_listing_is_kept_for_other_processes(folder, monkeypatch):
+    """A new `Index` lists the directory only if a directory or a file of patterns has changed."""
+    made = []
 
+    def find_files(root):
+        made.append(root)
+        return tree.find_files(root)
 
-def test_pages_of_a_pdf(folder):
-    (folder / "paper.pdf").write_bytes(a_pdf("The honey of bees", "The milk of goats"))
-    (folder / "broken.pdf").write_bytes(a_pdf("The wool of sheep")[:300])
-    index = Index.open(folder)
-    found = index.search("milk goats")
-    [hit] = [hit for hit in found.hits if hit.path == "paper.pdf"]
-    assert (hit.symbol, hit.kind, hit.text) == ("page 2", "text", "The milk of goats")
-    assert found.skipped["PDF that cannot be read"] == 1
-    assert around(folder / "paper.pdf", hit.start, hit.end, 2) == (1, index.read("paper.pdf"))
+    monkeypatch.setattr(module, "find_files", find_files)
 
+    def searched():
+        """Return whether a new index lists the directory, and the paths of some hits."""
+        time.sleep(0.15)  # later than one tick of the clock
+        before, index = len(made), Index.open(folder)
+        paths = {hit.path for hit in index.search("zebra", 50).hits}
+        index.close()
+        return len(made) > before, paths
 
-def test_a_pdf_without_the_library(folder, monkeypatch):
-    monkeypatch.setattr(pdf, "is_readable", lambda: False)
-    (folder / "paper.pdf").write_bytes(a_pdf("The honey of bees"))
-    skipped = Index.open(folder).search("honey").skipped
-    assert skipped["PDF, which needs the package pypdf"] == 1
+    assert searched() == (True, set()) and searched()[0] is False
+    (folder / "new.py").write_text("def zebra():\n    return 'a zebra'\n")
+    assert searched() == (True, {"new.py"}) and searched() == (False, {"new.py"})
+    (folder / "new.py").write_text("def horse():\n    return 'a zebra'\n")
+    assert searched() == (False, {"new.py"})
+    (folder / ".gitignore").write_text("new.py\n")
+    assert searched() == (True, set()) and searched()[0] is False
+    (folder / ".gitignore").write_text("old.py\n")
+    assert searched() == (True, {"new.py"})
+    (folder / "new.py").unlink()
+    assert searched() == (True, set())
+    (folder / "part0" / "deep").mkdir()
+    (folder / "part0" / "deep" / "er.py").write_text("ZEBRA = 1\n")
+    assert searched() == (True, {"part0/deep/er.py"})

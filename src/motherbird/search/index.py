@@ -23,7 +23,7 @@ from .pdf import is_pdf
 from .query import Query
 from .scan import Scan
 from .store import Store
-from .tree import find_files, state_of
+from .tree import find_files, from_bytes, global_ignore, state_of, to_bytes
 from .vectors import Vectors
 
 BATCH = 64  # files of a transaction
@@ -78,6 +78,7 @@ class Index:
         # What the last search read.
         self._listing: Listing | None = None
         self._paths: list[tuple[bytes, str]] = []  # of its files: as the index has them, and whole
+        self._unsaved = False  # whether the index does not have the listing
         self._known: tuple[Any, tuple[dict[bytes, State], dict[Any, str]]] | None = None
         self._filled: Any = None  # the version of the index in which no vectors were missing
 
@@ -102,11 +103,7 @@ class Index:
 
     def changes(self) -> Changes:
         """Compare the files of the directory with the index."""
-        listing = self._listing
-        if listing is None or not listing.is_current():
-            listing = self._listing = find_files(self.root)
-            start = os.path.join(self.root, "")
-            self._paths = [(os.fsencode(name), start + name) for name in listing.names]
+        listing = self._list()
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
         known, left_out = self._states()
         for key, path in self._paths:
@@ -127,6 +124,30 @@ class Index:
         here = set(found.files)
         found.gone = [key for key in known if key not in here]
         return found
+
+    def _list(self) -> Listing:
+        """Return the files of the directory: as they were listed before, if nothing has changed."""
+        found = self._listing
+        if found is None:
+            with self.store.reading():
+                stored = self.store.listing(self._listing_key())
+            found = None if stored is None else from_bytes(self.root, stored)
+        if found is None or not found.is_current():
+            found, self._unsaved = find_files(self.root), True
+        if found is not self._listing:
+            start = os.path.join(self.root, "")
+            self._paths = [(os.fsencode(name), start + name) for name in found.names]
+            self._listing = found
+        return found
+
+    def _listing_key(self) -> bytes:
+        return b"\0".join(map(os.fsencode, (self.root, global_ignore())))
+
+    def _save_listing(self) -> None:
+        """Keep the listing for other processes; within `writing`."""
+        if self._unsaved and self._listing is not None:
+            self.store.put_listing(self._listing_key(), to_bytes(self._listing))
+            self._unsaved = False
 
     def _states(self) -> tuple[dict[bytes, State], dict[tuple[bytes, State], str]]:
         """Return the states of files in the index, and the reasons of those that are left out."""
@@ -176,6 +197,7 @@ class Index:
         with _alone(self.path.with_suffix(".lock")):
             with self.store.writing():
                 self.store.remove(found.gone)
+                self._save_listing()
             done = 0
             for some, read in self._read(found):
                 with self.store.writing():
@@ -199,8 +221,9 @@ class Index:
     def _touch(self, found: Changes) -> None:
         """Note the states of files that were read again, and are the same."""
         settled = {key: state for key, state in found.settled.items() if state.changed != -1}
-        if settled:
+        if settled or self._unsaved:
             with self.store.writing():
+                self._save_listing()
                 for key, state in settled.items():
                     self.store.touch(key, state)
 

@@ -20,7 +20,7 @@ from ..errors import BusyError, DamagedError, InputError, NoRoomError
 from .chunks import Chunk
 from .entry import Entry, InBytes, State, StoredChunk, defined_name
 
-VERSION = 3  # of the tables, chunks and terms; with another one the index is made again
+VERSION = 4  # of the tables, chunks and terms; with another one the index is made again
 WAIT = 10.0  # seconds for which a writer waits for another
 # Weights of the terms of a path, a symbol and a text.
 WEIGHTS = (4.0, 6.0, 1.0)
@@ -43,6 +43,7 @@ create table vectors (
     file integer not null, model text not null, first integer not null, scales blob not null,
     data blob not null, primary key (file, model)
 ) without rowid;
+create table listing (key blob primary key, data blob not null) without rowid;
 create virtual table terms using fts5 (
     path, symbol, body, content='',
     tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc Pc'"
@@ -340,6 +341,23 @@ class Store:
             "select first, last, symbol, kind from chunks where file = ? order by id", (file,)
         )
         return [Chunk(*row) for row in rows]
+
+    # The listing of the directory
+
+    def listing(self, key: bytes) -> bytes | None:
+        """Return what `put_listing` stored with the same key, if it is there."""
+        row = self.db.execute("select data from listing where key = ?", (key,)).fetchone()
+        return None if row is None else zlib.decompress(row[0])
+
+    def put_listing(self, key: bytes, data: bytes) -> None:
+        """Store a listing, in place of others; within `writing`.
+
+        Args:
+            key: what it depends on, besides the files.
+            data: see `tree.to_bytes`.
+        """
+        self.db.execute("delete from listing")
+        self.db.execute("insert into listing values (?, ?)", (key, zlib.compress(data, 1)))
 
     # Files that are left out
 

@@ -1,11 +1,14 @@
 """Which files of a directory are searched."""
 
+import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from ..data.readers import ignore
 from ..data.readers.listing import Listing, list_files, settled
+from ..data.tally import Count
 from . import pdf
 from .chunks import data
 from .entry import State
@@ -45,7 +48,7 @@ def find_files(root: Path) -> Listing:
     Raises:
         InputError: a .gitignore file cannot be read.
     """
-    files = (_global_ignore(), root / ".git" / "info" / "exclude")
+    files = (global_ignore(), root / ".git" / "info" / "exclude")
     ignored = [ignore.read_file(path, root) for path in files]
     names = (ignore.NAME, ignore.OWN)
     found = list_files(root, _wanted, RULES, follow_links=False, ignored=ignored, names=names)
@@ -55,7 +58,21 @@ def find_files(root: Path) -> Listing:
     return found
 
 
-def _global_ignore() -> Path:
+def to_bytes(listing: Listing) -> bytes:
+    """Return a listing as JSON."""
+    skipped = {reason: asdict(count) for reason, count in listing.skipped.items()}
+    data = {"names": listing.names, "skipped": skipped, "seen": listing.seen}
+    return json.dumps(data).encode()
+
+
+def from_bytes(root: Path, data: bytes) -> Listing:
+    """Return the listing of `to_bytes`."""
+    found = json.loads(data)
+    skipped = {reason: Count(**count) for reason, count in found["skipped"].items()}
+    return Listing(root, found["names"], skipped, found["seen"])
+
+
+def global_ignore() -> Path:
     """Return the file of patterns that git uses in every repository, unless its settings differ."""
     settings = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return Path(settings) / "git" / "ignore"
