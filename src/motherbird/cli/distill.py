@@ -12,7 +12,7 @@ from ..core.hub import NANO
 from ..errors import InputError
 from . import options
 from .output import print_json, progress
-from .training import Display, metrics_line, read_settings, settings_options
+from .training import Display, print_trained, read_settings, settings_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,10 +189,4 @@ def dense(
             settings, list(data), directory, vectors=kept, sources=sources, on_texts=display.texts,
             caller=display.caller(device),
         )  # fmt: skip
-    if not options.is_main_process():
-        return
-    if json_:
-        print_json({"model": str(directory), **found})
-        return
-    click.echo(f"dev: {metrics_line(found['dev'])}")
-    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s of training")
+    print_trained(directory, found, json_)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from . import options
-from .output import print_json, progress
-from .training import Display, metrics_line, read_settings
+from .output import progress
+from .training import Display, print_trained, read_settings
 
 
 @click.command(name="multitask")
@@ -72,10 +72,4 @@ def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json
             settings, directory, sources=sources, on_texts=display.texts,
             caller=display.caller(device),
         )  # fmt: skip
-    if not options.is_main_process():
-        return
-    if json_:
-        print_json({"model": str(directory), **found})
-        return
-    click.echo(f"dev: {metrics_line(found['dev'])}")
-    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s of training")
+    print_trained(directory, found, json_)

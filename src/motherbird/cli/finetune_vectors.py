@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from . import options
-from .output import print_json, progress
-from .training import Display, max_length, metrics_line, read_settings, settings_options
+from .output import progress
+from .training import Display, max_length, print_trained, read_settings, settings_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -168,10 +168,4 @@ def _run(
         found = finetune_vectors(
             settings, rows, held_out, directory, sources=sources, caller=display.caller(device)
         )
-    if not options.is_main_process():
-        return
-    if json_:
-        print_json({"model": str(directory), **found})
-        return
-    click.echo(f"dev: {metrics_line(found['dev'])}")
-    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s")
+    print_trained(directory, found, json_)

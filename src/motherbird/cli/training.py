@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from . import options
-from .output import is_terminal
+from .output import is_terminal, print_json
 
 if TYPE_CHECKING:
     from ..train.step import StepReport
@@ -71,6 +72,23 @@ def metrics_line(metrics: dict[str, float | None]) -> str:
         f"{name} {'-' if value is None else format(value, '.4f')}"
         for name, value in metrics.items()
     )
+
+
+def print_trained(directory: Path, found: dict[str, Any], json_: bool) -> None:
+    """Print the result of a run that trains a model of vectors, on the main process.
+
+    Args:
+        directory: of the model.
+        found: the content of finetune.json.
+        json_: as one JSON document.
+    """
+    if not options.is_main_process():
+        return
+    if json_:
+        print_json({"model": str(directory), **found})
+        return
+    click.echo(f"dev: {metrics_line(found['dev'])}")
+    click.echo(f"{directory}: epoch {found['epoch']}, {found['seconds']:.0f} s of training")
 
 
 class Display:

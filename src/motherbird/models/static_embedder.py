@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 KEYS = ("embeddings", "embedding.weight")  # model2vec's, which both read; sentence-transformers'
 KINDS = ("StaticEmbedding", "Normalize")  # modules of sentence-transformers
-
-
 PADDING_SHARE = 0.4  # of embeddings that began as static vectors, at least; it begins near 1
 SAMPLE = 1024  # rows by which it is found
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from .. import disk, workers
 from ..core import threads
 from ..core.arguments import check_integer, check_path, check_text
 from ..data.readers.listing import Listing, settled
-from ..errors import BusyError, InputError
+from ..errors import BusyError, InputError, MotherbirdError
 from .build import PASSING, pack, path_text, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
 from .chunks import language
@@ -221,11 +221,13 @@ class Index:
     def _touch(self, found: Changes) -> None:
         """Note the states of files that were read again, and are the same."""
         settled = {key: state for key, state in found.settled.items() if state.changed != -1}
-        if settled or self._unsaved:
+        if settled:
             with self.store.writing():
-                self._save_listing()
                 for key, state in settled.items():
                     self.store.touch(key, state)
+        if self._unsaved:  # a search does not fail where that cannot be written
+            with suppress(MotherbirdError), self.store.writing():
+                self._save_listing()
 
     def _put(
         self, paths: Sequence[bytes], read: Sequence[Entry | State | str], found: Changes

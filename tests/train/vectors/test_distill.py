@@ -29,14 +29,18 @@ def table(small_tokenizer):
     return (rows * draw.uniform(0.1, 1, size=(len(rows), 1))).astype(np.float32)
 
 
+def one_layer(tokenizer):
+    """A configuration of nano's width, without special tokens."""
+    return replace(
+        presets.nano(), vocab_size=tokenizer.vocab_size, num_hidden_layers=1, pad_token_id=None,
+        cls_token_id=None, sep_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+
+
 @torch.no_grad()
 def test_a_new_encoder_computes_static_vectors(small_tokenizer, table):
     """Without its layers, its mean vector is a linear map of the mean of the static vectors."""
-    config = replace(
-        presets.nano(), vocab_size=small_tokenizer.vocab_size, num_hidden_layers=1,
-        pad_token_id=None, cls_token_id=None, sep_token_id=None, bos_token_id=None,
-        eos_token_id=None,
-    )  # fmt: skip
+    config = one_layer(small_tokenizer)
     encoder = Encoder(config).eval()
     begin_as(encoder, table, seed=0)
     encoder.layers = torch.nn.ModuleList()
@@ -54,11 +58,7 @@ def test_a_new_encoder_computes_static_vectors(small_tokenizer, table):
 
 
 def test_its_embeddings_are_the_static_vectors(small_tokenizer, table, tmp_path):
-    config = replace(
-        presets.nano(), vocab_size=small_tokenizer.vocab_size, num_hidden_layers=1,
-        pad_token_id=None, cls_token_id=None, sep_token_id=None, bos_token_id=None,
-        eos_token_id=None,
-    )  # fmt: skip
+    config = one_layer(small_tokenizer)
     encoder = Encoder(config).eval()
     encoder.tokenizer = small_tokenizer
     begin_as(encoder, table, seed=0)

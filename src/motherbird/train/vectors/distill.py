@@ -38,7 +38,7 @@ from . import card
 from .initial import find_start, to_static
 from .plan import VectorsPlan, VectorsProcess
 from .recipe import Distillation
-from .rows import TextRows
+from .rows import text_rows
 from .teacher import Teacher
 
 HELD_OUT = 50  # one of so many texts is not trained on
@@ -226,16 +226,13 @@ def plan(
     longest = start.config.max_position_embeddings
     limit = min(recipe.max_length or longest, longest)
 
-    def rows(some: list[str]) -> TextRows:
-        whole = start.tokenizer.encode_batch(some)
-        ids = [np.array(start.tokenizer.truncate(each, limit), np.int32) for each in whole]
-        truncated = sum(len(each) > limit for each in whole)
-        return TextRows(ids, [1] * len(ids), truncated=truncated)
-
     held_out = -(-len(texts) // HELD_OUT)
+    dev, train = (
+        text_rows(start.tokenizer, some, limit) for some in (texts[:held_out], texts[held_out:])
+    )
     return DistillationPlan(
-        recipe=recipe, start=start, teacher=teacher, texts=texts,
-        train=rows(texts[held_out:]), dev=rows(texts[:held_out]), sources=sources,
+        recipe=recipe, start=start, teacher=teacher, texts=texts, train=train, dev=dev,
+        sources=sources,
     )  # fmt: skip
 
 

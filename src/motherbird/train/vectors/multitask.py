@@ -46,7 +46,7 @@ from . import card
 from .initial import find_start
 from .plan import VectorsPlan, VectorsProcess
 from .recipe import Multitask, MultitaskTask
-from .rows import TaskRows, TextRows
+from .rows import TaskRows, TextRows, text_rows
 from .teacher import Teacher
 from .tune import DEV, MOST_DEV, mean_reciprocal_rank
 
@@ -319,7 +319,7 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
         if len(chosen) < 2:
             raise InputError("one text is too few to set some aside", ", ".join(data))
         count = min(MOST_HELD_OUT, -(-len(chosen) // HELD_OUT))
-        some = [_text_rows(start.tokenizer, t, limit) for t in (chosen[count:], chosen[:count])]
+        some = [text_rows(start.tokenizer, t, limit) for t in (chosen[count:], chosen[:count])]
         parts.append((some[0], some[1]))
         texts.append(chosen if task.kind == "vectors" else [])
     maskings = [
@@ -341,18 +341,11 @@ def _chosen(pairs: Pairs, most: int, seed: int) -> Pairs:
     return pairs.select(sorted(shuffled(range(most), len(pairs), (CHOICE, seed)).tolist()))
 
 
-def _text_rows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> TextRows:
-    """Tokenize texts, each a row."""
-    whole = tokenizer.encode_batch(texts)
-    ids = [np.array(tokenizer.truncate(each, limit), np.int32) for each in whole]
-    return TextRows(ids, [1] * len(ids), truncated=sum(len(each) > limit for each in whole))
-
-
 def _pair_rows(tokenizer: Tokenizer, pairs: Pairs, limit: int) -> TextRows:
     """Tokenize queries with their documents, row by row."""
     texts = [text for query, own in zip(pairs.queries, pairs.documents, strict=True)
              for text in (query, *own)]  # fmt: skip
-    found = _text_rows(tokenizer, texts, limit)
+    found = text_rows(tokenizer, texts, limit)
     return replace(found, sizes=[1 + len(own) for own in pairs.documents])
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...arrays import Float32
 from ...core.batching import concatenate
 from ...core.masking import Masking
+from ...core.tokenizer import Tokenizer
 from ...nn.packed import Packed
 from ..objectives.texts import MaskedTokens, TextsBatch
 from ..rows import Rows
@@ -82,6 +83,13 @@ class TextRows(Rows[TextsBatch]):
             tuple(self.scores[number] for number in numbers) if self.scores else (),
             counts,
         )
+
+
+def text_rows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> TextRows:
+    """Tokenize texts, each a row of at most ``limit`` tokens."""
+    whole = tokenizer.encode_batch(texts)
+    ids = [np.array(tokenizer.truncate(each, limit), np.int32) for each in whole]
+    return TextRows(ids, [1] * len(ids), truncated=sum(len(each) > limit for each in whole))
 
 
 @dataclass(frozen=True, eq=False)
