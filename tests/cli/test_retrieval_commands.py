@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from retrieval_set import write_set
 
-from motherbird import Embedder, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
+from motherbird import Dense, Embedder, LateEmbedder, Reranker, StaticEmbedder, maxsim_many
 from motherbird.nn import Encoder, SequenceClassifier
+from motherbird.retrieval.embedders import open_embedder, open_late
+from motherbird.retrieval.evaluate import _Search
+from motherbird.retrieval.measure import means, measure
 from motherbird.retrieval.passages import open_divide
+from motherbird.retrieval.ranking import by_words, fuse
 from motherbird.retrieval.sets import read_set
 
 pytest.importorskip("ir_measures")
@@ -47,6 +51,31 @@ def test_help_says_which_texts_are_truncated(motherbird, command):
     said = " ".join(motherbird("evaluate", command, "--help").done().out.split())
     assert "are computed in windows" in said and "read whole" not in said
     assert re.search(r"other models.* truncate .*queries of late|queries of late.* truncate", said)
+
+
+def test_a_model_of_both_kinds_of_vectors(motherbird, folder, model, tmp_path):
+    """hybrid has the kinds that are named, and vectors of texts if none is."""
+    encoder = Encoder.load(model, dtype="stored")
+    dense = [Dense(np.random.default_rng(0).normal(size=(8, 32)))]
+    Embedder(encoder, dense=dense).save(tmp_path / "both")
+    call = ("evaluate", "retrieval", "--data", folder, "--model", tmp_path / "both", "--json")
+
+    def modes(names):
+        [row] = motherbird(*call, "--mode", names).done().json["sets"]
+        return row["modes"]
+
+    found = modes("dense,late,bm25,hybrid")
+    assert list(found) == ["dense", "late", "bm25", "hybrid"]
+    one, other, alone = modes("dense,hybrid"), modes("late,hybrid"), modes("hybrid")
+    assert (one["dense"], other["late"]) == (found["dense"], found["late"])
+    assert alone["hybrid"] == one["hybrid"]
+    data = read_set(folder, "test")
+    words = by_words(data.queries, data.documents)
+    both = str(tmp_path / "both")
+    search = _Search(data, [], open_embedder(both), open_late(both), None, None)
+    vectors = [search.ranking(kind) for kind in ("dense", "late")]
+    fused = fuse(words, vectors, len(data.documents))
+    assert means(measure(data, fused)) == pytest.approx(found["hybrid"])
 
 
 @pytest.fixture
@@ -110,7 +139,7 @@ def test_a_table_of_several_sets(motherbird, folder):
     [
         (["--mode", "sparse"], "no mode 'sparse': use bm25, dense, late, hybrid, rerank"),
         (["--mode", "late"], "not a late-interaction model: .*use the mode dense"),
-        (["--mode", "dense,late"], "dense and late are modes of different models"),
+        (["--mode", "dense,late"], "not a late-interaction model: .*use the mode dense"),
         (["--mode", "rerank", "--reranker", "x"], "rerank sorts the documents of another mode"),
         (["--mode", "bm25,rerank"], "Missing option '--reranker'"),
         (["--reranker", "x"], "Missing option '--mode with rerank'"),

@@ -127,7 +127,9 @@ def test_fusion(one, other, missing, last, seed):
                 expected[document] += weight * max(0.0, (value - low) / (own[0] - low))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "FUSED", last)
-        both = fuse(words, vectors, 6)
+        both = fuse(words, [vectors], 6)
+        twice = fuse(words, [vectors, vectors], 6)
+    np.testing.assert_allclose(twice.scores, both.scores, atol=1e-6)
     assert sorted(both.documents[0]) == list(range(6))
     np.testing.assert_allclose(both.scores[0], sorted(expected.values(), reverse=True), atol=1e-5)
     np.testing.assert_allclose(
@@ -138,8 +140,8 @@ def test_fusion(one, other, missing, last, seed):
 def test_fusion_of_a_single_document():
     one = Ranking(np.array([[0]], np.int64), np.array([[0.3]], np.float32))
     none = Ranking(np.array([[-1]], np.int64), np.zeros((1, 1), np.float32))
-    assert fuse(none, one, 1).documents.tolist() == [[0]]
-    assert fuse(none, none, 1).documents.tolist() == [[-1]]
+    assert fuse(none, [one], 1).documents.tolist() == [[0]]
+    assert fuse(none, [none, none], 1).documents.tolist() == [[-1]]
 
 
 def a_set(relevant, documents=200):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
               help="The judgements, qrels/SPLIT.tsv; of dev,train the first that is there.",
               )  # fmt: skip
 @click.option("--mode", "modes", default="bm25,dense,hybrid", show_default=True, metavar="A,B,...",
-              help="Ways of searching: bm25, dense (vectors of --model), late (--model is a "
-              "late-interaction model), hybrid (bm25 and --model), rerank (the first 100 documents "
+              help="Ways of searching: bm25, dense (vectors of texts), late (vectors of tokens), "
+              "hybrid (bm25, and dense or late or both, as named), rerank (the first 100 documents "
               "of the first other mode, by --reranker).")  # fmt: skip
 @click.option("--model", default=NANO, show_default=True, metavar="MODEL",
               help="A model of motherbird, static vectors, or a model of sentence-transformers: a "
@@ -72,9 +72,9 @@ def retrieval(
     A set has corpus.jsonl (_id, title, text), queries.jsonl (_id, text), also as .jsonl.gz, and
     qrels/SPLIT.tsv (query-id, corpus-id, score). Documents are ranked by the cosine of vectors, by
     BM25, by MaxSim of the vectors of tokens (late), or by the sum of the scaled scores of BM25 and
-    vectors. Texts longer than the limit of a model of motherbird are computed in windows; other
-    models, queries of late, and rerankers truncate them. The metrics are nDCG@10, recall@100 and
-    MRR@10, see docs/evaluation.md.
+    vectors (hybrid). Texts longer than the limit of a model of motherbird are computed in windows;
+    other models, queries of late, and rerankers truncate them. The metrics are nDCG@10, recall@100
+    and MRR@10, see docs/evaluation.md.
 
     With several modes, differences from the first one have 95% intervals (paired bootstrap). With
     --baseline, so have those from the same mode there, or its only one.
@@ -204,9 +204,14 @@ def _open(
     long["long_documents"] = "truncated" if is_truncated else reading
     long["passage_tokens"] = None if reading == "whole" else size
     found: dict[str, Any] = {"divide": open_divide(model, reading, size, revision=revision)}
-    if "late" in modes or ("dense" not in modes and is_late(hub.find(model, revision))):
-        return found | {"embed_tokens": open_late(model, **load)}
-    return found | {"embed": open_embedder(model, windows=True, **load)}
+    kinds = {"dense", "late"} & {*modes}
+    if not kinds:  # hybrid alone
+        kinds = {"late" if is_late(hub.find(model, revision)) else "dense"}
+    if "late" in kinds:
+        found["embed_tokens"] = open_late(model, **load)
+    if "dense" in kinds:
+        found["embed"] = open_embedder(model, windows=True, **load)
+    return found
 
 
 def _row(

@@ -11,7 +11,7 @@ from .passages import Divide
 from .ranking import Ranking, Starts, by_tokens, by_vectors, by_words, fuse, rerank, spread
 from .sets import RetrievalSet
 
-# hybrid: bm25 and dense or late, fused; rerank: another mode's first documents, sorted again
+# hybrid: bm25, dense and late, fused; rerank: another mode's first documents, sorted again
 MODES = ("bm25", "dense", "late", "hybrid", "rerank")
 RERANKED = 100  # documents of a query
 BLOCK = 512  # documents whose vectors of tokens are in memory at once
@@ -21,8 +21,7 @@ def check_modes(names: str) -> list[str]:
     """Return the modes of a list with commas between them.
 
     Raises:
-        InputError: there is no such mode, none whose documents are to be reranked, or two that need
-            different models.
+        InputError: there is no such mode, or none whose documents are to be reranked.
     """
     found = list(dict.fromkeys(name.strip() for name in names.split(",")))
     for name in found:
@@ -31,9 +30,6 @@ def check_modes(names: str) -> list[str]:
     if found == ["rerank"]:
         what = "rerank sorts the documents of another mode, and there is none"
         raise InputError(what, how="use bm25,rerank or dense,rerank")
-    if {"dense", "late"} <= {*found}:
-        how = "use one of them at a time"
-        raise InputError("dense and late are modes of different models", how=how)
     return found
 
 
@@ -52,8 +48,8 @@ def evaluate(
         data: documents and queries.
         modes: of `MODES`.
         embed: computes vectors of texts; None if no mode needs them.
-        embed_tokens: computes vectors of tokens; None if no mode needs them. With it and without
-            ``embed``, hybrid is bm25 and late.
+        embed_tokens: computes vectors of tokens; None if no mode needs them. hybrid is bm25 with
+            dense, late or both, as there is ``embed``, ``embed_tokens`` or both.
         score: scores documents for a query; None if none are reranked.
         divide: divides documents into passages for dense and late, where the best one counts; None:
             they are whole.
@@ -89,9 +85,9 @@ class _Search:
         if mode == "bm25":
             return by_words(self.data.queries, self.data.documents)
         if mode == "hybrid":
-            kind = "dense" if self.embed is not None else "late"
-            words, vectors = self.ranking("bm25"), self.ranking(kind)
-            return fuse(words, vectors, len(self.data.documents))
+            kinds = {"dense": self.embed, "late": self.embed_tokens}
+            vectors = [self.ranking(kind) for kind, given in kinds.items() if given is not None]
+            return fuse(self.ranking("bm25"), vectors, len(self.data.documents))
         if mode == "rerank":
             return self._reranked()
         return spread(self._dense() if mode == "dense" else self._late(), np.array(self.known))

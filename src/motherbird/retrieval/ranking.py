@@ -14,7 +14,7 @@ from ..errors import require_extra
 DEPTH = 1000  # documents of a ranking, at most
 ROWS = 256  # queries whose scores are computed at once
 FUSED = 100  # documents of a ranking whose scores count in `fuse`
-VECTORS = 0.7  # weight of the scores of vectors in it
+VECTORS = 0.7  # weight of the scores of vectors in it, of all rankings by vectors together
 
 Starts = Int64[np.ndarray, " _"]  # the first passage of each document
 
@@ -180,30 +180,30 @@ def _index(documents: Sequence[str]) -> Any:
     return index
 
 
-def fuse(words: Ranking, vectors: Ranking, count: int) -> Ranking:
-    """Fuse a ranking by words and one by vectors: the sum of their scores, each scaled.
+def fuse(words: Ranking, vectors: Sequence[Ranking], count: int) -> Ranking:
+    """Fuse a ranking by words and those by vectors: the sum of their scores, each scaled.
 
     1 is the score of the best document, and 0 that of the hundredth; others have 0. It was better
     than the sum of 1 / (60 + rank) (Cormack et al. 2009): see docs/log.md.
 
     Args:
         words: the ranking by words.
-        vectors: that by vectors, of the same queries.
+        vectors: those by vectors, one or more, of the same queries.
         count: number of documents.
     """
+    rankings = [(words, 1.0), *((ranking, VECTORS / len(vectors)) for ranking in vectors)]
     parts = []
     for first in range(0, len(words.documents), ROWS):
         rows = slice(first, first + ROWS)
         # The last column is that of -1.
         scores = np.zeros((len(words.documents[rows]), count + 1), np.float32)
-        for ranking, weight in ((words, 1.0), (vectors, VECTORS)):
+        # Documents of one of the rankings are before all others, even with a score of 0.
+        seen = np.zeros(scores.shape, bool)
+        for ranking, weight in rankings:
             own = ranking.documents[rows]
             gains = np.float32(weight) * _scaled(ranking.scores[rows])
             np.put_along_axis(scores, own, np.take_along_axis(scores, own, axis=1) + gains, axis=1)
-        # Documents of one of the rankings are before all others, even with a score of 0.
-        seen = np.zeros(scores.shape, bool)
-        for ranking in (words, vectors):
-            np.put_along_axis(seen, ranking.documents[rows], True, axis=1)
+            np.put_along_axis(seen, own, True, axis=1)
         part = top(np.where(seen, scores, -1)[:, :count])
         parts.append(Ranking(np.where(part.scores >= 0, part.documents, -1), part.scores))
     return _joined(parts)
