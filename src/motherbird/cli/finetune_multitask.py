@@ -23,7 +23,7 @@ from .training import Display, print_trained, read_settings
 @options.threads
 @options.as_json
 def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json_: bool) -> None:
-    """Train one encoder for search and masked-LM at the same time.
+    """Train one encoder for search, scores of pairs and masked-LM at the same time.
 
     \b
     motherbird finetune multitask recipes/retrieval/multitask.toml --out model
@@ -40,15 +40,20 @@ def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json
     kind = "pairs"                    # as finetune dense and late together
     data = ["pairs.jsonl"]
     [[task]]
+    kind = "scores"                   # reads two texts, predicts the cosine of their vectors
+    teacher = "all-MiniLM-L6-v2"
+    data = ["texts.jsonl"]
+    [[task]]
     kind = "masked"                   # predicts masked tokens
     data = ["texts.jsonl"]
 
     A step has rows of all tasks, each with the loss of its task times its weight. The directory
-    loads in motherbird.Embedder, LateEmbedder and MaskedLM. The same command resumes a run that was
+    loads in motherbird.Embedder, LateEmbedder and MaskedLM, and its subdirectory "reranker" of
+    "scores" in Reranker. The same command resumes a run that was
     stopped or killed, with the same result.
 
-    With --json: {"model", "dev": {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}, "curve",
-    "documents", "epoch", "seconds", ...}.
+    With --json: {"model", "dev": {"cosine", "MRR@10", "MRR@10 late", "spearman", "masked
+    accuracy"}, "curve", "documents", "epoch", "seconds", ...}.
     """  # noqa: D301
     from ..errors import InputError
     from ..train.tuning_run import check_output

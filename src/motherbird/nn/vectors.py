@@ -56,19 +56,24 @@ class VectorModel(nn.Module):
 
 
 class MultitaskModel(nn.Module):
-    """An encoder with one linear layer for vectors of tokens and of texts, and a masked-LM head.
+    """An encoder with a linear layer for vectors of tokens and of texts, a masked-LM head, a score.
 
-    The vector of a text is the mean of those of its tokens.
+    The vector of a text is the mean of those of its tokens. The score of a pair of texts is that of
+    a `SequenceClassifier` with one label, whose head is the masked-LM head.
 
     Args:
         masked_lm: the encoder with its masked-LM head, which may have been trained or not.
         projection: from the hidden size to that of the vectors.
+        classifier: from the hidden size to the score; None for none.
     """
 
-    def __init__(self, masked_lm: MaskedLM, projection: nn.Linear) -> None:
+    def __init__(
+        self, masked_lm: MaskedLM, projection: nn.Linear, classifier: nn.Linear | None = None
+    ) -> None:
         super().__init__()
         self.model, self.projection = masked_lm.encoder, projection
         self.head, self.decoder = masked_lm.head, masked_lm.decoder
+        self.classifier = classifier
         self._masked_lm = [masked_lm]  # in a list, so that the encoder is not in here twice
 
     @property
@@ -85,6 +90,14 @@ class MultitaskModel(nn.Module):
         """Return the vectors of the tokens, in float32 or wider, of any length."""
         x = self.projection(self.model(packed))
         return x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def scores(self, packed: Packed) -> Float[Tensor, "S 1"]:
+        """Return the score of each pair of texts, in float32 or wider."""
+        assert self.classifier is not None
+        states = self.model(packed)
+        x = pool(states, packed, self.model.config.classifier_pooling).to(states.dtype)
+        found = self.classifier(self.head(x))
+        return found.to(torch.promote_types(found.dtype, torch.float32))
 
     def masked_loss(
         self, packed: Packed, positions: Int[Tensor, " M"], targets: Int[Tensor, " M"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from motherbird import Dense, Embedder, MaskedLM
+from motherbird import Dense, Embedder, MaskedLM, Reranker
 from motherbird.errors import InputError, StoppedError
 from motherbird.files import sha256
-from motherbird.nn import Encoder
+from motherbird.nn import Encoder, SequenceClassifier
 from motherbird.nn import MaskedLM as TorchMaskedLM
 from motherbird.nn.heads import pool
 from motherbird.nn.vectors import MultitaskModel
@@ -21,6 +21,7 @@ from motherbird.train.objectives.vectors import VectorsObjective
 from motherbird.train.tuning_run import Caller
 from motherbird.train.vectors.multitask import train
 from motherbird.train.vectors.recipe import Multitask, MultitaskTask
+from motherbird.train.vectors.rows import scored_pairs, text_rows
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def recipe(model, prose, tmp_path):
         MultitaskTask(kind="vectors", data=(str(texts),), rows=300, teacher=str(model)),
         MultitaskTask(kind="pairs", data=(str(pairs),), rows=200, weight=0.5, dimensions=(8,)),
         MultitaskTask(kind="masked", data=(str(texts),), rows=150, weight=0.1),
+        MultitaskTask(kind="scores", data=(str(texts),), rows=200, teacher=str(model)),
     )
     return Multitask(
         model=str(model), task=tasks, epochs=3, batch_size=64, lr=1e-3, dtype="float32",
@@ -56,18 +58,21 @@ def recipe(model, prose, tmp_path):
 
 def test_it_learns_all_tasks_and_resumes_with_the_same_result(recipe, tmp_path):
     whole = train(recipe, tmp_path / "whole")
-    assert set(whole["dev"]) == {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}
+    metrics = {"cosine", "MRR@10", "MRR@10 late", "masked accuracy", "spearman"}
+    assert set(whole["dev"]) == metrics
     assert whole["dev"]["cosine"] > 0.9 and whole["dev"]["MRR@10"] > 0.5
-    assert whole["documents"] == {"train": 294 + 190 + 147, "dev": 6 + 9 + 3}
+    assert whole["documents"] == {"train": 294 + 190 + 147 + 196, "dev": 6 + 9 + 3 + 4}
     stops = 0
     while not (tmp_path / "out").exists():
         try:
             found = train(recipe, tmp_path / "out", caller=Caller(max_steps=11))
         except StoppedError:
             stops += 1
-    assert stops == 2 and found["curve"] == whole["curve"]
-    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+    assert stops == 3 and found["curve"] == whole["curve"]
+    for name in ("model.safetensors", "2_Dense/model.safetensors", "reranker/model.safetensors"):
         assert sha256(tmp_path / "whole" / name) == sha256(tmp_path / "out" / name)
+    scores = Reranker.load(tmp_path / "out/reranker").score("a text", ["a text", "another one"])
+    assert scores.shape == (2,)
     vectors = Embedder.load(tmp_path / "out").embed(["a text", "another one"])
     assert vectors.shape == (2, 24)
     assert len(MaskedLM.load(tmp_path / "out").fill("a [MASK] text", 3)) == 1
@@ -77,23 +82,27 @@ def test_it_learns_all_tasks_and_resumes_with_the_same_result(recipe, tmp_path):
 
 def test_losses_are_those_of_the_objectives_alone(recipe, base):
     """The loss of a step is the weighted sum of those of its tasks."""
-    from motherbird.train.vectors import multitask
+    from motherbird.train.vectors import multitask_plan
 
-    made = multitask.plan(recipe, {})
+    made = multitask_plan.plan(recipe, {})
     draw = np.random.default_rng(1)
     targets = draw.normal(size=(300, 24)).astype(np.float32)
     targets /= np.linalg.norm(targets, axis=1, keepdims=True)
-    rows = made.with_targets([targets, None, None]).train
+    rows = made.with_targets([targets, None, None, targets[:200]]).train
     model = MultitaskModel(
-        TorchMaskedLM(Encoder.load(base, dtype="float32")), torch.nn.Linear(32, 24, bias=False)
-    ).eval()
+        TorchMaskedLM(Encoder.load(base, dtype="float32")), torch.nn.Linear(32, 24, bias=False),
+        torch.nn.Linear(32, 1),
+    ).eval()  # fmt: skip
     tasks = [[Part(1.0, VectorsObjective(model, 5.0))],
              [Part(0.5, ContrastiveObjective(model)), Part(0.25, LateObjective(model), True)],
-             [Part(0.1)]]  # fmt: skip
-    batches = rows.micro_batches([*range(9), *range(300, 312), *range(500, 508)], 10**6, 1)
-    assert [batch.task for batch in batches] == [0, 1, 2]
+             [Part(0.1)], [Part(3.0)]]  # fmt: skip
+    numbers = [*range(9), *range(300, 312), *range(500, 508), *range(640, 650)]
+    batches = rows.micro_batches(numbers, 10**6, 1)
+    assert [batch.task for batch in batches] == [0, 1, 2, 3]
     objective = MultitaskObjective(model, tasks)
-    assert [objective.own_loss(batch) is None for batch in batches] == [True, True, False]
+    assert [objective.own_loss(batch) is None for batch in batches] == [
+        True, True, False, False,
+    ]  # fmt: skip
     found = objective.joint_loss(batches[:2], [model(batch.packed) for batch in batches[:2]])
     unit = torch.nn.functional.normalize
     tokens = [model(batch.packed) for batch in batches[:2]]
@@ -108,6 +117,31 @@ def test_losses_are_those_of_the_objectives_alone(recipe, base):
     assert (batches[2].packed.ids[masked.positions] != masked.targets).float().mean() > 0.6
     alone = model.masked_lm.loss(batches[2].packed, *masked)
     torch.testing.assert_close(objective.own_loss(batches[2])(), 0.1 * alone)
+    scorer = SequenceClassifier(model.encoder, ("score",)).eval()
+    scorer.head, scorer.classifier = model.head, model.classifier
+    errors = scorer(batches[3].packed)[:, 0] - batches[3].targets[:, 0]
+    torch.testing.assert_close(objective.own_loss(batches[3])(), 3 * errors.square().sum())
+
+
+def test_pairs_that_are_scored(base, prose):
+    """Half of the second texts are near the first; ids are those of the tokenizer."""
+    tokenizer, words = Encoder.load(base, dtype="float32").tokenizer, prose[0].split()
+    texts = [" ".join(words[n : n + 1 + n % 7]) for n in range(300)]
+    rows = text_rows(tokenizer, texts, 64)
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = scored_pairs(rows, vectors, (1, 2))
+    alone = {own.tobytes(): n for n, own in enumerate(rows.ids)}
+    seconds = [alone[np.concatenate([own[:1], pair[len(own) :]]).tobytes()]
+               for own, pair in zip(rows.ids, found.ids, strict=True)]  # fmt: skip
+    pairs = [(texts[n], texts[second]) for n, second in enumerate(seconds)]
+    assert [own.tolist() for own in found.ids] == tokenizer.encode_pairs(pairs, 128)[0]
+    products = vectors @ vectors.T
+    np.fill_diagonal(products, -1)
+    cosines = found.targets[:, 0]
+    near = cosines >= np.sort(products, axis=1)[:, -16]
+    assert 0.4 < near.mean() < 0.7 and cosines.max() < 1 - 1e-6
+    assert len(alone) < 300 or np.allclose(cosines, products[np.arange(300), seconds])
 
 
 def test_mistakes(recipe, base, tmp_path):

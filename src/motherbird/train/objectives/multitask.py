@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import mse_loss, normalize
 
 from ...arrays import Float
 from ...nn.heads import pool
@@ -20,7 +20,7 @@ class Part:
 
     Attributes:
         weight: factor of the loss.
-        objective: of vectors; None for the loss of masked tokens.
+        objective: of vectors; None for the loss of masked tokens, or of the scores of pairs.
         per_token: whether it takes the vectors of tokens, not of texts.
     """
 
@@ -34,7 +34,7 @@ class MultitaskObjective:
     """The sum over rows of the losses of their tasks; see `objectives.JointObjective`.
 
     Vectors of tokens are computed once for all losses of a row. The weight of masked tokens is that
-    of each of them, not of a row.
+    of each of them, not of a row. The loss of scores is their squared error.
     """
 
     model: MultitaskModel
@@ -45,15 +45,18 @@ class MultitaskObjective:
         return len(batch.sizes) * batch.counts
 
     def own_loss(self, batch: TextsBatch) -> Callable[[], Tensor] | None:
-        """Return what computes the loss of a micro-batch of masked tokens, or None."""
-        if batch.masked is None:
+        """Return what computes the loss of a micro-batch of masked tokens or pairs, or None."""
+        part = self.tasks[batch.task][0]
+        if part.objective is not None:
             return None
-        [part] = self.tasks[batch.task]
-        return partial(self._masked, batch, part.weight * batch.counts)
+        return partial(self._own_loss, batch, part.weight * batch.counts)
 
-    def _masked(self, batch: TextsBatch, factor: float) -> Tensor:
-        assert batch.masked is not None
-        return factor * self.model.masked_loss(batch.packed, *batch.masked)
+    def _own_loss(self, batch: TextsBatch, factor: float) -> Tensor:
+        if batch.masked is not None:
+            return factor * self.model.masked_loss(batch.packed, *batch.masked)
+        assert batch.targets is not None
+        scores = self.model.scores(batch.packed)
+        return factor * mse_loss(scores, batch.targets.to(scores.device), reduction="sum")
 
     def joint_loss(
         self, batches: Sequence[TextsBatch], vectors: Sequence[Float[Tensor, "_tokens size"]]

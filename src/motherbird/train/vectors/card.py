@@ -16,6 +16,7 @@ EXPLAINED = {
     "MRR@10": "MRR@10 is the mean of 1 / rank of the right document among all documents of dev.",
     "accuracy": "accuracy is how often the document that the teacher prefers is first.",
     "MRR@10 late": "MRR@10 late is the same by late interaction.",
+    "spearman": "spearman is the rank correlation of scores of pairs with the teacher's cosines.",
     "masked accuracy": "masked accuracy is how many of the masked tokens are predicted.",
 }
 

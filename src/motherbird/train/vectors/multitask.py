@@ -1,11 +1,10 @@
-"""Several tasks in one run: a teacher's vectors, ranking of documents, and masked tokens.
+"""Several tasks in one run: a teacher's vectors, ranking, scores of pairs, and masked tokens.
 
 The result is one directory for all of them: `Embedder`, `LateEmbedder` with the same linear layer
-for the vectors of tokens, and `MaskedLM`.
+for the vectors of tokens, and `MaskedLM`; the `Reranker` has a subdirectory.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,13 @@ from torch.nn.functional import normalize
 
 from ...arrays import Float32
 from ...core import maxsim
-from ...core.masking import masking_for
 from ...core.measure import Metrics
-from ...core.rng import shuffled
-from ...core.tokenizer import Tokenizer
+from ...core.metrics import spearman
 from ...core.weights import head_tensors
-from ...data.pairs import Pairs, read_pairs, split_off
-from ...data.samples import sample_texts
-from ...errors import InputError, counted
 from ...models.dense import Dense
 from ...models.embedder import Embedder
 from ...nn import checkpoint
-from ...nn.heads import MaskedLM, pool
+from ...nn.heads import MaskedLM, SequenceClassifier, pool
 from ...nn.packed import Packed
 from ...nn.vectors import MultitaskModel
 from ..distributed import Distributed
@@ -43,77 +37,14 @@ from ..state import Best
 from ..tuning_process import Trained
 from ..tuning_run import SILENT, Caller, run, write_info
 from . import card
-from .initial import find_start
-from .plan import VectorsPlan, VectorsProcess
+from .multitask_plan import ACCURACY, COSINE, MRR, SPEARMAN, MultitaskPlan, plan
+from .plan import VectorsProcess
 from .recipe import Multitask, MultitaskTask
-from .rows import TaskRows, TextRows, text_rows
-from .teacher import Teacher
-from .tune import DEV, MOST_DEV, mean_reciprocal_rank
+from .rows import TaskRows, TextRows
+from .tune import mean_reciprocal_rank
 
-HELD_OUT, MOST_HELD_OUT = 50, 2000  # one of so many texts is not trained on; at most
-CHOICE = 0x63686F696365  # first part of the key of the choice of pairs
-COSINE, MRR, LATE_MRR, ACCURACY = "cosine", "MRR@10", "MRR@10 late", "masked accuracy"
-METRICS = {"vectors": COSINE, "pairs": MRR, "masked": ACCURACY}
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MultitaskPlan(VectorsPlan):
-    """What a run trains on and with, before the first step."""
-
-    recipe: Multitask
-    train: TaskRows  # type: ignore[assignment]
-    dev: TaskRows  # type: ignore[assignment]
-    projection: Dense  # of the model before the first step
-    texts: Sequence[list[str]]  # those of each task that has a teacher, those of dev first
-    teachers: Sequence[Teacher | None]
-
-    @property
-    def epochs(self) -> int:
-        """The number of epochs."""
-        return self.recipe.epochs or 1
-
-    @property
-    def metric(self) -> str:
-        """The metric of the first task."""
-        return METRICS[self.recipe.task[0].kind]
-
-    def lines(self) -> list[str]:
-        """Return what will be done as lines of text."""
-        found = []
-        for task, own, dev in zip(self.recipe.task, self.train.tasks, self.dev.tasks, strict=True):
-            tokens = sum(own.lengths) / len(own)
-            found.append(
-                f"{task.kind}: {len(own):,} rows of {tokens:.0f} tokens on average, each with "
-                f"weight {task.weight:g}; {len(dev):,} more are held out"
-            )
-        return [
-            *found,
-            f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, learning "
-            f"rate {self.recipe.peak(self.config):.2g}",
-        ]
-
-    def key(self) -> dict[str, Any]:
-        """Return what the result depends on, besides the machine."""
-        found = super().key() | {"teachers": [each and each.digest for each in self.teachers]}
-        for task in found["recipe"]["task"]:
-            for name in ("data", "teacher", "vectors"):  # what they name is in the digests
-                task.pop(name, None)
-        return found
-
-    def with_targets(self, found: "Sequence[Targets | None]") -> "MultitaskPlan":
-        """Return the plan with the teacher's vectors of the texts of each task."""
-        train, dev = list(self.train.tasks), list(self.dev.tasks)
-        for number, vectors in enumerate(found):
-            if vectors is not None:
-                own, rest = np.split(vectors, [len(dev[number])])
-                dev[number] = replace(dev[number], targets=own)
-                train[number] = replace(train[number], targets=rest)
-        return replace(
-            self, train=replace(self.train, tasks=train), dev=replace(self.dev, tasks=dev)
-        )
-
-
-Targets = Float32[np.ndarray, "texts size"]
+SCORE, RERANKER = "score", "reranker"  # the label of a `Reranker`, and its subdirectory
+LATE_MRR = "MRR@10 late"
 
 
 class MultitaskProcess(VectorsProcess):
@@ -143,7 +74,12 @@ class MultitaskProcess(VectorsProcess):
         masked_lm.decoder.bias = nn.Parameter(bias.detach()[plan.tokens])
         projection = nn.Linear(plan.projection.inputs, plan.projection.outputs, bias=False)
         projection.weight = nn.Parameter(torch.from_numpy(plan.projection.weight.copy()))
-        model = MultitaskModel(masked_lm, projection)
+        classifier = None
+        if any(task.kind == "scores" for task in recipe.task):
+            classifier = nn.Linear(plan.config.hidden_size, 1)
+            nn.init.zeros_(classifier.weight)
+            nn.init.zeros_(classifier.bias)
+        model = MultitaskModel(masked_lm, projection, classifier)
         self.keep_embeddings(model)
         return model
 
@@ -161,6 +97,8 @@ class MultitaskProcess(VectorsProcess):
         model = self.model
         if task.kind == "vectors":
             return [Part(task.weight, VectorsObjective(model, task.cosines))]
+        if task.kind == "scores":
+            return [Part(task.weight)]
         if task.kind == "masked":
             # A constant in place of the number of masked tokens, which differs between
             # micro-batches: the loss of a step must not depend on how rows are divided.
@@ -181,6 +119,10 @@ class MultitaskProcess(VectorsProcess):
                 found[COSINE] = float((own * rows.targets).sum(axis=1).mean())
             elif task.kind == "pairs":
                 found |= self._ranked(rows)
+            elif task.kind == "scores":
+                assert rows.targets is not None
+                own = vectors_of(self.model, self.model.scores, rows.ids, self.stepper.dtype)
+                found[SPEARMAN] = spearman(own[:, 0], rows.targets[:, 0]) or 0.0
             else:
                 found[ACCURACY] = self._masked_accuracy(number)
         return found
@@ -279,76 +221,6 @@ def train(
     )  # fmt: skip
 
 
-def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) -> MultitaskPlan:
-    """Load what the run starts from, and choose and tokenize the texts.
-
-    Raises:
-        InputError: the model has no linear layer, or texts cannot be read.
-    """
-    start = find_start(recipe.model, None)
-    dense: Sequence[Dense] = start.modules.get("dense", ())
-    simple = len(dense) == 1 and dense[0].bias is None and dense[0].activation == "identity"
-    if start.late or start.modules.get("pooling", "mean") != "mean" or not simple:
-        what = "the model is not one of mean pooling and one linear layer"
-        raise InputError(what, str(start.directory), "start from one of motherbird distill dense")
-    if not (start.config.decoder_bias and start.config.tie_word_embeddings):
-        what = "the decoder of masked tokens has no bias, or weights of its own"
-        raise InputError(what, str(start.directory), "start from another model")
-    teachers = [None if t.teacher is None else Teacher(t.teacher, device) for t in recipe.task]
-    for task, teacher in zip(recipe.task, teachers, strict=True):
-        if teacher is not None and teacher.size != dense[0].outputs:
-            what = f"the teacher has vectors of {teacher.size} dimensions, and the model of "
-            raise InputError(f"{what}{dense[0].outputs}", str(task.teacher))
-        if wrong := [d for d in task.dimensions if d > dense[0].outputs]:
-            raise InputError(f"dimensions = {wrong[0]} is more than the {dense[0].outputs} of a "
-                             "vector", how="leave it out")  # fmt: skip
-    longest = start.config.max_position_embeddings
-    limit = min(recipe.max_length or longest, longest)
-    parts: list[tuple[TextRows, TextRows]] = []
-    texts: list[list[str]] = []
-    for task in recipe.task:
-        data = [str(path) for path in task.data]
-        if task.kind == "pairs":
-            pairs = _chosen(read_pairs(data, scored=False), task.rows, recipe.seed)
-            own, held_out = split_off(pairs, DEV, recipe.seed, MOST_DEV)
-            made = [_pair_rows(start.tokenizer, each, limit) for each in (own, held_out)]
-            parts.append((made[0], made[1]))
-            texts.append([])
-            continue
-        chosen = sample_texts(data, task.rows, recipe.seed, ())
-        if len(chosen) < 2:
-            raise InputError("one text is too few to set some aside", ", ".join(data))
-        count = min(MOST_HELD_OUT, -(-len(chosen) // HELD_OUT))
-        some = [text_rows(start.tokenizer, t, limit) for t in (chosen[count:], chosen[:count])]
-        parts.append((some[0], some[1]))
-        texts.append(chosen if task.kind == "vectors" else [])
-    maskings = [
-        masking_for(start.tokenizer, task.rate) if task.kind == "masked" else None
-        for task in recipe.task
-    ]
-    return MultitaskPlan(
-        recipe=recipe, start=start, sources=sources, projection=dense[0], texts=texts,
-        train=TaskRows([own for own, _ in parts], maskings, recipe.seed),
-        dev=TaskRows([dev for _, dev in parts], maskings, recipe.seed),
-        teachers=teachers,
-    )  # fmt: skip
-
-
-def _chosen(pairs: Pairs, most: int, seed: int) -> Pairs:
-    """Return so many rows at random, or all."""
-    if len(pairs) <= most:
-        return pairs
-    return pairs.select(sorted(shuffled(range(most), len(pairs), (CHOICE, seed)).tolist()))
-
-
-def _pair_rows(tokenizer: Tokenizer, pairs: Pairs, limit: int) -> TextRows:
-    """Tokenize queries with their documents, row by row."""
-    texts = [text for query, own in zip(pairs.queries, pairs.documents, strict=True)
-             for text in (query, *own)]  # fmt: skip
-    found = text_rows(tokenizer, texts, limit)
-    return replace(found, sizes=[1 + len(own) for own in pairs.documents])
-
-
 def _write(
     process: MultitaskProcess, best: Best, work: Path, out: Path, key: dict[str, Any]
 ) -> dict[str, Any]:
@@ -363,9 +235,16 @@ def _write(
     masked_lm.decoder.bias = nn.Parameter(whole)
     dense = Dense(model.projection.weight.detach().numpy())
     embedder = Embedder(model.encoder, max_length=made.recipe.max_length, dense=[dense])
+    scorer = None
+    if model.classifier is not None:
+        scorer = SequenceClassifier(model.encoder, (SCORE,))
+        scorer.head, scorer.classifier = model.head, model.classifier
 
     def write_more(directory: Path) -> None:
         embedder.write_modules(directory)
+        if scorer is not None:
+            (directory / RERANKER).mkdir()
+            checkpoint.write(scorer, directory / RERANKER, made.start.tokenizer)
         write_info(directory, info, work)
         card.write(directory, out.absolute().name, made, info, embedder)
 

@@ -76,9 +76,10 @@ class VectorTuning(Tuning):
         return self.epochs or (1 if rows >= 50_000 else 3)
 
 
-# The settings that only one kind of task has.
+# The settings that only some kinds of tasks have.
 SETTINGS_OF = {
     "vectors": ("teacher", "vectors", "cosines"),
+    "scores": ("teacher", "vectors"),
     "pairs": ("late", "temperature", "late_temperature", "dimensions"),
     "masked": ("rate",),
 }
@@ -88,16 +89,19 @@ SETTINGS_OF = {
 class MultitaskTask:
     """What one of several tasks is, and how much it counts.
 
-    "vectors" learns a teacher's vectors of texts, "pairs" to rank documents by vectors of texts and
-    of tokens, "masked" to predict masked tokens.
+    "vectors" learns a teacher's vectors of texts, "scores" to read two texts together and to
+    predict the cosine of the teacher's vectors of them, "pairs" to rank documents by vectors of
+    texts and of tokens, "masked" to predict masked tokens.
     """
 
-    kind: Literal["vectors", "pairs", "masked"]
+    kind: Literal["vectors", "scores", "pairs", "masked"]
     data: tuple[str, ...]  # files of texts, or of queries with documents
     rows: int = 120_000  # texts or queries, at most
     weight: float = 1.0  # factor of the loss of a row
-    teacher: str | None = None  # "vectors": name or directory of a model of sentence-transformers
-    vectors: str | None = None  # "vectors": directory in which the teacher's vectors are kept
+    # "vectors" and "scores": name or directory of a model of sentence-transformers, and the
+    # directory in which its vectors are kept
+    teacher: str | None = None
+    vectors: str | None = None
     cosines: float = 50.0  # "vectors": see `Distillation`
     late: float = 1.0  # "pairs": factor of the loss of late interaction; 0 for none
     temperature: float = 0.05  # "pairs": divides the cosines of texts
@@ -118,9 +122,10 @@ class MultitaskTask:
         for kind, own in SETTINGS_OF.items():
             for name in own if kind != self.kind else ():
                 default = next(f.default for f in fields(self) if f.name == name)
-                good = getattr(self, name) == default
+                good = getattr(self, name) == default or name in SETTINGS_OF[self.kind]
                 check(good, f"{name} is a setting of {kind}, and this task is {self.kind}")
-        check(self.kind != "vectors" or self.teacher is not None, "the teacher is missing")
+        needs = "teacher" in SETTINGS_OF[self.kind]
+        check(not needs or self.teacher is not None, "the teacher is missing")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from ...arrays import Float32
 from ...core.batching import concatenate
 from ...core.masking import Masking
+from ...core.rng import random_bits
 from ...core.tokenizer import Tokenizer
 from ...nn.packed import Packed
 from ..objectives.texts import MaskedTokens, TextsBatch
 from ..rows import Rows
+
+AMONG, NEAR = 4096, 16  # texts among which the second of a pair is chosen, and those near it
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,38 @@ def text_rows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> TextRow
     whole = tokenizer.encode_batch(texts)
     ids = [np.array(tokenizer.truncate(each, limit), np.int32) for each in whole]
     return TextRows(ids, [1] * len(ids), truncated=sum(len(each) > limit for each in whole))
+
+
+def scored_pairs(
+    rows: TextRows, vectors: Float32[np.ndarray, "rows D"], key: tuple[int, ...]
+) -> TextRows:
+    """Return pairs of texts in place of texts; their targets (rows, 1) are cosines.
+
+    The first of a pair is each text; the second is, for half of them, one of the `NEAR` nearest
+    texts among `AMONG` others, and for the others any of these.
+
+    Args:
+        rows: of one text each.
+        vectors: those of a teacher, of length 1.
+        key: decides the choice.
+    """
+    drawn = random_bits(key, np.arange(len(rows)))
+    second = np.empty(len(rows), np.int64)
+    for block in np.array_split(np.arange(len(rows)), -(-len(rows) // AMONG)):
+        own, bits, size = vectors[block], drawn[block], len(block)
+        products = own @ own.T
+        np.fill_diagonal(products, -np.inf)
+        count = min(NEAR, size - 1)
+        nearest = np.sort(np.argpartition(-products, count - 1, axis=1)[:, :count], axis=1)
+        at = np.arange(size)
+        near = nearest[at, (bits >> 1) % count]
+        other = (at + 1 + (bits >> 32) % (size - 1)) % size
+        second[block] = block[0] + np.where(bits & 1, near, other)
+    # [CLS] a [SEP] b [SEP], the tokenizer's template for pairs.
+    ids = [np.concatenate([own, rows.ids[n][1:]])
+           for own, n in zip(rows.ids, second.tolist(), strict=True)]  # fmt: skip
+    cosines = (vectors * vectors[second]).sum(axis=1, keepdims=True)
+    return replace(rows, ids=ids, targets=cosines)
 
 
 @dataclass(frozen=True, eq=False)

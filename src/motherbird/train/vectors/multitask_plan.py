@@ -1,0 +1,161 @@
+"""What a run of several tasks trains on and with, before the first step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...arrays import Float32
+from ...core.masking import masking_for
+from ...core.rng import shuffled
+from ...core.tokenizer import Tokenizer
+from ...data.pairs import Pairs, read_pairs, split_off
+from ...data.samples import sample_texts
+from ...errors import InputError, counted
+from ...models.dense import Dense
+from .initial import find_start
+from .plan import VectorsPlan
+from .recipe import Multitask
+from .rows import TaskRows, TextRows, scored_pairs, text_rows
+from .teacher import Teacher
+from .tune import DEV, MOST_DEV
+
+HELD_OUT, MOST_HELD_OUT = 50, 2000  # one of so many texts is not trained on; at most
+CHOICE = 0x63686F696365  # first part of the key of the choice of pairs
+PARTNERS = 0x706172746E6572  # and of that of the second text of a pair that is scored
+COSINE, MRR, SPEARMAN, ACCURACY = "cosine", "MRR@10", "spearman", "masked accuracy"
+METRICS = {"vectors": COSINE, "scores": SPEARMAN, "pairs": MRR, "masked": ACCURACY}
+
+Targets = Float32[np.ndarray, "texts size"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MultitaskPlan(VectorsPlan):
+    """What a run trains on and with, before the first step."""
+
+    recipe: Multitask
+    train: TaskRows  # type: ignore[assignment]
+    dev: TaskRows  # type: ignore[assignment]
+    projection: Dense  # of the model before the first step
+    texts: Sequence[list[str]]  # those of each task that has a teacher, those of dev first
+    teachers: Sequence[Teacher | None]
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs."""
+        return self.recipe.epochs or 1
+
+    @property
+    def metric(self) -> str:
+        """The metric of the first task."""
+        return METRICS[self.recipe.task[0].kind]
+
+    def lines(self) -> list[str]:
+        """Return what will be done as lines of text."""
+        found = []
+        for task, own, dev in zip(self.recipe.task, self.train.tasks, self.dev.tasks, strict=True):
+            tokens = sum(own.lengths) / len(own) * (2 if task.kind == "scores" else 1)
+            found.append(
+                f"{task.kind}: {len(own):,} rows of {tokens:.0f} tokens on average, each with "
+                f"weight {task.weight:g}; {len(dev):,} more are held out"
+            )
+        return [
+            *found,
+            f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, learning "
+            f"rate {self.recipe.peak(self.config):.2g}",
+        ]
+
+    def key(self) -> dict[str, Any]:
+        """Return what the result depends on, besides the machine."""
+        found = super().key() | {"teachers": [each and each.digest for each in self.teachers]}
+        for task in found["recipe"]["task"]:
+            for name in ("data", "teacher", "vectors"):  # what they name is in the digests
+                task.pop(name, None)
+        return found
+
+    def with_targets(self, found: Sequence[Targets | None]) -> "MultitaskPlan":
+        """Return the plan with the teacher's vectors, or cosines, of the texts of each task."""
+        train, dev = list(self.train.tasks), list(self.dev.tasks)
+        for number, vectors in enumerate(found):
+            if vectors is None:
+                continue
+            for rows, own in zip((dev, train), np.split(vectors, [len(dev[number])]), strict=True):
+                if self.recipe.task[number].kind == "scores":
+                    rows[number] = scored_pairs(rows[number], own, (PARTNERS, self.recipe.seed))
+                else:
+                    rows[number] = replace(rows[number], targets=own)
+        return replace(
+            self, train=replace(self.train, tasks=train), dev=replace(self.dev, tasks=dev)
+        )
+
+
+def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) -> MultitaskPlan:
+    """Load what the run starts from, and choose and tokenize the texts.
+
+    Raises:
+        InputError: the model has no linear layer, or texts cannot be read.
+    """
+    start = find_start(recipe.model, None)
+    dense: Sequence[Dense] = start.modules.get("dense", ())
+    simple = len(dense) == 1 and dense[0].bias is None and dense[0].activation == "identity"
+    if start.late or start.modules.get("pooling", "mean") != "mean" or not simple:
+        what = "the model is not one of mean pooling and one linear layer"
+        raise InputError(what, str(start.directory), "start from one of motherbird distill dense")
+    if not (start.config.decoder_bias and start.config.tie_word_embeddings):
+        what = "the decoder of masked tokens has no bias, or weights of its own"
+        raise InputError(what, str(start.directory), "start from another model")
+    teachers = [None if t.teacher is None else Teacher(t.teacher, device) for t in recipe.task]
+    for task, teacher in zip(recipe.task, teachers, strict=True):
+        if task.kind == "vectors" and teacher is not None and teacher.size != dense[0].outputs:
+            what = f"the teacher has vectors of {teacher.size} dimensions, and the model of "
+            raise InputError(f"{what}{dense[0].outputs}", str(task.teacher))
+        if wrong := [d for d in task.dimensions if d > dense[0].outputs]:
+            raise InputError(f"dimensions = {wrong[0]} is more than the {dense[0].outputs} of a "
+                             "vector", how="leave it out")  # fmt: skip
+    longest = start.config.max_position_embeddings
+    limit = min(recipe.max_length or longest, longest)
+    parts: list[tuple[TextRows, TextRows]] = []
+    texts: list[list[str]] = []
+    for task in recipe.task:
+        data = [str(path) for path in task.data]
+        if task.kind == "pairs":
+            pairs = _chosen(read_pairs(data, scored=False), task.rows, recipe.seed)
+            own, held_out = split_off(pairs, DEV, recipe.seed, MOST_DEV)
+            made = [_pair_rows(start.tokenizer, each, limit) for each in (own, held_out)]
+            parts.append((made[0], made[1]))
+            texts.append([])
+            continue
+        chosen = sample_texts(data, task.rows, recipe.seed, ())
+        if len(chosen) < 4:
+            raise InputError("there are too few texts to set some aside", ", ".join(data))
+        count = min(MOST_HELD_OUT, max(2, -(-len(chosen) // HELD_OUT)))
+        of_one = limit // 2 if task.kind == "scores" else limit
+        some = [text_rows(start.tokenizer, t, of_one) for t in (chosen[count:], chosen[:count])]
+        parts.append((some[0], some[1]))
+        texts.append(chosen if task.teacher is not None else [])
+    maskings = [
+        masking_for(start.tokenizer, task.rate) if task.kind == "masked" else None
+        for task in recipe.task
+    ]
+    return MultitaskPlan(
+        recipe=recipe, start=start, sources=sources, projection=dense[0], texts=texts,
+        train=TaskRows([own for own, _ in parts], maskings, recipe.seed),
+        dev=TaskRows([dev for _, dev in parts], maskings, recipe.seed),
+        teachers=teachers,
+    )  # fmt: skip
+
+
+def _chosen(pairs: Pairs, most: int, seed: int) -> Pairs:
+    """Return so many rows at random, or all."""
+    if len(pairs) <= most:
+        return pairs
+    return pairs.select(sorted(shuffled(range(most), len(pairs), (CHOICE, seed)).tolist()))
+
+
+def _pair_rows(tokenizer: Tokenizer, pairs: Pairs, limit: int) -> TextRows:
+    """Tokenize queries with their documents, row by row."""
+    texts = [text for query, own in zip(pairs.queries, pairs.documents, strict=True)
+             for text in (query, *own)]  # fmt: skip
+    found = text_rows(tokenizer, texts, limit)
+    return replace(found, sizes=[1 + len(own) for own in pairs.documents])
