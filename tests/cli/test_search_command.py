@@ -99,10 +99,10 @@ def test_mistakes(motherbird, project, tmp_path):
     motherbird("search", "").refused("the query")
     motherbird("search", "x", "nothing").refused("does not exist")
     motherbird("search", "x", "--language", "pyton").refused("unknown language 'pyton'")
-    motherbird("search", "x", "--mode", "dense").refused("the mode dense needs vectors")
+    motherbird("search", "x", "--model", "nowhere").refused("there is no such directory: nowhere")
     motherbird("search", "x", ".", tmp_path).refused("different directories")
     motherbird("index", "--list", "--delete").refused("exclude each other")
-    result = motherbird("search", "zzzzzz")
+    result = motherbird("search", "zzzzzz", "--mode", "bm25")
     assert (result.code, result.out) == (0, "") and result.err == "nothing found in 7 files\n"
 
 

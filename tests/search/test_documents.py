@@ -12,7 +12,7 @@ DOCUMENTS = [
 
 
 def test_documents(tmp_path):
-    index = DocumentIndex(tmp_path / "index.db")
+    index = DocumentIndex(tmp_path / "index.db", None)
     assert index.add(DOCUMENTS) == 3 == len(index)
     assert {hit.path for hit in index.search("honey")} == {"bees", "two"}
     [hit] = index.search("flour")
@@ -20,14 +20,14 @@ def test_documents(tmp_path):
     index.add([{"id": "bees", "text": "Bees live in a hive."}])
     assert len(index) == 3 and {hit.path for hit in index.search("honey")} == {"two"}
     index.close()
-    index = DocumentIndex(tmp_path / "index.db")
+    index = DocumentIndex(tmp_path / "index.db", None)
     assert index.delete(["two", "nothing"]) == 1 and index.search("honey") == []
     assert [hit.path for hit in index.search("hive", count=1, mode="bm25")] == ["bees"]
     assert index.store.problems() == []
 
 
 def test_all_or_none(tmp_path):
-    index = DocumentIndex(tmp_path / "index.db")
+    index = DocumentIndex(tmp_path / "index.db", None)
     for wrong in ({"id": "a"}, {"id": "", "text": "b"}, {"id": 3, "text": "b"}):
         with pytest.raises(InputError, match="document 1"):
             index.add([DOCUMENTS[0], wrong])

@@ -21,7 +21,7 @@ import numpy as np
 from motherbird.search.index import Index
 
 root, versions, seconds = sys.argv[1], np.memmap(sys.argv[2], np.int64, "r"), float(sys.argv[3])
-index, chance, count = Index.open(root), np.random.default_rng(int(sys.argv[4])), 0
+index, chance, count = Index.open(root, None), np.random.default_rng(int(sys.argv[4])), 0
 end = time.monotonic() + seconds
 while time.monotonic() < end:
     number = int(chance.integers(len(versions)))
@@ -39,7 +39,7 @@ import sys, time
 from motherbird.search.index import Index
 
 root, seconds = sys.argv[1], float(sys.argv[2])
-index, end = Index.open(root), time.monotonic() + seconds
+index, end = Index.open(root, None), time.monotonic() + seconds
 while time.monotonic() < end:
     index.refresh()
 print(index.store.problems())
@@ -57,7 +57,7 @@ def together(folder, tmp_path, seconds):
     versions = np.memmap(tmp_path / "versions", np.int64, "w+", shape=(FILES,))
     for number in range(FILES):
         write(folder, number, 0)
-    Index.open(folder).refresh()
+    Index.open(folder, None).refresh()
 
     def start(code, *more):
         command = [sys.executable, "-c", code, str(folder), *map(str, more)]
@@ -101,7 +101,7 @@ def killed(folder, count):
             index = Index(folder, path)
             assert index.store.problems() == []
             index.close()
-    index = Index.open(folder)
+    index = Index.open(folder, None)
     index.refresh()
     files = {p.relative_to(folder).as_posix(): p.read_text() for p in Path(folder).rglob("*.py")}
     found = {path.decode(): index.store.text(file) for file, path, _ in index.store.languages()}
@@ -123,7 +123,7 @@ def test_changes_are_added_when_they_happen(folder):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert "13 of 13 files" in process.stdout.readline()
-        index = Index.open(folder)
+        index = Index.open(folder, None)
         end = time.monotonic() + 30
         while b"new.py" not in index.store.states():
             assert time.monotonic() < end

@@ -39,7 +39,7 @@ def a_pdf(*pages):
 def test_pages_of_a_pdf(folder):
     (folder / "paper.pdf").write_bytes(a_pdf("The honey of bees", "The milk of goats"))
     (folder / "broken.pdf").write_bytes(a_pdf("The wool of sheep")[:300])
-    index = Index.open(folder)
+    index = Index.open(folder, None)
     found = index.search("milk goats")
     [hit] = [hit for hit in found.hits if hit.path == "paper.pdf"]
     assert (hit.symbol, hit.kind, hit.text) == ("page 2", "text", "The milk of goats")
@@ -50,5 +50,5 @@ def test_pages_of_a_pdf(folder):
 def test_a_pdf_without_the_library(folder, monkeypatch):
     monkeypatch.setattr(pdf, "is_readable", lambda: False)
     (folder / "paper.pdf").write_bytes(a_pdf("The honey of bees"))
-    skipped = Index.open(folder).search("honey").skipped
+    skipped = Index.open(folder, None).search("honey").skipped
     assert skipped["PDF, which needs the package pypdf"] == 1

@@ -32,7 +32,7 @@ def test_a_hit_of_a_target(target, found):
 
 
 def test_metrics(folder):
-    index = Index.open(folder)
+    index = Index.open(folder, None)
     paths = list(dict.fromkeys(hit.path for hit in index.search("open session", 10).hits))
 
     def scores(*targets, category=""):
@@ -84,7 +84,7 @@ def test_this_repository():
         pytest.skip("the tests are not in a checkout")
     questions = read_questions(HERE / "questions.jsonl")
     assert len(questions) >= 40
-    index = Index.open(root)
+    index = Index.open(root, None)
     index.refresh()
     found = evaluate(index, questions, "bm25")["all"]
     index.close()

@@ -15,8 +15,7 @@ from .output import print_json, progress
               help="The directory that is searched.")  # fmt: skip
 @click.option("--mode", "modes", default="bm25,hybrid", show_default=True, metavar="A,B,...",
               help="Ways of searching: bm25, dense, hybrid.")  # fmt: skip
-@click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors, for dense and hybrid.")  # fmt: skip
+@options.static_model
 @click.option("--no-rules", is_flag=True, help="Rank by words and vectors alone.")
 @options.as_json
 def search(
@@ -38,11 +37,10 @@ def search(
     """  # noqa: D301
     from ..search.evaluate import evaluate, read_questions
     from ..search.index import Index
-    from ..search.vectors import load
 
     names = [name.strip() for name in modes.split(",")]
     rows = read_questions(Path(questions))
-    index = Index.open(data, load(model))
+    index = Index.open(data, model)
     found: dict[str, Any] = {}
     try:
         with progress("indexing", total=1.0, quiet=json_) as update:

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(name="index")
 @click.argument("paths", nargs=-1, type=click.Path(), metavar="[PATHS]...")
-@click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors (see motherbird distill static), or an encoder that began as "
-              "such.")  # fmt: skip
+@options.static_model
 @click.option("--watch", "watched", is_flag=True,
               help="Go on, and add every change of the files when it happens; Ctrl-C ends it.",
               )  # fmt: skip
@@ -67,11 +65,10 @@ def command(
 
 def _watch(paths: tuple[str, ...], model: str | None) -> None:
     from ..search.index import Index
-    from ..search.vectors import load
     from ..search.watch import watch
 
     [root] = _roots(paths)
-    watch(Index.open(root, load(model)))
+    watch(Index.open(root, model))
 
 
 def _roots(paths: tuple[str, ...]) -> list[Path]:
@@ -141,13 +138,11 @@ def _check(paths: tuple[str, ...], json_: bool) -> None:
 def _make(paths: tuple[str, ...], model: str | None, report: bool, json_: bool) -> None:
     from ..search.cache import home_of
     from ..search.index import Index
-    from ..search.vectors import load
 
-    vectors = load(model)
     found: list[dict[str, Any]] = []
     for root in _roots(paths):
         start = time.perf_counter()
-        index = Index.open(root, vectors)
+        index = Index.open(root, model)
         with progress("indexing", total=1.0, quiet=json_) as update:
             changes = index.refresh(on_files=lambda done, total: update(
                 completed=done / max(1, total), text=f"{done:,} of {total:,} files"

@@ -9,9 +9,7 @@ from . import options
 
 @click.command(name="mcp")
 @click.argument("path", default=".", type=click.Path(), metavar="[PATH]")
-@click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors (see motherbird distill static), or an encoder that began as "
-              "such.")  # fmt: skip
+@options.static_model
 @click.option("--watch", is_flag=True,
               help="Add changes of the files when they happen, and not with the next call.",
               )  # fmt: skip

@@ -44,6 +44,11 @@ as_json = click.option("--json", "json_", is_flag=True,
 model = click.option("--model", default=NANO, show_default=True, metavar="MODEL",
                      help="The included motherbird-nano, a model directory, or owner/name on "
                      "the Hub.")  # fmt: skip
+static_model = click.option(
+    "--model", metavar="MODEL", callback=not_empty,
+    help="Static vectors (motherbird distill static), or an encoder that began as such; without "
+    "it, full text alone."
+)  # fmt: skip
 revision = click.option(
     "--revision", metavar="REV", callback=not_empty, help="Branch, tag or commit on the Hub."
 )

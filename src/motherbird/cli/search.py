@@ -36,9 +36,7 @@ SHOWN = 5  # lines of a hit
 @click.option("--mode", type=click.Choice(["hybrid", "bm25", "dense"]), default="hybrid",
               show_default=True,
               help="Full text (bm25), vectors (dense), or both.")  # fmt: skip
-@click.option("--model", metavar="DIR", callback=options.not_empty,
-              help="Static vectors (see motherbird distill static), or an encoder that began as "
-              "such; without it, hybrid is full text.")  # fmt: skip
+@options.static_model
 @click.option("--no-background", is_flag=True,
               help="Do not make the index of many new files in the background.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Show what each score consists of.")
@@ -99,7 +97,6 @@ def _search(
     from ..search.cache import root_of
     from ..search.filters import Filters
     from ..search.index import Index
-    from ..search.vectors import load
 
     targets = [Path(path) for path in paths or (".",)]
     roots = {root_of(target) for target in targets}
@@ -109,7 +106,7 @@ def _search(
     [root] = roots
     inside = tuple(target.resolve().relative_to(root).as_posix() for target in targets)
     filters = Filters(() if "." in inside else inside, patterns, languages, kind)
-    index = Index.open(targets[0], load(model))
+    index = Index.open(targets[0], None if mode == "bm25" else model)
     try:
         return root, index.search(query, count, mode, filters)
     finally:
@@ -150,8 +147,8 @@ def _notes(found: "Result", seconds: float, started: bool) -> None:
         click.echo(f"nothing found in {counted(found.files or found.pending, 'file')}", err=True)
     if found.pending:
         what = "it is being made in the background" if started else "motherbird index makes it"
-        click.echo(f"{counted(found.pending, 'file')} not in the index yet, searched by full text "
-                   f"alone ({seconds:.1f} s); {what}", err=True)  # fmt: skip
+        click.echo(f"{counted(found.pending, 'file')} not in the index yet, of which the best by "
+                   f"words were searched ({seconds:.1f} s); {what}", err=True)  # fmt: skip
 
 
 def _prefix(root: Path) -> str:

@@ -19,7 +19,7 @@ def start(root: Path, model: str | None = None) -> bool:
 
     Args:
         root: the directory.
-        model: directory of static vectors.
+        model: static vectors, or an encoder that began as such.
 
     Returns:
         Whether a process was started.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,13 @@ class Home:
             return Path(os.fsdecode(bytes.fromhex(read_json(self.path / "root.json")["root"])))
         except (OSError, ValueError, KeyError, TypeError, InputError):
             return None
+
+    def remove_older(self) -> None:
+        """Remove the indexes that earlier versions of motherbird made."""
+        for path in self.path.glob("index-*"):
+            version = re.match(r"index-(\d+)\.(?:db|lock)", path.name)
+            if version and int(version[1]) < VERSION:
+                path.unlink(missing_ok=True)
 
     def size(self) -> int:
         """Return the number of bytes of its files."""

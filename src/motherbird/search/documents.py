@@ -11,7 +11,7 @@ from .entry import State
 from .lookup import Hit, Mode, find
 from .query import Query
 from .store import Store
-from .vectors import Vectors
+from .vectors import Vectors, load
 
 BATCH = 256  # documents of a transaction
 
@@ -24,14 +24,16 @@ class DocumentIndex:
 
     Args:
         path: the file; it is created if it does not exist.
-        vectors: for `mode` "dense" and "hybrid"; None for full text alone.
+        model: for `mode` "dense" and "hybrid": static vectors, or an encoder that began as such;
+            None for full text alone.
 
     Raises:
-        DamagedError: the file is not an index, or damaged.
+        InputError: there is no such model.
+        DamagedError: the file is not an index, or it or the model is damaged.
     """
 
-    def __init__(self, path: str | Path, vectors: Vectors | None = None) -> None:
-        self.store, self.vectors = Store(check_path(path, "the path")), vectors
+    def __init__(self, path: str | Path, model: str | Path | Vectors | None = None) -> None:
+        self.vectors, self.store = load(model), Store(check_path(path, "the path"))
 
     def close(self) -> None:
         """Close the file."""

@@ -4,14 +4,18 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .. import disk, workers
 from ..core import threads
 from ..core.arguments import check_integer, check_path, check_text
 from ..data.readers.listing import Listing, settled
+from ..engine.states import States
 from ..errors import BusyError, InputError, MotherbirdError
 from .build import PASSING, pack, path_text, read_entry, text_of, text_to_embed
 from .cache import home_of, root_of
@@ -24,7 +28,7 @@ from .query import Query
 from .scan import Scan
 from .store import Store
 from .tree import find_files, from_bytes, global_ignore, state_of, to_bytes
-from .vectors import Vectors
+from .vectors import Vectors, load
 
 BATCH = 64  # files of a transaction
 # Files and bytes that a search adds to the index before it answers.
@@ -39,8 +43,8 @@ class Result:
     Attributes:
         hits: the best first.
         files, chunks: what the index has.
-        pending: files that are not in the index yet, or changed since; their full text was
-            searched, without vectors.
+        pending: files that are not in the index yet, or changed since, or without vectors. Hits
+            are then of the files with the most words of the query, or found by words alone.
         skipped: files that are left out, by reason.
     """
 
@@ -61,6 +65,8 @@ class Changes:
     skipped: dict[str, int] = field(default_factory=dict)  # number of files by reason
     size: int = 0  # bytes of new files
     settled: dict[bytes, State] = field(default_factory=dict)  # states of files that are the same
+    # Ids and paths of files that the index has without vectors of the model.
+    bare: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 class Index:
@@ -77,25 +83,31 @@ class Index:
         self.store = Store(path)
         # What the last search read.
         self._listing: Listing | None = None
-        self._paths: list[tuple[bytes, str]] = []  # of its files: as the index has them, and whole
+        self._keys: list[bytes] = []  # its files, as the index has them
+        self._read_states = States(())  # of these files
         self._unsaved = False  # whether the index does not have the listing
         self._known: tuple[Any, tuple[dict[bytes, State], dict[Any, str]]] | None = None
+        self._aligned: tuple[Any, NDArray[np.int64]] | None = None  # known states of its files
         self._filled: Any = None  # the version of the index in which no vectors were missing
 
     @classmethod
-    def open(cls, directory: str | Path, vectors: Vectors | None = None) -> "Index":
+    def open(cls, directory: str | Path, model: str | Path | Vectors | None = None) -> "Index":
         """Open the index of a directory, which is in the cache of the user.
 
         Args:
             directory: in a repository, the index is that of the whole repository.
-            vectors: for `mode` "dense" and "hybrid"; None for full text alone.
+            model: for `mode` "dense" and "hybrid": static vectors, or an encoder that began as
+                such; None for full text alone.
 
         Raises:
-            InputError: there is no such directory.
-            DamagedError: the index is damaged.
+            InputError: there is no such directory, or no such model.
+            DamagedError: the index or the model is damaged.
         """
         root = root_of(check_path(directory, "the directory"))
-        return cls(root, home_of(root).database, vectors)
+        home, vectors = home_of(root), load(model)
+        if not home.database.exists():
+            home.remove_older()
+        return cls(root, home.database, vectors)
 
     def close(self) -> None:
         """Close the index."""
@@ -105,24 +117,27 @@ class Index:
         """Compare the files of the directory with the index."""
         listing = self._list()
         found = Changes(skipped={reason: n.documents for reason, n in listing.skipped.items()})
-        known, left_out = self._states()
-        for key, path in self._paths:
-            try:
-                status = os.stat(path)
-            except OSError:  # it was removed since
+        known, left_out = self._known_states()
+        states = self._read_states.read()[:, :2]
+        absent = set()
+        for number in np.flatnonzero((states != self._states_of(known)).any(axis=1)).tolist():
+            key, state = self._keys[number], State(*states[number].tolist())
+            if state.size < 0:  # it was removed since
+                absent.add(key)
                 continue
-            state = (status.st_size, status.st_mtime_ns)
-            before = known.get(key)
-            if before != state:
-                if (reason := left_out.get((key, State(*state)))) is not None:
-                    found.skipped[reason] = found.skipped.get(reason, 0) + 1
-                    continue
-                if before != (status.st_size, -1) or not self._is_same(key, found):
-                    found.new.append(key)
-                    found.size += status.st_size
-            found.files.append(key)
+            if (reason := left_out.get((key, state))) is not None:
+                found.skipped[reason] = found.skipped.get(reason, 0) + 1
+                absent.add(key)
+                continue
+            if known.get(key) != (state.size, -1) or not self._is_same(key, found):
+                found.new.append(key)
+                found.size += state.size
+        found.files = [key for key in self._keys if key not in absent] if absent else self._keys
         here = set(found.files)
         found.gone = [key for key in known if key not in here]
+        if self.vectors is not None and self._filled != self.store.version():
+            found.bare = self.store.without_vectors(self.vectors.name)
+            self._filled = None if found.bare else self.store.version()
         return found
 
     def _list(self) -> Listing:
@@ -136,8 +151,9 @@ class Index:
             found, self._unsaved = find_files(self.root), True
         if found is not self._listing:
             start = os.path.join(self.root, "")
-            self._paths = [(os.fsencode(name), start + name) for name in found.names]
-            self._listing = found
+            self._keys = [os.fsencode(name) for name in found.names]
+            self._read_states = States(start + name for name in found.names)
+            self._listing, self._aligned = found, None
         return found
 
     def _listing_key(self) -> bytes:
@@ -149,13 +165,21 @@ class Index:
             self.store.put_listing(self._listing_key(), to_bytes(self._listing))
             self._unsaved = False
 
-    def _states(self) -> tuple[dict[bytes, State], dict[tuple[bytes, State], str]]:
+    def _known_states(self) -> tuple[dict[bytes, State], dict[tuple[bytes, State], str]]:
         """Return the states of files in the index, and the reasons of those that are left out."""
         with self.store.reading():
             version = self.store.version()
             if self._known is None or self._known[0] != version:
                 self._known = (version, (self.store.states(), self.store.left_out()))
         return self._known[1]
+
+    def _states_of(self, known: dict[bytes, State]) -> NDArray[np.int64]:
+        """Return the known states of the files of the listing, -2 where there is none."""
+        if self._aligned is None or self._aligned[0] is not known:
+            none = State(-2, -2)
+            rows = [known.get(key, none) for key in self._keys]
+            self._aligned = (known, np.array(rows, np.int64).reshape(-1, 2))
+        return self._aligned[1]
 
     def _is_same(self, key: bytes, found: Changes) -> bool:
         """Return whether a file has the content that the index has; note its state if it has."""
@@ -186,12 +210,7 @@ class Index:
 
     def _refresh(self, found: Changes | None, on_files: Callable[[int, int], None]) -> Changes:
         found = found or self.changes()
-        name = None if self.vectors is None else self.vectors.name
-        missing = []
-        if name and self._filled != self.store.version():
-            missing = self.store.without_vectors(name)
-            self._filled = None if missing else self.store.version()
-        if not found.new and not found.gone and not missing:
+        if not found.new and not found.gone and not found.bare:
             self._touch(found)
             return found
         with _alone(self.path.with_suffix(".lock")):
@@ -204,19 +223,19 @@ class Index:
                     self._put(some, read, found)
                 done += len(some)
                 on_files(done, len(found.new))
-            self._fill(missing)
+            if found.bare and self.vectors is not None:
+                self._fill(self.vectors)
         return found
 
-    def _fill(self, files: Sequence[tuple[int, bytes]]) -> None:
+    def _fill(self, vectors: Vectors) -> None:
         """Compute the vectors of files that the index has without those of the model."""
-        for file, path in files:
-            assert self.vectors is not None
+        for file, path in self.store.without_vectors(vectors.name):
             chunks, lines = self.store.chunks_of(file), self.store.text(file).split("\n")
             texts = [text_to_embed(path_text(path), chunk, lines) for chunk in chunks]
-            found = pack(self.vectors.embed(texts)) if texts else InBytes(b"", b"")
+            found = pack(vectors.embed(texts)) if texts else InBytes(b"", b"")
             with self.store.writing():
                 first = self.store.first_chunk(file)
-                self.store.put_vectors(file, self.vectors.name, first, found)
+                self.store.put_vectors(file, vectors.name, first, found)
 
     def _touch(self, found: Changes) -> None:
         """Note the states of files that were read again, and are the same."""
@@ -288,13 +307,15 @@ class Index:
     ) -> Result:
         found = self.changes()
         if len(found.new) <= FEW and found.size <= LITTLE:
-            found = self.refresh(found)
+            bare = found.bare if len(found.bare) > FEW else []
+            found = self.refresh(replace(found, bare=[]) if bare else found)
             files, chunks = self.store.counts()
             hits = find(self.store, self.vectors, query, count, mode, filters, use_rules=use_rules)
-            return Result(hits, files, chunks, 0, found.skipped)
+            return Result(hits, files, chunks, len(bare), found.skipped)
         wanted = [key for key in found.files if _accepts(filters, key)]
-        scan = Scan(self.root, wanted, query)
-        hits = ranked(scan.store, query, scan.bm25, {}, count, use_rules=use_rules)
+        scan = Scan(self.root, wanted, query, None if mode == "bm25" else self.vectors)
+        bm25 = {} if mode == "dense" else scan.bm25
+        hits = ranked(scan.store, query, bm25, scan.near, count, use_rules=use_rules)
         files, chunks = self.store.counts()
         return Result(hits, files, chunks, len(found.new), found.skipped)
 

@@ -75,7 +75,7 @@ def find(
             if mode != "dense":
                 bm25 = dict(store.best(query.terms, CANDIDATES))
             if vectors is not None and mode != "bm25":
-                near = _nearest(store, vectors, query)
+                near = nearest(store, vectors, query)
             return ranked(store, query, bm25, near, count, use_rules=use_rules)
 
 
@@ -87,7 +87,8 @@ def check_mode(mode: str, vectors: Vectors | None) -> None:
         raise InputError("the mode dense needs vectors", how="pass a model of static vectors")
 
 
-def _nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
+def nearest(store: Store, vectors: Vectors, query: Query) -> dict[int, float]:
+    """Return the largest cosines of chunks with a query, by the ids of the chunks."""
     own = vectors.embed([_spelled(query.text)])[0]
     ids, packed = store.vectors(vectors.name)
     values = cosines(packed, own)

@@ -1,7 +1,7 @@
 """An answer without an index: files are read, and only the best of them are divided.
 
 Files are ranked by how often they have the terms of the query; the best are put into an index in
-memory, in which BM25 uses how many files of all have each term.
+memory, in which BM25 uses how many files of all have each term, with the vectors of their chunks.
 """
 
 import math
@@ -12,10 +12,12 @@ from pathlib import Path
 
 from .build import path_text, read_entry
 from .entry import Entry
+from .lookup import nearest
 from .query import Query
 from .rules import factor, path_match
 from .store import WEIGHTS, Store
 from .tree import LARGEST
+from .vectors import Vectors
 
 BEST = 120  # files that are divided
 K1, B = 1.2, 0.75  # of BM25, as in SQLite
@@ -27,11 +29,14 @@ class Scan:
     Attributes:
         store: an index in memory, of the best files.
         bm25: that of their chunks, by id.
+        near: the largest cosines of their chunks, by id; none without vectors.
     """
 
-    def __init__(self, root: Path, paths: Sequence[bytes], query: Query) -> None:
+    def __init__(
+        self, root: Path, paths: Sequence[bytes], query: Query, vectors: Vectors | None = None
+    ) -> None:
         best, frequencies = _best_files(root, paths, query)
-        read = [read_entry(root, path) for path in best]
+        read = [read_entry(root, path, vectors) for path in best]
         entries = [entry for entry in read if isinstance(entry, Entry)]
         self.store = Store(Path(":memory:"))
         with self.store.writing():
@@ -39,6 +44,7 @@ class Scan:
         inverse = {term: math.log1p((len(paths) - n + 0.5) / (n + 0.5))
                    for term, n in frequencies.items()}  # fmt: skip
         self.bm25 = _bm25(entries, inverse)
+        self.near = {} if vectors is None else nearest(self.store, vectors, query)
 
 
 def _best_files(

@@ -31,7 +31,7 @@ class Server:
 
     Args:
         root: a directory; in a repository, the whole repository is searched.
-        model: directory of static vectors.
+        model: static vectors, or an encoder that began as such.
     """
 
     def __init__(self, root: Path, model: str | None = None) -> None:
@@ -42,20 +42,18 @@ class Server:
     def with_index(self, work: "Callable[[Index], T]") -> T:
         """Call a function with the index, which is opened now if it was not."""
         from .index import Index
-        from .vectors import load
 
         with self._lock:
             if self._index is None:
-                self._index = Index.open(self.root, load(self.model))
+                self._index = Index.open(self.root, self.model)
             return work(self._index)
 
     def watch(self) -> None:
         """Add changes of files when they happen; in a thread, with a connection of its own."""
         from .index import Index
-        from .vectors import load
         from .watch import watch
 
-        index = Index.open(self.root, load(self.model))
+        index = Index.open(self.root, self.model)
         index.refresh()
         watch(index)
 
@@ -74,7 +72,7 @@ class Server:
         answer: dict[str, Any] = {"hits": [hit.as_json() for hit in found.hits]}
         if found.pending:
             background.start(self.root, self.model)
-            answer["note"] = f"{found.pending} files are being indexed; full text was searched"
+            answer["note"] = f"{found.pending} files are being indexed; searched by words first"
         return answer
 
     def similar(self, path: str, line: int, k: int = 10) -> dict[str, Any]:

@@ -47,9 +47,9 @@ class StaticVectors:
         return self.model.embed(texts, normalize=True)
 
 
-def load(name_or_dir: str | Path | None) -> StaticVectors | None:
-    """Load static vectors, or return None where no model is given."""
-    return None if name_or_dir is None else StaticVectors(name_or_dir)
+def load(model: str | Path | Vectors | None) -> Vectors | None:
+    """Load static vectors by name or directory; return other vectors, and None, as they are."""
+    return StaticVectors(model) if isinstance(model, str | Path) else model
 
 
 def _recorded_digest(path: Path) -> str | None:

@@ -33,7 +33,7 @@ class Tuning:
     lr: float | None = None  # peak learning rate; None: by the size of the model
     warm_up: float = 0.06  # fraction of the run in which the learning rate rises from 0
     weight_decay: float = 1e-5  # of a step at the peak rate; norms and biases do not decay
-    optimizer: Literal["adamw", "stableadamw"] = "adamw"
+    optimizer: Literal["adamw", "stableadamw", "muon"] = "adamw"
     # factor of the learning rate of each layer relative to the one above it; 1 for equal rates
     layer_decay: float = 1.0
     # epochs without a better result after which the run ends; 0 disables early stopping

@@ -76,7 +76,10 @@ def test_it_learns_all_tasks_and_resumes_with_the_same_result(recipe, tmp_path):
     vectors = Embedder.load(tmp_path / "out").embed(["a text", "another one"])
     assert vectors.shape == (2, 24)
     assert len(MaskedLM.load(tmp_path / "out").fill("a [MASK] text", 3)) == 1
-    again = train(replace(recipe, model=str(tmp_path / "out"), epochs=1, lr=1e-6), tmp_path / "on")
+    again = train(
+        replace(recipe, model=str(tmp_path / "out"), epochs=1, lr=1e-6, optimizer="muon"),
+        tmp_path / "on",
+    )  # fmt: skip
     assert again["dev"]["masked accuracy"] >= whole["dev"]["masked accuracy"] - 0.05
 
 

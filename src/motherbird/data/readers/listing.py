@@ -17,6 +17,10 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.states import States
 from ..tally import Count, describe
 from . import ignore
 from .document import name_of, plain_name
@@ -50,10 +54,15 @@ class Listing:
 
     def is_current(self) -> bool:
         """Return whether no directory and no file of patterns has changed since."""
-        try:
-            return all(os.stat(path).st_ctime_ns == changed for path, changed in self.seen.items())
-        except OSError:
-            return False
+        return bool((self._states.read()[:, 2] == self._times).all())
+
+    @cached_property
+    def _states(self) -> States:
+        return States(self.seen)
+
+    @cached_property
+    def _times(self) -> NDArray[np.int64]:
+        return np.fromiter(self.seen.values(), np.int64)
 
     @cached_property
     def files(self) -> list[Path]:

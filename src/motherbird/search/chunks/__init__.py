@@ -4,10 +4,9 @@ A chunk is whole lines. Chunks of a file do not overlap. They have all of its li
 between them that are blank or only close brackets, and the outputs of notebooks.
 """
 
-from ...data.pairing.sections import is_divided
 from .. import pdf
 from ..languages import language_of
-from . import code, data, prose
+from . import data
 from .chunk import Chunk
 
 __all__ = ["Chunk", "chunks", "language"]
@@ -20,6 +19,10 @@ def chunks(name: str, text: str) -> list[Chunk]:
         name: of the file, which says what format it has.
         text: with LF as line ends.
     """
+    # Only where files are read: a search with an index starts faster without these.
+    from ...data.pairing.sections import is_divided
+    from . import code, prose
+
     lines = text.split("\n")
     lower = name.lower()
     if (found := language_of(lower)) is not None:

@@ -69,9 +69,10 @@ class MultitaskProcess(VectorsProcess):
             stored = MaskedLM.load(plan.start.directory, dtype="float32")
             masked_lm.head.load_state_dict(stored.head.state_dict())
             masked_lm.decoder.load_state_dict(stored.decoder.state_dict())
-        bias = masked_lm.decoder.bias
-        assert bias is not None  # see `plan`
-        masked_lm.decoder.bias = nn.Parameter(bias.detach()[plan.tokens])
+            assert masked_lm.decoder.bias is not None  # see `plan`
+            masked_lm.decoder.bias = nn.Parameter(masked_lm.decoder.bias.detach()[plan.tokens])
+        else:
+            self._begin_head(masked_lm)
         projection = nn.Linear(plan.projection.inputs, plan.projection.outputs, bias=False)
         projection.weight = nn.Parameter(torch.from_numpy(plan.projection.weight.copy()))
         classifier = None
@@ -82,6 +83,21 @@ class MultitaskProcess(VectorsProcess):
         model = MultitaskModel(masked_lm, projection, classifier)
         self.keep_embeddings(model)
         return model
+
+    def _begin_head(self, masked_lm: MaskedLM) -> None:
+        """Let a new masked-LM head predict tokens by how often they occur, and little else.
+
+        Embeddings that began as static vectors have a length of sqrt(D): a head as usual would
+        begin with logits of hundreds, and a bias of 0 moves by the learning rate in a step.
+        """
+        embeddings = masked_lm.encoder.embeddings.tok_embeddings.weight.detach()
+        masked_lm.head.norm.weight.data /= embeddings.norm(dim=1).mean().clamp(min=1)
+        counts = np.ones(len(self.plan.tokens))
+        for task, rows in zip(self.plan.recipe.task, self.train.tasks, strict=True):
+            if task.kind == "masked":
+                counts += np.bincount(np.concatenate(rows.ids), minlength=len(counts))
+        bias = torch.from_numpy(np.log(counts / counts.sum())).float()
+        masked_lm.decoder.bias = nn.Parameter(bias)
 
     def keep_embeddings(self, model: Trained) -> None:
         """Keep the embeddings of tokens that occur; masked tokens give all of them a gradient."""
