@@ -111,20 +111,20 @@ def scored_pairs(
     drawn = random_bits(key, np.arange(len(rows)))
     second = np.empty(len(rows), np.int64)
     for block in np.array_split(np.arange(len(rows)), -(-len(rows) // AMONG)):
-        own, bits, size = vectors[block], drawn[block], len(block)
-        products = own @ own.T
-        np.fill_diagonal(products, -np.inf)
+        own, random, size = vectors[block], drawn[block], len(block)
+        cosines = own @ own.T
+        np.fill_diagonal(cosines, -np.inf)
         count = min(NEAR, size - 1)
-        nearest = np.sort(np.argpartition(-products, count - 1, axis=1)[:, :count], axis=1)
+        nearest = np.sort(np.argpartition(-cosines, count - 1, axis=1)[:, :count], axis=1)
         at = np.arange(size)
-        near = nearest[at, (bits >> 1) % count]
-        other = (at + 1 + (bits >> 32) % (size - 1)) % size
-        second[block] = block[0] + np.where(bits & 1, near, other)
+        near = nearest[at, (random >> 1) % count]
+        other = (at + 1 + (random >> 32) % (size - 1)) % size
+        second[block] = block[0] + np.where(random & 1, near, other)
     # [CLS] a [SEP] b [SEP], the tokenizer's template for pairs.
     ids = [np.concatenate([own, rows.ids[n][1:]])
            for own, n in zip(rows.ids, second.tolist(), strict=True)]  # fmt: skip
-    cosines = (vectors * vectors[second]).sum(axis=1, keepdims=True)
-    return replace(rows, ids=ids, targets=cosines)
+    targets = (vectors * vectors[second]).sum(axis=1, keepdims=True)
+    return replace(rows, ids=ids, targets=targets)
 
 
 @dataclass(frozen=True, eq=False)
