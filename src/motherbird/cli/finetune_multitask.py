@@ -28,7 +28,8 @@ def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json
     \b
     motherbird finetune multitask recipes/retrieval/multitask.toml --out model
 
-    RECIPE.toml names the model to start from, one of motherbird distill dense, and tasks:
+    RECIPE.toml names the model to start from, one of motherbird distill dense or any encoder, and
+    tasks:
 
     \b
     model = "dense"

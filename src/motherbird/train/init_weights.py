@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float
+from ..core import hub
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.hub import is_included
 from ..core.tokenizer import Tokenizer
+from ..core.weights import head_tensors
 from ..data.prepared import PreparedDataset
 from ..errors import DamagedError, InputError
+from ..nn.encoder import Encoder
 from ..nn.heads import MaskedLM
 from ..nn.init import check_tileable, tile
 from . import run_info, state
@@ -48,10 +51,12 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
 
 
 def load(source: str) -> MaskedLM:
-    """Load a run's newest model, or a Hugging Face checkpoint."""
+    """Load a run's newest model, or a Hugging Face checkpoint; one without a head has a new one."""
     if not is_included(source) and (Path(source) / run_info.FILE).is_file():
         return model_of_run(Path(source))[0]
-    return MaskedLM.load(source, dtype="float32")
+    if head_tensors(hub.find(source)):
+        return MaskedLM.load(source, dtype="float32")
+    return MaskedLM.on(Encoder.load(source, dtype="float32"))
 
 
 def initial_config(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:

@@ -10,7 +10,7 @@ import torch
 from motherbird import Dense, Embedder, MaskedLM, Reranker
 from motherbird.errors import InputError, StoppedError
 from motherbird.files import sha256
-from motherbird.nn import Encoder, SequenceClassifier
+from motherbird.nn import Encoder, SequenceClassifier, pack
 from motherbird.nn import MaskedLM as TorchMaskedLM
 from motherbird.nn.heads import pool
 from motherbird.nn.vectors import MultitaskModel
@@ -83,6 +83,29 @@ def test_it_learns_all_tasks_and_resumes_with_the_same_result(recipe, tmp_path):
     assert again["dev"]["masked accuracy"] >= whole["dev"]["masked accuracy"] - 0.05
 
 
+def test_it_starts_from_a_masked_lm(recipe, base, tmp_path):
+    """Its head is kept, and a linear layer begins as the best one for its vectors."""
+    start = TorchMaskedLM(Encoder.load(base, dtype="float32"))
+    often = start.encoder.tokenizer.encode(" the")[1]
+    start.decoder.bias.data[often] = 20
+    start.save(tmp_path / "lm")
+    task = replace(recipe.task[0], weight=1e-6)
+    found = train(
+        replace(recipe, model=str(tmp_path / "lm"), task=(task, recipe.task[2]), lr=1e-9),
+        tmp_path / "out",
+    )  # fmt: skip
+    assert found["dev"]["cosine"] > 0.6
+    assert MaskedLM.load(tmp_path / "out").fill("a [MASK] text", 1)[0][0].token_id == often
+
+
+def test_a_new_head_begins_with_small_logits(base):
+    encoder = Encoder.load(base, dtype="float32")
+    encoder.embeddings.tok_embeddings.weight.data *= 1000
+    logits = [made(pack([[5, 6, 7]])) for made in
+              (TorchMaskedLM.on(encoder).eval(), TorchMaskedLM(encoder).eval())]  # fmt: skip
+    assert logits[0].std() < 3 < 100 < logits[1].std()
+
+
 def test_losses_are_those_of_the_objectives_alone(recipe, base):
     """The loss of a step is the weighted sum of those of its tasks."""
     from motherbird.train.vectors import multitask_plan
@@ -149,7 +172,7 @@ def test_pairs_that_are_scored(base, prose):
 
 def test_mistakes(recipe, base, tmp_path):
     with pytest.raises(InputError, match="not one of mean pooling and one linear layer"):
-        train(replace(recipe, model=str(base)), tmp_path / "out")
+        train(replace(recipe, model=str(base), task=recipe.task[1:3]), tmp_path / "out")
     with pytest.raises(InputError, match="teacher is a setting of vectors, and this task is pairs"):
         replace(recipe.task[1], teacher="all-MiniLM-L6-v2")
     with pytest.raises(InputError, match="two tasks of one kind"):

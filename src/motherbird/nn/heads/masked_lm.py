@@ -82,6 +82,18 @@ class MaskedLM(HeadModel[Example]):
         weight = tied if own is None else own
         return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
 
+    @classmethod
+    def on(cls, encoder: Encoder) -> "MaskedLM":
+        """Put a new head on a trained encoder; its first logits are small.
+
+        The embeddings, which are the output layer too, may be long: those that began as static
+        vectors have a length of sqrt(D), and logits would begin with hundreds.
+        """
+        made = cls(encoder)
+        lengths = encoder.embeddings.tok_embeddings.weight.detach().norm(dim=1)
+        made.head.norm.weight.data /= lengths.mean().clamp(min=1)
+        return made
+
     @staticmethod
     def collate(rows: Sequence[Example]) -> tuple[Packed, Int[Tensor, " M"], Int[Tensor, " M"]]:
         """Pack documents; positions become those in the batch."""

@@ -129,8 +129,7 @@ class DistillationProcess(VectorsProcess):
             weight = rotation_fit(own, wanted, basis.astype(np.float32))
         else:
             weight = linear_fit(own, wanted)
-        # Vectors have length 1, so that the scale only decides how fast the map changes.
-        model.projection.weight = nn.Parameter(weight * SCALE / weight.square().mean().sqrt())
+        model.projection.weight = nn.Parameter(scaled(weight))
 
     def objective(self) -> JointObjective[TextsBatch]:
         """Return what the model is trained for."""
@@ -151,6 +150,11 @@ def linear_fit(
     penalty = RIDGE * np.trace(square) / len(square) * np.eye(len(square))
     found = np.linalg.solve(square + penalty, wide.T @ y.astype(np.float64))
     return torch.from_numpy(np.ascontiguousarray(found.T).astype(np.float32))
+
+
+def scaled(weight: Float32[torch.Tensor, "d D"]) -> Float32[torch.Tensor, "d D"]:
+    """Scale a map; vectors have length 1, so that it only decides how fast the map changes."""
+    return weight * SCALE / weight.square().mean().sqrt()
 
 
 def rotation_fit(

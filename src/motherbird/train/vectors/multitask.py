@@ -37,6 +37,7 @@ from ..state import Best
 from ..tuning_process import Trained
 from ..tuning_run import SILENT, Caller, run, write_info
 from . import card
+from .distill import SAMPLE, linear_fit, scaled
 from .multitask_plan import ACCURACY, COSINE, MRR, SPEARMAN, MultitaskPlan, plan
 from .plan import VectorsProcess
 from .recipe import Multitask, MultitaskTask
@@ -62,19 +63,22 @@ class MultitaskProcess(VectorsProcess):
         """Return the model before the first step."""
         plan, recipe = self.plan, self.plan.recipe
         encoder = plan.start.encoder(recipe.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            masked_lm = MaskedLM(encoder)
+        bias: torch.Tensor
         if head_tensors(plan.start.directory):
+            masked_lm = MaskedLM(encoder)
             stored = MaskedLM.load(plan.start.directory, dtype="float32")
             masked_lm.head.load_state_dict(stored.head.state_dict())
-            masked_lm.decoder.load_state_dict(stored.decoder.state_dict())
-            assert masked_lm.decoder.bias is not None  # see `plan`
-            masked_lm.decoder.bias = nn.Parameter(masked_lm.decoder.bias.detach()[plan.tokens])
+            assert stored.decoder.bias is not None  # see `plan`
+            bias = stored.decoder.bias.detach()[plan.tokens]
         else:
-            self._begin_head(masked_lm)
-        projection = nn.Linear(plan.projection.inputs, plan.projection.outputs, bias=False)
-        projection.weight = nn.Parameter(torch.from_numpy(plan.projection.weight.copy()))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                masked_lm = MaskedLM.on(encoder)
+            bias = self._frequencies()
+        masked_lm.decoder.bias = nn.Parameter(bias)
+        projection = nn.Linear(plan.config.hidden_size, plan.size, bias=False)
+        if plan.projection is not None:
+            projection.weight = nn.Parameter(torch.from_numpy(plan.projection.weight.copy()))
         classifier = None
         if any(task.kind == "scores" for task in recipe.task):
             classifier = nn.Linear(plan.config.hidden_size, 1)
@@ -84,20 +88,32 @@ class MultitaskProcess(VectorsProcess):
         self.keep_embeddings(model)
         return model
 
-    def _begin_head(self, masked_lm: MaskedLM) -> None:
-        """Let a new masked-LM head predict tokens by how often they occur, and little else.
+    def begin(self, model: Trained) -> None:
+        """Give a new linear layer the best map to the teacher's vectors, for the model as it is."""
+        if self.plan.projection is not None:
+            return
+        assert isinstance(model, MultitaskModel)
+        kinds = [task.kind for task in self.plan.recipe.task]
+        rows = self.train.tasks[kinds.index("vectors")]
+        assert rows.targets is not None
 
-        Embeddings that began as static vectors have a length of sqrt(D): a head as usual would
-        begin with logits of hundreds, and a bias of 0 moves by the learning rate in a step.
+        def pooled(packed: Packed) -> torch.Tensor:
+            return pool(model.encoder(packed), packed, "mean")
+
+        own = vectors_of(model, pooled, rows.ids[:SAMPLE], torch.float32)
+        weight = linear_fit(own, rows.targets[:SAMPLE])
+        model.projection.weight = nn.Parameter(scaled(weight))
+
+    def _frequencies(self) -> torch.Tensor:
+        """Return the logarithm of how often each token occurs in the rows that are masked.
+
+        A new head begins with it, because a bias of 0 moves by the learning rate in a step.
         """
-        embeddings = masked_lm.encoder.embeddings.tok_embeddings.weight.detach()
-        masked_lm.head.norm.weight.data /= embeddings.norm(dim=1).mean().clamp(min=1)
         counts = np.ones(len(self.plan.tokens))
         for task, rows in zip(self.plan.recipe.task, self.train.tasks, strict=True):
             if task.kind == "masked":
                 counts += np.bincount(np.concatenate(rows.ids), minlength=len(counts))
-        bias = torch.from_numpy(np.log(counts / counts.sum())).float()
-        masked_lm.decoder.bias = nn.Parameter(bias)
+        return torch.from_numpy(np.log(counts / counts.sum())).float()
 
     def keep_embeddings(self, model: Trained) -> None:
         """Keep the embeddings of tokens that occur; masked tokens give all of them a gradient."""
@@ -120,7 +136,7 @@ class MultitaskProcess(VectorsProcess):
             # micro-batches: the loss of a step must not depend on how rows are divided.
             rows = self.plan.train.tasks[self.plan.recipe.task.index(task)]
             return [Part(task.weight / (task.rate * float(np.mean(rows.lengths))))]
-        dimensions = tuple(sorted({*task.dimensions, self.plan.projection.outputs}))
+        dimensions = tuple(sorted({*task.dimensions, self.plan.size}))
         dense = Part(task.weight, ContrastiveObjective(model, task.temperature, dimensions))
         late = LateObjective(model, task.late_temperature)
         return [dense, *[Part(task.weight * task.late, late, per_token=True)] * bool(task.late)]
@@ -161,7 +177,7 @@ class MultitaskProcess(VectorsProcess):
 
         tokens = outputs_of(self.model, unit, rows.ids, self.stepper.dtype, per_token=True)
         documents = [tokens[n] for n in np.flatnonzero(~is_query)]
-        packed = maxsim.pack(documents, self.plan.projection.outputs)
+        packed = maxsim.pack(documents, self.plan.size)
         late = maxsim.scores([tokens[n] for n in rows.starts[:-1]], *packed)
         return {
             MRR: mean_reciprocal_rank(dense, rows.starts),

@@ -14,7 +14,7 @@ from ...data.pairs import Pairs, read_pairs, split_off
 from ...data.samples import sample_texts
 from ...errors import InputError, counted
 from ...models.dense import Dense
-from .initial import find_start
+from .initial import Start, find_start
 from .plan import VectorsPlan
 from .recipe import Multitask
 from .rows import TaskRows, TextRows, scored_pairs, text_rows
@@ -27,7 +27,7 @@ PARTNERS = 0x706172746E6572  # and of that of the second text of a pair that is 
 COSINE, MRR, SPEARMAN, ACCURACY = "cosine", "MRR@10", "spearman", "masked accuracy"
 METRICS = {"vectors": COSINE, "scores": SPEARMAN, "pairs": MRR, "masked": ACCURACY}
 
-Targets = Float32[np.ndarray, "texts size"]
+Targets = Float32[np.ndarray, "_texts size"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,7 +37,8 @@ class MultitaskPlan(VectorsPlan):
     recipe: Multitask
     train: TaskRows  # type: ignore[assignment]
     dev: TaskRows  # type: ignore[assignment]
-    projection: Dense  # of the model before the first step
+    projection: Dense | None  # of the model before the first step; None for a new one
+    size: int  # of a vector
     texts: Sequence[list[str]]  # those of each task that has a teacher, those of dev first
     teachers: Sequence[Teacher | None]
 
@@ -94,25 +95,23 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
     """Load what the run starts from, and choose and tokenize the texts.
 
     Raises:
-        InputError: the model has no linear layer, or texts cannot be read.
+        InputError: the model cannot be used, or texts cannot be read.
     """
     start = find_start(recipe.model, None)
-    dense: Sequence[Dense] = start.modules.get("dense", ())
-    simple = len(dense) == 1 and dense[0].bias is None and dense[0].activation == "identity"
-    if start.late or start.modules.get("pooling", "mean") != "mean" or not simple:
-        what = "the model is not one of mean pooling and one linear layer"
-        raise InputError(what, str(start.directory), "start from one of motherbird distill dense")
+    projection = _projection(start, any(task.kind == "vectors" for task in recipe.task))
     if not (start.config.decoder_bias and start.config.tie_word_embeddings):
         what = "the decoder of masked tokens has no bias, or weights of its own"
         raise InputError(what, str(start.directory), "start from another model")
     teachers = [None if t.teacher is None else Teacher(t.teacher, device) for t in recipe.task]
-    for task, teacher in zip(recipe.task, teachers, strict=True):
-        if task.kind == "vectors" and teacher is not None and teacher.size != dense[0].outputs:
-            what = f"the teacher has vectors of {teacher.size} dimensions, and the model of "
-            raise InputError(f"{what}{dense[0].outputs}", str(task.teacher))
-        if wrong := [d for d in task.dimensions if d > dense[0].outputs]:
-            raise InputError(f"dimensions = {wrong[0]} is more than the {dense[0].outputs} of a "
-                             "vector", how="leave it out")  # fmt: skip
+    sizes = [teacher.size for task, teacher in zip(recipe.task, teachers, strict=True)
+             if task.kind == "vectors" and teacher is not None]  # fmt: skip
+    size = sizes[0] if projection is None else projection.outputs
+    if sizes and sizes[0] != size:
+        what = f"the teacher has vectors of {sizes[0]} dimensions, and the model of {size}"
+        raise InputError(what, str(recipe.task[0].teacher))
+    if wrong := [d for task in recipe.task for d in task.dimensions if d > size]:
+        what = f"dimensions = {wrong[0]} is more than the {size} of a vector"
+        raise InputError(what, how="leave it out")
     longest = start.config.max_position_embeddings
     limit = min(recipe.max_length or longest, longest)
     parts: list[tuple[TextRows, TextRows]] = []
@@ -139,11 +138,31 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
         for task in recipe.task
     ]
     return MultitaskPlan(
-        recipe=recipe, start=start, sources=sources, projection=dense[0], texts=texts,
+        recipe=recipe, start=start, sources=sources, projection=projection, size=size, texts=texts,
         train=TaskRows([own for own, _ in parts], maskings, recipe.seed),
         dev=TaskRows([dev for _, dev in parts], maskings, recipe.seed),
         teachers=teachers,
     )  # fmt: skip
+
+
+def _projection(start: Start, can_begin: bool) -> Dense | None:
+    """Return the linear layer of a model, or None for an encoder alone, whose layer is new.
+
+    Args:
+        start: the model.
+        can_begin: whether there is a teacher of vectors, with which a new one begins.
+
+    Raises:
+        InputError: the model has other modules, or no linear layer where none can begin.
+    """
+    dense: Sequence[Dense] = start.modules.get("dense", ())
+    simple = [each for each in dense if each.bias is None and each.activation == "identity"]
+    is_good = len(simple) == len(dense) <= 1 and (bool(dense) or can_begin)
+    if start.late or start.modules.get("pooling", "mean") != "mean" or not is_good:
+        what = "the model is not one of mean pooling and one linear layer"
+        how = "start from one of motherbird distill dense, or add a task of vectors"
+        raise InputError(what, str(start.directory), how)
+    return simple[0] if simple else None
 
 
 def _chosen(pairs: Pairs, most: int, seed: int) -> Pairs:
