@@ -246,12 +246,14 @@ def test_an_index_that_is_damaged_inside_is_named(folder, tmp_path):
 
 def test_indexes_of_earlier_versions_are_removed(folder):
     home = home_of(root_of(folder))
-    old = [home.path / name for name in ("index-1.db", "index-1.db-wal", "index-1.lock")]
-    kept = [home.path / name for name in ("index-9999.db", "index-x.db")]
+    old = [home.path / name for name in ("index-1.db", "index-1.db-wal")]
+    kept = [home.path / name for name in ("index-9999.db", "index-2.db", "index-x.db")]
     for path in (*old, *kept):
         path.write_text("")
-    Index.open(folder, None).close()
+    with disk.locked(home.path / "index-2.lock"):  # another version uses it
+        Index.open(folder, None).close()
     assert not any(path.exists() for path in old) and all(path.exists() for path in kept)
+    assert not (home.path / "index-1.lock").exists()
 
 
 def test_wrong_arguments(folder):
@@ -337,14 +339,17 @@ def test_a_scan_has_vectors_too(folder, tmp_path, monkeypatch):
 
 
 def test_vectors_of_many_files_are_left_to_the_background(folder, tmp_path, monkeypatch):
-    """The index has them by words alone; a search says so, and finds what has changed."""
+    """The index has them by words alone. Until they are there, a scan answers, without a lock."""
     Index(folder, tmp_path / "index.db").refresh()
     monkeypatch.setattr(module, "FEW", 5)
     index = Index(folder, tmp_path / "index.db", Letters())
     (folder / "new.py").write_text("zebra = 1\n")
-    result = index.search("zebra")
-    assert (result.files, result.pending) == (14, 13) and result.hits[0].path == "new.py"
-    assert len(index.store.without_vectors("letters")) == 13
+    with disk.locked(tmp_path / "index.lock"):
+        for mode in ("hybrid", "dense"):
+            result = index.search("zebra", mode=mode)
+            assert (result.files, result.pending) == (13, 14) and result.hits
+    result = index.search("zebra", mode="bm25")
+    assert result.pending == 0 and [hit.path for hit in result.hits] == ["new.py"]
     index.refresh()
     assert index.search("zebra").pending == 0 == len(index.store.without_vectors("letters"))
 

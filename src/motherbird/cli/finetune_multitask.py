@@ -49,8 +49,8 @@ def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json
     data = ["texts.jsonl"]
 
     A step has rows of all tasks, each with the loss of its task times its weight. The directory
-    loads in motherbird.Embedder, LateEmbedder and MaskedLM, and its subdirectory "reranker" of
-    "scores" in Reranker. The same command resumes a run that was
+    loads in motherbird.Embedder, LateEmbedder and MaskedLM. With "scores", its subdirectory
+    reranker loads in motherbird.Reranker. The same command resumes a run that was
     stopped or killed, with the same result.
 
     With --json: {"model", "dev": {"cosine", "MRR@10", "MRR@10 late", "spearman", "masked

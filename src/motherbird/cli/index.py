@@ -138,11 +138,13 @@ def _check(paths: tuple[str, ...], json_: bool) -> None:
 def _make(paths: tuple[str, ...], model: str | None, report: bool, json_: bool) -> None:
     from ..search.cache import home_of
     from ..search.index import Index
+    from ..search.vectors import load
 
+    vectors = load(model)
     found: list[dict[str, Any]] = []
     for root in _roots(paths):
         start = time.perf_counter()
-        index = Index.open(root, model)
+        index = Index.open(root, vectors)
         with progress("indexing", total=1.0, quiet=json_) as update:
             changes = index.refresh(on_files=lambda done, total: update(
                 completed=done / max(1, total), text=f"{done:,} of {total:,} files"

@@ -46,8 +46,8 @@ model = click.option("--model", default=NANO, show_default=True, metavar="MODEL"
                      "the Hub.")  # fmt: skip
 static_model = click.option(
     "--model", metavar="MODEL", callback=not_empty,
-    help="Static vectors (motherbird distill static), or an encoder that began as such; without "
-    "it, full text alone."
+    help="Static vectors (motherbird distill static), or an encoder of distill dense that was "
+    "initialized from them; without it, only full text is used."
 )  # fmt: skip
 revision = click.option(
     "--revision", metavar="REV", callback=not_empty, help="Branch, tag or commit on the Hub."

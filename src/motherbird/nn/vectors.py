@@ -56,10 +56,10 @@ class VectorModel(nn.Module):
 
 
 class MultitaskModel(nn.Module):
-    """An encoder with a linear layer for vectors of tokens and of texts, a masked-LM head, a score.
+    """An encoder with a linear layer for vectors, a masked-LM head, and perhaps a score for pairs.
 
     The vector of a text is the mean of those of its tokens. The score of a pair of texts is that of
-    a `SequenceClassifier` with one label, whose head is the masked-LM head.
+    a `SequenceClassifier` with one label and no dropout, whose head is the masked-LM head.
 
     Args:
         masked_lm: the encoder with its masked-LM head, which may have been trained or not.

@@ -11,7 +11,7 @@ from .passages import Divide
 from .ranking import Ranking, Starts, by_tokens, by_vectors, by_words, fuse, rerank, spread
 from .sets import RetrievalSet
 
-# hybrid: bm25, dense and late, fused; rerank: another mode's first documents, sorted again
+# hybrid: bm25 with dense, late or both, fused; rerank: another mode's first documents, sorted again
 MODES = ("bm25", "dense", "late", "hybrid", "rerank")
 RERANKED = 100  # documents of a query
 BLOCK = 512  # documents whose vectors of tokens are in memory at once

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .. import disk
+from ..core.hub import is_included
 from ..errors import InputError
 from .cache import home_of
 
@@ -32,7 +33,8 @@ def start(root: Path, model: str | None = None) -> bool:
         return False
     command = [sys.executable, "-m", "motherbird", "index", os.fspath(root)]
     if model is not None:
-        command += ["--model", os.path.abspath(model)]
+        is_name = is_included(model) or not os.path.isdir(model)
+        command += ["--model", model if is_name else os.path.abspath(model)]
     with (home.path / LOG).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home.path,

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import disk
 from ..errors import InputError, require_extra
 from ..files import read_json
 from .store import VERSION
@@ -33,11 +34,14 @@ class Home:
             return None
 
     def remove_older(self) -> None:
-        """Remove the indexes that earlier versions of motherbird made."""
-        for path in self.path.glob("index-*"):
-            version = re.match(r"index-(\d+)\.(?:db|lock)", path.name)
-            if version and int(version[1]) < VERSION:
-                path.unlink(missing_ok=True)
+        """Remove the indexes that earlier versions of motherbird made, if none uses them."""
+        for version in range(1, VERSION):
+            database = self.path / f"index-{version}.db"
+            lock = database.with_suffix(".lock")
+            if database.exists():
+                with suppress(OSError, InputError), disk.locked(lock):
+                    for path in (*self.path.glob(f"{database.name}*"), lock):
+                        path.unlink(missing_ok=True)
 
     def size(self) -> int:
         """Return the number of bytes of its files."""

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class Result:
     Attributes:
         hits: the best first.
         files, chunks: what the index has.
-        pending: files that are not in the index yet, or changed since, or without vectors. Hits
-            are then of the files with the most words of the query, or found by words alone.
+        pending: files that are not in the index yet, changed since, or without vectors, if they
+            are many. The hits are then of the files with the most words of the query.
         skipped: files that are left out, by reason.
     """
 
@@ -65,8 +65,7 @@ class Changes:
     skipped: dict[str, int] = field(default_factory=dict)  # number of files by reason
     size: int = 0  # bytes of new files
     settled: dict[bytes, State] = field(default_factory=dict)  # states of files that are the same
-    # Ids and paths of files that the index has without vectors of the model.
-    bare: list[tuple[int, bytes]] = field(default_factory=list)
+    bare: int = 0  # number of files that the index has without vectors of the model
 
 
 class Index:
@@ -103,8 +102,8 @@ class Index:
             InputError: there is no such directory, or no such model.
             DamagedError: the index or the model is damaged.
         """
-        root = root_of(check_path(directory, "the directory"))
-        home, vectors = home_of(root), load(model)
+        root, vectors = root_of(check_path(directory, "the directory")), load(model)
+        home = home_of(root)
         if not home.database.exists():
             home.remove_older()
         return cls(root, home.database, vectors)
@@ -136,7 +135,7 @@ class Index:
         here = set(found.files)
         found.gone = [key for key in known if key not in here]
         if self.vectors is not None and self._filled != self.store.version():
-            found.bare = self.store.without_vectors(self.vectors.name)
+            found.bare = len(self.store.without_vectors(self.vectors.name))
             self._filled = None if found.bare else self.store.version()
         return found
 
@@ -306,18 +305,18 @@ class Index:
         self, query: Query, count: int, mode: Mode, filters: Filters, use_rules: bool
     ) -> Result:
         found = self.changes()
-        if len(found.new) <= FEW and found.size <= LITTLE:
-            bare = found.bare if len(found.bare) > FEW else []
-            found = self.refresh(replace(found, bare=[]) if bare else found)
+        pending = len(found.new) + (0 if mode == "bm25" else found.bare)
+        if pending <= FEW and found.size <= LITTLE:
+            found = self.refresh(found)
             files, chunks = self.store.counts()
             hits = find(self.store, self.vectors, query, count, mode, filters, use_rules=use_rules)
-            return Result(hits, files, chunks, len(bare), found.skipped)
+            return Result(hits, files, chunks, 0, found.skipped)
         wanted = [key for key in found.files if _accepts(filters, key)]
         scan = Scan(self.root, wanted, query, None if mode == "bm25" else self.vectors)
         bm25 = {} if mode == "dense" else scan.bm25
         hits = ranked(scan.store, query, bm25, scan.near, count, use_rules=use_rules)
         files, chunks = self.store.counts()
-        return Result(hits, files, chunks, len(found.new), found.skipped)
+        return Result(hits, files, chunks, pending, found.skipped)
 
     def similar(self, path: str, line: int, count: int = 10) -> list[Hit]:
         """Return the parts of files that are most like the one with a line of a file.

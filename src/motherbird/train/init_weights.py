@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float
-from ..core import hub
 from ..core import tokenizer as tokenizers
 from ..core.config import EncoderConfig
 from ..core.hub import is_included
 from ..core.tokenizer import Tokenizer
-from ..core.weights import head_tensors
 from ..data.prepared import PreparedDataset
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError, HeadError, InputError
 from ..nn.encoder import Encoder
 from ..nn.heads import MaskedLM
 from ..nn.init import check_tileable, tile
@@ -50,20 +48,28 @@ def load_checkpoint(model: MaskedLM, found: state.Checkpoint) -> dict[str, Tenso
     return optimizer_state
 
 
-def load(source: str) -> MaskedLM:
-    """Load a run's newest model, or a Hugging Face checkpoint; one without a head has a new one."""
+def load(source: str, seed: int = 0) -> MaskedLM:
+    """Load a run's newest model, or a Hugging Face checkpoint.
+
+    An encoder without a masked-LM head has a new one.
+
+    Args:
+        source: directory of a run; or directory or name of a checkpoint.
+        seed: of a new head.
+    """
     if not is_included(source) and (Path(source) / run_info.FILE).is_file():
         return model_of_run(Path(source))[0]
-    if head_tensors(hub.find(source)):
+    try:
         return MaskedLM.load(source, dtype="float32")
-    return MaskedLM.on(Encoder.load(source, dtype="float32"))
+    except HeadError:
+        return MaskedLM.with_new_head(Encoder.load(source, dtype="float32"), seed)
 
 
 def initial_config(recipe: Recipe, prepared: PreparedDataset) -> EncoderConfig:
     """Return the configuration of a new run, after checking the model that it starts from."""
     if recipe.init.from_ is None:
         return recipe.model.config(prepared.tokenizer)
-    pretrained = load(recipe.init.from_)
+    pretrained = load(recipe.init.from_, recipe.seed)
     config = recipe.model.config(prepared.tokenizer, pretrained.model.config)
     added_ids(pretrained, prepared.tokenizer, recipe.init.from_)
     check_tileable(_with_vocabulary(pretrained.model.config, config.vocab_size), config)
@@ -111,7 +117,7 @@ def load_initial_weights(model: MaskedLM, recipe: Recipe, prepared: PreparedData
     """Load the weights of a new model from the one that the recipe names, if it names one."""
     if recipe.init.from_ is None:
         return
-    pretrained = load(recipe.init.from_)
+    pretrained = load(recipe.init.from_, recipe.seed)
     config = model.model.config
     weights = extended_weights(pretrained, prepared.tokenizer, config.vocab_size, recipe.init.from_)
     old = _with_vocabulary(pretrained.model.config, config.vocab_size)

@@ -54,7 +54,8 @@ class Listing:
 
     def is_current(self) -> bool:
         """Return whether no directory and no file of patterns has changed since."""
-        return bool((self._states.read()[:, 2] == self._times).all())
+        now = self._states.read()[:, 2]
+        return bool(((now >= 0) & (now == self._times)).all())
 
     @cached_property
     def _states(self) -> States:

@@ -83,15 +83,18 @@ class MaskedLM(HeadModel[Example]):
         return cross_entropy(x, weight, self.decoder.bias, targets.to(x.device))
 
     @classmethod
-    def on(cls, encoder: Encoder) -> "MaskedLM":
+    def with_new_head(cls, encoder: Encoder, seed: int) -> "MaskedLM":
         """Put a new head on a trained encoder; its first logits are small.
 
-        The embeddings, which are the output layer too, may be long: those that began as static
-        vectors have a length of sqrt(D), and logits would begin with hundreds.
+        Embeddings are the output layer too, if the two are tied. Those that began as static vectors
+        have a length of sqrt(D), so that logits would have a standard deviation of sqrt(D).
         """
-        made = cls(encoder)
-        lengths = encoder.embeddings.tok_embeddings.weight.detach().norm(dim=1)
-        made.head.norm.weight.data /= lengths.mean().clamp(min=1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = cls(encoder)
+        if encoder.config.tie_word_embeddings:
+            lengths = encoder.embeddings.tok_embeddings.weight.detach().norm(dim=1)
+            made.head.norm.weight.data /= lengths.mean().clamp(min=1)
         return made
 
     @staticmethod

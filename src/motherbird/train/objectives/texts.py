@@ -29,8 +29,8 @@ class TextsBatch:
     packed: Packed
     sizes: tuple[int, ...]  # number of texts of each row
     keys: tuple[bytes, ...]  # of each text; those of equal texts are equal
-    targets: Float[Tensor, "rows size"] | None = None  # the vector of a teacher for each row
-    scores: tuple[NDArray[np.float32], ...] = ()  # a teacher's score of each document of each row
+    targets: Float[Tensor, "rows size"] | None = None  # see `vectors.rows.TextRows`
+    scores: tuple[NDArray[np.float32], ...] = ()  # a teacher's score of each document of each query
     counts: bool = True  # False for one without a loss, so that every rank has as many as others
     task: int = 0  # which of several tasks the rows are of
     masked: MaskedTokens | None = None  # if masked tokens are predicted

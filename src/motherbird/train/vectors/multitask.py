@@ -5,6 +5,7 @@ for the vectors of tokens, and `MaskedLM`; the `Reranker` has a subdirectory.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from ...arrays import Float32
-from ...core import maxsim
+from ...core import hf_config, maxsim
+from ...core.hf_config import HeadConfig
 from ...core.measure import Metrics
 from ...core.metrics import spearman
 from ...core.weights import head_tensors
+from ...files import write_array
 from ...models.dense import Dense
 from ...models.embedder import Embedder
 from ...nn import checkpoint
@@ -45,6 +48,7 @@ from .rows import TaskRows, TextRows
 from .tune import mean_reciprocal_rank
 
 SCORE, RERANKER = "score", "reranker"  # the label of a `Reranker`, and its subdirectory
+PARTNERS = "partners.npy"  # in the directory of the state
 LATE_MRR = "MRR@10 late"
 
 
@@ -71,9 +75,7 @@ class MultitaskProcess(VectorsProcess):
             assert stored.decoder.bias is not None  # see `plan`
             bias = stored.decoder.bias.detach()[plan.tokens]
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                masked_lm = MaskedLM.on(encoder)
+            masked_lm = MaskedLM.with_new_head(encoder, recipe.seed)
             bias = self._frequencies()
         masked_lm.decoder.bias = nn.Parameter(bias)
         projection = nn.Linear(plan.config.hidden_size, plan.size, bias=False)
@@ -107,12 +109,14 @@ class MultitaskProcess(VectorsProcess):
     def _frequencies(self) -> torch.Tensor:
         """Return the logarithm of how often each token occurs in the rows that are masked.
 
-        A new head begins with it, because a bias of 0 moves by the learning rate in a step.
+        Without it, the frequencies would be learned slowly: a bias moves by about the learning
+        rate in a step.
         """
         counts = np.ones(len(self.plan.tokens))
-        for task, rows in zip(self.plan.recipe.task, self.train.tasks, strict=True):
-            if task.kind == "masked":
+        for rows, masking in zip(self.train.tasks, self.train.maskings, strict=True):
+            if masking is not None:
                 counts += np.bincount(np.concatenate(rows.ids), minlength=len(counts))
+                counts[list(masking.special_ids)] = 1  # they are never masked
         return torch.from_numpy(np.log(counts / counts.sum())).float()
 
     def keep_embeddings(self, model: Trained) -> None:
@@ -242,15 +246,27 @@ def train(
                 done += texts
                 on_texts(done, sum(map(len, made.texts)))
 
-            for task, teacher, texts in zip(recipe.task, made.teachers, made.texts, strict=True):
+            for number, (task, teacher) in enumerate(zip(recipe.task, made.teachers, strict=True)):
                 kept = Path(task.vectors) if task.vectors else work / "teacher"
-                found.append(teacher and teacher.vectors(texts, kept, count))
+                vectors = second = None
+                if teacher is not None:
+                    vectors = teacher.vectors(made.texts[number], kept, count)
+                if task.kind == "scores" and vectors is not None:
+                    second = _kept(work / PARTNERS, partial(made.partners, number, vectors))
+                found.append((vectors, second))
         return made.with_targets(distributed.broadcast_object(found))
 
     return run(
         make, MultitaskProcess, _write, out, recipe.timeout, caller,
         prepare=prepare, signs=("checkpoints", "teacher"),
     )  # fmt: skip
+
+
+def _kept(path: Path, compute: Callable[[], Any]) -> Any:
+    """Return an array that is kept in a file, or compute it."""
+    if not path.exists():
+        write_array(path, compute())
+    return np.load(path)
 
 
 def _write(
@@ -277,6 +293,7 @@ def _write(
         if scorer is not None:
             (directory / RERANKER).mkdir()
             checkpoint.write(scorer, directory / RERANKER, made.start.tokenizer)
+            hf_config.write_head(directory / RERANKER, HeadConfig((SCORE,), "number"))
         write_info(directory, info, work)
         card.write(directory, out.absolute().name, made, info, embedder)
 

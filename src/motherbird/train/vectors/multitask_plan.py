@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import Float32
+from ...arrays import Float32, Int64
 from ...core.masking import masking_for
 from ...core.rng import shuffled
 from ...core.tokenizer import Tokenizer
+from ...core.weights import head_tensors
 from ...data.pairs import Pairs, read_pairs, split_off
 from ...data.samples import sample_texts
 from ...errors import InputError, counted
@@ -17,7 +18,7 @@ from ...models.dense import Dense
 from .initial import Start, find_start
 from .plan import VectorsPlan
 from .recipe import Multitask
-from .rows import TaskRows, TextRows, scored_pairs, text_rows
+from .rows import TaskRows, TextRows, choose_partners, paired, text_rows
 from .teacher import Teacher
 from .tune import DEV, MOST_DEV
 
@@ -75,17 +76,29 @@ class MultitaskPlan(VectorsPlan):
                 task.pop(name, None)
         return found
 
-    def with_targets(self, found: Sequence[Targets | None]) -> "MultitaskPlan":
-        """Return the plan with the teacher's vectors, or cosines, of the texts of each task."""
+    def partners(self, task: int, vectors: Targets) -> Int64[np.ndarray, " texts"]:
+        """Choose the second text of each pair of a task of scores, within dev and the rest.
+
+        It depends on rounding, so that one process does it, once for a run.
+        """
+        key = (PARTNERS, self.recipe.seed)
+        parts = np.split(vectors, [len(self.dev.tasks[task])])
+        return np.concatenate([choose_partners(own, key) for own in parts])
+
+    def with_targets(self, found: Sequence[tuple[Targets | None, Any]]) -> "MultitaskPlan":
+        """Return the plan with the teacher's vectors of each task, and `partners` of scores."""
         train, dev = list(self.train.tasks), list(self.dev.tasks)
-        for number, vectors in enumerate(found):
+        for number, (vectors, second) in enumerate(found):
             if vectors is None:
                 continue
-            for rows, own in zip((dev, train), np.split(vectors, [len(dev[number])]), strict=True):
-                if self.recipe.task[number].kind == "scores":
-                    rows[number] = scored_pairs(rows[number], own, (PARTNERS, self.recipe.seed))
-                else:
+            at = [len(dev[number])]
+            parts = zip((dev, train), np.split(vectors, at), strict=True)
+            seconds = [None, None] if second is None else np.split(second, at)
+            for (rows, own), others in zip(parts, seconds, strict=True):
+                if others is None:
                     rows[number] = replace(rows[number], targets=own)
+                else:
+                    rows[number] = paired(rows[number], own, others)
         return replace(
             self, train=replace(self.train, tasks=train), dev=replace(self.dev, tasks=dev)
         )
@@ -108,7 +121,8 @@ def plan(recipe: Multitask, sources: dict[str, str], device: str | None = None) 
     size = sizes[0] if projection is None else projection.outputs
     if sizes and sizes[0] != size:
         what = f"the teacher has vectors of {sizes[0]} dimensions, and the model of {size}"
-        raise InputError(what, str(recipe.task[0].teacher))
+        where = next(task.teacher for task in recipe.task if task.kind == "vectors")
+        raise InputError(what, str(where))
     if wrong := [d for task in recipe.task for d in task.dimensions if d > size]:
         what = f"dimensions = {wrong[0]} is more than the {size} of a vector"
         raise InputError(what, how="leave it out")
@@ -157,11 +171,19 @@ def _projection(start: Start, can_begin: bool) -> Dense | None:
     """
     dense: Sequence[Dense] = start.modules.get("dense", ())
     simple = [each for each in dense if each.bias is None and each.activation == "identity"]
-    is_good = len(simple) == len(dense) <= 1 and (bool(dense) or can_begin)
-    if start.late or start.modules.get("pooling", "mean") != "mean" or not is_good:
+    where, how = str(start.directory), "start from one of motherbird distill dense"
+    if start.static is not None:
+        raise InputError("static vectors are not an encoder", where, how)
+    is_mean = start.modules.get("pooling", "mean") == "mean"
+    if start.late or not is_mean or len(dense) > 1 or len(simple) < len(dense):
         what = "the model is not one of mean pooling and one linear layer"
-        how = "start from one of motherbird distill dense, or add a task of vectors"
-        raise InputError(what, str(start.directory), how)
+        raise InputError(what, where, how)
+    if not dense and not can_begin:
+        what = "the model has no linear layer, and without a task of vectors none can begin"
+        raise InputError(what, where, how)
+    others = {name.partition(".")[0] for name in head_tensors(start.directory)}
+    if others & {"classifier", "linear"}:
+        raise InputError("the model has the head of another task", where, how)
     return simple[0] if simple else None
 
 

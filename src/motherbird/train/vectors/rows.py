@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...arrays import Float32
+from ...arrays import Float32, Int64
 from ...core.batching import concatenate
 from ...core.masking import Masking
 from ...core.rng import random_bits
@@ -31,8 +31,9 @@ class TextRows(Rows[TextsBatch]):
     Attributes:
         ids: the token ids of each text, row by row.
         sizes: number of texts of each row.
-        targets: (rows, D), the vector of a teacher for each row, or None.
-        scores: a teacher's score of each document of each row, or nothing.
+        targets: (rows, D), the vector of a teacher for each row; (rows, 1), the cosine of its
+            vectors of a pair; or None.
+        scores: a teacher's score of each document of each query, or nothing.
         truncated: how many texts were truncated.
     """
 
@@ -95,22 +96,21 @@ def text_rows(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> TextRow
     return TextRows(ids, [1] * len(ids), truncated=sum(len(each) > limit for each in whole))
 
 
-def scored_pairs(
-    rows: TextRows, vectors: Float32[np.ndarray, "rows D"], key: tuple[int, ...]
-) -> TextRows:
-    """Return pairs of texts in place of texts; their targets (rows, 1) are cosines.
+def choose_partners(
+    vectors: Float32[np.ndarray, "rows D"], key: tuple[int, ...]
+) -> Int64[np.ndarray, " rows"]:
+    """Choose the second text of a pair for each text, by index.
 
-    The first of a pair is each text; the second is, for half of them, one of the `NEAR` nearest
-    texts among `AMONG` others, and for the others any of these.
+    For half of them it is one of the `NEAR` nearest texts among `AMONG` others, for the rest any of
+    these.
 
     Args:
-        rows: of one text each.
         vectors: those of a teacher, of length 1.
         key: decides the choice.
     """
-    drawn = random_bits(key, np.arange(len(rows)))
-    second = np.empty(len(rows), np.int64)
-    for block in np.array_split(np.arange(len(rows)), -(-len(rows) // AMONG)):
+    drawn = (random_bits(key, np.arange(len(vectors))) >> np.uint64(1)).astype(np.int64)
+    second = np.empty(len(vectors), np.int64)
+    for block in np.array_split(np.arange(len(vectors)), -(-len(vectors) // AMONG)):
         own, random, size = vectors[block], drawn[block], len(block)
         cosines = own @ own.T
         np.fill_diagonal(cosines, -np.inf)
@@ -120,6 +120,13 @@ def scored_pairs(
         near = nearest[at, (random >> 1) % count]
         other = (at + 1 + (random >> 32) % (size - 1)) % size
         second[block] = block[0] + np.where(random & 1, near, other)
+    return second
+
+
+def paired(
+    rows: TextRows, vectors: Float32[np.ndarray, "rows D"], second: Int64[np.ndarray, " rows"]
+) -> TextRows:
+    """Return each text with its second one, and the cosine of their vectors as target (rows, 1)."""
     # [CLS] a [SEP] b [SEP], the tokenizer's template for pairs.
     ids = [np.concatenate([own, rows.ids[n][1:]])
            for own, n in zip(rows.ids, second.tolist(), strict=True)]  # fmt: skip
