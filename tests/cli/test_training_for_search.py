@@ -149,25 +149,29 @@ def test_several_tasks(motherbird, model, pairs, tmp_path):
     encoder = Encoder.load(model, dtype="float32")
     weight = np.eye(8, encoder.config.hidden_size)
     Embedder(encoder, dense=[Dense(weight)]).save(tmp_path / "dense")
+    LateEmbedder(encoder, [Dense(weight)], add_prefixes=True).save(tmp_path / "late")
     rows = [{"text": f"{row['query']} number {n}"} for row in ROWS for n in range(20)]
     texts = write(tmp_path / "texts.jsonl", rows)
     own = (f"model={tmp_path / 'dense'}", f"task.0.teacher={tmp_path / 'dense'}",
-           f"task.0.data=['{texts}']", f"task.1.data=['{pairs}']", f"task.2.data=['{texts}']",
+           f"task.2.teacher={tmp_path / 'dense'}", f"task.0.data=['{texts}']",
+           f"task.1.data=['{pairs}']", f"task.2.data=['{texts}']", f"task.3.data=['{texts}']",
            "batch_size=64", "dtype=float32")  # fmt: skip
     call = ("finetune", "multitask", RECIPES / "multitask.toml", *given(own))
     done = motherbird(*call, "--out", tmp_path / "out")
     assert done.code == 0 and "masked accuracy" in done.out
-    for says in ("vectors: 137 rows", "pairs: 6 rows", "with weight 0.2", "1 epoch of 5 steps"):
+    for says in ("vectors: 137 rows", "pairs: 6 rows", "with weight 0.2", "scores: 137 rows"):
         assert says in done.err, says
     assert LateEmbedder.load(tmp_path / "out").size == 8
     found = motherbird(*call, "--out", tmp_path / "out", "--json").done().json
-    assert set(found["dev"]) == {"cosine", "MRR@10", "MRR@10 late", "masked accuracy"}
+    assert set(found["dev"]) == {
+        "cosine", "MRR@10", "MRR@10 late", "masked accuracy", "spearman",
+    }  # fmt: skip
     card = (tmp_path / "out/README.md").read_text()
     assert "[[task]]" in card and str(tmp_path) not in card.partition("```sh\nmotherbird fine")[0]
     for changed, says in (
         (f"task.1.data=['{texts}']", "query"),
         ("task.1.kind=nothing", "task.1.kind"),
-        (f"model={model}", "not one of mean pooling and one linear layer"),
+        (f"model={tmp_path / 'late'}", "not one of mean pooling and one linear layer"),
     ):
         motherbird(*call, *given([changed]), "--out", tmp_path / "more").refused(says)
     assert not (tmp_path / "more").exists()

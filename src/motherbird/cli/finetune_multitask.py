@@ -23,7 +23,7 @@ from .training import Display, print_trained, read_settings
 @options.threads
 @options.as_json
 def multitask(recipe: str, out: str, changes: tuple[str, ...], device: str, json_: bool) -> None:
-    """Train one encoder for search, scores of pairs and masked-LM at the same time.
+    """Train one encoder for several tasks at the same time.
 
     \b
     motherbird finetune multitask recipes/retrieval/multitask.toml --out model
