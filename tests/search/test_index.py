@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from motherbird import disk
 from motherbird.errors import BusyError, DamagedError, InputError
+from motherbird.search import background, tree
 from motherbird.search import index as module
-from motherbird.search import tree
 from motherbird.search.build import cosines, decode, pack
 from motherbird.search.cache import home_of, root_of
 from motherbird.search.entry import InBytes
@@ -425,3 +425,36 @@ def test_the_listing_is_kept_for_other_processes(folder, monkeypatch):
     (folder / "part0" / "deep").mkdir()
     (folder / "part0" / "deep" / "er.py").write_text("ZEBRA = 1\n")
     assert searched() == (True, {"part0/deep/er.py"})
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_the_model_of_the_background(folder, monkeypatch, made):
+    """A directory is found from anywhere; a name stays a name."""
+    monkeypatch.chdir(folder)
+    if made:
+        (folder / "owner" / "name").mkdir(parents=True)
+    calls = []
+
+    class Process:
+        pid = os.getpid()
+        returncode = None
+
+        def __init__(self, command, **options):
+            calls.append(command)
+
+    monkeypatch.setattr(background.subprocess, "Popen", Process)
+    monkeypatch.setattr(background.os, "setpriority", lambda *given: None)
+    assert background.start(root_of(folder), "owner/name")
+    assert calls[0][-1] == (str(folder / "owner" / "name") if made else "owner/name")
+
+
+def test_a_listing_of_a_file_that_was_written_a_moment_ago(folder):
+    """Its time says nothing, also when the file is gone."""
+    (folder / ".git" / "info").mkdir(parents=True)
+    exclude = folder / ".git" / "info" / "exclude"
+    exclude.write_text("part0\n")
+    listing = tree.find_files(folder)
+    assert listing.seen[str(exclude)] == -1 and not any("part0" in n for n in listing.names)
+    listing.seen = {str(exclude): -1}
+    exclude.unlink()
+    assert not listing.is_current()

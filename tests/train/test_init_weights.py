@@ -7,10 +7,11 @@ import torch
 
 from motherbird.core import bpe
 from motherbird.core import tokenizer as tokenizers
+from motherbird.core.config import EncoderConfig
 from motherbird.data.prepare import prepare
 from motherbird.data.prepared import PreparedDataset
 from motherbird.errors import InputError
-from motherbird.nn import MaskedLM
+from motherbird.nn import Encoder, MaskedLM
 from motherbird.nn.init import tile
 from motherbird.train import run_log, state
 from motherbird.train.init_weights import added_ids, extended_weights, load, model_of_run
@@ -140,3 +141,21 @@ def test_the_data_needs_the_recipes_lengths(tiny, smoke_set, train, tmp_path):
     with pytest.raises(InputError, match="no source 'nothing'"):
         train(replace(tiny, phases=phases), smoke_set, tmp_path / "run")
     assert PreparedDataset(smoke_set).about.lengths.keys() == {"64", "256"}
+
+
+def test_an_encoder_without_a_head_has_a_new_one(tmp_path):
+    """It depends on the seed alone, and leaves torch's generator as it was."""
+    encoder = Encoder(EncoderConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, cls_token_id=1, sep_token_id=2, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
+    ))  # fmt: skip
+    encoder.save(tmp_path / "encoder")
+    torch.manual_seed(1)
+    one, drawn = load(str(tmp_path / "encoder"), 5), torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn)
+    again, other = (load(str(tmp_path / "encoder"), seed) for seed in (5, 6))
+    weights = [model.head.dense.weight for model in (one, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(one.model.layers[0].mlp.Wo.weight, encoder.layers[0].mlp.Wo.weight)

@@ -20,7 +20,7 @@ def start(root: Path, model: str | None = None) -> bool:
 
     Args:
         root: the directory.
-        model: static vectors, or an encoder that began as such.
+        model: static vectors, or an encoder initialized from them.
 
     Returns:
         Whether a process was started.

@@ -24,7 +24,7 @@ class DocumentIndex:
 
     Args:
         path: the file; it is created if it does not exist.
-        model: for `mode` "dense" and "hybrid": static vectors, or an encoder that began as such;
+        model: for `mode` "dense" and "hybrid": static vectors, or an encoder initialized from them;
             None for full text alone.
 
     Raises:

@@ -95,8 +95,8 @@ class Index:
 
         Args:
             directory: in a repository, the index is that of the whole repository.
-            model: for `mode` "dense" and "hybrid": static vectors, or an encoder that began as
-                such; None for full text alone.
+            model: for `mode` "dense" and "hybrid": static vectors, or an encoder initialized
+                from them; None for full text alone.
 
         Raises:
             InputError: there is no such directory, or no such model.

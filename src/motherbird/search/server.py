@@ -31,7 +31,7 @@ class Server:
 
     Args:
         root: a directory; in a repository, the whole repository is searched.
-        model: static vectors, or an encoder that began as such.
+        model: static vectors, or an encoder initialized from them.
     """
 
     def __init__(self, root: Path, model: str | None = None) -> None:

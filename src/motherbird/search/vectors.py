@@ -27,7 +27,7 @@ class StaticVectors:
     """Static vectors: fast enough for all files of a directory that was never seen before.
 
     Args:
-        name_or_dir: static vectors, or an encoder that began as such; see `StaticEmbedder`.
+        name_or_dir: static vectors, or an encoder initialized from them; see `StaticEmbedder`.
     """
 
     def __init__(self, name_or_dir: str | Path) -> None:
