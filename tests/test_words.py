@@ -63,7 +63,7 @@ def test_standard_names(path):
 
 
 def texts() -> list[Path]:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").glob("*.toml")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").rglob("*.toml")]
     code = [p for d in ("src", "tests", "benchmarks") for p in (ROOT / d).rglob("*.py")]
     cards = (ROOT / "src").rglob("*.md")
     # Its example sentences are measured as they are.

@@ -68,6 +68,16 @@ def test_threads_do_not_race(tmp_path):
     run(build(tmp_path, "-O1", "-fsanitize=thread"), NAMES[-1], seed=4, rounds=40)
 
 
+def test_ids_terms_and_states_stay_in_their_memory(tmp_path):
+    program = tmp_path / "texts"
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    sources = [SOURCES / f"{name}.c" for name in ("words", "terms", "states")]
+    subprocess.run([*compiler(), *flags, "-D_GNU_SOURCE", SELFTEST.with_name("texts.c"), *sources,
+                    "-o", program], check=True)  # fmt: skip
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
 def test_a_wrong_result_would_be_noticed(tmp_path):
     """With eps a hundred times larger in the engine, the test fails."""
     wrong = tmp_path / "c"

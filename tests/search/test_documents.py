@@ -1,5 +1,6 @@
 """An index of documents of one's own."""
 
+import numpy as np
 import pytest
 
 from motherbird import DocumentIndex, InputError
@@ -24,6 +25,24 @@ def test_documents(tmp_path):
     assert index.delete(["two", "nothing"]) == 1 and index.search("honey") == []
     assert [hit.path for hit in index.search("hive", count=1, mode="bm25")] == ["bees"]
     assert index.store.problems() == []
+
+
+class Sweet:
+    """Vectors that tell what is sweet."""
+
+    name = "sweet"
+
+    def embed(self, texts):
+        return np.array([[float("sweet" in text or "honey" in text.lower()), 0.1]
+                         for text in texts], np.float32)  # fmt: skip
+
+
+def test_documents_that_were_added_without_vectors_get_them(tmp_path):
+    index = DocumentIndex(tmp_path / "index.db", None)
+    index.add(DOCUMENTS)
+    index.close()
+    index = DocumentIndex(tmp_path / "index.db", Sweet())
+    assert {hit.path for hit in index.search("sweet", 2, mode="dense")} == {"bees", "two"}
 
 
 def test_all_or_none(tmp_path):

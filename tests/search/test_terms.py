@@ -1,11 +1,14 @@
 """Terms of texts and queries: identifiers, stems, any script."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("Stemmer")
 
+from motherbird.engine.terms import Terms
 from motherbird.search import rules
 from motherbird.search.query import Query
 from motherbird.search.terms import LONGEST, terms
@@ -37,6 +40,16 @@ def test_a_document_has_the_terms_of_a_query_with_its_words(text):
     assert all(term and not term.isspace() and " " not in term for term in found)
     assert set(terms(f"before {text} after")) >= set(found)
     assert all(len(term) <= 4 * LONGEST for term in found)
+
+
+@given(st.lists(st.text(st.characters(codec="ascii"), max_size=80), max_size=20))
+def test_ascii_texts_have_the_terms_that_others_have(texts):
+    """The engine finds their words, and remembers only so many, and none with too many terms."""
+    few = Terms(lambda word: " ".join([word] * (len(word) % 9)), 3)
+    for text in [*texts, *texts]:
+        assert terms(f"{text} é") == [*terms(text), "é"]
+        wanted = [word for word in re.findall(r"\w+", text) for _ in range(len(word) % 9)]
+        assert few.of(text).split(" ") == (wanted or [""])
 
 
 def test_stop_words_do_not_count_unless_there_is_nothing_else():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 KEYS = ["run", "step", "steps", "tokens", "masked", "loss", "phase", "finished", "sha256",
         "evaluation", "checkpoints", "skipped_steps", "skips", "changes", "data",
-        "world_size"]  # fmt: skip
+        "world_size", "seconds"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,8 @@ def test_show(whole, stopped, plan):
     assert list(one) == KEYS
     assert one["step"] == one["steps"] == plan.steps() and one["finished"]
     assert one["sha256"] == other["sha256"] and len(one["sha256"]) == 64
-    assert {**one, "run": "", "checkpoints": []} == {**other, "run": "", "checkpoints": []}
+    differs = {"run": "", "checkpoints": [], "seconds": 0}
+    assert {**one, **differs} == {**other, **differs} and one["seconds"] > 0
     assert set(other["checkpoints"]) - set(one["checkpoints"]) == {10}
     assert one["phase"] == "c" and one["evaluation"]["step"] == plan.steps()
     assert set(one["evaluation"]) == {"step", "phase", "loss", "accuracy", "masked"}
@@ -247,7 +248,9 @@ def test_a_rewind_without_changes_leads_to_the_same_weights(run, plan, smoke_set
     before = runs.show(run)
     runs.rewind(run, 9)
     train(plan, smoke_set, run)
-    assert runs.show(run) == {**before, "changes": [{"step": 9, "set": [], "from": plan.steps()}]}
+    after = runs.show(run)
+    changes = [{"step": 9, "set": [], "from": plan.steps()}]
+    assert after == {**before, "changes": changes, "seconds": after["seconds"]}
     assert [e["event"] for e in run_log.read(run, run_log.EVENTS)] == [
         "start", "finish", "rewound", "start", "finish",
     ]  # fmt: skip

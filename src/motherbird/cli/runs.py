@@ -59,8 +59,9 @@ def show(run: str, json_: bool) -> None:
 
     With --json: {"run", "step", "steps", "tokens", "masked", "loss", "phase", "finished",
     "sha256", "evaluation", "checkpoints", "skipped_steps": [{"step", "why"}], "skips", "changes",
-    "data", "world_size"}; "evaluation" is null before the first, then {"step", "phase",
-    "loss", "accuracy", "masked"}; identical runs have the same "sha256".
+    "data", "world_size", "seconds"}; "evaluation" is null before the first, then {"step", "phase",
+    "loss", "accuracy", "masked"}; "seconds" are those of its steps; identical runs have the same
+    "sha256".
     """
     from ..train import runs
 
@@ -76,6 +77,7 @@ def show(run: str, json_: bool) -> None:
     if (held := found["evaluation"]) is not None:
         scores = f"loss {held['loss']:.4f}, accuracy {held['accuracy']:.2%}"
         rows.append(("held out", f"{scores} at step {held['step']:,}"))
+    rows.append(("steps took", f"{found['seconds'] / 60:,.1f} minutes"))
     rows += [("checkpoints", ", ".join(map(str, found["checkpoints"])))]
     rows += [("sha256", found["sha256"])]
     rows += [("skip", f"at step {n['step']:,}: {n['why']}") for n in found["skipped_steps"]]

@@ -76,7 +76,9 @@ def compile_objects(
         sources: the directory of the sources.
     """
     name = (target.partition("-")[0] or platform.machine()).lower()
-    variants: dict[str, list[str]] = {"engine": [], "words": [], "states": [], "portable": []}
+    variants: dict[str, list[str]] = {
+        name: [] for name in ("engine", "words", "terms", "states", "portable")
+    }
     variants |= VARIANTS.get(MACHINES.get(name, name), {})
     command = compiler(target)
     if ZIG_CC == command[: len(ZIG_CC)]:

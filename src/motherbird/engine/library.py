@@ -108,6 +108,20 @@ def compiled() -> Path:
     return LIBRARY
 
 
+def functions(prefix: str, **signatures: tuple[Any, ...]) -> ctypes.PyDLL:
+    """Return the library with some of its functions, which keep the GIL.
+
+    Args:
+        prefix: how their names begin.
+        signatures: the types of the result and of the arguments of each.
+    """
+    library = ctypes.PyDLL(str(compiled()))
+    for name, (result, *arguments) in signatures.items():
+        function = getattr(library, prefix + name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
 @cache
 def variant(name: str | None = None) -> Variant:
     """Return a variant by name; None is that of `VARIABLE`, or the fastest on this CPU.

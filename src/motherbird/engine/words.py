@@ -1,50 +1,62 @@
-"""For static vectors: remembers the token ids of words, adds rows, and multiplies in 8 bits."""
+"""For static vectors: the token ids of ASCII texts, sums of rows, and products in 8 bits."""
 
 import ctypes
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_void_p
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arrays import Float32, Int8, Int32
-from .library import compiled
+from .library import functions
+
+MERGES_AFTER = 2000  # new segments, which cost as much as reading the merges
 
 
 @cache
 def _library() -> ctypes.PyDLL:
-    """Return the library; its functions keep the GIL, since the table changes between calls."""
-    library = ctypes.PyDLL(str(compiled()))
     pointer, whole = c_void_p, c_int64
-    for name, result, *arguments in (
-        ("create", pointer),
-        ("free", None, pointer),
-        ("add", c_int, pointer, c_char_p, whole, pointer, whole),
-        ("ids", whole, pointer, c_char_p, whole, POINTER(whole), POINTER(whole), pointer),
-    ):
-        function = getattr(library, f"mb_words_{name}")
-        function.restype, function.argtypes = result, arguments
-    library.mb_add_rows.argtypes = [pointer, whole, pointer, whole, whole, pointer]
-    library.mb_add_rows.restype = None
-    library.mb_products.argtypes = [pointer, whole, whole, pointer, pointer]
-    library.mb_products.restype = None
-    return library
+    return functions(
+        "mb_",
+        words_create=(pointer, whole),
+        words_free=(None, pointer),
+        words_add=(c_int, pointer, c_char_p, whole, pointer, whole),
+        words_merges=(c_int, pointer, pointer, pointer, whole),
+        words_ids=(whole, pointer, c_char_p, whole, POINTER(whole), POINTER(whole), pointer),
+        add_rows=(None, pointer, whole, pointer, whole, whole, pointer),
+        products=(None, pointer, whole, whole, pointer, pointer),
+    )
+
+
+class Merges(NamedTuple):
+    """The merges of byte-pair encoding.
+
+    Attributes:
+        bytes: the token of each character of ASCII.
+        merges: left and right tokens, and what they become, in order of rank.
+    """
+
+    bytes: Int32[np.ndarray, "128"]
+    merges: Int32[np.ndarray, "n 3"]
 
 
 class Words:
-    """Token ids of the segments of ASCII texts; see `models.segments`.
+    """Token ids of ASCII texts by those of their segments; see `models.segments`.
 
     Args:
-        encode: returns the ids of a segment that is not known.
-        most: segments that are remembered.
-        longest: characters of one that is remembered.
+        encode: returns the ids of a segment.
+        most: segments that are remembered, at most.
+        merges: returns how segments are encoded without `encode`, or None. It is called once, after
+            `MERGES_AFTER` new ones.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], most: int, longest: int) -> None:
-        self._encode, self._most, self._longest = encode, most, longest
-        self._used = 0
-        self._words = c_void_p(_library().mb_words_create())
+    def __init__(
+        self, encode: Callable[[str], list[int]], most: int,
+        merges: Callable[[], Merges | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._encode, self._merges, self._new = encode, merges, 0
+        self._words = c_void_p(_library().mb_words_create(most))
         if not self._words:
             raise MemoryError
 
@@ -66,20 +78,25 @@ class Words:
                 return room[:count]
             segment = given[at.value : at.value + unknown.value]
             own = np.array(self._encode(segment.decode("ascii")), np.int32)
+            assert len(own) <= len(segment)  # there is room for an id for each byte
             room[count : count + len(own)] = own
             count += len(own)
             at.value += len(segment)
-            # C has room for an id for each byte.
-            if len(own) <= len(segment) <= self._longest and self._used < self._most:
-                self._add(segment, own)
+            if library.mb_words_add(self._words, segment, len(segment), own.ctypes.data, len(own)):
+                raise MemoryError
+            self._new += 1
+            if self._new == MERGES_AFTER:
+                self.use_merges()
 
-    def _add(self, segment: bytes, ids: NDArray[np.int32]) -> None:
-        failed = _library().mb_words_add(
-            self._words, segment, len(segment), ids.ctypes.data, len(ids)
-        )
-        if failed:
+    def use_merges(self) -> None:
+        """Encode new segments by merges from now on, if that is possible."""
+        if (found := self._merges()) is None:
+            return
+        tokens, merges = found
+        if _library().mb_words_merges(
+            self._words, tokens.ctypes.data, merges.ctypes.data, len(merges)
+        ):
             raise MemoryError
-        self._used += 1
 
 
 def add_rows(

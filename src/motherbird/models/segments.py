@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import Int32
-from ..engine.words import Words
+from ..engine.words import Merges, Words
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # Python's \s has the separators 1C to 1F too.
 _SEGMENTS = re.compile(r" ?[\S\x1c-\x1f]+|[^\S\x1c-\x1f]+(?![\S\x1c-\x1f])|[^\S\x1c-\x1f]+")
-MOST = 1 << 18  # segments that are remembered
-LONGEST = 64  # characters of one that is remembered
+# The characters for which bytes stand in a vocabulary of byte-level BPE.
+_ASCII = [chr(b) if 32 < b < 127 else chr(256 + min(b, 33)) for b in range(128)]
+MOST = 1 << 18  # segments that are remembered, at most
+LONGEST = 64  # characters of one, in a text that is not ASCII
 
 
 def is_divisible(tokenizer: "Tokenizer") -> bool:
@@ -50,7 +52,7 @@ class Segments:
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
         self._known = _Known(self._encode)
-        self._words = Words(self._encode, MOST, LONGEST)
+        self._words = Words(self._encode, MOST, self._merges)
         # Added tokens are found before words are.
         added = tokenizer.get_added_tokens_decoder().values()
         self._added = re.compile("|".join(re.escape(token.content) for token in added) or r"(?!)")
@@ -61,6 +63,20 @@ class Segments:
     def _encode(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return found
+
+    def _merges(self) -> Merges | None:
+        """Return the merges of the tokenizer, or None if it does more than merge."""
+        model = json.loads(self.tokenizer.model.__getstate__())
+        other = ("ignore_merges", "continuing_subword_prefix", "end_of_word_suffix")
+        if model["type"] != "BPE" or any(model.get(name) for name in other):
+            return None
+        vocabulary: dict[str, int] = model["vocab"]
+        tokens = [vocabulary.get(character) for character in _ASCII]
+        if None in tokens:
+            return None
+        rows = [(vocabulary[left], vocabulary[right], vocabulary[left + right])
+                for left, right in model["merges"]]  # fmt: skip
+        return Merges(np.array(tokens, np.int32), np.array(rows, np.int32).reshape(-1, 3))
 
     def ids(self, text: str) -> Int32[np.ndarray, " T"]:
         """Return the token ids of a text, without special tokens."""

@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from .entry import Entry, InBytes, State
 from .terms import joined
 from .tree import reason_against, state_of
 from .vectors import Vectors
+
+if TYPE_CHECKING:
+    from .store import Store
 
 # Reasons that may not hold at the next time.
 CHANGED, REMOVED = "changed while they were read", "removed while they were read"
@@ -84,6 +88,16 @@ def entry_of(
         texts = [text_to_embed(name, chunk, lines) for chunk in found]
         packed[vectors.name] = pack(vectors.embed(texts)) if texts else InBytes(b"", b"")
     return Entry(path, state, digest, language(name), text, found, own, packed)
+
+
+def fill(store: "Store", vectors: Vectors) -> None:
+    """Compute the vectors of files that an index has without those of a model."""
+    for file, path in store.without_vectors(vectors.name):
+        found, lines = store.chunks_of(file), store.text(file).split("\n")
+        texts = [text_to_embed(path_text(path), chunk, lines) for chunk in found]
+        packed = pack(vectors.embed(texts)) if texts else InBytes(b"", b"")
+        with store.writing():
+            store.put_vectors(file, vectors.name, store.first_chunk(file), packed)
 
 
 def path_text(path: bytes) -> str:

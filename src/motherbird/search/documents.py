@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.arguments import check_integer, check_path, check_text
 from ..errors import InputError
-from .build import entry_of
+from .build import entry_of, fill
 from .entry import State
 from .lookup import Hit, Mode, find
 from .query import Query
@@ -25,7 +25,7 @@ class DocumentIndex:
     Args:
         path: the file; it is created if it does not exist.
         model: for `mode` "dense" and "hybrid": static vectors, or an encoder initialized from them;
-            None for full text alone.
+            None for full text alone. Documents without its vectors get them now.
 
     Raises:
         InputError: there is no such model.
@@ -34,6 +34,9 @@ class DocumentIndex:
 
     def __init__(self, path: str | Path, model: str | Path | Vectors | None = None) -> None:
         self.vectors, self.store = load(model), Store(check_path(path, "the path"))
+        if self.vectors is not None:
+            with self.store.errors():
+                fill(self.store, self.vectors)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,10 +17,10 @@ from ..core.arguments import check_integer, check_path, check_text
 from ..data.readers.listing import Listing, settled
 from ..engine.states import States
 from ..errors import BusyError, InputError, MotherbirdError
-from .build import PASSING, pack, path_text, read_entry, text_of, text_to_embed
+from .build import PASSING, fill, path_text, read_entry, text_of
 from .cache import home_of, root_of
 from .chunks import language
-from .entry import Entry, InBytes, State
+from .entry import Entry, State
 from .filters import Filters
 from .lookup import Hit, Mode, check_mode, find, ranked
 from .pdf import is_pdf
@@ -223,18 +223,8 @@ class Index:
                 done += len(some)
                 on_files(done, len(found.new))
             if found.bare and self.vectors is not None:
-                self._fill(self.vectors)
+                fill(self.store, self.vectors)
         return found
-
-    def _fill(self, vectors: Vectors) -> None:
-        """Compute the vectors of files that the index has without those of the model."""
-        for file, path in self.store.without_vectors(vectors.name):
-            chunks, lines = self.store.chunks_of(file), self.store.text(file).split("\n")
-            texts = [text_to_embed(path_text(path), chunk, lines) for chunk in chunks]
-            found = pack(vectors.embed(texts)) if texts else InBytes(b"", b"")
-            with self.store.writing():
-                first = self.store.first_chunk(file)
-                self.store.put_vectors(file, vectors.name, first, found)
 
     def _touch(self, found: Changes) -> None:
         """Note the states of files that were read again, and are the same."""

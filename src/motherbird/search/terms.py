@@ -5,7 +5,9 @@ Documents and queries are divided alike. An identifier counts as a whole and as 
 """
 
 import re
+from functools import cache
 
+from ..engine.terms import Terms
 from ..errors import require_extra
 
 # Letters and digits of any script, joined by underscores; anything else separates.
@@ -25,11 +27,13 @@ def terms(text: str) -> list[str]:
 
 def joined(text: str) -> str:
     """Return the terms of a text, joined by spaces."""
-    return " ".join(map(_of_word.__getitem__, _WORD.findall(text)))
+    if text.isascii():
+        return _of_ascii().of(text)
+    return " ".join(filter(None, map(_of_word.__getitem__, _WORD.findall(text))))
 
 
 class _TermsOfWords(dict[str, str]):
-    """The terms of words: the whole, and its parts if it has more than one."""
+    """The terms of words of texts that are not ASCII."""
 
     def __missing__(self, word: str) -> str:
         if len(self) >= MOST_WORDS:
@@ -38,10 +42,8 @@ class _TermsOfWords(dict[str, str]):
         return found
 
 
-_of_word = _TermsOfWords()
-
-
 def _divided(word: str) -> str:
+    """Return the terms of a word: the whole, and its parts if it has more than one."""
     if len(word) > LONGEST:
         return ""
     parts = _PART.findall(word) if word.isascii() else [part for part in word.split("_") if part]
@@ -50,3 +52,11 @@ def _divided(word: str) -> str:
     if len(parts) == 1 and parts[0].lower() == whole:
         return stems[0]
     return " ".join(filter(None, (whole, *stems)))
+
+
+_of_word = _TermsOfWords()
+
+
+@cache
+def _of_ascii() -> Terms:
+    return Terms(_divided, MOST_WORDS)

@@ -35,19 +35,23 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
     recipe = info.parsed_recipe(run)
     stored = read_config(directory)
     starts = [e for e in run_log.read(run, run_log.EVENTS) if e["event"] == "start"]
-    seconds = [line["seconds"] for line in run_log.read(run) if line["step"] <= last]
     evaluated = {e["phase"]: e for e in evaluations(run) if e["step"] <= last}
     text = render(
         "card.md.jinja", name=run.resolve().name, steps=steps, info=info, recipe=recipe,
         config=hf_config.read(stored, str(directory)), dtype=stored["dtype"],
         progress=state.read(state.folder(run, last)).progress,
-        starts=[event for event in starts if event["step"] <= last], seconds=sum(seconds),
+        starts=[event for event in starts if event["step"] <= last], seconds=seconds(run, last),
         phases=phase_table(recipe), machine=machine_table(info.made_with),
         evaluated=evaluation_table(evaluated.values()) if evaluated else None,
         sources=_source_table(read_json(data / prepared.INFO)["sources"]),
         table=lambda content: markdown.table(*content),
     )  # fmt: skip
     (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def seconds(run: Path, last: int) -> float:
+    """Return the seconds that the steps of a run took, up to one of them."""
+    return sum(float(line["seconds"]) for line in run_log.read(run) if line["step"] <= last)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ def show(run: Path) -> dict[str, Any]:
         "checkpoints": sorted(state.steps(run)),
         "skipped_steps": _skipped_steps(run, progress.step), "skips": info.skips,
         "changes": info.changes, "data": info.data, "world_size": progress.world_size,
+        "seconds": round(card.seconds(run, progress.step), 1),
     }  # fmt: skip
 
 

@@ -1,26 +1,21 @@
-// For static vectors: the token ids of ASCII texts, by segments that were seen before, sums of the
-// rows of a table, and products of vectors in 8 bits. A segment is what the pre-tokenizer of GPT-2 finds; see models/segments.py.
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+// For static vectors: the token ids of ASCII texts, sums of the rows of a table, and products of
+// vectors in 8 bits. A text is divided into segments, which are what the pre-tokenizer of GPT-2
+// finds; see models/segments.py. The ids of segments that were seen before are remembered, and
+// those of others computed by byte-pair encoding once its merges are known.
+#include "table.h"
 
-#define VISIBLE __attribute__((visibility("default")))
-enum { FIRST_SLOTS = 1 << 12, AHEAD = 4 };
+enum { AHEAD = 4 };  // rows of which memory is read in advance
 
-// A segment in a hash table: offsets and lengths of its text and its ids; a count of -1 is none.
+// Two tokens that become one. Lower ranks are merged first. left is -1 in an empty slot.
 typedef struct {
-    uint32_t hash;
-    int32_t length, count;
-    int64_t text, ids;
-} slot;
+    int32_t left, right, rank, merged;
+} merge;
 
 typedef struct {
-    slot *slots;
-    int64_t size, used;  // of the slots; the size is a power of 2
-    char *text;
-    int64_t text_size, text_used;
-    int32_t *ids;
-    int64_t ids_size, ids_used;
+    table ids;            // of segments
+    merge *merges;        // a hash table, or NULL
+    int64_t merges_size;  // a power of 2
+    int32_t bytes[128];   // the token of each character
 } mb_words;
 
 enum { WHITE, LETTER, DIGIT, OTHER };
@@ -50,90 +45,90 @@ static int64_t segment_end(const char *text, int64_t p, int64_t length) {
     return end < length && end - p > 1 ? end - 1 : end;
 }
 
-static uint32_t hash_of(const char *text, int64_t length) {  // FNV-1a
-    uint32_t hash = 2166136261u;
-    for (int64_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)text[i]) * 16777619u;
-    return hash;
-}
-
-static slot *find(const mb_words *words, const char *text, int64_t length, uint32_t hash) {
-    for (int64_t i = hash & (words->size - 1);; i = (i + 1) & (words->size - 1)) {
-        slot *own = words->slots + i;
-        if (own->count < 0) return own;
-        if (own->hash == hash && own->length == length && !memcmp(words->text + own->text, text, length)) return own;
-    }
-}
-
-static slot *new_slots(int64_t size) {
-    slot *made = malloc(size * sizeof *made);
-    for (int64_t i = 0; made && i < size; i++) made[i].count = -1;
-    return made;
-}
-
 VISIBLE void mb_words_free(mb_words *words) {
     if (!words) return;
-    free(words->slots), free(words->text), free(words->ids);
+    table_free(&words->ids), free(words->merges);
     free(words);
 }
 
-VISIBLE mb_words *mb_words_create(void) {  // NULL without memory
+// Return an object that remembers the ids of `most` segments at most; NULL without memory.
+VISIBLE mb_words *mb_words_create(int64_t most) {
     mb_words *words = calloc(1, sizeof *words);
-    if (words && !(words->slots = new_slots(words->size = FIRST_SLOTS))) {
+    if (words && table_init(&words->ids, most)) {
         free(words);
         return NULL;
     }
     return words;
 }
 
-// Make room for more elements of an array; return 0, or -1 without memory.
-static int grow(void **array, int64_t *size, int64_t needed, size_t element) {
-    if (needed <= *size) return 0;
-    int64_t larger = needed + needed / 2 + 64;
-    void *moved = realloc(*array, larger * element);
-    if (!moved) return -1;
-    *array = moved, *size = larger;
+static merge *find_merge(const mb_words *words, int32_t left, int32_t right) {
+    uint64_t hash = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    for (int64_t i = hash >> 32 & (words->merges_size - 1);; i = (i + 1) & (words->merges_size - 1)) {
+        merge *own = words->merges + i;
+        if (own->left < 0 || (own->left == left && own->right == right)) return own;
+    }
+}
+
+// Use byte-pair encoding: the tokens of 128 characters, and `count` merges of a left and a right token
+// to a third one, in order of rank. Return 0, or -1 without memory.
+VISIBLE int mb_words_merges(mb_words *words, const int32_t *bytes, const int32_t *merges, int64_t count) {
+    words->merges_size = 64;
+    while (words->merges_size < 2 * count) words->merges_size *= 2;
+    free(words->merges);
+    if (!(words->merges = malloc(words->merges_size * sizeof *words->merges))) return -1;
+    for (int64_t i = 0; i < words->merges_size; i++) words->merges[i].left = -1;
+    for (int64_t i = 0; i < count; i++, merges += 3)
+        *find_merge(words, merges[0], merges[1]) = (merge){merges[0], merges[1], (int32_t)i, merges[2]};
+    memcpy(words->bytes, bytes, sizeof words->bytes);
     return 0;
 }
 
-// Remember the ids of a segment, which is not known yet; return 0, or -1 without memory.
-VISIBLE int mb_words_add(mb_words *words, const char *text, int64_t length, const int32_t *ids, int64_t count) {
-    if (words->used * 2 >= words->size) {
-        mb_words larger = *words;
-        if (!(larger.slots = new_slots(larger.size = words->size * 2))) return -1;
-        for (int64_t i = 0; i < words->size; i++)
-            if (words->slots[i].count >= 0)
-                *find(&larger, words->text + words->slots[i].text, words->slots[i].length, words->slots[i].hash) =
-                    words->slots[i];
-        free(words->slots);
-        words->slots = larger.slots, words->size = larger.size;
+// Write the ids of a segment, and return how many: of all merges of neighbors, that of the lowest
+// rank is done, the leftmost of several, until there is none.
+static int64_t merged_ids(const mb_words *words, const char *text, int64_t length, int32_t *ids) {
+    const merge *merges[LONGEST];  // of each token with the next one
+    for (int64_t i = 0; i < length; i++) ids[i] = words->bytes[(unsigned char)text[i]];
+    for (int64_t i = 0; i + 1 < length; i++) merges[i] = find_merge(words, ids[i], ids[i + 1]);
+    for (;;) {
+        int64_t best = -1;
+        for (int64_t i = 0; i + 1 < length; i++)
+            if (merges[i]->left >= 0 && (best < 0 || merges[i]->rank < merges[best]->rank)) best = i;
+        if (best < 0) return length;
+        ids[best] = merges[best]->merged;
+        length--;
+        for (int64_t i = best + 1; i < length; i++) ids[i] = ids[i + 1];
+        for (int64_t i = best + 1; i + 1 < length; i++) merges[i] = merges[i + 1];
+        if (best > 0) merges[best - 1] = find_merge(words, ids[best - 1], ids[best]);
+        if (best + 1 < length) merges[best] = find_merge(words, ids[best], ids[best + 1]);
     }
-    if (grow((void **)&words->text, &words->text_size, words->text_used + length, 1) ||
-        grow((void **)&words->ids, &words->ids_size, words->ids_used + count, sizeof *ids))
-        return -1;
-    uint32_t hash = hash_of(text, length);
-    slot *own = find(words, text, length, hash);
-    if (own->count >= 0) return 0;
-    *own = (slot){hash, (int32_t)length, (int32_t)count, words->text_used, words->ids_used};
-    memcpy(words->text + words->text_used, text, length);
-    memcpy(words->ids + words->ids_used, ids, count * sizeof *ids);
-    words->text_used += length, words->ids_used += count, words->used++;
-    return 0;
+}
+
+// Remember the ids of a segment; return 0, or -1 without memory.
+VISIBLE int mb_words_add(mb_words *words, const char *text, int64_t length, const int32_t *ids, int64_t count) {
+    return table_add(&words->ids, text, length, ids, count * sizeof *ids);
 }
 
 // Write the ids of an ASCII text from `*at` on, and return how many. It ends at a segment that is
-// not known, which is at `*at` then and has `*unknown` bytes, or at the end, with 0. A token has a
-// byte at least, so that `ids` has room if it has it for as many as there are bytes.
-VISIBLE int64_t mb_words_ids(const mb_words *words, const char *text, int64_t length, int64_t *at, int64_t *unknown,
+// neither known nor merged here, which is at `*at` then and has `*unknown` bytes, or at the end,
+// with 0. A token has a byte at least, so that `ids` has room if it has it for as many as there are
+// bytes.
+VISIBLE int64_t mb_words_ids(mb_words *words, const char *text, int64_t length, int64_t *at, int64_t *unknown,
                              int32_t *ids) {
     int64_t found = 0, p = *at;
     for (*unknown = 0; p < length;) {
         int64_t end = segment_end(text, p, length);
-        const slot *own = find(words, text + p, end - p, hash_of(text + p, end - p));
-        if (own->count < 0) {
+        const slot *own = table_find(&words->ids, text + p, end - p, hash_of(text + p, end - p));
+        if (own->length >= 0) {
+            memcpy(ids + found, table_value(&words->ids, own), own->size);
+            found += own->size / sizeof *ids;
+        } else if (words->merges && end - p <= LONGEST) {
+            int64_t count = merged_ids(words, text + p, end - p, ids + found);
+            mb_words_add(words, text + p, end - p, ids + found, count);  // if it fails, it is merged again
+            found += count;
+        } else {
             *unknown = end - p;
             break;
         }
-        for (int32_t i = 0; i < own->count; i++) ids[found++] = words->ids[own->ids + i];
         p = end;
     }
     *at = p;
