@@ -51,7 +51,7 @@ def write(directory: Path, run: Path, steps: Sequence[int], data: Path) -> None:
 
 def seconds(run: Path, last: int) -> float:
     """Return the seconds that the steps of a run took, up to one of them."""
-    return sum(float(line["seconds"]) for line in run_log.read(run) if line["step"] <= last)
+    return math.fsum(line["seconds"] for line in run_log.read(run) if line["step"] <= last)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
