@@ -25,11 +25,12 @@ class DocumentIndex:
     Args:
         path: the file; it is created if it does not exist.
         model: for `mode` "dense" and "hybrid": static vectors, or an encoder initialized from them;
-            None for full text alone. Documents without its vectors get them now.
+            None for full text alone. Vectors that are missing are computed.
 
     Raises:
         InputError: there is no such model.
         DamagedError: the file is not an index, or it or the model is damaged.
+        BusyError: vectors are missing, and another process has been writing for 10 seconds.
     """
 
     def __init__(self, path: str | Path, model: str | Path | Vectors | None = None) -> None:
