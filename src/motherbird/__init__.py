@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from . import nn as nn
     from .core import presets as presets
     from .core.config import EncoderConfig as EncoderConfig
-    from .core.maxsim import maxsim as maxsim
-    from .core.maxsim import maxsim_many as maxsim_many
     from .core.tokenizer import Tokenizer as Tokenizer
     from .core.tokenizer import tokenizer as tokenizer
+    from .engine.maxsim import maxsim as maxsim
+    from .engine.maxsim import maxsim_many as maxsim_many
     from .errors import DamagedError as DamagedError
     from .errors import InputError as InputError
     from .errors import MotherbirdError as MotherbirdError
@@ -55,8 +55,8 @@ _HOMES = {
     "Tagger": "models.tagger",
     "Tokenizer": "core.tokenizer",
     "accelerate": "models.accelerate",
-    "maxsim": "core.maxsim",
-    "maxsim_many": "core.maxsim",
+    "maxsim": "engine.maxsim",
+    "maxsim_many": "engine.maxsim",
     "nn": "",
     "presets": "core",
     "restore": "models.accelerate",

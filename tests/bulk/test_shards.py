@@ -327,6 +327,10 @@ def test_late_interaction_in_bulk(late):
     _, encode = vectors.load(Settings(name, kind="query"))
     with pytest.raises(InputError, match=r"the limit is 16: x:4: shorten it"):
         encode(["a", "word " * 40], ["x:3", "x:4"], lambda texts: None)
+    settings, encode = vectors.load(Settings(name, kind="query", truncate_dim=2))
+    assert (
+        settings.dimensions == encode(["a"], ["x:1"], lambda texts: None).vectors[0].shape[1] == 2
+    )
     with pytest.raises(InputError, match="--normalize is not for late interaction"):
         vectors.load(Settings(name, kind="query", normalize=True))
 

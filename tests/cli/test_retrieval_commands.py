@@ -108,6 +108,9 @@ def test_late_interaction_and_a_reranker(motherbird, folder, late, ranker):
         ]
         assert row["modes"][mode]["MRR@10"] == pytest.approx(np.mean([1 / n for n in first]))
     motherbird(*call[:-2], "--mode", "dense").refused("a vector for each token.*use the mode late")
+    short = motherbird(*call[:-2], "--mode", "late", "--truncate-dim", 1, "--json").done().json
+    assert short["truncate_dim"] == 1 and short["mean"]["late"] != found["mean"]["late"]
+    motherbird(*call[:-2], "--mode", "bm25", "--truncate-dim", 1).refused("needs the mode late")
     shown = motherbird(*call, "--mode", "bm25,rerank").done().out
     assert "rerank - bm25" in shown
 
@@ -121,6 +124,7 @@ def test_models_of_other_architectures(motherbird, folder, late, ranker, monkeyp
     monkeypatch.setattr("motherbird.retrieval.embedders.is_ours", lambda directory: False)
     theirs = json.loads(motherbird(*call).out)["mean"]
     assert theirs["rerank"] == ours["rerank"] and theirs.keys() == ours.keys()
+    motherbird(*call, "--truncate-dim", 1).refused("sentence-transformers cannot keep")
 
 
 def test_a_table_of_several_sets(motherbird, folder):

@@ -79,6 +79,15 @@ def test_vectors_of_tokens(kind, unused, make, encoder, tokenizer):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_the_first_dimensions_of_a_vector(make):
+    model = make()
+    short = model.embed_tokens(TEXTS, truncate_dim=3)
+    for vectors, own in zip(model.embed_tokens(TEXTS), short, strict=True):
+        first = vectors[:, :3] / np.linalg.norm(vectors[:, :3], axis=1, keepdims=True)
+        assert model.size > 3 and own.shape == first.shape
+        np.testing.assert_allclose(own, first, atol=1e-5)
+
+
 def test_several_layers_and_no_prefix(encoder, tokenizer):
     chain = [layer(16, activation="tanh"), layer(4, 16, bias=np.ones(4))]
     model = LateEmbedder(encoder, chain, query_prefix="", document_prefix="")
@@ -472,6 +481,8 @@ def test_a_model_that_cannot_be_made(arguments, says, encoder):
         (["a"], {"overlap": -1}, "invalid overlap -1"),
         (["a"], {"overlap": 509}, "invalid overlap 509: use 0 to 508"),
         (["a"], {"batch_tokens": 0}, "invalid batch_tokens 0"),
+        (["a"], {"truncate_dim": 0}, "invalid truncate_dim 0"),
+        (["a"], {"truncate_dim": 999}, "invalid truncate_dim 999"),
     ],
     ids=str,
 )

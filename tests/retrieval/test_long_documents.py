@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from motherbird import Embedder, InputError
-from motherbird.core.maxsim import maxsim
+from motherbird.engine.maxsim import maxsim
 from motherbird.nn import Encoder
 from motherbird.retrieval.embedders import open_embedder
 from motherbird.retrieval.evaluate import evaluate

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from motherbird.core.maxsim import maxsim
+from motherbird.engine.maxsim import maxsim
 from motherbird.retrieval import ranking
 from motherbird.retrieval.measure import interval, means, measure
 from motherbird.retrieval.ranking import Ranking, by_tokens, by_vectors, by_words, fuse, rerank, top

@@ -146,8 +146,7 @@ def _dense(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encod
 
 def _late(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encode]:
     """Load a model with `embed_tokens`, whose prompts and lengths depend on the kind of text."""
-    given = [name for name in ("prompt", "normalize", "truncate_dim")
-             if getattr(settings, name) is not None]  # fmt: skip
+    given = [name for name in ("prompt", "normalize") if getattr(settings, name) is not None]
     given += ["prompt_name"] * (prompt_name is not None) + ["truncate"] * settings.truncate
     if given:
         option = f"--{given[0].replace('_', '-')}"
@@ -166,7 +165,7 @@ def _late(settings: Settings, prompt_name: str | None) -> tuple[Settings, Encode
             pieces, truncated = embedder.divide(texts, kind, settings.max_length)
         except InputError as error:  # it calls texts by their numbers
             raise InputError(error.what, _named(error.where, names), error.how) from error
-        vectors = embedder.embed_pieces(pieces, kind, settings.batch_tokens)
+        vectors = embedder.embed_pieces(pieces, kind, settings.truncate_dim, settings.batch_tokens)
         on_batch(len(vectors))
         return Encoded(vectors, sum(piece.last - piece.first for piece in pieces), truncated)
 

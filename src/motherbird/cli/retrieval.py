@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..retrieval.sets import RetrievalSet
 
 
+_USES_MODEL = {"dense", "late", "hybrid"}
+
+
 @click.command(name="retrieval")
 @click.option("--data", required=True, metavar="DIR", callback=options.not_empty,
               help="A retrieval set in the layout of BEIR, or a directory of several.")  # fmt: skip
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
               "passages of so many, of which the best one counts.")  # fmt: skip
 @click.option("--passage-tokens", type=click.IntRange(1), metavar="N",
               help="Tokens of a passage (default: 512).")  # fmt: skip
+@click.option("--truncate-dim", type=click.IntRange(1), metavar="N",
+              help="Keep only the first N dimensions of the vectors of tokens (late).")  # fmt: skip
 @click.option("--baseline", "earlier", metavar="FILE", callback=options.not_empty,
               help="The --out of another evaluation of the same sets, to compare with.",
               )  # fmt: skip
@@ -57,8 +62,8 @@ if TYPE_CHECKING:
 @options.as_json
 def retrieval(
     data: str, split: str, modes: str, model: str, reranker: str | None, max_queries: int | None,
-    out: str | None, reading: "Reading", passage_tokens: int | None, earlier: str | None,
-    chart: str | None, table: str | None, json_: bool,
+    out: str | None, reading: "Reading", passage_tokens: int | None, truncate_dim: int | None,
+    earlier: str | None, chart: str | None, table: str | None, json_: bool,
     **load: Any,  # options of `Embedder.load`
 ) -> None:  # fmt: skip
     """Measure how well a model finds documents.
@@ -79,8 +84,8 @@ def retrieval(
     With several modes, differences from the first one have 95% intervals (paired bootstrap). With
     --baseline, so have those from the same mode there, or its only one.
 
-    With --json: {"model", "reranker", "sets": [{"dataset", "split", "documents", "queries",
-    "without", "empty", "long_documents", "passage_tokens", "modes": {mode: {"nDCG@10",
+    With --json: {"model", "reranker", "truncate_dim", "sets": [{"dataset", "split", "documents",
+    "queries", "without", "empty", "long_documents", "passage_tokens", "modes": {mode: {"nDCG@10",
     "recall@100", "MRR@10"}}, "differences": {mode: {"mean", "low", "high"}}, "baseline":
     {"queries", "missing", "unused", "differences": {mode: {"mode", "mean", "low", "high"}}}}],
     "mean": {mode: {"nDCG@10", "recall@100", "MRR@10"}}, "seconds"}.
@@ -95,24 +100,24 @@ def retrieval(
     from ..retrieval.sets import find_sets, read_set
 
     chosen = check_modes(modes)
-    uses_model = _check_options(chosen, reranker, reading, passage_tokens)
+    uses_model = _check_options(chosen, reranker, reading, passage_tokens, truncate_dim)
     inputs = [data, *options.directories(model, *([reranker] if reranker else []))]
     files = _Files.of(out, table, chart, [*inputs, *([earlier] if earlier else [])])
     start = time.perf_counter()
     found = [read_set(directory, split, max_queries) for directory in find_sets(data)]
-    baseline = read_baseline(earlier) if earlier else None
-    if baseline is not None:
+    if baseline := read_baseline(earlier) if earlier else None:
         check(baseline, chosen, found)
     long: dict[str, Any] = {"long_documents": None, "passage_tokens": None}
-    opened = _open(model, chosen, reading, passage_tokens, long, load) if uses_model else {}
+    opened = _open(model, chosen, reading, passage_tokens, truncate_dim, long, load)
     if reranker is not None:
         opened["score"] = open_reranker(reranker, **load | {"revision": None})
     rows, lines = _measure(found, chosen, opened, long, baseline, json_)
     mean = _mean(rows)
     files.write(rows, lines)
     if json_:
-        print_json({"model": model if uses_model else None, "reranker": reranker, "sets": rows,
-                    "mean": mean, "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
+        print_json({"model": model if uses_model else None, "reranker": reranker,
+                    "truncate_dim": truncate_dim, "sets": rows, "mean": mean,
+                    "seconds": round(time.perf_counter() - start, 3)})  # fmt: skip
     elif len(rows) > 1:
         click.echo(f"{'mean':<41}" + "".join(f"{mean[mode]['nDCG@10']:>9.4f}" for mode in chosen))
 
@@ -175,10 +180,11 @@ def _measure(
 
 
 def _check_options(
-    modes: list[str], reranker: str | None, reading: str, passage_tokens: int | None
-) -> bool:
+    modes: list[str], reranker: str | None, reading: str, passage_tokens: int | None,
+    truncate_dim: int | None,
+) -> bool:  # fmt: skip
     """Refuse options that have no effect, and return whether a mode needs the model."""
-    uses_model = not {"dense", "late", "hybrid"}.isdisjoint(modes)
+    uses_model = not _USES_MODEL.isdisjoint(modes)
     if ("rerank" in modes) != (reranker is not None):
         missing = "--reranker" if reranker is None else "--mode with rerank"
         raise click.UsageError(f"Missing option '{missing}'; rerank needs both.")
@@ -186,14 +192,18 @@ def _check_options(
         raise click.UsageError("--documents needs dense or late; bm25 reads documents whole.")
     if reading == "whole" and passage_tokens is not None:
         raise click.UsageError("--passage-tokens needs --documents first or passages.")
+    if truncate_dim is not None and "late" not in modes:
+        raise click.UsageError("--truncate-dim needs the mode late.")
     return uses_model
 
 
 def _open(
     model: str, modes: list[str], reading: "Reading", passage_tokens: int | None,
-    long: dict[str, Any], load: dict[str, Any],
+    truncate_dim: int | None, long: dict[str, Any], load: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Return what `evaluate` needs of the model, and put into ``long`` how it reads documents."""
+    if _USES_MODEL.isdisjoint(modes):
+        return {}
     from ..core import hub
     from ..models.modules import is_late
     from ..retrieval.embedders import open_embedder, open_late, truncates
@@ -208,7 +218,7 @@ def _open(
     if not kinds:  # hybrid alone
         kinds = {"late" if is_late(hub.find(model, revision)) else "dense"}
     if "late" in kinds:
-        found["embed_tokens"] = open_late(model, **load)
+        found["embed_tokens"] = open_late(model, truncate_dim=truncate_dim, **load)
     if "dense" in kinds:
         found["embed"] = open_embedder(model, windows=True, **load)
     return found

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..arrays import Float32
+from ..arrays import Float32, Int64
 from ..core.config import EncoderConfig
 from ..core.weights import EMBEDDING, Stored
 from . import library
@@ -36,6 +36,23 @@ class Linear:
         y = np.empty((len(x), self.size), np.float32)
         if self._variant.apply(
             self._handle, x.ctypes.data, len(x), self._activation, y.ctypes.data
+        ):
+            raise MemoryError
+        return y
+
+    def largest(
+        self, x: Float32[np.ndarray, "M k"], starts: Int64[np.ndarray, " S_plus_1"]
+    ) -> Float32[np.ndarray, "S n"]:
+        """Return the largest outputs over the rows of each document, without the activation.
+
+        Args:
+            x: rows of documents.
+            starts: the first row of each document, and M; no document is empty.
+        """
+        x, starts = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(starts, np.int64)
+        y = np.empty((len(starts) - 1, self.size), np.float32)
+        if self._variant.largest(
+            self._handle, x.ctypes.data, starts.ctypes.data, len(y), y.ctypes.data
         ):
             raise MemoryError
         return y

@@ -90,6 +90,7 @@ class Variant(ctypes.Structure):
         ("finish", CFUNCTYPE(None, c_void_p, c_int64, c_void_p)),
         ("linear", CFUNCTYPE(c_void_p, POINTER(Tensor), POINTER(Tensor), *[c_int64] * 3)),
         ("apply", CFUNCTYPE(c_int, c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+        ("largest", CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p)),
         ("free_linear", CFUNCTYPE(None, c_void_p)),
         ("add_norm", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 7)),
         ("norm_backward", CFUNCTYPE(None, POINTER(Rows), *[c_void_p] * 9)),

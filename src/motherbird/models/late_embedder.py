@@ -1,4 +1,4 @@
-"""LateEmbedder: texts to a vector for each token (ColBERT), compared by `core.maxsim`."""
+"""LateEmbedder: texts to a vector for each token (ColBERT), compared by `engine.maxsim`."""
 
 import json
 import logging
@@ -209,6 +209,7 @@ class LateEmbedder(TextModel):
         *,
         max_length: int | None = None,
         overlap: int | None = None,
+        truncate_dim: int | None = None,
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda texts: None,
     ) -> list[Vectors]:
@@ -224,12 +225,14 @@ class LateEmbedder(TextModel):
                 and log how many were longer. None: longer documents have windows, and longer
                 queries are an error.
             overlap: the tokens that a window shares with the next one; None is a quarter of it.
+            truncate_dim: keep only the first dimensions of a vector, before it is normalized.
             batch_tokens: tokens per batch; None chooses by the device.
             on_batch: called with the number of windows of each batch that is done.
 
         Returns:
-            A float32 array (tokens, `size`) for each text, with vectors of length 1. Special tokens
-            have vectors, tokens of the skiplist in documents have none.
+            A float32 array (tokens, d) for each text, with vectors of length 1; d is `size` or
+            ``truncate_dim``. Special tokens have vectors, tokens of the skiplist in documents have
+            none.
 
         Raises:
             InputError: a text is not a string, empty or too long, or an argument is invalid.
@@ -238,18 +241,21 @@ class LateEmbedder(TextModel):
         pieces, truncated = self.divide(listed, kind, max_length, overlap)
         noun = "document" if kind == "document" else "text"
         warn_truncated(truncated, len(listed), max_length or 0, noun)
-        return self.embed_pieces(pieces, kind, batch_tokens, on_batch)
+        return self.embed_pieces(pieces, kind, truncate_dim, batch_tokens, on_batch)
 
     def embed_pieces(
         self,
         pieces: Sequence[Piece],
         kind: Kind,
+        truncate_dim: int | None = None,
         batch_tokens: int | None = None,
         on_batch: Callable[[int], None] = lambda pieces: None,
     ) -> list[Vectors]:
         """Compute the vectors of texts that `divide` has divided, as `embed_tokens` does."""
         parts: dict[int, list[Vectors]] = {}
-        found = self._vectors(pieces, batch_tokens, on_batch)
+        size = self.size if truncate_dim is None else truncate_dim
+        size = check_integer(size, "truncate_dim", 1, self.size)
+        found = self._vectors(pieces, size, batch_tokens, on_batch)
         for piece, vectors in zip(pieces, found, strict=True):
             kept = vectors[piece.first : piece.last]
             if kind == "document" and len(self.skipped_ids):
@@ -312,8 +318,9 @@ class LateEmbedder(TextModel):
         return piece._replace(ids=ids, last=len(ids), masks=masks)
 
     def _vectors(
-        self, pieces: Sequence[Piece], batch_tokens: int | None, on_batch: Callable[[int], None]
-    ) -> list[Vectors]:
+        self, pieces: Sequence[Piece], size: int, batch_tokens: int | None,
+        on_batch: Callable[[int], None],
+    ) -> list[Vectors]:  # fmt: skip
         """Compute the vectors of all tokens of each piece."""
         found: list[Any] = [None] * len(pieces)
         if not self.attend_to_expansion and any(piece.masks for piece in pieces):
@@ -322,7 +329,7 @@ class LateEmbedder(TextModel):
             ids = [piece.ids for piece in pieces]
             batches = self.batches(ids, "tokens", batch_tokens=batch_tokens)
         for documents, rows in batches:
-            vectors = unit(project(self.projection, np.concatenate(rows)))
+            vectors = unit(project(self.projection, np.concatenate(rows))[:, :size])
             ends = np.cumsum([len(own) for own in rows])
             for number, part in zip(documents, np.split(vectors, ends[:-1]), strict=True):
                 found[number] = part

@@ -58,7 +58,13 @@ def open_embedder(
     return _foreign(directory, options)
 
 
-def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) -> EmbedTokens:
+def open_late(
+    name_or_dir: str,
+    *,
+    revision: str | None = None,
+    truncate_dim: int | None = None,
+    **options: Any,
+) -> EmbedTokens:
     """Return what computes the vectors of tokens with a late-interaction model.
 
     Queries are truncated to the model's limit; longer documents have windows.
@@ -67,10 +73,12 @@ def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) 
         name_or_dir: a directory or name of a model of `LateEmbedder`, or of any MultiVectorEncoder
             of sentence-transformers 6, which is needed for it and truncates documents.
         revision: branch, tag or commit on the Hub.
+        truncate_dim: keep only the first dimensions of a vector.
         options: of `LateEmbedder.load`.
 
     Raises:
-        InputError: there is no such model, or it is of another kind.
+        InputError: there is no such model, it is of another kind, or it is of sentence-transformers
+            and ``truncate_dim`` is given, which that library does not have.
     """
     directory = hub.find(name_or_dir, revision)
     if not is_late(directory) and not (is_ours(directory) and projects(directory)):
@@ -79,7 +87,12 @@ def open_late(name_or_dir: str, *, revision: str | None = None, **options: Any) 
     if is_ours(directory):
         late = LateEmbedder.load(directory, **options)
         limits = {"query": late.lengths["query"], "document": None}
-        return lambda texts, kind: late.embed_tokens(texts, kind, max_length=limits[kind])
+        return lambda texts, kind: late.embed_tokens(
+            texts, kind, max_length=limits[kind], truncate_dim=truncate_dim
+        )
+    if truncate_dim is not None:
+        what = "sentence-transformers cannot keep the first dimensions of vectors of tokens"
+        raise InputError(what, str(directory), "leave out truncate_dim, or use another model")
     model = _load(directory, options, "MultiVectorEncoder")
 
     def embed(texts: Sequence[str], kind: Kind) -> list[Float32[np.ndarray, "tokens d"]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.maxsim import pack, scores
+from ..engine.maxsim import pack, scores
 from ..errors import FetchError, InputError, require_extra
 from .embedders import Embed, EmbedTokens
 

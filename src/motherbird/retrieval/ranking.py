@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Float32, Int64
-from ..core.maxsim import pack, scores
+from ..engine.maxsim import pack, scores
 from ..errors import require_extra
 
 DEPTH = 1000  # documents of a ranking, at most

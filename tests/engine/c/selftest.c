@@ -347,6 +347,32 @@ static double rows_round(int precision) {
     return worst;
 }
 
+// A linear layer, and its largest outputs over the rows of random documents.
+static double linear_round(void) {
+    size_t n = 1 + draw(100), k = 1 + draw(100), documents = 1 + draw(4), rows = 0;
+    int64_t *starts = guarded(8 * (documents + 1));
+    for (size_t i = 0; i < documents; i++) starts[i] = (int64_t)rows, rows += 1 + draw(draw(4) ? 9 : 300);
+    starts[documents] = (int64_t)rows;
+    mb_tensor weight = values(n * k, 1, 0), bias = maybe((int)draw(2), n);
+    numbers x = some(rows * k, 0);
+    mb_linear *l = variant->linear(&weight, &bias, (int64_t)n, (int64_t)k, 0);
+    float *y = guarded(4 * rows * n), *most = guarded(4 * documents * n);
+    if (!l || variant->apply(l, x.data, (int64_t)rows, 4, y)) exit(2);
+    if (variant->largest(l, x.data, starts, (int64_t)documents, most)) exit(2);
+    variant->free_linear(l);
+    double *all = guarded(8 * rows * n), *best = guarded(8 * documents * n);
+    for (size_t d = 0; d < documents; d++) {
+        for (size_t i = 0; i < n; i++) best[d * n + i] = -1e30;
+        for (size_t t = (size_t)starts[d]; t < (size_t)starts[d + 1]; t++) {
+            multiply(x.exact + t * k, (int)k, weight, bias, (int)n, all + t * n);
+            for (size_t i = 0; i < n; i++) best[d * n + i] = fmax(best[d * n + i], all[t * n + i]);
+        }
+    }
+    double worst = fmax(difference(y, all, rows, rows, n, 0), difference(most, best, documents, documents, n, 0));
+    forget();
+    return worst;
+}
+
 int main(int argc, char **argv) {
     static const char *NAMES[] = {"float32", "bfloat16", "int8"};
     static const double BOUND[] = {1e-5, 0.004, 0.012};
@@ -366,5 +392,8 @@ int main(int argc, char **argv) {
         printf("%s %s, training: %.2g %.2g\n", variant->name, NAMES[p], attention, rows);
         bad |= !(attention <= (p ? 0.02 : 2e-6) && rows <= (p ? 0.01 : 2e-6));
     }
-    return bad;
+    double linear = 0;
+    for (int i = 0; i < 2 * rounds; i++) linear = fmax(linear, linear_round());
+    printf("%s, linear: %.2g\n", variant->name, linear);
+    return bad | !(linear <= 2e-6);
 }

@@ -71,6 +71,9 @@ typedef struct {
     // y (M, n) = activation(x (M, k) * weight (n, k)^T + bias)
     mb_linear *(*linear)(const mb_tensor *weight, const mb_tensor *bias, int64_t n, int64_t k, int64_t precision);
     int (*apply)(const mb_linear *, const float *x, int64_t rows, int64_t activation, float *y);
+    // y (documents, n): of each document, the largest of x * weight^T over its rows. Documents start at
+    // `starts`, which ends with M. The bias is added; there is no activation.
+    int (*largest)(const mb_linear *, const float *x, const int64_t *starts, int64_t documents, float *y);
     void (*free_linear)(mb_linear *);
 
     // For training; see training.h. Widths are multiples of 16, head dimensions of 32.

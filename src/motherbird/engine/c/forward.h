@@ -3,6 +3,7 @@
 #ifndef MB_FORWARD_H
 #define MB_FORWARD_H
 
+#include <float.h>
 #include <stdatomic.h>
 #ifdef _WIN32
 int __stdcall SwitchToThread(void);
@@ -314,24 +315,72 @@ static mb_linear *linear(const mb_tensor *weight, const mb_tensor *bias, int64_t
     return l;
 }
 
-static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activation, float *y) {
+// Rows of a linear layer's input, and memory to convert them.
+typedef struct {
+    activations a;  // (BLOCK, k)
+    float *row;     // (k)
+} linear_input;
+
+static int allocate_input(const mb_linear *l, linear_input *in) {
     size_t k = l->weight.k;
-    activations a = {0, buffer(4 * (BLOCK + MR) * k), buffer(4 * BLOCK)};
-    float *row = zeros(4 * k);
-    int failed = !a.rows || !a.scale || !row;
+    *in = (linear_input){{0, buffer(4 * (BLOCK + MR) * k), buffer(4 * BLOCK)}, zeros(4 * k)};
+    return in->a.rows && in->a.scale && in->row ? 0 : -1;
+}
+
+static void free_input(linear_input *in) { release(in->a.rows), release(in->a.scale), release(in->row); }
+
+static void convert_input(const mb_linear *l, linear_input *in, const float *x, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        memcpy(in->row, x + i * l->k, 4 * l->k);
+        convert(&in->a, i, in->row, l->weight.k, l->weight.precision);
+    }
+}
+
+static int apply(const mb_linear *l, const float *x, int64_t rows, int64_t activation, float *y) {
+    linear_input in;
+    int failed = allocate_input(l, &in);
     begin_tiles();
     for (size_t first = 0; !failed && first < (size_t)rows; first += BLOCK) {
         size_t count = smaller(BLOCK, rows - first);
-        for (size_t i = 0; i < count; i++) {
-            memcpy(row, x + (first + i) * l->k, 4 * l->k);
-            convert(&a, i, row, k, l->weight.precision);
-        }
         linear_target target = {y + first * l->n, l->n, (enum activation)activation};
-        linear_product(&a, count, &l->weight, 0, l->weight.n / NR, &target);
+        convert_input(l, &in, x + first * l->k, count);
+        linear_product(&in.a, count, &l->weight, 0, l->weight.n / NR, &target);
     }
     end_tiles();
-    release(a.rows), release(a.scale), release(row);
-    return failed ? -1 : 0;
+    free_input(&in);
+    return failed;
+}
+
+typedef struct {
+    float *best;  // (n), of a document
+} largest_target;
+
+INLINE void write_largest(const largest_target *t, size_t row, size_t n, const vf *x) {
+    (void)row;
+    float *best = t->best + n;
+    store(best, max_v(load(best), x[0])), store(best + W, max_v(load(best + W), x[1]));
+}
+
+PRODUCT(largest_product, largest_target, write_largest)
+
+static int largest(const mb_linear *l, const float *x, const int64_t *starts, int64_t documents, float *y) {
+    linear_input in;
+    largest_target target = {buffer(4 * l->weight.n)};
+    int failed = allocate_input(l, &in) || !target.best ? -1 : 0;
+    begin_tiles();
+    for (size_t d = 0; !failed && d < (size_t)documents; d++, y += l->n) {
+        size_t end = starts[d + 1];
+        for (size_t j = 0; j < l->weight.n; j += W) store(target.best + j, splat(-FLT_MAX));
+        for (size_t first = starts[d]; first < end; first += BLOCK) {
+            size_t count = smaller(BLOCK, end - first);
+            convert_input(l, &in, x + first * l->k, count);
+            largest_product(&in.a, count, &l->weight, 0, l->weight.n / NR, &target);
+        }
+        memcpy(y, target.best, 4 * l->n);
+    }
+    end_tiles();
+    free_input(&in), release(target.best);
+    return failed;
 }
 
 #endif

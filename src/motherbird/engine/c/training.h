@@ -381,7 +381,7 @@ static int attention_backward(const mb_attention *a, const void *in, const void 
 #endif
 #define VARIANT(NAME)                                                                             \
     const mb_variant mb_##NAME = {#NAME, HAS_BF16, create, add_layer, destroy, begin, work, finish,    \
-                                  linear, apply, free_linear, add_norm, norm_backward, gate,           \
+                                  linear, apply, largest, free_linear, add_norm, norm_backward, gate,  \
                                   gate_backward, attention_forward, attention_backward}
 
 #endif

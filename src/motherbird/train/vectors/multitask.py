@@ -15,11 +15,12 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from ...arrays import Float32
-from ...core import hf_config, maxsim
+from ...core import hf_config
 from ...core.hf_config import HeadConfig
 from ...core.measure import Metrics
 from ...core.metrics import spearman
 from ...core.weights import head_tensors
+from ...engine import maxsim
 from ...files import write_array
 from ...models.dense import Dense
 from ...models.embedder import Embedder

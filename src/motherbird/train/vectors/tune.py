@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...arrays import Float32
-from ...core import maxsim
 from ...core.measure import Metrics
 from ...data.pairs import Pairs
+from ...engine import maxsim
 from ...errors import InputError, counted
 from ...models.dense import Dense
 from ...models.embedder import Embedder

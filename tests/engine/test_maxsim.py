@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motherbird import InputError
-from motherbird.core import maxsim as module
-from motherbird.core.maxsim import maxsim, maxsim_many, pack, scores
+from motherbird.engine import maxsim as module
+from motherbird.engine.maxsim import maxsim, maxsim_many, pack, scores
 
 pytestmark = pytest.mark.usefixtures("no_type_checker")
 
@@ -25,15 +25,15 @@ def loop(query, document):
     counts=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     seed=st.integers(0, 99),
     query_rows=st.integers(1, 9),
-    products=st.integers(1, 60),
+    document_rows=st.integers(1, 60),
 )
-def test_against_a_loop(lengths, size, counts, seed, query_rows, products):
+def test_against_a_loop(lengths, size, counts, seed, query_rows, document_rows):
     draw = np.random.default_rng(seed)
     queries = [draw.normal(size=(n, size)).astype(np.float32) for n in counts]
     documents = [draw.normal(size=(n, size)).astype(np.float32) for n in lengths]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "QUERY_ROWS", query_rows)
-        patch.setattr(module, "PRODUCTS", products)
+        patch.setattr(module, "DOCUMENT_ROWS", document_rows)
         found = scores(queries, *pack(documents, size))
         first = maxsim_many(queries[0], documents)
     expected = [[loop(query, document) for document in documents] for query in queries]

@@ -1,16 +1,21 @@
 """MaxSim, the score of late interaction: of each vector of a query the best of a document."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Float32, Int64
+from ..core import threads
+from ..core.arguments import check_list
+from ..core.weights import Stored
 from ..errors import InputError, with_article
-from .arguments import check_list
+from .heads import Linear
 
 QUERY_ROWS = 256  # vectors of queries that are compared at once, or one query
-PRODUCTS = 1 << 22  # dot products that are in memory at once, or those of one document
+DOCUMENT_ROWS = 1 << 14  # vectors of documents that a thread takes at once, or one document
 
 
 def maxsim(query: Float32[np.ndarray, "n d"], document: Float32[np.ndarray, "m d"]) -> float:
@@ -71,19 +76,28 @@ def scores(
 ) -> Float32[np.ndarray, "queries documents"]:
     """Return `maxsim` of queries with documents that are packed (`pack`); nothing is checked.
 
-    Every query has at least one vector.
+    Every query and every document has at least one vector.
     """
     found = np.empty((len(queries), len(starts)), np.float32)
-    ends = np.append(starts[1:], len(vectors))
-    for some in _runs(np.cumsum([len(query) for query in queries]), QUERY_ROWS):
-        packed = np.concatenate(queries[some])
-        begins = np.cumsum([0, *(len(query) for query in queries[some][:-1])])
-        for own in _runs(ends, PRODUCTS // len(packed)):
-            begin, end = starts[own.start], ends[own.stop - 1]
-            cosines = vectors[begin:end] @ packed.T
-            best = np.maximum.reduceat(cosines, starts[own] - begin, axis=0)
-            found[some, own] = np.add.reduceat(best, begins, axis=1).T
+    starts = np.append(starts, len(vectors))
+    parts = list(_runs(starts[1:], DOCUMENT_ROWS))
+    with ThreadPoolExecutor(threads.count()) as pool:
+        run = pool.map if len(parts) > 1 else map
+        for some in _runs(np.cumsum([len(query) for query in queries]), QUERY_ROWS):
+            packed = np.concatenate(queries[some])
+            begins = np.cumsum([0, *(len(query) for query in queries[some][:-1])])
+            layer = Linear(Stored("float32", packed), None, "float32")
+            best = run(partial(_largest, layer, vectors, starts), parts)
+            for part, own in zip(parts, best, strict=True):
+                found[some, part] = np.add.reduceat(own, begins, axis=1).T
     return found
+
+
+def _largest(
+    layer: Linear, vectors: Float32[np.ndarray, "M d"], starts: Int64[np.ndarray, " _"], part: slice
+) -> Float32[np.ndarray, "documents rows"]:
+    """Return the best product of each vector of queries with some of the documents."""
+    return layer.largest(vectors, starts[part.start : part.stop + 1])
 
 
 def _runs(ends: Int64[np.ndarray, " n"], size: int) -> Iterator[slice]:
