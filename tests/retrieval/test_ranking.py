@@ -119,22 +119,23 @@ def test_fusion(one, other, missing, last, seed):
         Ranking(np.array([documents], np.int64), own[None].astype(np.float32))
         for documents, own in zip(ranked, values, strict=True)
     )
-    expected = dict.fromkeys(range(6), 0.0)
-    for documents, own, weight in zip(ranked, values, (1, ranking.VECTORS), strict=True):
-        low = own[last - 1]
-        for document, value in zip(documents, own, strict=True):
-            if document >= 0:
-                expected[document] += weight * max(0.0, (value - low) / (own[0] - low))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "FUSED", last)
-        both = fuse(words, [vectors], 6)
-        twice = fuse(words, [vectors, vectors], 6)
-    np.testing.assert_allclose(twice.scores, both.scores, atol=1e-6)
-    assert sorted(both.documents[0]) == list(range(6))
-    np.testing.assert_allclose(both.scores[0], sorted(expected.values(), reverse=True), atol=1e-5)
-    np.testing.assert_allclose(
-        both.scores[0], [expected[n] for n in both.documents[0].tolist()], atol=1e-5
-    )
+    for count in (1, 2):
+        expected = dict.fromkeys(range(6), 0.0)
+        for documents, own, weight in zip(ranked, values, (1, 0.5 * count), strict=True):
+            low = own[last - 1]
+            for document, value in zip(documents, own, strict=True):
+                if document >= 0:
+                    expected[document] += weight * max(0.0, (value - low) / (own[0] - low))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranking, "FUSED", last)
+            fused = fuse(words, [vectors] * count, 6)
+        assert sorted(fused.documents[0]) == list(range(6))
+        np.testing.assert_allclose(
+            fused.scores[0], sorted(expected.values(), reverse=True), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            fused.scores[0], [expected[n] for n in fused.documents[0].tolist()], atol=1e-5
+        )
 
 
 def test_fusion_of_a_single_document():

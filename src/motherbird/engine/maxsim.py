@@ -13,6 +13,7 @@ from ..core.arguments import check_list
 from ..core.weights import Stored
 from ..errors import InputError, with_article
 from .heads import Linear
+from .library import resolve_dtype
 
 QUERY_ROWS = 256  # vectors of queries that are compared at once, or one query
 DOCUMENT_ROWS = 1 << 14  # vectors of documents that a thread takes at once, or one document
@@ -73,10 +74,18 @@ def scores(
     queries: Sequence[Float32[np.ndarray, "_ d"]],
     vectors: Float32[np.ndarray, "M d"],
     starts: Int64[np.ndarray, " documents"],
+    dtype: str = "float32",
 ) -> Float32[np.ndarray, "queries documents"]:
     """Return `maxsim` of queries with documents that are packed (`pack`); nothing is checked.
 
     Every query and every document has at least one vector.
+
+    Args:
+        queries: the vectors of each query.
+        vectors: those of documents.
+        starts: the first vector of each document.
+        dtype: what vectors are rounded to for products: "float32", "bfloat16", or "auto", which is
+            bfloat16 if this CPU computes in it. Sums are in float32.
     """
     found = np.empty((len(queries), len(starts)), np.float32)
     starts = np.append(starts, len(vectors))
@@ -86,7 +95,7 @@ def scores(
         for some in _runs(np.cumsum([len(query) for query in queries]), QUERY_ROWS):
             packed = np.concatenate(queries[some])
             begins = np.cumsum([0, *(len(query) for query in queries[some][:-1])])
-            layer = Linear(Stored("float32", packed), None, "float32")
+            layer = Linear(Stored("float32", packed), None, resolve_dtype(dtype))
             best = run(partial(_largest, layer, vectors, starts), parts)
             for part, own in zip(parts, best, strict=True):
                 found[some, part] = np.add.reduceat(own, begins, axis=1).T
