@@ -73,7 +73,7 @@ def test_a_model_of_both_kinds_of_vectors(motherbird, folder, model, tmp_path):
     words = by_words(data.queries, data.documents)
     both = str(tmp_path / "both")
     search = _Search(data, [], open_embedder(both), open_late(both), None, None)
-    vectors = [search.ranking(kind) for kind in ("dense", "late")]
+    vectors = {kind: search.ranking(kind) for kind in ("dense", "late")}
     fused = fuse(words, vectors, len(data.documents))
     assert means(measure(data, fused)) == pytest.approx(found["hybrid"])
 

@@ -119,16 +119,16 @@ def test_fusion(one, other, missing, last, seed):
         Ranking(np.array([documents], np.int64), own[None].astype(np.float32))
         for documents, own in zip(ranked, values, strict=True)
     )
-    for count in (1, 2):
+    for kinds, weights in ranking.WEIGHTS.items():
         expected = dict.fromkeys(range(6), 0.0)
-        for documents, own, weight in zip(ranked, values, (1, 0.5 * count), strict=True):
+        for documents, own, weight in zip(ranked, values, (1, sum(weights)), strict=True):
             low = own[last - 1]
             for document, value in zip(documents, own, strict=True):
                 if document >= 0:
                     expected[document] += weight * max(0.0, (value - low) / (own[0] - low))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ranking, "FUSED", last)
-            fused = fuse(words, [vectors] * count, 6)
+            fused = fuse(words, dict.fromkeys(kinds, vectors), 6)
         assert sorted(fused.documents[0]) == list(range(6))
         np.testing.assert_allclose(
             fused.scores[0], sorted(expected.values(), reverse=True), atol=1e-5
@@ -141,8 +141,8 @@ def test_fusion(one, other, missing, last, seed):
 def test_fusion_of_a_single_document():
     one = Ranking(np.array([[0]], np.int64), np.array([[0.3]], np.float32))
     none = Ranking(np.array([[-1]], np.int64), np.zeros((1, 1), np.float32))
-    assert fuse(none, [one], 1).documents.tolist() == [[0]]
-    assert fuse(none, [none, none], 1).documents.tolist() == [[-1]]
+    assert fuse(none, {"late": one}, 1).documents.tolist() == [[0]]
+    assert fuse(none, {"dense": none, "late": none}, 1).documents.tolist() == [[-1]]
 
 
 def a_set(relevant, documents=200):

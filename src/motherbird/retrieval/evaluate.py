@@ -86,7 +86,7 @@ class _Search:
             return by_words(self.data.queries, self.data.documents)
         if mode == "hybrid":
             kinds = {"dense": self.embed, "late": self.embed_tokens}
-            vectors = [self.ranking(kind) for kind, given in kinds.items() if given is not None]
+            vectors = {kind: self.ranking(kind) for kind, given in kinds.items() if given}
             return fuse(self.ranking("bm25"), vectors, len(self.data.documents))
         if mode == "rerank":
             return self._reranked()

@@ -1,6 +1,6 @@
 """Rankings: the best documents of each query, by vectors, words, rerankers or several rankings."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -14,7 +14,8 @@ from ..errors import require_extra
 DEPTH = 1000  # documents of a ranking, at most
 ROWS = 256  # queries whose scores are computed at once
 FUSED = 100  # documents of a ranking whose scores count in `fuse`
-VECTORS = 0.5  # weight of the scores of each ranking by vectors in it
+# Weights of the scores of rankings by vectors in it, by which there are; words have 1.
+WEIGHTS = {("dense",): (0.5,), ("late",): (1.0,), ("dense", "late"): (0.2, 0.8)}
 
 Starts = Int64[np.ndarray, " _"]  # the first passage of each document
 
@@ -180,7 +181,7 @@ def _index(documents: Sequence[str]) -> Any:
     return index
 
 
-def fuse(words: Ranking, vectors: Sequence[Ranking], count: int) -> Ranking:
+def fuse(words: Ranking, vectors: Mapping[str, Ranking], count: int) -> Ranking:
     """Fuse a ranking by words and those by vectors: the sum of their scores, each scaled.
 
     1 is the score of the best document, and 0 that of the hundredth; others have 0. It was better
@@ -188,10 +189,11 @@ def fuse(words: Ranking, vectors: Sequence[Ranking], count: int) -> Ranking:
 
     Args:
         words: the ranking by words.
-        vectors: those by vectors, one or more, of the same queries.
+        vectors: "dense", "late", or both in this order, of the same queries.
         count: number of documents.
     """
-    rankings = [(words, 1.0), *((ranking, VECTORS) for ranking in vectors)]
+    weights = WEIGHTS[*vectors]
+    rankings = [(words, 1.0), *zip(vectors.values(), weights, strict=True)]
     parts = []
     for first in range(0, len(words.documents), ROWS):
         rows = slice(first, first + ROWS)
