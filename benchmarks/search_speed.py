@@ -1,11 +1,12 @@
 """How long `motherbird search` takes over a directory, from the shell and from an MCP client.
 
-    python benchmarks/search_speed.py FOLDER --model MODEL --out FILE [--rounds 5]
+    python benchmarks/search_speed.py FOLDER --out FILE [--model MODEL] [--rounds 5]
 
-The folder is copied, and every time begins with the start of a process: an answer without an index,
-making the index, a search with it, one after a change of a file, and `motherbird index` where
-nothing changed; medians of the rounds. Then the time of each call of the official MCP client, and
-that from the start of the server to its answer to initialize, beside the import of `mcp` alone.
+The folder is copied, and every time begins with the start of a process: an answer without an index
+(by words alone, and with vectors), making the index, a search with it, one after a change of a
+file, and `motherbird index` where nothing changed; medians of the rounds. Then the time of each
+call of the official MCP client, and that from the start of the server to its answer to initialize,
+beside the import of `mcp` alone.
 """
 
 import argparse
@@ -49,10 +50,13 @@ def run(*arguments: str) -> tuple[float, int, Any]:
 def shell(folder: Path, model: list[str], rounds: int) -> dict[str, Any]:
     """Return the times of commands, with an index that is made in between."""
     cache = Path(os.environ["MOTHERBIRD_CACHE"])
-    found: dict[str, Any] = {"cold": [], "index": [], "search": [], "changed": [], "unchanged": []}
+    names = ("cold, words", "cold", "index", "search", "changed", "unchanged")
+    found: dict[str, Any] = {name: [] for name in names}
     for query in QUERIES[:rounds]:
-        shutil.rmtree(cache, ignore_errors=True)
-        found["cold"].append(run("search", query, str(folder), "--no-background", *model)[0])
+        for name, mode in (("cold, words", "bm25"), ("cold", "hybrid")):
+            shutil.rmtree(cache, ignore_errors=True)
+            call = ("search", query, str(folder), "--no-background", "--mode", mode, *model)
+            found[name].append(run(*call)[0])
     for _ in range(max(1, rounds // 2)):
         shutil.rmtree(cache, ignore_errors=True)
         seconds, memory, made = run("index", str(folder), *model)
@@ -125,7 +129,7 @@ def main() -> None:
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", help="for vectors, beside full text alone")
+    parser.add_argument("--model", help="default: that of motherbird search")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -136,12 +140,9 @@ def main() -> None:
         (folder / ".git").mkdir(exist_ok=True)  # the root of an index
         report["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         os.environ["MOTHERBIRD_CACHE"] = str(Path(home) / "cache")
-        for name, model in (("full text", []), ("with vectors", ["--model", args.model])):
-            if name == "full text" or args.model:
-                times = shell(folder, model, args.rounds)
-                times |= asyncio.run(served(folder, model, args.rounds))
-                report[name] = summary(times)
-                print(name, json.dumps(report[name]), flush=True)
+        model = ["--model", args.model] if args.model else []
+        times = shell(folder, model, args.rounds)
+        report |= summary(times | asyncio.run(served(folder, model, args.rounds)))
     finish(report, args.out)
 
 

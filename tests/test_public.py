@@ -63,7 +63,8 @@ def test_signatures():
     assert parameters(motherbird.Reranker.score) == ["self", "query", "documents", *options]
     assert parameters(motherbird.Reranker.rank) == ["self", "query", "documents", "top_k", *options]
     assert parameters(motherbird.LateEmbedder.embed_tokens) == [
-        "self", "texts", "kind", "max_length", "overlap", "batch_tokens", "on_batch",
+        "self", "texts", "kind", "max_length", "overlap", "truncate_dim", "batch_tokens",
+        "on_batch",
     ]  # fmt: skip
     assert parameters(motherbird.nn.MaskedLM.forward) == ["self", "packed", "positions"]
     assert parameters(motherbird.Embedder.embed) == [

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 import motherbird as package
 from motherbird.core import hub, weights
 from motherbird.files import MANIFEST, check_files, read_manifest
-from motherbird.models.embedder import _warn_not_trained
 
 FRANCE = "The capital of France is [MASK]."
 TEXTS = ["compress a file with gzip", "The queen lived in a castle.", "def add(a, b): return a + b"]
@@ -33,7 +32,7 @@ def test_the_folder_is_whole_and_small(nano):
     assert set(stated) == set(files) - {MANIFEST}
     check_files(nano, sorted(stated))
     assert f"# {hub.NANO}\n" in (nano / "README.md").read_text()
-    assert sum(path.stat().st_size for path in files.values()) <= 40e6
+    assert sum(path.stat().st_size for path in files.values()) <= 45e6
     for path in weights.weight_files(nano):
         assert {tensor.dtype for tensor in load_file(path).values()} == {torch.bfloat16}
 
@@ -91,14 +90,12 @@ def test_the_commands_use_it_also_where_a_directory_has_its_name(
 def test_the_commands_use_it(motherbird, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     call = ("embed", tmp_path / "texts.txt", "--out", tmp_path / "vectors.npy")
-    _warn_not_trained.cache_clear()
-    result = motherbird(*call, "--dtype", "float32")
-    assert result.code == 0 and "was not trained for embeddings" in result.err
+    assert "not trained" not in motherbird(*call, "--dtype", "float32").done().err
     wanted = package.Embedder.load(hub.NANO, dtype="float32").embed(TEXTS)
     assert np.allclose(np.load(tmp_path / "vectors.npy"), wanted, atol=1e-5)
     about = motherbird("info", hub.NANO, "--json").done().json
     assert about["parameters"]["total"] <= 20e6
-    for name in ("fill-mask", "embed", "evaluate lm"):
+    for name in ("fill-mask", "embed", "evaluate lm", "search", "index", "mcp"):
         assert f"[default: {hub.NANO}]" in " ".join(
             motherbird(*name.split(), "--help").done().out.split()
         )
@@ -108,11 +105,36 @@ def test_it_has_read(nano):
     """Trained weights know more than weights of chance."""
     trained = package.MaskedLM.load(nano, dtype="float32")
     for text, answer in (
-        ("for i in [MASK](len(items)):", "range"),
+        (FRANCE, "France"),
         ("He opened the [MASK] and walked into the room.", "door"),
         ("import [MASK] as np", "numpy"),
     ):
         assert answer in [c.text.strip() for c in trained.fill(text, 5)[0]], text
+
+
+QUESTIONS = {
+    "how to compress a file": "gzip.open(path, 'wb') writes data in the gzip format.",
+    "capital of France": "Paris is the largest city of the country, and its seat of government.",
+    "sort a list of numbers": "def order(values): return sorted(values)",
+    "symptoms of a cold": "A runny nose, a sore throat and coughing are usual signs of a cold.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["dense", "first dimensions", "late", "static"])
+def test_it_searches(nano, kind):
+    queries, documents = list(QUESTIONS), list(QUESTIONS.values())
+    if kind == "late":
+        late = package.LateEmbedder.load(nano)
+        own = late.embed_tokens(documents)
+        scores = [package.maxsim_many(query, own)
+                  for query in late.embed_tokens(queries, "query")]  # fmt: skip
+    else:
+        static = kind == "static"
+        model = (package.StaticEmbedder.from_encoder if static else package.Embedder.load)(nano)
+        size = 64 if kind == "first dimensions" else None
+        scores = (model.embed(queries, truncate_dim=size, normalize=True)
+                  @ model.embed(documents, truncate_dim=size, normalize=True).T)  # fmt: skip
+    assert np.argmax(scores, axis=1).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("length", [1, 7, 200])
@@ -139,3 +161,7 @@ def test_the_same_in_sentence_transformers(nano, caplog):
     theirs = model.encode(TEXTS, normalize_embeddings=True)
     ours = package.Embedder.load(nano, dtype="float32").embed(TEXTS)
     assert np.allclose(theirs, ours, atol=1e-4)
+    tokens = package.LateEmbedder.load(nano, dtype="float32").embed_tokens(TEXTS)
+    late = st.MultiVectorEncoder(str(nano), model_kwargs={"dtype": torch.float32}, device="cpu")
+    for own, other in zip(tokens, late.encode_document(TEXTS), strict=True):
+        assert np.allclose(own, other.float(), atol=1e-4)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from motherbird import Dense, Embedder, LateEmbedder
+from motherbird.cli.training import read_settings
 from motherbird.nn import Encoder
+from motherbird.train.vectors.recipe import Multitask
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes/retrieval"
 
@@ -141,6 +143,12 @@ def test_a_student_of_a_teacher(motherbird, model, prose, tmp_path):
     assert Embedder.load(tmp_path / "out").size == 32
     motherbird(*call, "--out", tmp_path / "more", "--preset", "nano").refused("static vectors")
     motherbird(*call, "--out", tmp_path / "out", "--lr", 1e-4).refused("the model of another run")
+
+
+@pytest.mark.parametrize("name", ["1-head", "4-tasks", "5-tasks"])
+def test_recipes_of_the_packaged_model(name):
+    settings = read_settings(Multitask, str(RECIPES.parent / f"nano/{name}.toml"), (), {})
+    assert all(task.data and task.rows >= 16000 for task in settings.task)
 
 
 def test_several_tasks(motherbird, model, pairs, tmp_path):

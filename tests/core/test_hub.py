@@ -49,7 +49,7 @@ def test_a_recipe_starts_from_the_included_model(here):
 
 
 def test_the_pages_say_the_rule():
-    page = (Path(__file__).parents[2] / "docs" / "nano.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text(encoding="utf-8")
     assert "./motherbird-nano" in page
 
 

@@ -45,6 +45,12 @@ def test_documents_that_were_added_without_vectors_get_them(tmp_path):
     assert {hit.path for hit in index.search("sweet", 2, mode="dense")} == {"bees", "two"}
 
 
+def test_by_meaning_without_a_model(tmp_path):
+    index = DocumentIndex(tmp_path / "index.db")
+    index.add(DOCUMENTS)
+    assert index.search("dairy", 1)[0].path == "guide.md"
+
+
 def test_all_or_none(tmp_path):
     index = DocumentIndex(tmp_path / "index.db", None)
     for wrong in ({"id": "a"}, {"id": "", "text": "b"}, {"id": 3, "text": "b"}):

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from motherbird import Dense
 
 HOME = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in HOME.glob("*.py"))
@@ -77,3 +80,40 @@ def test_training_speed_computes(script):
     done = subprocess.run(command, input="short\n", capture_output=True, text=True, check=True)
     seconds, loss, norm = json.loads(done.stdout)
     assert seconds > 0 and torch.tensor([loss, norm]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "code, wanted",
+    [
+        ("def f(a):\n    return a", 'def f(a):\n    """What."""\n    return a'),
+        ("class A:\n    @property\n    def b(self): ...",
+         'class A:\n    """What."""\n    @property\n    def b(self): ...'),
+        ("def f(): return 1", None), ("a = 1", None), ("def f(", None), ("", None),
+    ],
+)  # fmt: skip
+def test_docstrings_are_put_back(script, code, wanted):
+    assert script("functions").with_docstring(code, "What.") == wanted
+
+
+def test_a_rotation_changes_no_product_and_orders_dimensions(script):
+    release = script("release")
+    draw = np.random.default_rng(0)
+    weight = draw.normal(size=(6, 8)).astype(np.float32)
+    rows = draw.normal(size=(50, 8)).astype(np.float32)
+
+    class Small:
+        dense = (Dense(weight),)
+
+        def embed(self, texts, **options):
+            return rows @ weight.T
+
+    rotated = rows @ release.by_variance(Small(), ["text"]).weight.T
+    own = Small().embed([])
+    assert np.allclose(rotated @ rotated.T, own @ own.T, atol=1e-4)
+    sizes = np.square(rotated).sum(axis=0)
+    assert np.all(np.diff(sizes) <= 1e-4 * sizes[0])
+
+
+def test_the_card_is_made_from_measurements(script):
+    text = script("release").card(HOME / "nano")
+    assert "| mean |" in text and "](../" not in text

@@ -15,12 +15,14 @@ from motherbird.train.recipe import Recipe, Train, differences, load
 
 HOME = Path(__file__).resolve().parents[2] / "recipes"
 RUNS = sorted(p.name for p in HOME.glob("*.toml") if not p.name.startswith("mixture"))
+RUNS += [f"nano/{path.name}" for path in sorted((HOME / "nano").glob("*-masked.toml"))]
 B = 10**9
 
 
 def test_every_recipe_is_known_here():
     assert RUNS == [
-        "base.toml", "large.toml", "mini.toml", "nano-gpu.toml", "nano.toml", "smoke.toml"
+        "base.toml", "large.toml", "mini.toml", "nano-gpu.toml", "nano.toml", "smoke.toml",
+        "nano/2-masked.toml", "nano/3-masked.toml",
     ]  # fmt: skip
 
 

@@ -18,9 +18,7 @@ from .output import print_json, progress
 @options.static_model
 @click.option("--no-rules", is_flag=True, help="Rank by words and vectors alone.")
 @options.as_json
-def search(
-    questions: str, data: str, modes: str, model: str | None, no_rules: bool, json_: bool
-) -> None:
+def search(questions: str, data: str, modes: str, model: str, no_rules: bool, json_: bool) -> None:
     """Measure how well motherbird search answers questions.
 
     \b
@@ -40,7 +38,7 @@ def search(
 
     names = [name.strip() for name in modes.split(",")]
     rows = read_questions(Path(questions))
-    index = Index.open(data, model)
+    index = Index.open(data, None if set(names) <= {"bm25"} else model)
     found: dict[str, Any] = {}
     try:
         with progress("indexing", total=1.0, quiet=json_) as update:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.as_json
 def command(
-    paths: tuple[str, ...], model: str | None, watched: bool, report: bool, list_: bool,
+    paths: tuple[str, ...], model: str, watched: bool, report: bool, list_: bool,
     delete: bool, check: bool, json_: bool,
 ) -> None:  # fmt: skip
     """Make or update the index of PATHS (default: the current directory) for motherbird search.
@@ -63,7 +63,7 @@ def command(
             _watch(paths, model)
 
 
-def _watch(paths: tuple[str, ...], model: str | None) -> None:
+def _watch(paths: tuple[str, ...], model: str) -> None:
     from ..search.index import Index
     from ..search.watch import watch
 
@@ -135,7 +135,7 @@ def _check(paths: tuple[str, ...], json_: bool) -> None:
         raise SystemExit(1)
 
 
-def _make(paths: tuple[str, ...], model: str | None, report: bool, json_: bool) -> None:
+def _make(paths: tuple[str, ...], model: str, report: bool, json_: bool) -> None:
     from ..search.cache import home_of
     from ..search.index import Index
     from ..search.vectors import load

@@ -41,7 +41,7 @@ COMMANDS = {
     "route": "Choose the cheapest LLM that is good enough for each text.",
     "runs": "List, show, report, average or rewind pretraining runs.",
     "score": "Score the pairs of texts of a file.",
-    "search": "Search the files of a directory in words.",
+    "search": "Search the files of a directory by words and meaning.",
     "tag": "Find labelled spans, such as names, in the texts of a file.",
     "tokenizer": "Train a tokenizer and compare it with others.",
 }

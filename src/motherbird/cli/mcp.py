@@ -13,7 +13,7 @@ from . import options
 @click.option("--watch", is_flag=True,
               help="Add changes of the files when they happen, and not with the next call.",
               )  # fmt: skip
-def command(path: str, model: str | None, watch: bool) -> None:
+def command(path: str, model: str, watch: bool) -> None:
     """Serve search over PATH (default: the current directory) to editors and agents, by MCP.
 
     \b

@@ -45,9 +45,9 @@ model = click.option("--model", default=NANO, show_default=True, metavar="MODEL"
                      help="The included motherbird-nano, a model directory, or owner/name on "
                      "the Hub.")  # fmt: skip
 static_model = click.option(
-    "--model", metavar="MODEL", callback=not_empty,
-    help="Static vectors (motherbird distill static), or an encoder of distill dense that was "
-    "initialized from them; without it, only full text is used."
+    "--model", default=NANO, show_default=True, metavar="MODEL", callback=not_empty,
+    help="The included motherbird-nano, static vectors (motherbird distill static), or an encoder "
+    "that was initialized from them."
 )  # fmt: skip
 revision = click.option(
     "--revision", metavar="REV", callback=not_empty, help="Branch, tag or commit on the Hub."

@@ -42,7 +42,7 @@ SHOWN = 5  # lines of a hit
 @click.option("--explain", is_flag=True, help="Show what each score consists of.")
 @options.as_json
 def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> None:
-    """Search the files below PATHS (default: the current directory) in words.
+    """Search the files below PATHS (default: the current directory).
 
     \b
     motherbird search "where are routes registered"
@@ -90,7 +90,7 @@ def command(query: str, paths: tuple[str, ...], json_: bool, **given: Any) -> No
 
 def _search(
     query: str, paths: Sequence[str], *, count: int, patterns: tuple[str, ...],
-    languages: tuple[str, ...], kind: Any, mode: Any, model: str | None, **rest: Any,
+    languages: tuple[str, ...], kind: Any, mode: Any, model: str, **rest: Any,
 ) -> "tuple[Path, Result]":  # fmt: skip
     """Return the root of the index, and the result."""
     from ..errors import InputError

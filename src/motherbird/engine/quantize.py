@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Relative error of pooled vectors minus their mean. On motherbird-nano, 0.050 keeps 95.4% of the
-# ten nearest neighbors, and 0.062 keeps 94.5% (docs/log.md).
+# Relative error of pooled vectors minus their mean. On version 1 of motherbird-nano, 0.050 keeps
+# 95.4% of the ten nearest neighbors, and 0.062 keeps 94.5% (docs/log.md).
 MAX_ERROR = 0.055
 TOKENS = 512  # of a model without a tokenizer
 TEXTS = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from ..arrays import Float32
-from ..core import hub, weights
+from ..core import weights
 from ..core.arguments import Documents, check_flag, check_ids, check_integer, check_texts
 from ..core.config import Pooling
 from ..core.inference import InferenceModel
@@ -63,8 +63,7 @@ class Embedder(TextModel):
         if not place.is_dir():
             raise InputError("the directory of the encoder is missing", str(place))
         model = backend.load(place, **options)
-        # Nano has modules.json for sentence-transformers, but was never trained for embeddings.
-        claimed = (directory / "modules.json").is_file() and directory != hub.NANO_FOLDER
+        claimed = (directory / "modules.json").is_file()
         if not claimed and any(n.startswith("decoder.") for n in weights.head_tensors(directory)):
             _warn_not_trained(directory)
         return cls(model, **arguments)

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from .. import disk
-from ..core.hub import is_included
+from ..core import hub
 from ..errors import InputError
 from .cache import home_of
 
 LOG = "log.txt"  # in the directory of the index: what the last such process said
 
 
-def start(root: Path, model: str | None = None) -> bool:
+def start(root: Path, model: str) -> bool:
     """Start a process that indexes a directory, unless one does already.
 
     It has a low priority, and ends when the index is made.
@@ -31,10 +31,9 @@ def start(root: Path, model: str | None = None) -> bool:
             pass
     except InputError:
         return False
-    command = [sys.executable, "-m", "motherbird", "index", os.fspath(root)]
-    if model is not None:
-        is_name = is_included(model) or not os.path.isdir(model)
-        command += ["--model", model if is_name else os.path.abspath(model)]
+    is_name = hub.is_included(model) or not os.path.isdir(model)
+    directory = model if is_name else os.path.abspath(model)
+    command = [sys.executable, "-m", "motherbird", "index", os.fspath(root), "--model", directory]
     with (home.path / LOG).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home.path,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.arguments import check_integer, check_path, check_text
+from ..core.hub import NANO
 from ..errors import InputError
 from .build import entry_of, fill
 from .entry import State
@@ -33,7 +34,7 @@ class DocumentIndex:
         BusyError: vectors are missing, and another process has been writing for 10 seconds.
     """
 
-    def __init__(self, path: str | Path, model: str | Path | Vectors | None = None) -> None:
+    def __init__(self, path: str | Path, model: str | Path | Vectors | None = NANO) -> None:
         self.vectors, self.store = load(model), Store(check_path(path, "the path"))
         if self.vectors is not None:
             with self.store.errors():

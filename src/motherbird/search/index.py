@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .. import disk, workers
 from ..core import threads
 from ..core.arguments import check_integer, check_path, check_text
+from ..core.hub import NANO
 from ..data.readers.listing import Listing, settled
 from ..engine.states import States
 from ..errors import BusyError, InputError, MotherbirdError
@@ -90,7 +91,7 @@ class Index:
         self._filled: Any = None  # the version of the index in which no vectors were missing
 
     @classmethod
-    def open(cls, directory: str | Path, model: str | Path | Vectors | None = None) -> "Index":
+    def open(cls, directory: str | Path, model: str | Path | Vectors | None = NANO) -> "Index":
         """Open the index of a directory, which is in the cache of the user.
 
         Args:

@@ -34,7 +34,7 @@ class Server:
         model: static vectors, or an encoder initialized from them.
     """
 
-    def __init__(self, root: Path, model: str | None = None) -> None:
+    def __init__(self, root: Path, model: str) -> None:
         self.root, self.model = root, model
         self._index: Index | None = None
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class Server:
                 "pending": len(changes.new), "skipped": changes.skipped}  # fmt: skip
 
 
-def make(root: Path, model: str | None = None, *, watched: bool = False) -> "MCPServer[Any]":
+def make(root: Path, model: str, *, watched: bool = False) -> "MCPServer[Any]":
     """Return the MCP server of a directory.
 
     Args:
