@@ -1,6 +1,6 @@
 """Measure how well the first dimensions of a model's vectors rank documents.
 
-    python benchmarks/dimensions.py MODEL SETS [--sizes 384,256,192,128,64] [--out FILE]
+    python benchmarks/dimensions.py MODEL SETS [--sizes 320,256,192,128,64] [--out FILE]
 
 SETS is a directory of retrieval sets in the layout of BEIR; at most 1,000 queries of each are used.
 The result has nDCG@10 of each set, and the mean, by the number of dimensions.
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("model")
     parser.add_argument("sets")
-    parser.add_argument("--sizes", default="384,256,192,128,64")
+    parser.add_argument("--sizes", default="320,256,192,128,64")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     sizes = [int(size) for size in given.sizes.split(",")]

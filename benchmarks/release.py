@@ -43,13 +43,15 @@ Result = dict[str, Any]
 def by_variance(embedder: Embedder, sample: list[str]) -> Dense:
     """Return the linear layer, rotated so that first dimensions of vectors of texts vary most.
 
-    The layer must have no bias and no activation.
+    The layer must have no bias and no activation. Outputs beyond the width are left out: all
+    vectors are 0 in them.
     """
     [dense] = embedder.dense
     assert dense.bias is None and dense.activation == "identity"
     vectors = embedder.embed(sample, max_length=512, truncate=True).astype(np.float64)
     _, directions = np.linalg.eigh(vectors.T @ vectors)
-    rotated = directions[:, ::-1].T @ dense.weight.astype(np.float64)
+    width = dense.weight.shape[1]
+    rotated = directions[:, ::-1][:, :width].T @ dense.weight.astype(np.float64)
     return Dense(rotated.astype(np.float32))
 
 
