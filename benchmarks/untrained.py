@@ -2,8 +2,8 @@
 
     python benchmarks/untrained.py MODEL --out DIR
 
-The encoder is a new one of the configuration of MODEL, with its tokenizer, and so are its linear
-layers. sentence-transformers and motherbird load it as MODEL.
+The model has a new encoder with the configuration and the tokenizer of MODEL, and new linear layers
+of the same shapes. sentence-transformers and motherbird load it as MODEL.
 """
 
 import argparse

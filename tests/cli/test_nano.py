@@ -32,7 +32,7 @@ def test_the_folder_is_whole_and_small(nano):
     assert set(stated) == set(files) - {MANIFEST}
     check_files(nano, sorted(stated))
     assert f"# {hub.NANO}\n" in (nano / "README.md").read_text()
-    assert sum(path.stat().st_size for path in files.values()) <= 45e6
+    assert sum(path.stat().st_size for path in files.values()) <= 40e6
     for path in weights.weight_files(nano):
         assert {tensor.dtype for tensor in load_file(path).values()} == {torch.bfloat16}
 

@@ -142,8 +142,7 @@ def test_a_table_of_several_sets(motherbird, folder):
     ("options", "says"),
     [
         (["--mode", "sparse"], "no mode 'sparse': use bm25, dense, late, hybrid, rerank"),
-        (["--mode", "late"], "not a late-interaction model: .*use the mode dense"),
-        (["--mode", "dense,late"], "not a late-interaction model: .*use the mode dense"),
+        (["--truncate-dim", 9], "--truncate-dim needs the mode late"),
         (["--mode", "rerank", "--reranker", "x"], "rerank sorts the documents of another mode"),
         (["--mode", "bm25,rerank"], "Missing option '--reranker'"),
         (["--reranker", "x"], "Missing option '--mode with rerank'"),
@@ -163,6 +162,12 @@ def test_a_table_of_several_sets(motherbird, folder):
 )
 def test_refused(motherbird, folder, options, says):
     motherbird("evaluate", "retrieval", "--data", folder, *options).refused(says)
+
+
+def test_late_interaction_needs_a_projection(motherbird, folder, model):
+    call = ("evaluate", "retrieval", "--data", folder, "--model", model, "--mode")
+    for mode in ("late", "dense,late"):
+        motherbird(*call, mode).refused("not a late-interaction model: .*use the mode dense")
 
 
 def test_documents_in_passages(motherbird, folder, model, late):

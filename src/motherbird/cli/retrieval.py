@@ -192,7 +192,7 @@ def _check_options(
         raise click.UsageError("--documents needs dense or late; bm25 reads documents whole.")
     if reading == "whole" and passage_tokens is not None:
         raise click.UsageError("--passage-tokens needs --documents first or passages.")
-    if truncate_dim is not None and "late" not in modes:
+    if truncate_dim is not None and not uses_model:
         raise click.UsageError("--truncate-dim needs the mode late.")
     return uses_model
 
@@ -217,6 +217,8 @@ def _open(
     kinds = {"dense", "late"} & {*modes}
     if not kinds:  # hybrid alone
         kinds = {"late" if is_late(hub.find(model, revision)) else "dense"}
+    if truncate_dim is not None and "late" not in kinds:
+        raise click.UsageError("--truncate-dim needs the mode late.")
     if "late" in kinds:
         found["embed_tokens"] = open_late(model, truncate_dim=truncate_dim, **load)
     if "dense" in kinds:

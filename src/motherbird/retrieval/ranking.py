@@ -14,7 +14,7 @@ from ..errors import require_extra
 DEPTH = 1000  # documents of a ranking, at most
 ROWS = 256  # queries whose scores are computed at once
 FUSED = 100  # documents of a ranking whose scores count in `fuse`
-# Weights of the scores of rankings by vectors in it, by which there are; words have 1.
+# Weights in `fuse` of the rankings by vectors, for each combination of them; BM25 has 1.
 WEIGHTS = {("dense",): (0.5,), ("late",): (1.0,), ("dense", "late"): (0.2, 0.8)}
 
 Starts = Int64[np.ndarray, " _"]  # the first passage of each document
@@ -76,7 +76,7 @@ def by_tokens(
     blocks: Iterable[Sequence[Float32[np.ndarray, "_ d"]]],
     starts: Iterable[Starts] | None = None,
 ) -> Ranking:
-    """Rank documents by MaxSim of the vectors of their tokens, in bfloat16 where it is faster.
+    """Rank documents by MaxSim of the vectors of their tokens, in bfloat16 if this CPU has it.
 
     Args:
         queries: the vectors of each query.
