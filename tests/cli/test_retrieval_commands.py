@@ -143,6 +143,7 @@ def test_a_table_of_several_sets(motherbird, folder):
     [
         (["--mode", "sparse"], "no mode 'sparse': use bm25, dense, late, hybrid, rerank"),
         (["--truncate-dim", 9], "--truncate-dim needs the mode late"),
+        (["--mode", "late", "--truncate-dim", 999], "invalid truncate_dim 999: use 1 to 320"),
         (["--mode", "rerank", "--reranker", "x"], "rerank sorts the documents of another mode"),
         (["--mode", "bm25,rerank"], "Missing option '--reranker'"),
         (["--reranker", "x"], "Missing option '--mode with rerank'"),

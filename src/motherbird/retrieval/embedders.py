@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Float32
 from ..core import hub
+from ..core.arguments import check_integer
 from ..errors import InputError, require_extra
 from ..files import read_json_object
 from ..models.embedder import Embedder
@@ -77,8 +78,9 @@ def open_late(
         options: of `LateEmbedder.load`.
 
     Raises:
-        InputError: there is no such model, it is of another kind, or it is of sentence-transformers
-            and ``truncate_dim`` is given, which that library does not have.
+        InputError: there is no such model, it is of another kind or has fewer dimensions than
+            ``truncate_dim``, or it is of sentence-transformers and ``truncate_dim`` is given, which
+            that library does not have.
     """
     directory = hub.find(name_or_dir, revision)
     if not is_late(directory) and not (is_ours(directory) and projects(directory)):
@@ -86,6 +88,8 @@ def open_late(
         raise InputError(what, str(directory), "use the mode dense")
     if is_ours(directory):
         late = LateEmbedder.load(directory, **options)
+        if truncate_dim is not None:
+            check_integer(truncate_dim, "truncate_dim", 1, late.size)
         limits = {"query": late.lengths["query"], "document": None}
         return lambda texts, kind: late.embed_tokens(
             texts, kind, max_length=limits[kind], truncate_dim=truncate_dim
